@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Commands of the state machine: what a log entry says. The data plane makes the registry's commands,
+ * control makes the others; every node applies them in the order of the log. Applying is a pure function of
+ * the state and the command: the time is in the command, set by the leader when it accepts it.
+ *
+ * Layout (wire.h): struct cmd_head's fields in order, then the fields of the type in the order given here.
+ * An unknown version or type stops the node: it is never skipped.
+ */
+#ifndef FL_CMD_H
+#define FL_CMD_H
+
+#include "digest.h"
+#include "limits.h"
+#include "wire.h"
+
+enum {
+    CMD_MAGIC = 0x31434c46, /* "FLC1" */
+    CMD_VERSION = 1,
+};
+
+enum cmd_type {
+    CMD_NONE = 0,
+    /* A blob is durable here and belongs to a repository: bytes repo, digest, u64 size (bytes). Makes the repository. */
+    CMD_BLOB_LINK = 1,
+    /* As BLOB_LINK, but only if the blob is known (mount): bytes repo, digest, bytes from (may be empty:
+     * any repository). CMD_BLOB_UNKNOWN if it is linked nowhere (or not in `from`). */
+    CMD_BLOB_MOUNT = 2,
+    /* bytes repo, digest */
+    CMD_BLOB_UNLINK = 3,
+    /* See struct cmd_manifest for the fields. */
+    CMD_MANIFEST_PUT = 4,
+    /* bytes repo, digest. Also removes every tag of the repository that names it. */
+    CMD_MANIFEST_DELETE = 5,
+    /* bytes repo, bytes tag */
+    CMD_TAG_DELETE = 6,
+    /* bytes repo: the repository with everything in it */
+    CMD_REPO_DELETE = 7,
+    /* bytes key, bytes value (text, as in `fairlead set`) */
+    CMD_SETTING_SET = 8,
+    /* bytes key: back to the default */
+    CMD_SETTING_UNSET = 9,
+    CMD_TYPE_COUNT
+};
+
+/* What applying a command says. The same numbers go back to the data plane in a result message. */
+enum cmd_status {
+    CMD_OK = 0,
+    CMD_REPO_UNKNOWN = 1,
+    CMD_BLOB_UNKNOWN = 2,     /* detail: packed digests that are missing, one after another (at most 16) */
+    CMD_MANIFEST_UNKNOWN = 3,
+    CMD_TAG_UNKNOWN = 4,
+    CMD_INVALID = 5,          /* malformed; detail: text */
+    CMD_NO_LEADER = 6,        /* not committed: nobody leads now */
+    CMD_UNKNOWN_OUTCOME = 7,  /* leadership or the process was lost meanwhile: may or may not be committed */
+    CMD_NO_SPACE = 8,         /* the log or the state has no room on its disk; not committed */
+    CMD_SETTING_UNKNOWN = 9,
+    CMD_TOO_LARGE = 10,
+    CMD_STATUS_COUNT
+};
+
+/* Who asked, for the audit record; set by whoever makes the command. */
+struct cmd_head {
+    uint16_t type;          /* enum cmd_type */
+    uint64_t time_ms;       /* UTC, ms since the epoch; 0 as proposed, the leader fills it in */
+    const char *actor;      /* "anonymous", a user, "system" */
+    size_t actor_len;
+    const char *source;     /* client address, or "control-socket" */
+    size_t source_len;
+    const char *request_id; /* may be empty */
+    size_t request_id_len;
+};
+
+/* Byte offset of time_ms in an encoded command, so that the leader can set it in place. */
+enum { CMD_TIME_OFFSET = 8 };
+
+enum cmd_ref_kind { CMD_REF_BLOB = 0, CMD_REF_MANIFEST = 1 };
+
+/*
+ * CMD_MANIFEST_PUT, in wire order:
+ *   bytes repo; digest; u64 size; bytes media_type; bytes artifact_type (may be empty);
+ *   u8 has_subject, then the digest if 1;
+ *   bytes descriptor: the JSON object that a referrers list shows for this manifest (empty without subject);
+ *   u8 require_refs: 1 if all references must exist in the repository, 0 if only blobs must (sparse indexes);
+ *   u32 count of references, each: u8 kind (enum cmd_ref_kind), digest, u64 size;
+ *   u32 count of tags, each: bytes tag.
+ * A digest on the wire is its packed form without a length.
+ */
+
+static inline void cmd_put_digest(struct wire_writer *w, const struct digest *d)
+{
+    uint8_t packed[DIGEST_PACKED_MAX];
+    wire_put(w, packed, digest_pack(d, packed));
+}
+
+static inline void cmd_get_digest(struct wire_reader *r, struct digest *d)
+{
+    size_t used = r->failed ? 0 : digest_unpack(r->buf + r->pos, r->len - r->pos, d);
+    if (used == 0) {
+        r->failed = true;
+        memset(d, 0, sizeof(*d));
+        return;
+    }
+    r->pos += used;
+}
+
+/* u32 magic, u16 version, u16 type, u64 time_ms, bytes actor, bytes source, bytes request id. */
+static inline void cmd_put_head(struct wire_writer *w, const struct cmd_head *h)
+{
+    wire_put_u32(w, CMD_MAGIC);
+    wire_put_u16(w, CMD_VERSION);
+    wire_put_u16(w, h->type);
+    wire_put_u64(w, h->time_ms);
+    wire_put_bytes(w, h->actor, h->actor_len);
+    wire_put_bytes(w, h->source, h->source_len);
+    wire_put_bytes(w, h->request_id, h->request_id_len);
+}
+
+/* Fails the reader on a wrong magic or version. Views are valid as long as the reader's buffer is. */
+static inline void cmd_get_head(struct wire_reader *r, struct cmd_head *h)
+{
+    uint32_t magic = wire_get_u32(r);
+    uint16_t version = wire_get_u16(r);
+    h->type = wire_get_u16(r);
+    h->time_ms = wire_get_u64(r);
+    h->actor = (const char *)wire_get_bytes(r, &h->actor_len);
+    h->source = (const char *)wire_get_bytes(r, &h->source_len);
+    h->request_id = (const char *)wire_get_bytes(r, &h->request_id_len);
+    if (magic != CMD_MAGIC || version != CMD_VERSION)
+        r->failed = true;
+}
+
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Messages between control and the data plane.
+ *
+ * The link: a SOCK_SEQPACKET pair, descriptor LINK_FD in the data plane; one message a packet, descriptors by
+ * SCM_RIGHTS. Control begins:
+ *   HELLO (fds: counters memfd, log memfd, epochs memfd, blobs folder, uploads folder, names file)
+ *   RING x rings (fd: that ring's channel)      LISTENER x n (fd: a listening socket)
+ *   PLAN (fd: sealed memfd)                      GO
+ * The data plane answers HELLO_REPLY at once and READY when every ring runs. Later PLAN (preceded by LISTENER
+ * for new addresses) is answered by PLAN_APPLIED, DRAIN by DRAINED and an exit with status 0.
+ * A version that does not match is answered with the own version in HELLO_REPLY and an exit: both are installed together.
+ *
+ * A ring's channel: a SOCK_STREAM pair that carries frames: struct frame_head, then `bytes` of body.
+ *   PROPOSE  data plane -> control: body is a command (cmd.h)
+ *   RESULT   control -> data plane: body is struct frame_result, then its detail
+ * If either end closes, every proposal under way has an unknown outcome.
+ */
+#ifndef FL_MSG_H
+#define FL_MSG_H
+
+#include <stdint.h>
+
+#include "limits.h"
+
+enum {
+    LINK_FD = 3, /* number of the link's descriptor in a new data plane */
+    LINK_VERSION = 1,
+    LINK_MESSAGE_MAX = 512,
+    LINK_FDS_MAX = 8,
+};
+
+enum link_type {
+    LINK_HELLO = 1,
+    LINK_RING,
+    LINK_LISTENER,
+    LINK_PLAN,
+    LINK_GO,
+    LINK_DRAIN,
+    LINK_HELLO_REPLY,
+    LINK_READY,
+    LINK_PLAN_APPLIED,
+    LINK_DRAINED,
+};
+
+/* Descriptors of HELLO, in this order. */
+enum hello_fd { HELLO_COUNTERS, HELLO_LOG, HELLO_EPOCHS, HELLO_BLOBS, HELLO_UPLOADS, HELLO_NAMES, HELLO_FDS };
+
+struct link_message {
+    uint32_t type; /* enum link_type */
+    uint32_t version;
+    union {
+        struct {
+            uint32_t rings;
+            uint32_t listeners;
+            uint64_t control_pid;
+        } hello;
+        struct {
+            uint32_t index;
+        } ring, listener;
+        struct {
+            uint64_t generation;
+        } plan, plan_applied;
+        struct {
+            uint64_t timeout_ms;
+        } drain;
+        struct {
+            uint32_t pid;
+            uint32_t features; /* enum dataplane_feature bits */
+        } hello_reply;
+        uint8_t pad[32];
+    };
+};
+
+enum dataplane_feature {
+    FEATURE_DEFER_TASKRUN = 1 << 0,
+    FEATURE_LANDLOCK = 1 << 1,
+    FEATURE_SECCOMP = 1 << 2,
+    FEATURE_RING_RESTRICTIONS = 1 << 3,
+    FEATURE_CACHESTAT = 1 << 4,
+};
+
+_Static_assert(sizeof(struct link_message) == 40, "wire");
+
+enum frame_type { FRAME_PROPOSE = 1, FRAME_RESULT = 2 };
+
+struct frame_head {
+    uint32_t bytes; /* of the body; at most FRAME_BYTES_MAX */
+    uint16_t type;
+    uint16_t version; /* LINK_VERSION */
+    uint64_t id;      /* chosen by the proposer, comes back with the result */
+};
+
+struct frame_result {
+    uint32_t status; /* enum cmd_status */
+    uint32_t pad;
+    uint64_t index;  /* of the log entry, 0 if there is none */
+};
+
+_Static_assert(sizeof(struct frame_head) == 16 && sizeof(struct frame_result) == 16, "wire");
+
+#endif

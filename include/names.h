@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The names file: an LMDB environment (MDB_NOSUBDIR | MDB_NOLOCK) that control alone writes, one transaction
+ * per applied batch, and that the data plane's rings read by memory map.
+ *
+ * Readers and the writer do not share LMDB's lock file: whoever can write that file could stop the writer.
+ * Instead each ring announces the transaction it reads in struct names_epochs, a page that both processes
+ * share. A page freed by transaction N is reused by transaction N+2 at the earliest (with MDB_NOLOCK the
+ * writer takes itself for the only user), so the writer may begin transaction T as long as every announced
+ * reader is at T-2 or newer. It waits for older readers only up to a bound; a ring that stands still longer
+ * than that is a dead data plane and is restarted by its supervisor.
+ *
+ * Sub-databases, keys and values are below; all integers little-endian, all keys at most 511 bytes.
+ * REPO stands for the repository's name, | for a NUL byte, DIGEST for a packed digest.
+ */
+#ifndef FL_NAMES_H
+#define FL_NAMES_H
+
+#include "digest.h"
+#include "limits.h"
+
+enum {
+    NAMES_MAGIC = 0x314e4c46, /* "FLN1" */
+    NAMES_VERSION = 1,
+    NAMES_KEY_MAX = 511,
+};
+
+/* Size of the address range that both sides map; the file grows as it is used, not to this. */
+#define NAMES_MAP_BYTES (64ull << 30)
+
+/* Names of the sub-databases, in the order of enum names_db. */
+enum names_db { NAMES_META, NAMES_REPOS, NAMES_TAGS, NAMES_MANIFESTS, NAMES_LINKS, NAMES_REFERRERS, NAMES_BLOBS,
+                NAMES_DB_COUNT };
+#define NAMES_DB_NAMES {"meta", "repos", "tags", "manifests", "links", "referrers", "blobs"}
+
+/* NAMES_META: key "state" -> struct names_meta. */
+struct names_meta {
+    uint32_t magic;
+    uint32_t version;
+    uint8_t cluster_id[16];
+    uint64_t node_id;
+    uint64_t applied_index; /* of the log: everything up to it is in this file */
+    uint64_t applied_term;
+};
+
+/* NAMES_REPOS: key REPO -> struct names_repo. Exact after any crash: counted in the same transaction. */
+struct names_repo {
+    uint64_t created_ms;
+    uint64_t updated_ms;
+    uint64_t tags, manifests, blobs;
+    uint64_t bytes; /* of linked blobs and manifests, each counted once in this repository */
+};
+
+/* NAMES_TAGS: key REPO|TAG -> struct names_tag. */
+struct names_tag {
+    uint64_t time_ms;
+    uint8_t digest[72]; /* packed, padded with zero */
+};
+
+/* NAMES_MANIFESTS: key REPO|DIGEST -> struct names_manifest, then media_type, artifact_type, then the packed
+ * subject if has_subject, then ref_count times {u8 kind, DIGEST}. */
+struct names_manifest {
+    uint64_t size;
+    uint64_t time_ms;
+    uint16_t media_type_len;
+    uint16_t artifact_type_len;
+    uint8_t has_subject;
+    uint8_t pad[3];
+    uint32_t ref_count;
+    uint32_t tag_count; /* tags of this repository that name it */
+};
+
+/* NAMES_LINKS: key REPO|DIGEST -> struct names_link: the blob belongs to the repository. */
+struct names_link {
+    uint64_t size;
+    uint64_t time_ms;
+};
+
+/* NAMES_REFERRERS: key REPO|SUBJECT-DIGEST DIGEST -> u16 length of the artifact type, the artifact type, then
+ * the JSON descriptor as it stands in a referrers list. */
+
+/* NAMES_BLOBS: key DIGEST -> struct names_blob: every blob, manifests' bytes included. */
+struct names_blob {
+    uint64_t size;
+    uint64_t links; /* repositories that link it, as a blob or as a manifest */
+};
+
+_Static_assert(sizeof(struct names_meta) == 48, "on disk");
+_Static_assert(sizeof(struct names_repo) == 48, "on disk");
+_Static_assert(sizeof(struct names_tag) == 80, "on disk");
+_Static_assert(sizeof(struct names_manifest) == 32, "on disk");
+_Static_assert(sizeof(struct names_link) == 16, "on disk");
+_Static_assert(sizeof(struct names_blob) == 16, "on disk");
+
+/* One cache line a ring. 0: not reading; else the number of the transaction that was the newest when the ring
+ * began to read (it may in fact read a newer one). */
+struct names_epoch {
+    _Atomic uint64_t reading;
+    uint8_t pad[56];
+};
+
+/* The shared page(s): a memfd made by control, writable by both, holding no secret and nothing trusted: a
+ * wrong value can only make the writer wait up to its bound. */
+struct names_epochs {
+    _Atomic uint64_t committed; /* number of the newest transaction; written by control after each commit */
+    uint8_t pad[56];
+    struct names_epoch ring[RINGS_MAX];
+};
+
+/* Builds REPO|rest in key (room for NAMES_KEY_MAX). Returns the length, 0 if it does not fit. */
+static inline size_t names_key(uint8_t *key, const char *repo, size_t repo_len, const void *rest, size_t rest_len)
+{
+    if (repo_len + 1 + rest_len > NAMES_KEY_MAX)
+        return 0;
+    memcpy(key, repo, repo_len);
+    key[repo_len] = 0;
+    if (rest_len)
+        memcpy(key + repo_len + 1, rest, rest_len);
+    return repo_len + 1 + rest_len;
+}
+
+static inline size_t names_key_digest(uint8_t *key, const char *repo, size_t repo_len, const struct digest *d)
+{
+    uint8_t packed[DIGEST_PACKED_MAX];
+    return names_key(key, repo, repo_len, packed, digest_pack(d, packed));
+}
+
+#endif

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The memory that control and the data plane share, one memfd each, made by control so that it outlives a
+ * data plane: counters (written by rings, read by control and by the admin listener) and the log ring
+ * (written by one ring, drained by control). Nothing in here is trusted by its reader.
+ */
+#ifndef FL_SHARED_H
+#define FL_SHARED_H
+
+#include <stdint.h>
+
+#include "limits.h"
+
+enum counter_id {
+#define COUNTER(symbol, name, kind, unit, text) CTR_##symbol,
+#include "counters.def"
+#undef COUNTER
+    COUNTERS_COUNT
+};
+
+enum close_reason {
+#define REASON(symbol, name, is_error, text) CLOSE_##symbol,
+#include "reasons.def"
+#undef REASON
+    CLOSE_REASONS_COUNT
+};
+
+enum {
+    SHARED_MAGIC = 0x31534c46, /* "FLS1" */
+    SHARED_VERSION = 1,
+    LATENCY_BUCKETS = 32, /* bucket i counts durations below 2^i microseconds; the last one the rest */
+};
+
+/* Classes of requests with a latency histogram and a count of their own. */
+enum request_class { CLASS_BLOB_GET, CLASS_MANIFEST_GET, CLASS_UPLOAD, CLASS_MANIFEST_PUT, CLASS_LIST, CLASS_OTHER,
+                     CLASSES_COUNT };
+#define REQUEST_CLASS_NAMES {"blob_get", "manifest_get", "upload", "manifest_put", "list", "other"}
+
+/* One writer: the ring; relaxed atomic stores, so a reader sees each value whole. */
+struct ring_counters {
+    _Atomic uint64_t counter[COUNTERS_COUNT];
+    _Atomic uint64_t closed[CLOSE_REASONS_COUNT];
+    _Atomic uint64_t latency[CLASSES_COUNT][LATENCY_BUCKETS]; /* time to first byte of the response */
+    _Atomic uint64_t latency_sum_us[CLASSES_COUNT];
+} __attribute__((aligned(64)));
+
+/* What control publishes for /metrics and /readyz; one writer: control. */
+struct control_counters {
+    _Atomic uint64_t raft_term, raft_last_index, raft_commit_index, raft_applied_index, raft_is_leader;
+    _Atomic uint64_t raft_log_bytes, raft_snapshot_index, raft_proposals, raft_fsyncs, raft_fsync_us_sum;
+    _Atomic uint64_t names_bytes, private_bytes;
+    _Atomic uint64_t dataplane_restarts, plan_generation, start_time_s;
+    _Atomic uint64_t ready; /* 1: the state is loaded and writes are possible */
+} __attribute__((aligned(64)));
+
+struct counters_page {
+    uint32_t magic, version;
+    uint32_t rings;
+    uint32_t pad;
+    struct control_counters control;
+    struct ring_counters ring[RINGS_MAX];
+};
+
+/*
+ * A ring of log records: one producer (a data plane ring), one consumer (control). Positions grow for ever;
+ * a record is at position % LOG_RING_BYTES, wraps around, and is {u32 length of the body, u8 kind, 3 zero bytes,
+ * body}, padded to 8 bytes. The producer drops (and counts) what does not fit. The consumer must check every
+ * length: the producer is not trusted.
+ */
+enum { LOG_RING_BYTES = 1 << 20, LOG_RECORD_MAX = 16 << 10 };
+
+/* A body is one JSON object without a line end, ready to be written; kinds tell where it goes. */
+enum log_kind { LOG_ACCESS_LINE = 1, LOG_ERROR_LINE = 2, LOG_TRACE_LINE = 3 };
+
+struct log_ring {
+    _Atomic uint64_t head; /* written by the producer */
+    uint8_t pad0[56];
+    _Atomic uint64_t tail; /* written by the consumer */
+    uint8_t pad1[56];
+    uint8_t data[LOG_RING_BYTES];
+};
+
+struct log_page {
+    uint32_t magic, version;
+    _Atomic uint32_t access_on, trace_on; /* written by control */
+    uint8_t pad[48];
+    struct log_ring ring[RINGS_MAX]; /* only the first `rings` of them are backed by memory */
+};
+
+#endif

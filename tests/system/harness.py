@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts and stops the registry under test, and speaks to it.
+
+FAIRLEAD_TEST_REGISTRY  fairlead (default), or docker-registry: Debian's CNCF distribution, against which the suite
+                        itself is proven.
+FAIRLEAD_BUILD          the build directory with fairleadd in it, default build, relative to the source tree.
+FAIRLEAD_TEST_SEED      the seed of every random choice; printed at the start of each run.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+import http1
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+KIND = os.environ.get("FAIRLEAD_TEST_REGISTRY", "fairlead")
+BUILD = (SOURCE / os.environ.get("FAIRLEAD_BUILD", "build")).resolve()
+SEED = int(os.environ.get("FAIRLEAD_TEST_SEED") or random.SystemRandom().randrange(1 << 32))
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 30.0
+ALARMS = re.compile(
+    r"ERROR: \w+Sanitizer|WARNING: ThreadSanitizer|runtime error:|LeakSanitizer|CHECK failed|IMPOSSIBLE"
+)
+
+
+def randomness(*names):
+    """A generator that depends on the seed of the run and on the names alone."""
+    return random.Random(f"{SEED} {names}")
+
+
+def digest_of(data, algorithm="sha256"):
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def process_alive(pid):
+    """False for a zombie too: it runs no more code."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def children_of(pid):
+    """Pids of all descendants."""
+    found = []
+    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += [int(child) for child in path.read_text().split()]
+        except OSError:
+            pass
+    return found + [below for child in found for below in children_of(child)]
+
+
+class Registry:
+    """A registry process on a loopback port with a folder of its own. Subclasses say how it is configured."""
+
+    kind = ""
+    clean_exits = (0,)
+
+    def __init__(self, folder=None, settings=None, state=None):
+        self.folder = pathlib.Path(folder or tempfile.mkdtemp(prefix="fairlead-test-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.state = pathlib.Path(state or self.folder / "state")
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.settings = dict(settings or {})
+        self.port = free_port()
+        self.admin_port = free_port()
+        self.log_path = self.folder / "log"
+        self.process = None
+        self.children = set()
+
+    # What differs from kind to kind.
+    def command(self):
+        raise NotImplementedError
+
+    def write_config(self):
+        raise NotImplementedError
+
+    @property
+    def address(self):
+        return ("127.0.0.1", self.port)
+
+    @property
+    def host(self):
+        return "127.0.0.1:%d" % self.port
+
+    @property
+    def client(self):
+        return http1.Client(self.address)
+
+    def repository(self, name):
+        return Repository(self.client, name)
+
+    def environment(self):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
+        environment.setdefault("ASAN_OPTIONS", "abort_on_error=1:detect_leaks=1")
+        environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
+        return environment
+
+    def spawn(self):
+        """Starts the process without waiting for it to be ready."""
+        assert self.process is None, "already started"
+        self.write_config()
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment(),
+                start_new_session=True,
+            )
+
+    def start(self):
+        self.spawn()
+        assert http1.wait_until(self.is_ready, START_TIMEOUT_S), self.report("not ready")
+        return self
+
+    def is_ready(self):
+        assert self.process.poll() is None, self.report(f"ended with {self.process.returncode} at start")
+        try:
+            ready = http1.Client(self.address, timeout_s=5).exchange("GET", "/v2/").status == 200
+        except (OSError, http1.ConnectionEnded):
+            return False
+        self.children = set(children_of(self.process.pid))
+        return ready
+
+    def stop(self):
+        """SIGTERM, a clean exit of all its processes, and nothing alarming in the log."""
+        if self.process is None:
+            return
+        started = time.monotonic()
+        pids = self.pids()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(self.report(f"did not stop within {STOP_TIMEOUT_S} s")) from None
+        self.process = None
+        left = http1.wait_until(lambda: not [pid for pid in pids if process_alive(pid)], 5)
+        self._kill_pids(pids)
+        assert code in self.clean_exits, self.report(f"exit code {code}")
+        assert left, self.report("left processes behind")
+        assert not self.alarms(), self.report("alarm in the log")
+        return time.monotonic() - started
+
+    def kill(self):
+        """kill -9 of every process of it at once."""
+        if self.process is None:
+            return
+        pids = self.pids()
+        self._kill_pids(pids)
+        self.process.wait()
+        self.process = None
+        assert http1.wait_until(lambda: not [pid for pid in pids if process_alive(pid)], 5)
+
+    def restart(self, how="stop"):
+        getattr(self, how)()
+        return self.start()
+
+    def pids(self):
+        """The process and its descendants that are alive; those whose parent died are remembered."""
+        if self.process is None:
+            return []
+        self.children |= set(children_of(self.process.pid))
+        return [self.process.pid] + [pid for pid in self.children if process_alive(pid)]
+
+    @staticmethod
+    def _kill_pids(pids):
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def descriptors(self):
+        """Open descriptors over all processes."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids())
+
+    def log(self):
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def alarms(self):
+        return [line for line in self.log().splitlines() if ALARMS.search(line)]
+
+    def report(self, what):
+        return f"{self.kind} in {self.folder}: {what}\n--- end of its log ---\n{self.log()[-6000:]}"
+
+    def close(self):
+        """Stops and removes everything. Alarms still count."""
+        try:
+            self.stop()
+        finally:
+            self.kill()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class FairleadRegistry(Registry):
+    kind = "fairlead"
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.socket_path = self.folder / "control.sock"
+
+    def config(self):
+        """The configuration file as a structure; JSON is YAML."""
+        return {
+            "state": str(self.state),
+            "listen": [{"address": self.host, "service": "registry"}],
+            "admin": {"address": "127.0.0.1:%d" % self.admin_port},
+            "control": {"socket": str(self.socket_path)},
+            "settings": self.settings,
+        }
+
+    def write_config(self):
+        (self.folder / "config.yaml").write_text(json.dumps(self.config(), indent=1) + "\n")
+
+    def command(self):
+        return [str(BUILD / "fairleadd"), "--config", str(self.folder / "config.yaml")]
+
+    def dataplane_pids(self):
+        """Pids of the data plane's process (normally one)."""
+        found = []
+        for pid in self.pids():
+            try:
+                name = os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+            except OSError:
+                continue
+            if name.startswith("fairlead-dataplane"):
+                found.append(pid)
+        return found
+
+    def kill_dataplane(self):
+        """kill -9 of the data plane alone; control is to start it again."""
+        pids = self.dataplane_pids()
+        assert pids, self.report("no data plane found")
+        self._kill_pids(pids)
+        return pids
+
+
+class DockerRegistry(Registry):
+    kind = "docker-registry"
+    clean_exits = (0, 2, -signal.SIGTERM)
+
+    def write_config(self):
+        (self.folder / "config.yaml").write_text(json.dumps({
+            "version": 0.1,
+            "log": {"level": "warn", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(self.state)}, "delete": {"enabled": True}},
+            "http": {"addr": self.host, "relativeurls": True},
+        }, indent=1) + "\n")
+
+    def command(self):
+        return ["docker-registry", "serve", str(self.folder / "config.yaml")]
+
+
+KINDS = {cls.kind: cls for cls in (FairleadRegistry, DockerRegistry)}
+
+
+def new_registry(**options):
+    return KINDS[KIND](**options)
+
+
+class Repository:
+    """The distribution API of one repository, a method a call; nothing is checked but where `push` says so."""
+
+    def __init__(self, client, name):
+        self.client = client
+        self.name = name
+
+    def target(self, tail):
+        return f"/v2/{self.name}/{tail}"
+
+    def exchange(self, method, tail, body=None, headers=(), sink=None):
+        return self.client.exchange(method, self.target(tail), body, headers, sink)
+
+    def blob(self, digest, method="GET", headers=(), sink=None):
+        return self.exchange(method, f"blobs/{digest}", headers=headers, sink=sink)
+
+    def manifest(self, reference, method="GET", headers=()):
+        return self.exchange(method, f"manifests/{reference}", headers=headers)
+
+    def put_manifest(self, reference, body, media_type, query=()):
+        tail = f"manifests/{reference}"
+        tail = http1.with_query(tail, *query) if query else tail
+        return self.exchange("PUT", tail, body, {"Content-Type": media_type})
+
+    def tags(self, *query):
+        return self.exchange("GET", http1.with_query("tags/list", *query) if query else "tags/list")
+
+    def referrers(self, digest, *query):
+        tail = f"referrers/{digest}"
+        return self.exchange("GET", http1.with_query(tail, *query) if query else tail)
+
+    def start_upload(self, *query, body=None, headers=()):
+        tail = http1.with_query("blobs/uploads/", *query) if query else "blobs/uploads/"
+        return self.exchange("POST", tail, body, headers)
+
+    def at(self, location, method, body=None, headers=(), query=()):
+        """A call at a Location that the server gave."""
+        target = http1.target_of(location)
+        return self.client.exchange(method, http1.with_query(target, *query) if query else target, body, headers)
+
+    def push_blob(self, data, algorithm="sha256"):
+        """POST and PUT; returns the digest."""
+        digest = digest_of(data, algorithm)
+        begun = self.start_upload()
+        assert begun.status == 202, begun
+        done = self.at(begun.header("Location"), "PUT", data,
+                       {"Content-Type": "application/octet-stream"}, [("digest", digest)])
+        assert done.status == 201, done
+        return digest
+
+    def push_manifest(self, reference, manifest, media_type=None):
+        """A manifest given as a structure or as bytes; returns its digest."""
+        body = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
+        media_type = media_type or json.loads(body)["mediaType"]
+        done = self.put_manifest(reference, body, media_type)
+        assert done.status == 201, done
+        return digest_of(body)
+
+    def push_image(self, tag, *layers):
+        """A small image with these layers' bytes; returns (digest, bytes) of its manifest."""
+        body = image_manifest(self.push_blob(b"{}"), 2, [(self.push_blob(x), len(x)) for x in layers])
+        return self.push_manifest(tag, body), body
+
+
+IMAGE_TYPE = "application/vnd.oci.image.manifest.v1+json"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+
+
+def descriptor(media_type, digest, size_bytes, **more):
+    return {"mediaType": media_type, "digest": digest, "size": size_bytes, **more}
+
+
+def image_manifest(config_digest, config_size_bytes, layers, **more):
+    """Bytes of an image manifest; layers are (digest, size) pairs."""
+    return json.dumps({
+        "schemaVersion": 2,
+        "mediaType": IMAGE_TYPE,
+        "config": descriptor(CONFIG_TYPE, config_digest, config_size_bytes),
+        "layers": [descriptor(LAYER_TYPE, digest, size) for digest, size in layers],
+        **more,
+    }).encode()
