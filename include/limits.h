@@ -27,7 +27,7 @@ enum limits {
     SOURCE_TEXT_MAX = 64,
 
     /* Connections. */
-    RECV_BUFFER_BYTES = 8192,     /* one provided receive buffer */
+    RECV_BUFFER_BYTES = 4096,     /* one provided receive buffer */
     BODY_BUFFER_BYTES = 256 << 10, /* one buffer of an upload's body */
     RESPONSE_HEAD_MAX = 4096,
     REQUEST_FIELDS_MAX = 256,     /* upper end of http.headers_max */
