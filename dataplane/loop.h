@@ -18,6 +18,7 @@
 #include <sys/uio.h>
 
 struct loop;
+struct msghdr;
 struct op;
 
 struct event {
