@@ -4,21 +4,15 @@
 #include <arpa/inet.h>
 
 #include "chars.h"
+#include "number.h"
 
-enum { PORT_DIGITS_MAX = 5, PORT_MAX = 65535 };
+enum { PORT_MAX = 65535 };
 
 /* RFC 3986, 3.2.3: digits, none at all included; what does not fit a port is refused. */
 static bool port_fits(struct view port)
 {
-    uint32_t value = 0;
-    if (port.len > PORT_DIGITS_MAX)
-        return false;
-    for (size_t i = 0; i < port.len; i++) {
-        if (port.p[i] < '0' || port.p[i] > '9')
-            return false;
-        value = value * 10 + (uint32_t)(port.p[i] - '0');
-    }
-    return value <= PORT_MAX;
+    uint64_t value;
+    return port.len == 0 || number_read(port, PORT_MAX, &value) == 0;
 }
 
 /* "[" IPv6address "]" at the front of authority; *rest gets what follows. No zone, no IPvFuture. */
@@ -135,18 +129,10 @@ static enum http_reject_reason judge_host(struct http_request *req)
 /* RFC 9110, 8.6: digits and nothing else; up to 2^63 - 1, so that every size and offset fits off_t. */
 static enum http_reject_reason judge_length(struct http_request *req, struct view text)
 {
-    uint64_t value = 0;
-    if (text.len == 0)
-        return HTTP_REJECT_LENGTH_SYNTAX;
-    for (size_t i = 0; i < text.len; i++)
-        if (text.p[i] < '0' || text.p[i] > '9')
-            return HTTP_REJECT_LENGTH_SYNTAX;
-    for (size_t i = 0; i < text.len; i++) {
-        uint64_t digit = (uint64_t)(text.p[i] - '0');
-        if (value > (INT64_MAX - digit) / 10)
-            return HTTP_REJECT_LENGTH_RANGE;
-        value = value * 10 + digit;
-    }
+    uint64_t value;
+    int err = number_read(text, INT64_MAX, &value);
+    if (err)
+        return err == -ERANGE ? HTTP_REJECT_LENGTH_RANGE : HTTP_REJECT_LENGTH_SYNTAX;
     req->framing = HTTP_BODY_LENGTH;
     req->content_length = value;
     return HTTP_REJECT_NONE;

@@ -5,8 +5,9 @@
 
 #include "chars.h"
 #include "check.h"
+#include "number.h"
 
-enum { U64_DIGITS_MAX = 20, REFUSAL_BODY_MAX = 160 };
+enum { REFUSAL_BODY_MAX = 160 };
 
 static void put(struct http_response *res, struct view v)
 {
@@ -38,16 +39,6 @@ static void put_name(struct http_response *res, const char *name)
     CHECK(v.len && http_chars_span(v.p, v.p + v.len, HTTP_CHAR_TOKEN) == v.p + v.len);
     put(res, v);
     put(res, VIEW_LIT(": "));
-}
-
-static struct view format_u64(uint64_t value, char out[U64_DIGITS_MAX])
-{
-    char *p = out + U64_DIGITS_MAX;
-    do {
-        *--p = (char)('0' + value % 10);
-        value /= 10;
-    } while (value);
-    return view_between(p, out + U64_DIGITS_MAX);
 }
 
 const char *http_status_text(int status)
@@ -107,10 +98,10 @@ bool http_status_bodyless(int status)
 void http_response_begin(struct http_response *res, char *buf, size_t cap, int status)
 {
     CHECK(status >= 100 && status <= 599);
-    char code[U64_DIGITS_MAX];
+    char code[NUMBER_DIGITS_MAX];
     *res = (struct http_response){.buf = buf, .cap = cap};
     put(res, VIEW_LIT("HTTP/1.1 "));
-    put(res, format_u64((uint64_t)status, code));
+    put(res, number_write((uint64_t)status, code));
     put(res, VIEW_LIT(" "));
     put(res, view_of_str(http_status_text(status)));
     put(res, VIEW_LIT("\r\n"));
@@ -137,23 +128,23 @@ void http_response_field_str(struct http_response *res, const char *name, const 
 
 void http_response_field_u64(struct http_response *res, const char *name, uint64_t value)
 {
-    char digits[U64_DIGITS_MAX];
-    http_response_field(res, name, format_u64(value, digits));
+    char digits[NUMBER_DIGITS_MAX];
+    http_response_field(res, name, number_write(value, digits));
 }
 
 void http_response_content_range(struct http_response *res, uint64_t first, uint64_t last, uint64_t size)
 {
-    char text[3][U64_DIGITS_MAX];
-    struct view parts[] = {VIEW_LIT("bytes "), format_u64(first, text[0]),
-                           VIEW_LIT("-"),      format_u64(last, text[1]),
-                           VIEW_LIT("/"),      format_u64(size, text[2])};
+    char text[3][NUMBER_DIGITS_MAX];
+    struct view parts[] = {VIEW_LIT("bytes "), number_write(first, text[0]),
+                           VIEW_LIT("-"),      number_write(last, text[1]),
+                           VIEW_LIT("/"),      number_write(size, text[2])};
     http_response_field_parts(res, "Content-Range", parts, ARRAY_SIZE(parts));
 }
 
 void http_response_unsatisfied_range(struct http_response *res, uint64_t size)
 {
-    char text[U64_DIGITS_MAX];
-    struct view parts[] = {VIEW_LIT("bytes */"), format_u64(size, text)};
+    char text[NUMBER_DIGITS_MAX];
+    struct view parts[] = {VIEW_LIT("bytes */"), number_write(size, text)};
     http_response_field_parts(res, "Content-Range", parts, ARRAY_SIZE(parts));
 }
 
@@ -165,10 +156,10 @@ void http_response_connection(struct http_response *res, bool keep_alive, uint8_
         http_response_field(res, "Connection", VIEW_LIT("keep-alive"));
 }
 
-long http_response_end(struct http_response *res)
+ssize_t http_response_end(struct http_response *res)
 {
     put(res, VIEW_LIT("\r\n"));
-    return res->error ? res->error : (long)res->len;
+    return res->error ? res->error : (ssize_t)res->len;
 }
 
 static void put_two_digits(char *out, unsigned value)
@@ -214,9 +205,9 @@ void http_date_format(uint64_t unix_seconds, char out[HTTP_DATE_LEN])
 
 static struct view refusal_body(struct http_reject reject, char out[REFUSAL_BODY_MAX])
 {
-    char code[U64_DIGITS_MAX];
+    char code[NUMBER_DIGITS_MAX];
     struct http_response body = {.buf = out, .cap = REFUSAL_BODY_MAX};
-    put(&body, format_u64((uint64_t)reject.status, code));
+    put(&body, number_write((uint64_t)reject.status, code));
     put(&body, VIEW_LIT(" "));
     put(&body, view_of_str(http_reject_slug(reject.reason)));
     put(&body, VIEW_LIT(": "));
@@ -226,7 +217,8 @@ static struct view refusal_body(struct http_reject reject, char out[REFUSAL_BODY
     return view_of(out, body.len);
 }
 
-long http_refusal_write(char *buf, size_t cap, struct http_reject reject, struct view date, bool without_body)
+ssize_t http_refusal_write(char *buf, size_t cap, struct http_reject reject, struct view date,
+                           bool without_body)
 {
     char text[REFUSAL_BODY_MAX];
     struct http_response res;
@@ -239,5 +231,5 @@ long http_refusal_write(char *buf, size_t cap, struct http_reject reject, struct
     http_response_end(&res);
     if (!without_body)
         put(&res, body);
-    return res.error ? res.error : (long)res.len;
+    return res.error ? res.error : (ssize_t)res.len;
 }

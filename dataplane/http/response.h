@@ -10,6 +10,8 @@
 #ifndef FL_HTTP_RESPONSE_H
 #define FL_HTTP_RESPONSE_H
 
+#include <sys/types.h>
+
 #include "reject.h"
 #include "view.h"
 
@@ -50,7 +52,7 @@ void http_response_unsatisfied_range(struct http_response *res, uint64_t size);
 void http_response_connection(struct http_response *res, bool keep_alive, uint8_t request_version_minor);
 
 /* Ends the head with the empty line. Returns its length, or -ENOBUFS or -EINVAL: then nothing may be sent. */
-long http_response_end(struct http_response *res);
+ssize_t http_response_end(struct http_response *res);
 
 /* The reason phrase of a status, "" for one that is not in the table. */
 const char *http_status_text(int status);
@@ -66,7 +68,7 @@ void http_date_format(uint64_t unix_seconds, char out[HTTP_DATE_LEN]);
  * such as "400 length-syntax: malformed Content-Length". without_body: for HEAD; Content-Length stays. date
  * as from http_date_format(). Returns the length, or -ENOBUFS.
  */
-long http_refusal_write(char *buf, size_t cap, struct http_reject reject, struct view date,
-                        bool without_body);
+ssize_t http_refusal_write(char *buf, size_t cap, struct http_reject reject, struct view date,
+                           bool without_body);
 
 #endif
