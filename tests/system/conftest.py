@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures shared by the system tests."""
 
+import contextlib
 import itertools
 import re
 
@@ -59,8 +60,9 @@ def make_registry():
     try:
         yield factory
     finally:
-        for instance in factory.registries:
-            instance.close()
+        with contextlib.ExitStack() as stack:
+            for instance in factory.registries:
+                stack.callback(instance.close)
 
 
 @pytest.fixture
