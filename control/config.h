@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The configuration file: what an operator wrote, checked and with defaults filled in. Reading it touches
+ * nothing but the file; whether users exist or addresses can be bound is found out at start.
+ *
+ * The values under `settings:` are initial values: one that was changed at run time is in the state and wins.
+ */
+#ifndef FL_CONTROL_CONFIG_H
+#define FL_CONTROL_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "control/settings.h"
+#include "limits.h"
+#include "plan.h"
+
+enum {
+    CONFIG_FILE_BYTES_MAX = 1 << 20,
+    CONFIG_ERRORS_MAX = 32,   /* reported at once; what is over it is counted */
+    CONFIG_ERROR_BYTES = 512, /* one of them, cut */
+};
+
+/* A listening address. The text is canonical: "127.0.0.1:5000", "[::1]:5000". */
+struct config_address {
+    char text[ADDRESS_TEXT_MAX];
+    struct sockaddr_storage addr;
+    socklen_t addr_len;
+    enum service_kind service;
+    bool allow_all; /* the operator said that everybody may use it; always true for loopback */
+};
+
+struct config {
+    char *state_dir;
+    char *run_dir;
+    struct config_address listen[PLAN_LISTENERS_MAX]; /* the admin address is the last of them */
+    size_t listen_count;
+    char *control_socket;
+    char *control_group;
+    char *dataplane_user;     /* NULL: fairlead if there is such a user, else nobody */
+    char *dataplane_binary;   /* NULL: beside fairleadd's own binary */
+    uint32_t dataplane_rings; /* 0: one per CPU */
+    char *log_access;         /* a path, "stdout" or "none" */
+    char *log_error;          /* a path or "stderr" */
+    struct setting_values settings;
+};
+
+/* Errors as "FILE:LINE:COL: what is wrong; what to write instead", a line each. */
+struct config_report {
+    char *lines[CONFIG_ERRORS_MAX];
+    size_t count; /* of lines */
+    size_t more;  /* errors beyond them */
+};
+
+/* What stands where no file says otherwise. state_dir may be NULL. The caller calls config_fini. */
+void config_init(struct config *config, const char *state_dir);
+void config_fini(struct config *config);
+
+/* Gives run_dir and control_socket their defaults where the file left them out: /run/fairlead for a
+ * privileged daemon, a folder in the state for another. 0, or -ENAMETOOLONG if the socket's path does not fit
+ * an address. */
+int config_fill_paths(struct config *config, bool privileged);
+
+/*
+ * Reads YAML text over an initialized config; `name` stands in the errors. 0, or -EINVAL with at least one
+ * line in the report; config may then hold a part of the file and is good for config_fini alone.
+ */
+int config_parse(struct config *config, const char *name, const char *text, size_t len,
+                 struct config_report *report);
+
+/* The same from a file, which may be missing or unreadable: that is a line of the report too. */
+int config_read(struct config *config, const char *path, struct config_report *report);
+
+void config_report_fini(struct config_report *report);
+
+/* "127.0.0.1:5000" or "[::1]:5000" into text, addr and addr_len. 0 or -EINVAL with what to write in *hint. */
+int config_address_parse(const char *text, struct config_address *out, const char **hint);
+
+/* Whether the address cannot be reached from another machine. */
+bool config_address_is_loopback(const struct config_address *address);
+
+#endif
