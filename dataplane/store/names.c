@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The reader's half of the protocol in include/names.h. A bracket is: announce the newest transaction, renew
+ * the read transaction (no system call: without a lock file LMDB only copies the newest meta page), look up,
+ * clear.
+ *
+ * Two things are not LMDB's own promise, because its lock table is not used:
+ * - pages of transaction s are written over by s+3 at the earliest, and the writer does not begin s+3 before
+ *   every announced ring is at s+1 or newer (include/names.h);
+ * - the meta page of s lies in the slot that s+2 writes. So the copy is whole only if s+1 is not yet
+ * published as committed after the copy was made: then s+2 has not begun.
+ */
+#include "dataplane/store/names.h"
+
+#include <lmdb.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "check.h"
+
+enum { BEGIN_TRIES_MAX = 16 };
+
+struct names_file {
+    MDB_env *env;
+    MDB_dbi dbi[NAMES_DB_COUNT];
+};
+
+struct names {
+    struct names_file *file;
+    struct names_epochs *epochs;
+    struct names_epoch *mine;
+    MDB_txn *txn;
+    MDB_cursor *cursor[NAMES_DB_COUNT]; /* only of the databases that are walked */
+    bool reading;
+};
+
+static const uint8_t db_walked[] = {NAMES_TAGS, NAMES_REPOS, NAMES_REFERRERS};
+
+/* ------------------------------------------------------------------ the file */
+
+static int error_of(int rc)
+{
+    switch (rc) {
+    case 0:
+        return 0;
+    case MDB_NOTFOUND:
+        return -ENOENT;
+    case MDB_BAD_VALSIZE:
+        return -EINVAL;
+    case ENOMEM:
+        return -ENOMEM;
+    default:
+        /* MDB_MAP_RESIZED among them: both sides map NAMES_MAP_BYTES, so a larger file is not ours. */
+        return -EIO;
+    }
+}
+
+/* The handles live as long as the environment, once the transaction that opened them has ended well. */
+static int dbs_open(struct names_file *f, const char **why)
+{
+    static const char *const names[] = NAMES_DB_NAMES;
+    _Static_assert(ARRAY_SIZE(names) == NAMES_DB_COUNT, "one name for each database");
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(f->env, NULL, MDB_RDONLY, &txn);
+    for (unsigned i = 0; rc == 0 && i < NAMES_DB_COUNT; i++) {
+        rc = mdb_dbi_open(txn, names[i], 0, &f->dbi[i]);
+        if (rc) {
+            *why = "the names file lacks one of its tables: control has not made it, or it is another file";
+            mdb_txn_abort(txn);
+            return rc;
+        }
+    }
+    return rc ? rc : mdb_txn_commit(txn);
+}
+
+int names_file_open(const char *path, struct names_file **out, const char **why)
+{
+    struct names_file *f = calloc(1, sizeof(*f));
+    *why = "no memory for the names file";
+    if (!f)
+        return -ENOMEM;
+    int rc = mdb_env_create(&f->env);
+    if (rc)
+        goto err_free;
+    rc = mdb_env_set_maxdbs(f->env, NAMES_DB_COUNT);
+    if (rc == 0)
+        rc = mdb_env_set_mapsize(f->env, NAMES_MAP_BYTES);
+    if (rc)
+        goto err_close;
+    *why = "the names file cannot be opened as an LMDB file";
+    rc = mdb_env_open(f->env, path, MDB_RDONLY | MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOTLS, 0);
+    if (rc)
+        goto err_close;
+    rc = dbs_open(f, why);
+    if (rc)
+        goto err_close;
+    *why = NULL;
+    *out = f;
+    return 0;
+err_close:
+    mdb_env_close(f->env);
+err_free:
+    free(f);
+    return rc > 0 ? -rc : error_of(rc);
+}
+
+void names_file_close(struct names_file *f)
+{
+    mdb_env_close(f->env);
+    free(f);
+}
+
+int names_new(struct names_file *f, struct names_epochs *epochs, unsigned ring, struct names **out)
+{
+    CHECK(ring < RINGS_MAX);
+    struct names *n = calloc(1, sizeof(*n));
+    if (!n)
+        return -ENOMEM;
+    n->file = f;
+    n->epochs = epochs;
+    n->mine = &epochs->ring[ring];
+    int rc = mdb_txn_begin(f->env, NULL, MDB_RDONLY, &n->txn);
+    if (rc)
+        goto err_free;
+    for (unsigned i = 0; rc == 0 && i < ARRAY_SIZE(db_walked); i++)
+        rc = mdb_cursor_open(n->txn, f->dbi[db_walked[i]], &n->cursor[db_walked[i]]);
+    mdb_txn_reset(n->txn);
+    if (rc)
+        goto err_txn;
+    atomic_store(&n->mine->reading, 0);
+    *out = n;
+    return 0;
+err_txn:
+    for (unsigned i = 0; i < ARRAY_SIZE(db_walked); i++)
+        if (n->cursor[db_walked[i]])
+            mdb_cursor_close(n->cursor[db_walked[i]]);
+    mdb_txn_abort(n->txn);
+err_free:
+    free(n);
+    return error_of(rc);
+}
+
+void names_free(struct names *n)
+{
+    CHECK(!n->reading);
+    for (unsigned i = 0; i < ARRAY_SIZE(db_walked); i++)
+        mdb_cursor_close(n->cursor[db_walked[i]]);
+    mdb_txn_abort(n->txn);
+    free(n);
+}
+
+/* ------------------------------------------------------------------ the bracket */
+
+/*
+ * One try at a whole copy of the newest meta page. -EAGAIN: the writer published something meanwhile.
+ */
+static int renew(struct names *n, uint64_t announced)
+{
+    int rc = mdb_txn_renew(n->txn);
+    if (rc)
+        return error_of(rc);
+    /* Newer than what is published: its meta page may have been in the middle of being written (a system
+     * call's copy of some hundred bytes, the number last). It has been seen, so a second copy finds all of
+     * it. */
+    if (mdb_txn_id(n->txn) > announced) {
+        mdb_txn_reset(n->txn);
+        rc = mdb_txn_renew(n->txn);
+        if (rc)
+            return error_of(rc);
+    }
+    /* The loads of the copy must not move behind this one; pairs with the release store after a commit. */
+    atomic_thread_fence(memory_order_acquire);
+    uint64_t committed = atomic_load_explicit(&n->epochs->committed, memory_order_acquire);
+    if (committed <= mdb_txn_id(n->txn))
+        return 0;
+    mdb_txn_reset(n->txn);
+    return -EAGAIN;
+}
+
+int names_begin(struct names *n)
+{
+    CHECK(!n->reading);
+    int err = -EAGAIN;
+    for (unsigned i = 0; err == -EAGAIN && i < BEGIN_TRIES_MAX; i++) {
+        uint64_t committed = atomic_load_explicit(&n->epochs->committed, memory_order_acquire);
+        /* Sequentially consistent, as is the writer's look at it: either the writer sees the announcement, or
+         * the load below sees that the writer went on. 0 means "not reading", also before the first commit.
+         */
+        atomic_store(&n->mine->reading, committed ? committed : 1);
+        if (atomic_load(&n->epochs->committed) == committed)
+            err = renew(n, committed);
+    }
+    if (err) {
+        atomic_store_explicit(&n->mine->reading, 0, memory_order_release);
+        return err;
+    }
+    n->reading = true;
+    return 0;
+}
+
+void names_end(struct names *n)
+{
+    CHECK(n->reading);
+    n->reading = false;
+    mdb_txn_reset(n->txn);
+    atomic_store_explicit(&n->mine->reading, 0, memory_order_release);
+}
+
+/* ------------------------------------------------------------------ look-ups */
+
+static int get(struct names *n, enum names_db db, const void *key, size_t key_len, MDB_val *value)
+{
+    CHECK(n->reading);
+    if (key_len == 0 || key_len > NAMES_KEY_MAX)
+        return -EINVAL;
+    MDB_val k = {key_len, (void *)(uintptr_t)key};
+    return error_of(mdb_get(n->txn, n->file->dbi[db], &k, value));
+}
+
+/* A value of exactly one structure, copied out. */
+static int get_fixed(struct names *n, enum names_db db, const void *key, size_t key_len, void *out,
+                     size_t size)
+{
+    MDB_val v;
+    int err = get(n, db, key, key_len, &v);
+    if (err)
+        return err;
+    if (v.mv_size != size)
+        return -EIO;
+    memcpy(out, v.mv_data, size);
+    return 0;
+}
+
+int names_meta_get(struct names *n, struct names_meta *out)
+{
+    int err = get_fixed(n, NAMES_META, "state", 5, out, sizeof(*out));
+    if (err == 0 && (out->magic != NAMES_MAGIC || out->version != NAMES_VERSION))
+        err = -EIO;
+    return err;
+}
+
+int names_repo_get(struct names *n, struct view repo, struct names_repo *out)
+{
+    return get_fixed(n, NAMES_REPOS, repo.p, repo.len, out, sizeof(*out));
+}
+
+int names_tag_get(struct names *n, struct view repo, struct view tag, struct digest *out)
+{
+    uint8_t key[NAMES_KEY_MAX];
+    struct names_tag t;
+    int err = get_fixed(n, NAMES_TAGS, key, names_key(key, repo.p, repo.len, tag.p, tag.len), &t, sizeof(t));
+    if (err)
+        return err;
+    return digest_unpack(t.digest, sizeof(t.digest), out) ? 0 : -EIO;
+}
+
+/* The part of a manifest's value behind its head. */
+static int manifest_unpack(const uint8_t *p, size_t len, struct names_manifest_record *out)
+{
+    struct names_manifest head;
+    if (len < sizeof(head))
+        return -EIO;
+    memcpy(&head, p, sizeof(head));
+    p += sizeof(head);
+    len -= sizeof(head);
+    if (head.media_type_len > MEDIA_TYPE_MAX || head.artifact_type_len > MEDIA_TYPE_MAX ||
+        len < (size_t)head.media_type_len + head.artifact_type_len)
+        return -EIO;
+    out->size = head.size;
+    out->tag_count = head.tag_count;
+    out->has_subject = head.has_subject != 0;
+    out->media_type_len = head.media_type_len;
+    out->artifact_type_len = head.artifact_type_len;
+    memcpy(out->media_type, p, head.media_type_len);
+    memcpy(out->artifact_type, p + head.media_type_len, head.artifact_type_len);
+    size_t types = (size_t)head.media_type_len + head.artifact_type_len;
+    if (out->has_subject && digest_unpack(p + types, len - types, &out->subject) == 0)
+        return -EIO;
+    return 0;
+}
+
+int names_manifest_get(struct names *n, struct view repo, const struct digest *d,
+                       struct names_manifest_record *out)
+{
+    uint8_t key[NAMES_KEY_MAX];
+    MDB_val v;
+    int err = get(n, NAMES_MANIFESTS, key, names_key_digest(key, repo.p, repo.len, d), &v);
+    return err ? err : manifest_unpack(v.mv_data, v.mv_size, out);
+}
+
+int names_link_get(struct names *n, struct view repo, const struct digest *d, struct names_link *out)
+{
+    uint8_t key[NAMES_KEY_MAX];
+    return get_fixed(n, NAMES_LINKS, key, names_key_digest(key, repo.p, repo.len, d), out, sizeof(*out));
+}
+
+int names_blob_get(struct names *n, const struct digest *d, struct names_blob *out)
+{
+    uint8_t key[DIGEST_PACKED_MAX];
+    return get_fixed(n, NAMES_BLOBS, key, digest_pack(d, key), out, sizeof(*out));
+}
+
+/* ------------------------------------------------------------------ walks */
+
+/*
+ * Keys that begin with a prefix, in order. show gets the rest of the key and the value; it returns 1 to go
+ * on, 0 to stop, or -EIO.
+ */
+typedef int walk_show(void *ctx, struct view rest, struct view value);
+
+static bool prefixed(const MDB_val *key, const uint8_t *prefix, size_t prefix_len)
+{
+    return key->mv_size >= prefix_len && memcmp(key->mv_data, prefix, prefix_len) == 0;
+}
+
+/* Places the cursor at the first key after `start`, or at `start` itself if that is no more than the prefix.
+ */
+static int walk_seek(MDB_cursor *c, const uint8_t *start, size_t start_len, bool after, MDB_val *key,
+                     MDB_val *value)
+{
+    *key = (MDB_val){start_len, (void *)(uintptr_t)start};
+    if (start_len == 0)
+        return mdb_cursor_get(c, key, value, MDB_FIRST);
+    int rc = mdb_cursor_get(c, key, value, MDB_SET_RANGE);
+    if (rc == 0 && after && key->mv_size == start_len && memcmp(key->mv_data, start, start_len) == 0)
+        rc = mdb_cursor_get(c, key, value, MDB_NEXT);
+    return rc;
+}
+
+/* start begins with the prefix. */
+static int walk(struct names *n, enum names_db db, const uint8_t *start, size_t start_len, size_t prefix_len,
+                uint32_t steps_max, walk_show *show, void *ctx)
+{
+    CHECK(n->reading && n->cursor[db]);
+    MDB_cursor *c = n->cursor[db];
+    MDB_val key, value;
+    uint32_t steps = 0;
+    int rc = mdb_cursor_renew(n->txn, c);
+    if (rc == 0 && steps_max > 0)
+        rc = walk_seek(c, start, start_len, start_len > prefix_len, &key, &value);
+    while (rc == 0 && steps < steps_max && prefixed(&key, start, prefix_len)) {
+        struct view rest = {(const char *)key.mv_data + prefix_len, key.mv_size - prefix_len};
+        int go_on = show(ctx, rest, view_of(value.mv_data, value.mv_size));
+        if (go_on < 0)
+            return go_on;
+        steps++;
+        if (!go_on)
+            break;
+        rc = mdb_cursor_get(c, &key, &value, MDB_NEXT);
+    }
+    return rc == 0 || rc == MDB_NOTFOUND ? (int)steps : error_of(rc);
+}
+
+struct tag_walk {
+    names_tag_fn *fn;
+    void *ctx;
+};
+
+static int show_tag(void *ctx, struct view rest, struct view value)
+{
+    struct tag_walk *w = ctx;
+    (void)value;
+    return w->fn(w->ctx, rest) ? 1 : 0;
+}
+
+int names_each_tag(struct names *n, struct view repo, struct view after, uint32_t steps_max, names_tag_fn *fn,
+                   void *ctx)
+{
+    uint8_t start[NAMES_KEY_MAX];
+    struct tag_walk w = {fn, ctx};
+    size_t len = names_key(start, repo.p, repo.len, after.p, after.len);
+    if (len == 0)
+        return -EINVAL;
+    return walk(n, NAMES_TAGS, start, len, repo.len + 1, steps_max, show_tag, &w);
+}
+
+int names_each_repo(struct names *n, struct view after, uint32_t steps_max, names_repo_fn *fn, void *ctx)
+{
+    struct tag_walk w = {fn, ctx};
+    if (after.len > NAMES_KEY_MAX)
+        return -EINVAL;
+    return walk(n, NAMES_REPOS, (const uint8_t *)after.p, after.len, 0, steps_max, show_tag, &w);
+}
+
+struct referrer_walk {
+    names_referrer_fn *fn;
+    void *ctx;
+};
+
+static int show_referrer(void *ctx, struct view rest, struct view value)
+{
+    struct referrer_walk *w = ctx;
+    struct names_referrer r;
+    size_t used = digest_unpack((const uint8_t *)rest.p, rest.len, &r.digest);
+    if (used == 0 || used != rest.len || value.len < 2)
+        return -EIO;
+    size_t type_len = (uint8_t)value.p[0] | (size_t)(uint8_t)value.p[1] << 8;
+    if (type_len > value.len - 2)
+        return -EIO;
+    r.artifact_type = view_of(value.p + 2, type_len);
+    r.descriptor = view_skip(value, 2 + type_len);
+    return w->fn(w->ctx, &r) ? 1 : 0;
+}
+
+int names_each_referrer(struct names *n, struct view repo, const struct digest *subject,
+                        const struct digest *after, uint32_t steps_max, names_referrer_fn *fn, void *ctx)
+{
+    uint8_t start[NAMES_KEY_MAX], packed[2 * DIGEST_PACKED_MAX];
+    struct referrer_walk w = {fn, ctx};
+    size_t subject_len = digest_pack(subject, packed);
+    size_t rest_len = subject_len + (after ? digest_pack(after, packed + subject_len) : 0);
+    size_t len = names_key(start, repo.p, repo.len, packed, rest_len);
+    if (len == 0)
+        return -EINVAL;
+    return walk(n, NAMES_REFERRERS, start, len, repo.len + 1 + subject_len, steps_max, show_referrer, &w);
+}
