@@ -22,12 +22,12 @@ enum { BEGIN_TRIES_MAX = 16 };
 
 struct names_file {
     MDB_env *env;
+    struct names_epochs *epochs;
     MDB_dbi dbi[NAMES_DB_COUNT];
 };
 
 struct names {
     struct names_file *file;
-    struct names_epochs *epochs;
     struct names_epoch *mine;
     MDB_txn *txn;
     MDB_cursor *cursor[NAMES_DB_COUNT]; /* only of the databases that are walked */
@@ -35,8 +35,6 @@ struct names {
 };
 
 static const uint8_t db_walked[] = {NAMES_TAGS, NAMES_REPOS, NAMES_REFERRERS};
-
-/* ------------------------------------------------------------------ the file */
 
 static int error_of(int rc)
 {
@@ -47,52 +45,123 @@ static int error_of(int rc)
         return -ENOENT;
     case MDB_BAD_VALSIZE:
         return -EINVAL;
-    case ENOMEM:
-        return -ENOMEM;
     default:
+        if (rc > 0)
+            return -rc; /* an errno */
         /* MDB_MAP_RESIZED among them: both sides map NAMES_MAP_BYTES, so a larger file is not ours. */
         return -EIO;
     }
 }
+
+/* ------------------------------------------------------------------ the protocol */
+
+/* One try at a whole copy of the newest meta page. -EAGAIN: the writer published something meanwhile. */
+static int renew(MDB_txn *txn, struct names_epochs *epochs, uint64_t announced)
+{
+    int rc = mdb_txn_renew(txn);
+    if (rc)
+        return error_of(rc);
+    /* Newer than what is published: its meta page may have been in the middle of being written (a system
+     * call's copy of some hundred bytes, the number last). It has been seen, so a second copy finds all of
+     * it. */
+    if (mdb_txn_id(txn) > announced) {
+        mdb_txn_reset(txn);
+        rc = mdb_txn_renew(txn);
+        if (rc)
+            return error_of(rc);
+    }
+    /* The loads of the copy must not move behind this one; pairs with the release store after a commit. */
+    atomic_thread_fence(memory_order_acquire);
+    uint64_t committed = atomic_load_explicit(&epochs->committed, memory_order_acquire);
+    if (committed <= mdb_txn_id(txn))
+        return 0;
+    mdb_txn_reset(txn);
+    return -EAGAIN;
+}
+
+static void read_end(struct names_epoch *mine)
+{
+    atomic_store_explicit(&mine->reading, 0, memory_order_release);
+}
+
+/* txn has been reset. After an error nothing is announced. */
+static int read_begin(MDB_txn *txn, struct names_epochs *epochs, struct names_epoch *mine)
+{
+    int err = -EAGAIN;
+    for (unsigned i = 0; err == -EAGAIN && i < BEGIN_TRIES_MAX; i++) {
+        uint64_t committed = atomic_load_explicit(&epochs->committed, memory_order_acquire);
+        /* Sequentially consistent, as is the writer's look at it: either the writer sees the announcement, or
+         * the load below sees that the writer went on. 0 means "not reading", also before the first commit.
+         */
+        atomic_store(&mine->reading, committed ? committed : 1);
+        if (atomic_load(&epochs->committed) == committed)
+            err = renew(txn, epochs, committed);
+    }
+    if (err)
+        read_end(mine);
+    return err;
+}
+
+/* A read transaction of a thread, reset. Making one reads only the meta page, of which nothing is kept. */
+static int txn_new(MDB_env *env, MDB_txn **out)
+{
+    int rc = mdb_txn_begin(env, NULL, MDB_RDONLY, out);
+    if (rc == 0)
+        mdb_txn_reset(*out);
+    return error_of(rc);
+}
+
+/* ------------------------------------------------------------------ the file */
 
 /* The handles live as long as the environment, once the transaction that opened them has ended well. */
 static int dbs_open(struct names_file *f, const char **why)
 {
     static const char *const names[] = NAMES_DB_NAMES;
     _Static_assert(ARRAY_SIZE(names) == NAMES_DB_COUNT, "one name for each database");
+    struct names_epoch *mine = &f->epochs->ring[0];
     MDB_txn *txn;
-    int rc = mdb_txn_begin(f->env, NULL, MDB_RDONLY, &txn);
-    for (unsigned i = 0; rc == 0 && i < NAMES_DB_COUNT; i++) {
-        rc = mdb_dbi_open(txn, names[i], 0, &f->dbi[i]);
-        if (rc) {
-            *why = "the names file lacks one of its tables: control has not made it, or it is another file";
-            mdb_txn_abort(txn);
-            return rc;
-        }
-    }
-    return rc ? rc : mdb_txn_commit(txn);
+    int err = txn_new(f->env, &txn);
+    if (err)
+        return err;
+    err = read_begin(txn, f->epochs, mine);
+    if (err)
+        goto err_abort;
+    *why = "the names file lacks one of its tables: control has not made it, or it is another file";
+    for (unsigned i = 0; err == 0 && i < NAMES_DB_COUNT; i++)
+        err = error_of(mdb_dbi_open(txn, names[i], 0, &f->dbi[i]));
+    if (err)
+        goto err_end;
+    err = error_of(mdb_txn_commit(txn));
+    read_end(mine);
+    return err;
+err_end:
+    read_end(mine);
+err_abort:
+    mdb_txn_abort(txn);
+    return err;
 }
 
-int names_file_open(const char *path, struct names_file **out, const char **why)
+int names_file_open(const char *path, struct names_epochs *epochs, struct names_file **out, const char **why)
 {
     struct names_file *f = calloc(1, sizeof(*f));
     *why = "no memory for the names file";
     if (!f)
         return -ENOMEM;
-    int rc = mdb_env_create(&f->env);
-    if (rc)
+    f->epochs = epochs;
+    int err = error_of(mdb_env_create(&f->env));
+    if (err)
         goto err_free;
-    rc = mdb_env_set_maxdbs(f->env, NAMES_DB_COUNT);
-    if (rc == 0)
-        rc = mdb_env_set_mapsize(f->env, NAMES_MAP_BYTES);
-    if (rc)
+    err = error_of(mdb_env_set_maxdbs(f->env, NAMES_DB_COUNT));
+    if (err == 0)
+        err = error_of(mdb_env_set_mapsize(f->env, NAMES_MAP_BYTES));
+    if (err)
         goto err_close;
     *why = "the names file cannot be opened as an LMDB file";
-    rc = mdb_env_open(f->env, path, MDB_RDONLY | MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOTLS, 0);
-    if (rc)
+    err = error_of(mdb_env_open(f->env, path, MDB_RDONLY | MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOTLS, 0));
+    if (err)
         goto err_close;
-    rc = dbs_open(f, why);
-    if (rc)
+    err = dbs_open(f, why);
+    if (err)
         goto err_close;
     *why = NULL;
     *out = f;
@@ -101,7 +170,7 @@ err_close:
     mdb_env_close(f->env);
 err_free:
     free(f);
-    return rc > 0 ? -rc : error_of(rc);
+    return err;
 }
 
 void names_file_close(struct names_file *f)
@@ -110,92 +179,60 @@ void names_file_close(struct names_file *f)
     free(f);
 }
 
-int names_new(struct names_file *f, struct names_epochs *epochs, unsigned ring, struct names **out)
+static int cursors_open(struct names *n)
+{
+    int err = read_begin(n->txn, n->file->epochs, n->mine);
+    if (err)
+        return err;
+    for (unsigned i = 0; err == 0 && i < ARRAY_SIZE(db_walked); i++)
+        err = error_of(mdb_cursor_open(n->txn, n->file->dbi[db_walked[i]], &n->cursor[db_walked[i]]));
+    mdb_txn_reset(n->txn);
+    read_end(n->mine);
+    return err;
+}
+
+int names_new(struct names_file *f, unsigned ring, struct names **out)
 {
     CHECK(ring < RINGS_MAX);
     struct names *n = calloc(1, sizeof(*n));
     if (!n)
         return -ENOMEM;
     n->file = f;
-    n->epochs = epochs;
-    n->mine = &epochs->ring[ring];
-    int rc = mdb_txn_begin(f->env, NULL, MDB_RDONLY, &n->txn);
-    if (rc)
+    n->mine = &f->epochs->ring[ring];
+    int err = txn_new(f->env, &n->txn);
+    if (err)
         goto err_free;
-    for (unsigned i = 0; rc == 0 && i < ARRAY_SIZE(db_walked); i++)
-        rc = mdb_cursor_open(n->txn, f->dbi[db_walked[i]], &n->cursor[db_walked[i]]);
-    mdb_txn_reset(n->txn);
-    if (rc)
-        goto err_txn;
-    atomic_store(&n->mine->reading, 0);
+    err = cursors_open(n);
+    if (err)
+        goto err_all;
     *out = n;
     return 0;
-err_txn:
-    for (unsigned i = 0; i < ARRAY_SIZE(db_walked); i++)
-        if (n->cursor[db_walked[i]])
-            mdb_cursor_close(n->cursor[db_walked[i]]);
-    mdb_txn_abort(n->txn);
+err_all:
+    names_free(n);
+    return err;
 err_free:
     free(n);
-    return error_of(rc);
+    return err;
 }
 
 void names_free(struct names *n)
 {
     CHECK(!n->reading);
     for (unsigned i = 0; i < ARRAY_SIZE(db_walked); i++)
-        mdb_cursor_close(n->cursor[db_walked[i]]);
+        if (n->cursor[db_walked[i]])
+            mdb_cursor_close(n->cursor[db_walked[i]]);
     mdb_txn_abort(n->txn);
     free(n);
 }
 
 /* ------------------------------------------------------------------ the bracket */
 
-/*
- * One try at a whole copy of the newest meta page. -EAGAIN: the writer published something meanwhile.
- */
-static int renew(struct names *n, uint64_t announced)
-{
-    int rc = mdb_txn_renew(n->txn);
-    if (rc)
-        return error_of(rc);
-    /* Newer than what is published: its meta page may have been in the middle of being written (a system
-     * call's copy of some hundred bytes, the number last). It has been seen, so a second copy finds all of
-     * it. */
-    if (mdb_txn_id(n->txn) > announced) {
-        mdb_txn_reset(n->txn);
-        rc = mdb_txn_renew(n->txn);
-        if (rc)
-            return error_of(rc);
-    }
-    /* The loads of the copy must not move behind this one; pairs with the release store after a commit. */
-    atomic_thread_fence(memory_order_acquire);
-    uint64_t committed = atomic_load_explicit(&n->epochs->committed, memory_order_acquire);
-    if (committed <= mdb_txn_id(n->txn))
-        return 0;
-    mdb_txn_reset(n->txn);
-    return -EAGAIN;
-}
-
 int names_begin(struct names *n)
 {
     CHECK(!n->reading);
-    int err = -EAGAIN;
-    for (unsigned i = 0; err == -EAGAIN && i < BEGIN_TRIES_MAX; i++) {
-        uint64_t committed = atomic_load_explicit(&n->epochs->committed, memory_order_acquire);
-        /* Sequentially consistent, as is the writer's look at it: either the writer sees the announcement, or
-         * the load below sees that the writer went on. 0 means "not reading", also before the first commit.
-         */
-        atomic_store(&n->mine->reading, committed ? committed : 1);
-        if (atomic_load(&n->epochs->committed) == committed)
-            err = renew(n, committed);
-    }
-    if (err) {
-        atomic_store_explicit(&n->mine->reading, 0, memory_order_release);
-        return err;
-    }
-    n->reading = true;
-    return 0;
+    int err = read_begin(n->txn, n->file->epochs, n->mine);
+    n->reading = err == 0;
+    return err;
 }
 
 void names_end(struct names *n)
@@ -203,7 +240,7 @@ void names_end(struct names *n)
     CHECK(n->reading);
     n->reading = false;
     mdb_txn_reset(n->txn);
-    atomic_store_explicit(&n->mine->reading, 0, memory_order_release);
+    read_end(n->mine);
 }
 
 /* ------------------------------------------------------------------ look-ups */

@@ -25,12 +25,15 @@
 struct names_file;
 struct names;
 
-/* Opens the file, which control has made. *why on failure: a sentence for the operator. */
-int names_file_open(const char *path, struct names_file **out, const char **why);
+/*
+ * Opens the file, which control has made. epochs is borrowed until the close. *why on failure: a sentence for
+ * the operator. Uses ring 0's place in epochs: no ring reads yet.
+ */
+int names_file_open(const char *path, struct names_epochs *epochs, struct names_file **out, const char **why);
 void names_file_close(struct names_file *f); /* after every names_free */
 
-/* One ring's reader. epochs is borrowed until names_free. */
-int names_new(struct names_file *f, struct names_epochs *epochs, unsigned ring, struct names **out);
+/* One ring's reader. */
+int names_new(struct names_file *f, unsigned ring, struct names **out);
 void names_free(struct names *n);
 
 /* 0, -EAGAIN (the writer is too fast just now: try again later) or -EIO. names_end only after 0. */
