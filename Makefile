@@ -1,41 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
 # Fairlead. `make run` starts a node, `make test` tests everything; `make help` lists the rest.
-BUILD ?= build
-STATE ?= var
 SAN ?=
 DEBUG ?=
 V ?=
-Q := $(if $(V),,@)
-
-CC := gcc
-PYTEST := /usr/bin/python3 -m pytest
-CFLAGS_WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wundef
-CFLAGS_BASE := -std=gnu11 -O2 -g -fno-omit-frame-pointer -fstack-protector-strong -D_GNU_SOURCE -D_FORTIFY_SOURCE=2 -fPIE
-CFLAGS := $(CFLAGS_BASE) $(CFLAGS_WARN) $(if $(DEBUG)$(SAN),-DFL_DEBUG) $(if $(SAN),-fsanitize=$(SAN) -U_FORTIFY_SOURCE -DFL_SANITIZER)
-LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
+STATE ?= var
+comma := ,
+# Each kind of build has a folder of its own: build, build-debug, build-address-undefined, build-thread.
+BUILD ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(DEBUG),-debug)
+PREFIX ?= /usr/local
+DESTDIR ?=
 VERSION := 0.1.0
 
-DATAPLANE_SRC := $(wildcard dataplane/*.c dataplane/*/*.c)
-CONTROL_SRC := $(filter-out control/cli/%,$(wildcard control/*.c control/*/*.c))
-CLI_SRC := $(wildcard control/cli/*.c)
-UNIT_SRC := $(wildcard tests/unit/test_*.c)
-FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+Q := $(if $(V),,@)
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+PYTHON := /usr/bin/python3
+JOBS := $(shell nproc)
 
-DATAPLANE_LIBS := -luring -llmdb -lcrypto -ljansson -lseccomp -lcap -lpthread $(if $(SAN),,-ljemalloc)
-CONTROL_LIBS := -luv -lraft -llmdb -lcrypto -ljansson -lyaml -lcap -lpthread $(if $(SAN),,-ljemalloc)
+CFLAGS_WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wundef
+CFLAGS_BASE := -std=gnu11 -O2 -g -fno-omit-frame-pointer -fstack-protector-strong -D_GNU_SOURCE -fPIE
+CFLAGS_SAN := $(if $(SAN),-fsanitize=$(SAN)$(if $(FUZZ),$(comma)fuzzer-no-link) -fno-sanitize-recover=all -DFL_SANITIZER,-D_FORTIFY_SOURCE=2)
+CFLAGS := $(CFLAGS_BASE) $(CFLAGS_WARN) $(CFLAGS_SAN) $(if $(DEBUG)$(SAN),-DFL_DEBUG) -DFL_VERSION='"$(VERSION)"' -Iinclude -I.
+LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
+MALLOC := $(if $(SAN),,-ljemalloc)
+DATAPLANE_LIBS := -luring -llmdb -lcrypto -ljansson -lseccomp -lcap -lpthread $(MALLOC)
+CONTROL_LIBS := -luv -lraft -llmdb -lcrypto -ljansson -lyaml -lcap -lpthread $(MALLOC)
 CLI_LIBS := -ljansson
+
+DATAPLANE_SRC := $(wildcard dataplane/*.c dataplane/*/*.c)
+CLI_SRC := $(wildcard control/cli/*.c)
+CONTROL_SRC := $(filter-out $(CLI_SRC),$(wildcard control/*.c control/*/*.c))
+PROGRAMS := $(BUILD)/fairleadd $(BUILD)/fairlead-dataplane $(BUILD)/fairlead
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 DATAPLANE_OBJ := $(call obj,$(DATAPLANE_SRC))
 CONTROL_OBJ := $(call obj,$(CONTROL_SRC))
 CLI_OBJ := $(call obj,$(CLI_SRC))
-UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
-FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
-# What unit tests and fuzzers link: every object but the mains, as archives, so that each takes what it needs.
-LIBS_TEST := $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
 
-.PHONY: all
-all: $(BUILD)/fairleadd $(BUILD)/fairlead-dataplane $(BUILD)/fairlead
+.PHONY: all run deps clean help FORCE
+all: $(PROGRAMS)
+
+## run: starts a node in the foreground: the registry on 127.0.0.1:5000, its state in STATE= (default var)
+run: DEPS = build
+run: deps
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
+	$(Q)exec packaging/run.sh "$(BUILD)" "$(STATE)"
+
+## deps: installs what is missing (as root; else says what is); silent when nothing is
+DEPS ?= build test bench
+deps:
+	$(Q)packaging/deps.sh $(DEPS)
 
 $(BUILD)/fairlead-dataplane: $(DATAPLANE_OBJ)
 	$(Q)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(DATAPLANE_LIBS)
@@ -43,18 +58,27 @@ $(BUILD)/fairleadd: $(CONTROL_OBJ)
 	$(Q)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(CONTROL_LIBS)
 $(BUILD)/fairlead: $(CLI_OBJ)
 	$(Q)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(CLI_LIBS)
+# For tests: everything but the mains, as archives, so that each program takes what it needs.
 $(BUILD)/libdataplane.a: $(filter-out %/dataplane/main.o,$(DATAPLANE_OBJ))
 	$(Q)rm -f $@; ar rcs $@ $^
-$(BUILD)/libcontrol.a: $(filter-out %/control/main.o,$(CONTROL_OBJ)) $(filter-out %/control/cli/main.o,$(CLI_OBJ))
+$(BUILD)/libcontrol.a: $(filter-out %/control/main.o %/cli/main.o,$(CONTROL_OBJ) $(CLI_OBJ))
 	$(Q)rm -f $@; ar rcs $@ $^
-$(BUILD)/obj/%.o: %.c
-	$(Q)mkdir -p $(@D); echo "  CC    $<"; $(CC) $(CFLAGS) -DFL_VERSION='"$(VERSION)"' -Iinclude -I. -MMD -MP -c -o $@ $<
-$(BUILD)/unit/%: tests/unit/%.c $(LIBS_TEST)
-	$(Q)mkdir -p $(@D); echo "  TEST  $@"; $(CC) $(CFLAGS) -Iinclude -I. -MMD -MP $(LDFLAGS) -o $@ $< $(LIBS_TEST) \
-		-lcmocka $(sort $(DATAPLANE_LIBS) $(CONTROL_LIBS))
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	$(Q)mkdir -p $(@D); echo "  CC    $<"; $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+# Changes when the compiler or its flags do, and all is compiled again.
+$(BUILD)/flags: FORCE
+	$(Q)mkdir -p $(@D); echo '$(CC) $(CFLAGS) $(LDFLAGS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) $(LDFLAGS)' >$@
+
+## clean: removes every build (not the state)
+clean:
+	rm -rf build build-* "$(BUILD)"
+
+## help: this list
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST) | sort
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-include tests/rules.mk
+include tests/rules.mk packaging/rules.mk bench/rules.mk
+-include $(patsubst %.o,%.d,$(DATAPLANE_OBJ) $(CONTROL_OBJ) $(CLI_OBJ))
