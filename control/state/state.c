@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state machine's entrance: which command, which file, and the helpers that all commands use. */
+#include <stdio.h>
+
+#include "state_internal.h"
+
+typedef int (*apply_fn)(struct kv *kv, struct state_event *out);
+
+static const apply_fn apply_type[CMD_TYPE_COUNT] = {
+    [CMD_BLOB_LINK] = state_blob_link,
+    [CMD_BLOB_MOUNT] = state_blob_mount,
+    [CMD_BLOB_UNLINK] = state_blob_unlink,
+    [CMD_MANIFEST_PUT] = state_manifest_put,
+    [CMD_MANIFEST_DELETE] = state_manifest_delete,
+    [CMD_TAG_DELETE] = state_tag_delete,
+    [CMD_REPO_DELETE] = state_repo_delete,
+    [CMD_SETTING_SET] = state_setting_set,
+    [CMD_SETTING_UNSET] = state_setting_unset,
+};
+
+bool state_type_is_names(uint16_t type)
+{
+    return type != CMD_SETTING_SET && type != CMD_SETTING_UNSET;
+}
+
+static enum cmd_status status_of(int parse_error)
+{
+    return parse_error == 0 ? CMD_OK : parse_error == -E2BIG ? CMD_TOO_LARGE : CMD_INVALID;
+}
+
+enum cmd_status state_check(const void *cmd, size_t len, const struct state_setting_check *settings,
+                            char *err, size_t err_len)
+{
+    struct state_cmd c;
+    int rc = state_parse(cmd, len, &c, err, err_len);
+    if (rc || state_type_is_names(c.head.type) || !settings || !settings->check)
+        return status_of(rc);
+    bool set = c.head.type == CMD_SETTING_SET;
+    rc = settings->check(c.key.data, c.key.len, set ? c.value.data : NULL, c.value.len, err, err_len);
+    return rc == -ENOENT ? CMD_SETTING_UNKNOWN : status_of(rc);
+}
+
+int state_apply(const struct state_tx *tx, uint64_t index, const void *cmd, size_t len,
+                struct state_event *out)
+{
+    char err[128] = "";
+    out->index = index;
+    out->status = CMD_OK;
+    out->changed = false;
+    out->detail_len = 0;
+    int rc = state_parse(cmd, len, &out->cmd, err, sizeof(err));
+    if (rc == -EPROTO)
+        return rc;
+    if (rc)
+        return state_refuse_text(out, status_of(rc), err);
+    if (state_type_is_names(out->cmd.head.type) ? tx->names_done : tx->private_done)
+        return 0;
+    rc = apply_type[out->cmd.head.type](tx->kv, out);
+    /* A handler passes -ENOENT up only from a row that must exist. */
+    return rc == -ENOENT ? -EUCLEAN : rc;
+}
+
+int state_refuse(struct state_event *out, enum cmd_status status)
+{
+    out->status = status;
+    return 0;
+}
+
+int state_refuse_text(struct state_event *out, enum cmd_status status, const char *text)
+{
+    size_t len = strlen(text);
+    out->detail_len = len < sizeof(out->detail) ? len : sizeof(out->detail);
+    memcpy(out->detail, text, out->detail_len);
+    return state_refuse(out, status);
+}
+
+void state_missing_add(struct state_event *out, const struct digest *d)
+{
+    out->status = CMD_BLOB_UNKNOWN;
+    if (sizeof(out->detail) - out->detail_len >= DIGEST_PACKED_MAX)
+        out->detail_len += digest_pack(d, out->detail + out->detail_len);
+}
+
+/* Names and tags were bounded by state_parse(), so that every key fits. */
+static struct state_key key_make(struct state_text repo, const void *rest, size_t rest_len)
+{
+    struct state_key key;
+    key.len = names_key(key.data, repo.data, repo.len, rest, rest_len);
+    CHECK(key.len > 0);
+    return key;
+}
+
+struct state_key state_key_repo(struct state_text repo)
+{
+    struct state_key key;
+    memcpy(key.data, repo.data, repo.len);
+    key.len = repo.len;
+    return key;
+}
+
+struct state_key state_key_tag(struct state_text repo, struct state_text tag)
+{
+    return key_make(repo, tag.data, tag.len);
+}
+
+struct state_key state_key_digest(struct state_text repo, const struct digest *d)
+{
+    uint8_t packed[DIGEST_PACKED_MAX];
+    return key_make(repo, packed, digest_pack(d, packed));
+}
+
+int state_row_get(struct kv *kv, unsigned db, const struct state_key *key, void *row, size_t len)
+{
+    struct kv_bytes value;
+    int rc = kv_get(kv, db, state_key_bytes(key), &value);
+    if (rc)
+        return rc;
+    if (value.len < len)
+        return -EUCLEAN;
+    memcpy(row, value.data, len);
+    return 0;
+}
+
+int state_row_put(struct kv *kv, unsigned db, const struct state_key *key, const void *row, size_t len)
+{
+    return kv_put(kv, db, state_key_bytes(key), (struct kv_bytes){row, len});
+}
+
+int state_row_exists(struct kv *kv, unsigned db, const struct state_key *key)
+{
+    struct kv_bytes value;
+    return kv_get(kv, db, state_key_bytes(key), &value);
+}
+
+int state_row_next(struct kv *kv, unsigned db, struct state_text repo, struct state_key *key, bool after,
+                   struct kv_bytes *value)
+{
+    struct kv_bytes found;
+    int rc = kv_seek(kv, db, state_key_bytes(key), after, &found, value);
+    if (rc)
+        return rc;
+    const uint8_t *bytes = found.data;
+    if (found.len > NAMES_KEY_MAX)
+        return -EUCLEAN;
+    if (found.len <= repo.len || memcmp(bytes, repo.data, repo.len) != 0 || bytes[repo.len] != 0)
+        return -ENOENT;
+    memcpy(key->data, bytes, found.len);
+    key->len = found.len;
+    return 0;
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The state machine: a command (cmd.h) and the rows of names.h and of the private file in, changed rows and
+ * a record of the change out. Pure: no file, no clock, no randomness; the same log gives the same state on
+ * every node.
+ *
+ * A command is judged twice. state_check() is what whoever proposes must ask first: an entry that does not
+ * parse never reaches the log, and a setting's value is judged here and only here, because what a later
+ * version thinks of an old value must not change what an old entry did. state_apply() then decides what
+ * depends on the state: all its checks come before its first write, so a refused command changes nothing.
+ */
+#ifndef FL_STATE_STATE_H
+#define FL_STATE_STATE_H
+
+#include "cmd.h"
+#include "kv.h"
+
+enum {
+    STATE_MISSING_MAX = 16, /* digests named in the detail of CMD_BLOB_UNKNOWN */
+    STATE_DETAIL_MAX = STATE_MISSING_MAX * DIGEST_PACKED_MAX,
+    STATE_REQUEST_ID_MAX = 128, /* bytes */
+    STATE_SETTING_KEY_MAX = 64,
+    STATE_SETTING_VALUE_MAX = 4096,
+};
+
+/* A view into the command: valid as long as its bytes are. */
+struct state_text {
+    const char *data;
+    size_t len;
+};
+
+/* The part that only CMD_MANIFEST_PUT has. */
+struct state_manifest {
+    struct state_text media_type, artifact_type, descriptor;
+    struct digest subject;
+    bool has_subject, require_refs;
+    uint32_t refs_count;
+    struct wire_reader refs; /* stands at the first reference; copy it to walk them, see state_ref_next() */
+};
+
+/* A command, taken apart; what its type does not have is empty. */
+struct state_cmd {
+    struct cmd_head head;
+    struct state_text repo, from, key, value;
+    struct digest digest;
+    uint64_t size; /* bytes */
+    struct state_manifest manifest;
+    uint32_t tags_count; /* also 1 for CMD_TAG_DELETE */
+    struct state_text tags[MANIFEST_TAGS_MAX];
+};
+
+struct state_ref {
+    uint8_t kind; /* enum cmd_ref_kind */
+    struct digest digest;
+    uint64_t size; /* bytes */
+};
+
+/* What became of one log entry: the answer to whoever proposed it, and the shape of an audit record (who,
+ * from where, what, when, result). */
+struct state_event {
+    uint64_t index;
+    enum cmd_status status;
+    bool changed;         /* false: refused, or everything was so already */
+    struct state_cmd cmd; /* views into the command */
+    size_t detail_len;
+    uint8_t detail[STATE_DETAIL_MAX]; /* as cmd.h says for each status */
+};
+
+/* One entry's access to the state. After a crash one file can be ahead of the other: an entry that a file
+ * already holds is applied to the other one only. */
+struct state_tx {
+    struct kv *kv;
+    bool names_done, private_done;
+};
+
+/* Judges a setting. 0, -ENOENT for a key that does not exist, -EINVAL with a text in err for a value that is
+ * not allowed. A NULL value asks for the key alone. A NULL check accepts every key and value. */
+struct state_setting_check {
+    int (*check)(const char *key, size_t key_len, const char *value, size_t value_len, char *err,
+                 size_t err_len);
+};
+
+/*
+ * Takes a command apart and judges all that does not depend on the state. 0, -EPROTO for an unknown magic,
+ * version or type, -E2BIG for something over a limit, -EINVAL otherwise; err says why.
+ */
+int state_parse(const void *cmd, size_t len, struct state_cmd *out, char *err, size_t err_len);
+
+/* Judges a command before it is proposed. CMD_OK, or why not, with a text in err. */
+enum cmd_status state_check(const void *cmd, size_t len, const struct state_setting_check *settings,
+                            char *err, size_t err_len);
+
+/*
+ * Applies the entry `index`. 0: out->status says what came of it (also for a refused or malformed command).
+ * -EPROTO: the entry is of a version or type that this node does not know; it must stop, not skip it.
+ * -EUCLEAN: the rows contradict each other; the node must stop.
+ * Any other -errno comes from the transaction, which must then be given up.
+ * out holds views into cmd.
+ */
+int state_apply(const struct state_tx *tx, uint64_t index, const void *cmd, size_t len,
+                struct state_event *out);
+
+/* True for commands that change the names file; the others change the private file. */
+bool state_type_is_names(uint16_t type);
+
+/* Reads the next reference and moves on. The references were checked by state_parse(). */
+struct state_ref state_ref_next(struct wire_reader *refs);
+
+/* The grammar of the OCI distribution specification ("Pulling manifests"): repository names, with the 255
+ * bytes that clients allow, and tags. */
+bool state_repo_name_valid(const char *name, size_t len);
+bool state_tag_valid(const char *tag, size_t len);
+
+/* Builds the key of a setting in PRIVATE_DATA; room for NAMES_KEY_MAX. Returns its length. */
+size_t state_setting_key(uint8_t *out, const char *key, size_t len);
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Blobs: which repositories hold which, and how many hold each. */
+#include "state_internal.h"
+
+static struct state_key blob_key(const struct digest *d)
+{
+    struct state_key key;
+    key.len = digest_pack(d, key.data);
+    return key;
+}
+
+static int blob_get(struct kv *kv, const struct digest *d, struct names_blob *blob)
+{
+    struct state_key key = blob_key(d);
+    return state_row_get(kv, NAMES_BLOBS, &key, blob, sizeof(*blob));
+}
+
+static int blob_put(struct kv *kv, const struct digest *d, const struct names_blob *blob)
+{
+    struct state_key key = blob_key(d);
+    return state_row_put(kv, NAMES_BLOBS, &key, blob, sizeof(*blob));
+}
+
+int state_blob_size_check(struct kv *kv, const struct digest *d, uint64_t size, struct state_event *out)
+{
+    struct names_blob blob;
+    int rc = blob_get(kv, d, &blob);
+    if (rc == -ENOENT)
+        return 0;
+    if (rc == 0 && blob.size != size) {
+        state_refuse_text(out, CMD_INVALID, "the blob is known with another size");
+        return -EINVAL;
+    }
+    return rc;
+}
+
+int state_hold_add(struct kv *kv, struct names_repo *repo, const struct digest *d, uint64_t size, bool held)
+{
+    struct names_blob blob = {.size = size};
+    if (held)
+        return 0;
+    int rc = blob_get(kv, d, &blob);
+    if (rc && rc != -ENOENT)
+        return rc;
+    blob.links++;
+    repo->bytes += size;
+    return blob_put(kv, d, &blob);
+}
+
+/* A blob that nobody links any more keeps its row: it is on the disk until it is collected. */
+int state_hold_drop(struct kv *kv, struct names_repo *repo, const struct digest *d, uint64_t size, bool held)
+{
+    struct names_blob blob;
+    if (held)
+        return 0;
+    int rc = blob_get(kv, d, &blob);
+    if (rc)
+        return rc;
+    if (blob.links == 0 || repo->bytes < size)
+        return -EUCLEAN;
+    blob.links--;
+    repo->bytes -= size;
+    return blob_put(kv, d, &blob);
+}
+
+/* Writes the link that is not there yet. */
+static int link_add(struct kv *kv, uint64_t size, struct state_event *out)
+{
+    const struct state_cmd *cmd = &out->cmd;
+    struct names_repo repo;
+    struct names_link link = {.size = size, .time_ms = cmd->head.time_ms};
+    struct state_key key = state_key_digest(cmd->repo, &cmd->digest);
+    int held = state_row_exists(kv, NAMES_MANIFESTS, &key);
+    if (held && held != -ENOENT)
+        return held;
+    int rc = state_repo_open(kv, cmd, &repo);
+    if (rc == 0)
+        rc = state_hold_add(kv, &repo, &cmd->digest, size, held == 0);
+    if (rc == 0)
+        rc = state_row_put(kv, NAMES_LINKS, &key, &link, sizeof(link));
+    repo.blobs++;
+    return rc ? rc : state_repo_save(kv, &repo, out);
+}
+
+int state_blob_link(struct kv *kv, struct state_event *out)
+{
+    const struct state_cmd *cmd = &out->cmd;
+    struct state_key key = state_key_digest(cmd->repo, &cmd->digest);
+    int rc = state_blob_size_check(kv, &cmd->digest, cmd->size, out);
+    if (rc)
+        return rc == -EINVAL ? 0 : rc;
+    rc = state_row_exists(kv, NAMES_LINKS, &key);
+    return rc == -ENOENT ? link_add(kv, cmd->size, out) : rc;
+}
+
+/* Whether the blob may be mounted: 0, -ENOENT, -errno. */
+static int mount_source(struct kv *kv, const struct state_cmd *cmd, struct names_blob *blob)
+{
+    int rc = blob_get(kv, &cmd->digest, blob);
+    if (rc)
+        return rc;
+    if (cmd->from.len == 0)
+        return blob->links ? 0 : -ENOENT;
+    struct state_key from = state_key_digest(cmd->from, &cmd->digest);
+    return state_row_exists(kv, NAMES_LINKS, &from);
+}
+
+int state_blob_mount(struct kv *kv, struct state_event *out)
+{
+    const struct state_cmd *cmd = &out->cmd;
+    struct names_blob blob;
+    struct state_key key = state_key_digest(cmd->repo, &cmd->digest);
+    int rc = mount_source(kv, cmd, &blob);
+    if (rc == -ENOENT) {
+        state_missing_add(out, &cmd->digest);
+        return 0;
+    }
+    if (rc == 0)
+        rc = state_row_exists(kv, NAMES_LINKS, &key);
+    return rc == -ENOENT ? link_add(kv, blob.size, out) : rc;
+}
+
+int state_blob_unlink(struct kv *kv, struct state_event *out)
+{
+    const struct state_cmd *cmd = &out->cmd;
+    struct names_repo repo;
+    struct names_link link;
+    struct state_key key = state_key_digest(cmd->repo, &cmd->digest);
+    int rc = state_repo_need(kv, cmd, &repo, out);
+    if (rc)
+        return rc == -ENOENT ? 0 : rc;
+    rc = state_row_get(kv, NAMES_LINKS, &key, &link, sizeof(link));
+    if (rc == -ENOENT) {
+        state_missing_add(out, &cmd->digest);
+        return 0;
+    }
+    int held = state_row_exists(kv, NAMES_MANIFESTS, &key);
+    if (rc || (held && held != -ENOENT))
+        return rc ? rc : held;
+    if (repo.blobs == 0)
+        return -EUCLEAN;
+    repo.blobs--;
+    rc = state_hold_drop(kv, &repo, &cmd->digest, link.size, held == 0);
+    if (rc == 0)
+        rc = kv_del(kv, NAMES_LINKS, state_key_bytes(&key));
+    return rc ? rc : state_repo_save(kv, &repo, out);
+}

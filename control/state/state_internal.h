@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the state machine share. */
+#ifndef FL_STATE_INTERNAL_H
+#define FL_STATE_INTERNAL_H
+
+#include "check.h"
+#include "state.h"
+
+/* A key that is being built or kept while rows change. */
+struct state_key {
+    uint8_t data[NAMES_KEY_MAX];
+    size_t len;
+};
+
+static inline struct kv_bytes state_key_bytes(const struct state_key *key)
+{
+    return (struct kv_bytes){key->data, key->len};
+}
+
+struct state_key state_key_repo(struct state_text repo);
+struct state_key state_key_tag(struct state_text repo, struct state_text tag);
+struct state_key state_key_digest(struct state_text repo, const struct digest *d);
+
+/* Reads a row of a fixed size. 0, -ENOENT, -EUCLEAN if the row is shorter than that, -errno. */
+int state_row_get(struct kv *kv, unsigned db, const struct state_key *key, void *row, size_t len);
+int state_row_put(struct kv *kv, unsigned db, const struct state_key *key, const void *row, size_t len);
+
+/* 0, -ENOENT if there is no such row, -errno. */
+int state_row_exists(struct kv *kv, unsigned db, const struct state_key *key);
+
+/* The first row of a repository at or after key (after: behind it); key is replaced by the row's. -ENOENT
+ * when the repository has no more. */
+int state_row_next(struct kv *kv, unsigned db, struct state_text repo, struct state_key *key, bool after,
+                   struct kv_bytes *value);
+
+/* What is refused; sets the event's status and detail. Always 0, so that a caller can return it. */
+int state_refuse(struct state_event *out, enum cmd_status status);
+int state_refuse_text(struct state_event *out, enum cmd_status status, const char *text);
+/* Adds a digest to the detail of CMD_BLOB_UNKNOWN, as long as there is room. */
+void state_missing_add(struct state_event *out, const struct digest *d);
+
+/* -EINVAL if the blob is known with another size (status set), 0 if not, -errno. */
+int state_blob_size_check(struct kv *kv, const struct digest *d, uint64_t size, struct state_event *out);
+
+/*
+ * A repository holds a digest once, be it as a blob, as a manifest or as both: these count it in the blob's
+ * links and in the repository's bytes. `held`: it is there already (or stays) in the other role.
+ */
+int state_hold_add(struct kv *kv, struct names_repo *repo, const struct digest *d, uint64_t size, bool held);
+int state_hold_drop(struct kv *kv, struct names_repo *repo, const struct digest *d, uint64_t size, bool held);
+
+/* Reads the repository's row; a new one with the command's time if there is none. */
+int state_repo_open(struct kv *kv, const struct state_cmd *cmd, struct names_repo *repo);
+/* Reads the repository's row or refuses with CMD_REPO_UNKNOWN (-ENOENT). */
+int state_repo_need(struct kv *kv, const struct state_cmd *cmd, struct names_repo *repo,
+                    struct state_event *out);
+/* Writes the row with the command's time and notes that the state changed. */
+int state_repo_save(struct kv *kv, struct names_repo *repo, struct state_event *out);
+
+/* Removes a manifest's row and its row among the referrers of its subject. */
+int state_manifest_drop(struct kv *kv, struct state_text repo, const struct digest *d,
+                        struct names_repo *row);
+
+/* One command type each. The command is in out->cmd. */
+int state_blob_link(struct kv *kv, struct state_event *out);
+int state_blob_mount(struct kv *kv, struct state_event *out);
+int state_blob_unlink(struct kv *kv, struct state_event *out);
+int state_manifest_put(struct kv *kv, struct state_event *out);
+int state_manifest_delete(struct kv *kv, struct state_event *out);
+int state_tag_delete(struct kv *kv, struct state_event *out);
+int state_repo_delete(struct kv *kv, struct state_event *out);
+int state_setting_set(struct kv *kv, struct state_event *out);
+int state_setting_unset(struct kv *kv, struct state_event *out);
+
+#endif

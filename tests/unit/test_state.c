@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state machine, rule by rule. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "cmd_build.h"
+#include "control/state/state.h"
+#include "kv_memory.h"
+
+struct fixture {
+    struct kv_memory m;
+    struct cmd_build b;
+    struct state_event ev;
+    uint64_t index;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    kv_memory_init(&f->m);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    kv_memory_fini(&f->m);
+    free(f);
+    return 0;
+}
+
+static enum cmd_status apply(struct fixture *f)
+{
+    struct state_tx tx = {.kv = &f->m.kv};
+    assert_false(f->b.w.failed);
+    assert_int_equal(state_apply(&tx, ++f->index, f->b.w.buf, f->b.w.len, &f->ev), 0);
+    assert_int_equal(f->ev.index, f->index);
+    return f->ev.status;
+}
+
+static enum cmd_status link_blob(struct fixture *f, const char *repo, unsigned seed, uint64_t size)
+{
+    struct digest d = digest_make(DIGEST_SHA256, seed);
+    cmd_blob_link(&f->b, 1000 + f->index, repo, &d, size);
+    return apply(f);
+}
+
+static struct names_repo repo_row(struct fixture *f, const char *repo)
+{
+    struct kv_bytes v;
+    struct names_repo row;
+    assert_int_equal(kv_get(&f->m.kv, NAMES_REPOS, (struct kv_bytes){repo, strlen(repo)}, &v), 0);
+    assert_int_equal(v.len, sizeof(row));
+    memcpy(&row, v.data, sizeof(row));
+    return row;
+}
+
+static bool row_of(struct fixture *f, unsigned db, const char *repo, const struct digest *d,
+                   struct kv_bytes *v)
+{
+    uint8_t key[NAMES_KEY_MAX];
+    size_t len = names_key_digest(key, repo, strlen(repo), d);
+    return kv_get(&f->m.kv, db, (struct kv_bytes){key, len}, v) == 0;
+}
+
+static struct names_blob blob_row(struct fixture *f, unsigned seed)
+{
+    struct digest d = digest_make(DIGEST_SHA256, seed);
+    uint8_t key[DIGEST_PACKED_MAX];
+    struct kv_bytes v;
+    struct names_blob row;
+    assert_int_equal(kv_get(&f->m.kv, NAMES_BLOBS, (struct kv_bytes){key, digest_pack(&d, key)}, &v), 0);
+    memcpy(&row, v.data, sizeof(row));
+    return row;
+}
+
+static struct cmd_build_manifest manifest_make(const char *repo, unsigned seed)
+{
+    return (struct cmd_build_manifest){.repo = repo,
+                                       .media_type = "application/vnd.oci.image.manifest.v1+json",
+                                       .digest = digest_make(DIGEST_SHA256, seed),
+                                       .size = 500};
+}
+
+static enum cmd_status put_manifest(struct fixture *f, const struct cmd_build_manifest *m)
+{
+    cmd_manifest_put(&f->b, 2000 + f->index, m);
+    return apply(f);
+}
+
+static void test_link_makes_repository_and_counts_once(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(link_blob(f, "a/b", 1, 100), CMD_OK);
+    assert_true(f->ev.changed);
+    assert_int_equal(link_blob(f, "a/b", 1, 100), CMD_OK);
+    assert_false(f->ev.changed);
+    assert_int_equal(link_blob(f, "a/b", 2, 50), CMD_OK);
+    assert_int_equal(link_blob(f, "other", 1, 100), CMD_OK);
+    struct names_repo row = repo_row(f, "a/b");
+    assert_int_equal(row.blobs, 2);
+    assert_int_equal(row.bytes, 150);
+    assert_int_equal(row.created_ms, 1000);
+    assert_int_equal(row.updated_ms, 1002);
+    assert_int_equal(blob_row(f, 1).links, 2);
+    assert_int_equal(blob_row(f, 2).links, 1);
+    assert_int_equal(link_blob(f, "third", 1, 101), CMD_INVALID);
+    assert_true(f->ev.detail_len > 0);
+    assert_int_equal(f->m.db[NAMES_REPOS].count, 2);
+}
+
+static void test_event_shows_who_and_what(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(link_blob(f, "a", 1, 100), CMD_OK);
+    assert_int_equal(f->ev.cmd.head.type, CMD_BLOB_LINK);
+    assert_int_equal(f->ev.cmd.head.time_ms, 1000);
+    assert_memory_equal(f->ev.cmd.head.actor, "tester", 6);
+    assert_memory_equal(f->ev.cmd.head.source, "127.0.0.1", 9);
+    assert_memory_equal(f->ev.cmd.head.request_id, "r1", 2);
+    assert_memory_equal(f->ev.cmd.repo.data, "a", 1);
+    struct digest d = digest_make(DIGEST_SHA256, 1);
+    assert_true(digest_equal(&f->ev.cmd.digest, &d));
+}
+
+static void test_mount(void **state)
+{
+    struct fixture *f = *state;
+    struct digest d = digest_make(DIGEST_SHA256, 1);
+    cmd_blob_mount(&f->b, 1, "to", &d, "");
+    assert_int_equal(apply(f), CMD_BLOB_UNKNOWN);
+    assert_int_equal(f->m.writes, 0);
+    assert_int_equal(link_blob(f, "from", 1, 100), CMD_OK);
+    cmd_blob_mount(&f->b, 1, "to", &d, "elsewhere");
+    assert_int_equal(apply(f), CMD_BLOB_UNKNOWN);
+    assert_int_equal(f->ev.detail_len, 33);
+    cmd_blob_mount(&f->b, 1, "to", &d, "from");
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(repo_row(f, "to").bytes, 100);
+    cmd_blob_mount(&f->b, 1, "anon", &d, "");
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(blob_row(f, 1).links, 3);
+    const char *repos[] = {"from", "to", "anon"};
+    for (int i = 0; i < 3; i++) {
+        cmd_repo_digest(&f->b, CMD_BLOB_UNLINK, 1, repos[i], &d);
+        assert_int_equal(apply(f), CMD_OK);
+    }
+    assert_int_equal(blob_row(f, 1).links, 0);
+    cmd_blob_mount(&f->b, 1, "late", &d, "");
+    assert_int_equal(apply(f), CMD_BLOB_UNKNOWN);
+}
+
+static void test_unlink(void **state)
+{
+    struct fixture *f = *state;
+    struct digest d = digest_make(DIGEST_SHA256, 1), other = digest_make(DIGEST_SHA256, 2);
+    cmd_repo_digest(&f->b, CMD_BLOB_UNLINK, 1, "a", &d);
+    assert_int_equal(apply(f), CMD_REPO_UNKNOWN);
+    assert_int_equal(link_blob(f, "a", 1, 100), CMD_OK);
+    cmd_repo_digest(&f->b, CMD_BLOB_UNLINK, 1, "a", &other);
+    assert_int_equal(apply(f), CMD_BLOB_UNKNOWN);
+    cmd_repo_digest(&f->b, CMD_BLOB_UNLINK, 1, "a", &d);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(repo_row(f, "a").blobs, 0);
+    assert_int_equal(repo_row(f, "a").bytes, 0);
+}
+
+static void test_manifest_needs_its_blobs(void **state)
+{
+    struct fixture *f = *state;
+    struct cmd_build_ref refs[20];
+    struct cmd_build_manifest m = manifest_make("a", 100);
+    for (unsigned i = 0; i < 20; i++)
+        refs[i] = (struct cmd_build_ref){CMD_REF_BLOB, digest_make(DIGEST_SHA512, i)};
+    m.refs = refs;
+    m.refs_count = 20;
+    assert_int_equal(put_manifest(f, &m), CMD_BLOB_UNKNOWN);
+    assert_int_equal(f->ev.detail_len, STATE_MISSING_MAX * 65);
+    assert_int_equal(f->m.writes, 0);
+    for (unsigned i = 0; i < 20; i++) {
+        cmd_blob_link(&f->b, 1, i == 7 ? "b" : "a", &refs[i].digest, 10);
+        assert_int_equal(apply(f), CMD_OK);
+    }
+    uint64_t writes = f->m.writes;
+    assert_int_equal(put_manifest(f, &m), CMD_BLOB_UNKNOWN);
+    assert_int_equal(f->ev.detail_len, 65);
+    struct digest missing;
+    assert_int_equal(digest_unpack(f->ev.detail, f->ev.detail_len, &missing), 65);
+    assert_true(digest_equal(&missing, &refs[7].digest));
+    assert_int_equal(f->m.writes, writes);
+}
+
+static void test_index_needs_its_manifests_only_when_told(void **state)
+{
+    struct fixture *f = *state;
+    struct cmd_build_ref ref = {CMD_REF_MANIFEST, digest_make(DIGEST_SHA256, 5)};
+    struct cmd_build_manifest m = manifest_make("a", 100);
+    m.refs = &ref;
+    m.refs_count = 1;
+    m.require_refs = true;
+    assert_int_equal(put_manifest(f, &m), CMD_BLOB_UNKNOWN);
+    assert_int_equal(f->ev.detail_len, 33);
+    m.require_refs = false;
+    assert_int_equal(put_manifest(f, &m), CMD_OK);
+    struct cmd_build_manifest child = manifest_make("b", 5);
+    assert_int_equal(put_manifest(f, &child), CMD_OK);
+    m.repo = "b";
+    m.require_refs = true;
+    assert_int_equal(put_manifest(f, &m), CMD_OK);
+}
+
+static void test_tags_move(void **state)
+{
+    struct fixture *f = *state;
+    const char *tags[] = {"latest", "v1", "latest"};
+    struct cmd_build_manifest one = manifest_make("a", 1), two = manifest_make("a", 2);
+    struct kv_bytes v;
+    struct names_manifest row;
+    one.tags = two.tags = tags;
+    one.tags_count = 3;
+    assert_int_equal(put_manifest(f, &one), CMD_OK);
+    assert_int_equal(repo_row(f, "a").tags, 2);
+    two.tags_count = 1;
+    assert_int_equal(put_manifest(f, &two), CMD_OK);
+    assert_int_equal(repo_row(f, "a").tags, 2);
+    assert_true(row_of(f, NAMES_MANIFESTS, "a", &one.digest, &v));
+    memcpy(&row, v.data, sizeof(row));
+    assert_int_equal(row.tag_count, 1);
+    assert_true(row_of(f, NAMES_MANIFESTS, "a", &two.digest, &v));
+    memcpy(&row, v.data, sizeof(row));
+    assert_int_equal(row.tag_count, 1);
+    assert_int_equal(put_manifest(f, &two), CMD_OK);
+    assert_false(f->ev.changed);
+    cmd_tag_delete(&f->b, 1, "a", "none");
+    assert_int_equal(apply(f), CMD_TAG_UNKNOWN);
+    cmd_tag_delete(&f->b, 1, "none", "v1");
+    assert_int_equal(apply(f), CMD_REPO_UNKNOWN);
+    cmd_tag_delete(&f->b, 1, "a", "v1");
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(repo_row(f, "a").tags, 1);
+    cmd_repo_digest(&f->b, CMD_MANIFEST_DELETE, 1, "a", &two.digest);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(repo_row(f, "a").tags, 0);
+    assert_int_equal(repo_row(f, "a").manifests, 1);
+    assert_int_equal(f->m.db[NAMES_TAGS].count, 0);
+    cmd_repo_digest(&f->b, CMD_MANIFEST_DELETE, 1, "a", &two.digest);
+    assert_int_equal(apply(f), CMD_MANIFEST_UNKNOWN);
+}
+
+static void test_referrers(void **state)
+{
+    struct fixture *f = *state;
+    struct digest subject = digest_make(DIGEST_SHA512, 9);
+    struct cmd_build_manifest m = manifest_make("a", 1);
+    m.subject = &subject;
+    m.artifact_type = "application/sbom";
+    m.descriptor = "{\"size\":500}";
+    assert_int_equal(put_manifest(f, &m), CMD_OK);
+    assert_int_equal(f->m.db[NAMES_REFERRERS].count, 1);
+    const struct kv_memory_row *row = &f->m.db[NAMES_REFERRERS].row[0];
+    assert_int_equal(row->key_len, 2 + 65 + 33);
+    assert_int_equal(row->value[0], 16);
+    assert_memory_equal(row->value + 2, "application/sbom{\"size\":500}", 28);
+    assert_int_equal(row->value_len, 30);
+    assert_int_equal(put_manifest(f, &m), CMD_OK);
+    assert_false(f->ev.changed);
+    /* The same bytes under another type: one row, with the new text. */
+    m.artifact_type = "application/other";
+    assert_int_equal(put_manifest(f, &m), CMD_OK);
+    assert_true(f->ev.changed);
+    assert_int_equal(f->m.db[NAMES_REFERRERS].count, 1);
+    assert_int_equal(f->m.db[NAMES_REFERRERS].row[0].value[0], 17);
+    assert_int_equal(repo_row(f, "a").manifests, 1);
+    cmd_repo_digest(&f->b, CMD_MANIFEST_DELETE, 1, "a", &m.digest);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(f->m.db[NAMES_REFERRERS].count, 0);
+}
+
+static void test_digest_that_is_blob_and_manifest_counts_once(void **state)
+{
+    struct fixture *f = *state;
+    struct cmd_build_manifest m = manifest_make("a", 1);
+    assert_int_equal(link_blob(f, "a", 1, 500), CMD_OK);
+    assert_int_equal(put_manifest(f, &m), CMD_OK);
+    assert_int_equal(repo_row(f, "a").bytes, 500);
+    assert_int_equal(blob_row(f, 1).links, 1);
+    cmd_repo_digest(&f->b, CMD_BLOB_UNLINK, 1, "a", &m.digest);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(repo_row(f, "a").bytes, 500);
+    assert_int_equal(blob_row(f, 1).links, 1);
+    cmd_repo_digest(&f->b, CMD_MANIFEST_DELETE, 1, "a", &m.digest);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(repo_row(f, "a").bytes, 0);
+    assert_int_equal(blob_row(f, 1).links, 0);
+}
+
+static void test_repo_delete_leaves_neighbours(void **state)
+{
+    struct fixture *f = *state;
+    const char *tags[] = {"x", "y"}, *repos[] = {"a", "a/b", "aa"};
+    struct digest subject = digest_make(DIGEST_SHA256, 77);
+    for (int i = 0; i < 3; i++) {
+        struct cmd_build_manifest m = manifest_make(repos[i], 1);
+        m.tags = tags;
+        m.tags_count = 2;
+        m.subject = &subject;
+        m.descriptor = "{}";
+        assert_int_equal(link_blob(f, repos[i], 1, 500), CMD_OK);
+        assert_int_equal(link_blob(f, repos[i], 2, 5), CMD_OK);
+        assert_int_equal(put_manifest(f, &m), CMD_OK);
+    }
+    cmd_repo_delete(&f->b, 1, "a");
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(apply(f), CMD_REPO_UNKNOWN);
+    assert_int_equal(f->m.db[NAMES_REPOS].count, 2);
+    assert_int_equal(f->m.db[NAMES_TAGS].count, 4);
+    assert_int_equal(f->m.db[NAMES_MANIFESTS].count, 2);
+    assert_int_equal(f->m.db[NAMES_LINKS].count, 4);
+    assert_int_equal(f->m.db[NAMES_REFERRERS].count, 2);
+    assert_int_equal(blob_row(f, 1).links, 2);
+}
+
+static int check_one(const char *key, size_t key_len, const char *value, size_t value_len, char *err,
+                     size_t len)
+{
+    if (key_len != 3 || memcmp(key, "one", 3) != 0)
+        return -ENOENT;
+    if (value && (value_len != 1 || value[0] != '1')) {
+        snprintf(err, len, "must be 1");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static void test_settings(void **state)
+{
+    struct fixture *f = *state;
+    struct state_setting_check check = {check_one};
+    char err[64] = "";
+    cmd_setting_set(&f->b, 1, "one", "2");
+    assert_int_equal(state_check(f->b.buf, f->b.w.len, &check, err, sizeof(err)), CMD_INVALID);
+    assert_string_equal(err, "must be 1");
+    cmd_setting_set(&f->b, 1, "two", "2");
+    assert_int_equal(state_check(f->b.buf, f->b.w.len, &check, err, sizeof(err)), CMD_SETTING_UNKNOWN);
+    cmd_setting_set(&f->b, 1, "one", "1");
+    assert_int_equal(state_check(f->b.buf, f->b.w.len, &check, err, sizeof(err)), CMD_OK);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_true(f->ev.changed);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_false(f->ev.changed);
+    struct kv_bytes v;
+    assert_int_equal(kv_get(&f->m.kv, PRIVATE_DATA, (struct kv_bytes){"setting:one", 11}, &v), 0);
+    assert_int_equal(v.len, 1);
+    cmd_begin(&f->b, CMD_SETTING_UNSET, 1);
+    cmd_text(&f->b, "one");
+    assert_int_equal(apply(f), CMD_OK);
+    assert_true(f->ev.changed);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_false(f->ev.changed);
+    assert_int_equal(f->m.db[PRIVATE_DATA].count, 0);
+}
+
+static void test_file_that_has_it_is_left_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct digest d = digest_make(DIGEST_SHA256, 1);
+    struct state_tx tx = {.kv = &f->m.kv, .names_done = true};
+    cmd_blob_link(&f->b, 1, "a", &d, 1);
+    assert_int_equal(state_apply(&tx, 1, f->b.buf, f->b.w.len, &f->ev), 0);
+    assert_int_equal(f->m.writes, 0);
+    cmd_setting_set(&f->b, 1, "one", "1");
+    assert_int_equal(state_apply(&tx, 2, f->b.buf, f->b.w.len, &f->ev), 0);
+    assert_int_equal(f->m.writes, 1);
+}
+
+static void test_foreign_entries_stop_the_node(void **state)
+{
+    struct fixture *f = *state;
+    struct digest d = digest_make(DIGEST_SHA256, 1);
+    struct state_tx tx = {.kv = &f->m.kv};
+    const size_t at[] = {0, 4, 6}; /* magic, version, type */
+    for (int i = 0; i < 3; i++) {
+        cmd_blob_link(&f->b, 1, "a", &d, 1);
+        f->b.buf[at[i]] = 99;
+        assert_int_equal(state_apply(&tx, 1, f->b.buf, f->b.w.len, &f->ev), -EPROTO);
+    }
+    assert_int_equal(state_apply(&tx, 1, f->b.buf, 5, &f->ev), -EPROTO);
+    assert_int_equal(f->m.writes, 0);
+}
+
+/* Every cut of every command is refused without a trace, and so is every command with a byte too many. */
+static void test_malformed_commands_change_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct state_tx tx = {.kv = &f->m.kv};
+    const char *tags[] = {"t"};
+    struct cmd_build_ref ref = {CMD_REF_MANIFEST, digest_make(DIGEST_SHA256, 5)};
+    struct cmd_build_manifest m = manifest_make("a", 1);
+    m.subject = &ref.digest;
+    m.descriptor = "{}";
+    m.refs = &ref;
+    m.refs_count = 1;
+    m.tags = tags;
+    m.tags_count = 1;
+    cmd_manifest_put(&f->b, 1, &m);
+    size_t len = f->b.w.len;
+    for (size_t cut = 8; cut < len; cut++) {
+        uint8_t *exact = malloc(cut);
+        memcpy(exact, f->b.buf, cut);
+        assert_int_equal(state_apply(&tx, 1, exact, cut, &f->ev), 0);
+        assert_int_equal(f->ev.status, CMD_INVALID);
+        free(exact);
+    }
+    f->b.buf[len] = 0;
+    assert_int_equal(state_apply(&tx, 1, f->b.buf, len + 1, &f->ev), 0);
+    assert_int_equal(f->ev.status, CMD_INVALID);
+    assert_int_equal(f->m.writes, 0);
+    assert_int_equal(state_apply(&tx, 1, f->b.buf, len, &f->ev), 0);
+    assert_int_equal(f->ev.status, CMD_OK);
+}
+
+static void test_limits(void **state)
+{
+    struct fixture *f = *state;
+    struct digest d = digest_make(DIGEST_SHA256, 1);
+    struct cmd_build_manifest m = manifest_make("a", 1);
+    const char *tags[MANIFEST_TAGS_MAX + 1];
+    m.size = MANIFEST_BYTES_CEILING + 1ull;
+    assert_int_equal(put_manifest(f, &m), CMD_TOO_LARGE);
+    m.size = 1;
+    for (int i = 0; i <= MANIFEST_TAGS_MAX; i++)
+        tags[i] = "t";
+    m.tags = tags;
+    m.tags_count = MANIFEST_TAGS_MAX + 1;
+    assert_int_equal(put_manifest(f, &m), CMD_TOO_LARGE);
+    m.tags_count = MANIFEST_TAGS_MAX;
+    assert_int_equal(put_manifest(f, &m), CMD_OK);
+    cmd_blob_link(&f->b, 1, "Upper", &d, 1);
+    assert_int_equal(apply(f), CMD_INVALID);
+    tags[0] = "-bad";
+    assert_int_equal(put_manifest(f, &m), CMD_INVALID);
+    tags[0] = "t";
+    m.descriptor = "{}"; /* without a subject */
+    assert_int_equal(put_manifest(f, &m), CMD_INVALID);
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    const char *good[] = {"a", "library/alpine", "a.b", "a_b", "a__b", "a---b", "0/1/2", "a-b.c__d/e"};
+    const char *bad[] = {"",   "/a",   "a/",   "a//b", "A",   "a..b", "a___b",    ".a",  "a.",   "-a",
+                         "a-", "a._b", "a/-b", "a b",  "a\n", "a_-b", "\xc3\xa9", "a:b", "../a", "a/../b"};
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+        assert_true(state_repo_name_valid(good[i], strlen(good[i])));
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_false(state_repo_name_valid(bad[i], strlen(bad[i])));
+    assert_false(state_repo_name_valid("a\0b", 3));
+    char longest[257];
+    memset(longest, 'a', sizeof(longest));
+    assert_true(state_repo_name_valid(longest, 255));
+    assert_false(state_repo_name_valid(longest, 256));
+    assert_true(state_tag_valid(longest, 128));
+    assert_false(state_tag_valid(longest, 129));
+    assert_true(state_tag_valid("_v1.0-RC", 8));
+    assert_false(state_tag_valid(".x", 2));
+    assert_false(state_tag_valid("-x", 2));
+    assert_false(state_tag_valid("a/b", 3));
+    assert_false(state_tag_valid("", 0));
+    assert_false(state_tag_valid("a\0", 2));
+}
+
+/* A row that contradicts another one is found, not spread. */
+static void test_broken_rows_stop_the_node(void **state)
+{
+    struct fixture *f = *state;
+    struct digest d = digest_make(DIGEST_SHA256, 1);
+    struct state_tx tx = {.kv = &f->m.kv};
+    uint8_t key[DIGEST_PACKED_MAX];
+    assert_int_equal(link_blob(f, "a", 1, 10), CMD_OK);
+    assert_int_equal(kv_del(&f->m.kv, NAMES_BLOBS, (struct kv_bytes){key, digest_pack(&d, key)}), 0);
+    cmd_repo_digest(&f->b, CMD_BLOB_UNLINK, 1, "a", &d);
+    assert_int_equal(state_apply(&tx, 2, f->b.buf, f->b.w.len, &f->ev), -EUCLEAN);
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        T(test_link_makes_repository_and_counts_once),
+        T(test_event_shows_who_and_what),
+        T(test_mount),
+        T(test_unlink),
+        T(test_manifest_needs_its_blobs),
+        T(test_index_needs_its_manifests_only_when_told),
+        T(test_tags_move),
+        T(test_referrers),
+        T(test_digest_that_is_blob_and_manifest_counts_once),
+        T(test_repo_delete_leaves_neighbours),
+        T(test_settings),
+        T(test_file_that_has_it_is_left_alone),
+        T(test_foreign_entries_stop_the_node),
+        T(test_malformed_commands_change_nothing),
+        T(test_limits),
+        T(test_names),
+        T(test_broken_rows_stop_the_node),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
