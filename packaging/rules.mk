@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+# Installation; included by the Makefile.
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+MANDIR ?= $(PREFIX)/share/man
+COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
+MAN_PAGES = $(wildcard docs/man/*.[1-8])
+COMPLETION = $(wildcard packaging/completion/fairlead)
+man_target = $(MANDIR)/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
+INSTALLED = $(PREFIX)/sbin/fairleadd $(PREFIX)/sbin/fairlead-dataplane $(PREFIX)/bin/fairlead \
+	$(UNITDIR)/fairlead.service $(SYSUSERSDIR)/fairlead.conf $(if $(COMPLETION),$(COMPLETIONDIR)/fairlead) \
+	$(foreach page,$(MAN_PAGES),$(call man_target,$(page)))
+
+.PHONY: install uninstall
+## install: programs, man pages, systemd unit, under PREFIX (/usr/local) and DESTDIR; an existing configuration stays
+install: all
+	install -D -m 755 $(BUILD)/fairleadd "$(DESTDIR)$(PREFIX)/sbin/fairleadd"
+	install -D -m 755 $(BUILD)/fairlead-dataplane "$(DESTDIR)$(PREFIX)/sbin/fairlead-dataplane"
+	install -D -m 755 $(BUILD)/fairlead "$(DESTDIR)$(PREFIX)/bin/fairlead"
+	install -d "$(DESTDIR)$(UNITDIR)"
+	sed 's|@PREFIX@|$(PREFIX)|g' packaging/fairlead.service.in >"$(DESTDIR)$(UNITDIR)/fairlead.service"
+	install -D -m 644 packaging/fairlead.sysusers "$(DESTDIR)$(SYSUSERSDIR)/fairlead.conf"
+	$(foreach page,$(MAN_PAGES),install -D -m 644 $(page) "$(DESTDIR)$(call man_target,$(page))" &&) true
+	$(foreach file,$(COMPLETION),install -D -m 644 $(file) "$(DESTDIR)$(COMPLETIONDIR)/fairlead" &&) true
+	test -e "$(DESTDIR)$(SYSCONFDIR)/fairlead/fairlead.yaml" || \
+		install -D -m 640 packaging/fairlead.yaml "$(DESTDIR)$(SYSCONFDIR)/fairlead/fairlead.yaml"
+	test -n "$(DESTDIR)" || ! command -v systemd-sysusers >/dev/null || systemd-sysusers "$(SYSUSERSDIR)/fairlead.conf"
+
+## uninstall: removes what install put there, but neither configuration nor state
+uninstall:
+	rm -f $(foreach file,$(INSTALLED),"$(DESTDIR)$(file)")
