@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The state machine against a model that keeps plain sets and derives every count anew: random commands over
+ * few names, so that they collide often. FL_SEED repeats a run.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "cmd_build.h"
+#include "control/state/state.h"
+#include "kv_memory.h"
+
+enum { REPOS = 4, DIGESTS = 8, TAGS = 3, COMMANDS = 6000, REFS_MAX = 3 };
+
+static const char *const repo_names[REPOS] = {"a", "a/b", "aa", "z"};
+static const char *const tag_names[TAGS] = {"latest", "v1", "v1.0"};
+static const char *const types[2] = {"type/one", "type/three"};
+
+struct model_manifest {
+    bool present;
+    int type;
+    int subject; /* -1: none */
+};
+
+struct model {
+    bool repo[REPOS], link[REPOS][DIGESTS], known[DIGESTS];
+    struct model_manifest manifest[REPOS][DIGESTS];
+    int tag[REPOS][TAGS]; /* digest, -1: none */
+};
+
+struct run {
+    struct kv_memory m;
+    struct model model;
+    struct cmd_build b;
+    struct state_event ev;
+    uint64_t random, time_ms;
+};
+
+static unsigned pick(struct run *r, unsigned n)
+{
+    r->random ^= r->random << 13;
+    r->random ^= r->random >> 7;
+    r->random ^= r->random << 17;
+    return (unsigned)(r->random >> 33) % n;
+}
+
+static uint64_t size_of(int d)
+{
+    return 100 + (uint64_t)d;
+}
+
+static struct digest digest_of(int d)
+{
+    return digest_make(d % 2 ? DIGEST_SHA512 : DIGEST_SHA256, (unsigned)d);
+}
+
+static enum cmd_status do_link(struct run *r, int repo, int d)
+{
+    struct digest digest = digest_of(d);
+    bool wrong = pick(r, 20) == 0;
+    cmd_blob_link(&r->b, r->time_ms, repo_names[repo], &digest, size_of(d) + wrong);
+    if (wrong && r->model.known[d])
+        return CMD_INVALID;
+    if (wrong) /* it would be the first to name a size: not what this model is about */
+        cmd_blob_link(&r->b, r->time_ms, repo_names[repo], &digest, size_of(d));
+    r->model.repo[repo] = r->model.link[repo][d] = r->model.known[d] = true;
+    return CMD_OK;
+}
+
+static enum cmd_status do_mount(struct run *r, int repo, int d)
+{
+    struct digest digest = digest_of(d);
+    int from = (int)pick(r, REPOS + 1) - 1;
+    bool found = false;
+    cmd_blob_mount(&r->b, r->time_ms, repo_names[repo], &digest, from < 0 ? "" : repo_names[from]);
+    for (int i = 0; i < REPOS && from < 0; i++)
+        found |= r->model.link[i][d] || r->model.manifest[i][d].present;
+    if (from >= 0)
+        found = r->model.link[from][d];
+    if (!found)
+        return CMD_BLOB_UNKNOWN;
+    r->model.repo[repo] = r->model.link[repo][d] = true;
+    return CMD_OK;
+}
+
+static enum cmd_status do_unlink(struct run *r, int repo, int d)
+{
+    struct digest digest = digest_of(d);
+    cmd_repo_digest(&r->b, CMD_BLOB_UNLINK, r->time_ms, repo_names[repo], &digest);
+    if (!r->model.repo[repo])
+        return CMD_REPO_UNKNOWN;
+    if (!r->model.link[repo][d])
+        return CMD_BLOB_UNKNOWN;
+    r->model.link[repo][d] = false;
+    return CMD_OK;
+}
+
+static enum cmd_status do_put(struct run *r, int repo, int d)
+{
+    struct cmd_build_ref refs[REFS_MAX];
+    const char *tags[2];
+    int tag[2], subject = pick(r, 3) ? -1 : (int)pick(r, DIGESTS);
+    struct digest subject_digest = digest_of(subject < 0 ? 0 : subject);
+    struct cmd_build_manifest m = {.repo = repo_names[repo], .digest = digest_of(d), .size = size_of(d)};
+    int type = (int)pick(r, 2);
+    bool missing = false;
+    m.media_type = types[type];
+    m.refs = refs;
+    m.refs_count = pick(r, REFS_MAX + 1);
+    m.require_refs = pick(r, 2);
+    for (uint32_t i = 0; i < m.refs_count; i++) {
+        int ref = (int)pick(r, DIGESTS);
+        refs[i] = (struct cmd_build_ref){(uint8_t)pick(r, 2), digest_of(ref)};
+        if (refs[i].kind == CMD_REF_BLOB)
+            missing |= !r->model.link[repo][ref];
+        else
+            missing |= m.require_refs && !r->model.manifest[repo][ref].present;
+    }
+    m.tags = tags;
+    m.tags_count = pick(r, 3);
+    for (uint32_t i = 0; i < m.tags_count; i++)
+        tags[i] = tag_names[tag[i] = (int)pick(r, TAGS)];
+    m.subject = subject < 0 ? NULL : &subject_digest;
+    m.descriptor = subject < 0 ? "" : "{}";
+    cmd_manifest_put(&r->b, r->time_ms, &m);
+    if (missing)
+        return CMD_BLOB_UNKNOWN;
+    r->model.repo[repo] = r->model.known[d] = true;
+    r->model.manifest[repo][d] = (struct model_manifest){true, type, subject};
+    for (uint32_t i = 0; i < m.tags_count; i++)
+        r->model.tag[repo][tag[i]] = d;
+    return CMD_OK;
+}
+
+static enum cmd_status do_delete(struct run *r, int repo, int d)
+{
+    struct digest digest = digest_of(d);
+    cmd_repo_digest(&r->b, CMD_MANIFEST_DELETE, r->time_ms, repo_names[repo], &digest);
+    if (!r->model.repo[repo])
+        return CMD_REPO_UNKNOWN;
+    if (!r->model.manifest[repo][d].present)
+        return CMD_MANIFEST_UNKNOWN;
+    r->model.manifest[repo][d].present = false;
+    for (int t = 0; t < TAGS; t++)
+        if (r->model.tag[repo][t] == d)
+            r->model.tag[repo][t] = -1;
+    return CMD_OK;
+}
+
+static enum cmd_status do_untag(struct run *r, int repo)
+{
+    int t = (int)pick(r, TAGS);
+    cmd_tag_delete(&r->b, r->time_ms, repo_names[repo], tag_names[t]);
+    if (!r->model.repo[repo])
+        return CMD_REPO_UNKNOWN;
+    if (r->model.tag[repo][t] < 0)
+        return CMD_TAG_UNKNOWN;
+    r->model.tag[repo][t] = -1;
+    return CMD_OK;
+}
+
+static enum cmd_status do_drop(struct run *r, int repo)
+{
+    cmd_repo_delete(&r->b, r->time_ms, repo_names[repo]);
+    if (!r->model.repo[repo])
+        return CMD_REPO_UNKNOWN;
+    r->model.repo[repo] = false;
+    memset(r->model.link[repo], 0, sizeof(r->model.link[repo]));
+    memset(r->model.manifest[repo], 0, sizeof(r->model.manifest[repo]));
+    for (int t = 0; t < TAGS; t++)
+        r->model.tag[repo][t] = -1;
+    return CMD_OK;
+}
+
+static enum cmd_status do_random(struct run *r)
+{
+    int repo = (int)pick(r, REPOS), d = (int)pick(r, DIGESTS);
+    switch (pick(r, 16)) {
+    case 0 ... 3:
+        return do_link(r, repo, d);
+    case 4 ... 5:
+        return do_mount(r, repo, d);
+    case 6:
+        return do_unlink(r, repo, d);
+    case 7 ... 11:
+        return do_put(r, repo, d);
+    case 12 ... 13:
+        return do_delete(r, repo, d);
+    case 14:
+        return do_untag(r, repo);
+    default:
+        return pick(r, 4) ? do_untag(r, repo) : do_drop(r, repo);
+    }
+}
+
+static bool get(struct run *r, unsigned db, const uint8_t *key, size_t len, struct kv_bytes *v)
+{
+    return kv_get(&r->m.kv, db, (struct kv_bytes){key, len}, v) == 0;
+}
+
+static bool get_digest(struct run *r, unsigned db, int repo, int d, struct kv_bytes *v)
+{
+    uint8_t key[NAMES_KEY_MAX];
+    struct digest digest = digest_of(d);
+    const char *name = repo_names[repo];
+    return get(r, db, key, names_key_digest(key, name, strlen(name), &digest), v);
+}
+
+static uint32_t compare_tags(struct run *r, int repo, uint32_t per_digest[DIGESTS])
+{
+    uint32_t count = 0;
+    for (int t = 0; t < TAGS; t++) {
+        uint8_t key[NAMES_KEY_MAX], packed[DIGEST_PACKED_MAX];
+        const char *name = repo_names[repo], *tag = tag_names[t];
+        struct kv_bytes v;
+        bool there = get(r, NAMES_TAGS, key, names_key(key, name, strlen(name), tag, strlen(tag)), &v);
+        int d = r->model.tag[repo][t];
+        assert_int_equal(there, d >= 0);
+        if (d < 0)
+            continue;
+        struct digest digest = digest_of(d);
+        const struct names_tag *row = v.data;
+        size_t len = digest_pack(&digest, packed);
+        assert_memory_equal(row->digest, packed, len);
+        per_digest[d]++;
+        count++;
+    }
+    return count;
+}
+
+static void compare_manifest(struct run *r, int repo, int d, uint32_t tags)
+{
+    const struct model_manifest *m = &r->model.manifest[repo][d];
+    struct kv_bytes v;
+    struct names_manifest row;
+    assert_int_equal(get_digest(r, NAMES_MANIFESTS, repo, d, &v), m->present);
+    if (!m->present) {
+        assert_int_equal(tags, 0);
+        return;
+    }
+    memcpy(&row, v.data, sizeof(row));
+    assert_int_equal(row.tag_count, tags);
+    assert_int_equal(row.media_type_len, strlen(types[m->type]));
+    assert_int_equal(row.has_subject, m->subject >= 0);
+    assert_int_equal(row.size, size_of(d));
+}
+
+static void compare_repo(struct run *r, int repo, size_t total[NAMES_DB_COUNT], uint64_t links[DIGESTS])
+{
+    struct names_repo expected = {0}, row = {0};
+    uint32_t tags[DIGESTS] = {0};
+    struct kv_bytes v;
+    const char *name = repo_names[repo];
+    expected.tags = compare_tags(r, repo, tags);
+    for (int d = 0; d < DIGESTS; d++) {
+        bool link = r->model.link[repo][d], manifest = r->model.manifest[repo][d].present;
+        assert_int_equal(get_digest(r, NAMES_LINKS, repo, d, &v), link);
+        compare_manifest(r, repo, d, tags[d]);
+        expected.blobs += link;
+        expected.manifests += manifest;
+        expected.bytes += link || manifest ? size_of(d) : 0;
+        links[d] += link || manifest;
+        total[NAMES_REFERRERS] += manifest && r->model.manifest[repo][d].subject >= 0;
+    }
+    bool there = get(r, NAMES_REPOS, (const uint8_t *)name, strlen(name), &v);
+    assert_int_equal(there, r->model.repo[repo]);
+    if (there)
+        memcpy(&row, v.data, sizeof(row));
+    assert_int_equal(row.tags, expected.tags);
+    assert_int_equal(row.blobs, expected.blobs);
+    assert_int_equal(row.manifests, expected.manifests);
+    assert_int_equal(row.bytes, expected.bytes);
+    total[NAMES_REPOS] += there;
+    total[NAMES_TAGS] += expected.tags;
+    total[NAMES_LINKS] += expected.blobs;
+    total[NAMES_MANIFESTS] += expected.manifests;
+}
+
+/* Every row is one that the model has, and there are no others. */
+static void compare(struct run *r)
+{
+    size_t total[NAMES_DB_COUNT] = {0};
+    uint64_t links[DIGESTS] = {0};
+    for (int repo = 0; repo < REPOS; repo++)
+        compare_repo(r, repo, total, links);
+    for (int d = 0; d < DIGESTS; d++) {
+        uint8_t key[DIGEST_PACKED_MAX];
+        struct digest digest = digest_of(d);
+        struct kv_bytes v;
+        struct names_blob row;
+        assert_int_equal(get(r, NAMES_BLOBS, key, digest_pack(&digest, key), &v), r->model.known[d]);
+        total[NAMES_BLOBS] += r->model.known[d];
+        if (!r->model.known[d])
+            continue;
+        memcpy(&row, v.data, sizeof(row));
+        assert_int_equal(row.links, links[d]);
+        assert_int_equal(row.size, size_of(d));
+    }
+    for (int db = 0; db < NAMES_DB_COUNT; db++)
+        assert_int_equal(r->m.db[db].count, total[db]);
+}
+
+static void run_seed(uint64_t seed)
+{
+    struct run *r = calloc(1, sizeof(*r));
+    uint64_t seen[CMD_STATUS_COUNT] = {0};
+    kv_memory_init(&r->m);
+    memset(r->model.tag, -1, sizeof(r->model.tag));
+    r->random = seed;
+    for (int i = 1; i <= COMMANDS; i++) {
+        struct state_tx tx = {.kv = &r->m.kv};
+        uint64_t writes = r->m.writes;
+        r->time_ms = (uint64_t)i;
+        enum cmd_status expected = do_random(r);
+        assert_int_equal(state_apply(&tx, (uint64_t)i, r->b.buf, r->b.w.len, &r->ev), 0);
+        assert_int_equal(r->ev.status, expected);
+        assert_int_equal(r->ev.changed, r->m.writes != writes);
+        seen[expected]++;
+        compare(r);
+    }
+    assert_true(seen[CMD_OK] > COMMANDS / 4 && seen[CMD_BLOB_UNKNOWN] && seen[CMD_TAG_UNKNOWN] &&
+                seen[CMD_MANIFEST_UNKNOWN] && seen[CMD_REPO_UNKNOWN] && seen[CMD_INVALID]);
+    kv_memory_fini(&r->m);
+    free(r);
+}
+
+static void test_model(void **state)
+{
+    const char *given = getenv("FL_SEED");
+    (void)state;
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        uint64_t use = given ? strtoull(given, NULL, 0) : seed * 0x9e3779b97f4a7c15ull;
+        print_message("seed %llu\n", (unsigned long long)use);
+        run_seed(use);
+        if (given)
+            break;
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_model)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
