@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mounts faultfs (tests/tools/faultfs.c) for a test, orders faults, and knows where its journal is."""
+"""Mounts faultfs (tests/tools/faultfs) for a test, orders faults, and knows where its journal is."""
 
 import os
 import pathlib
@@ -18,8 +18,8 @@ TOOLS = harness.SOURCE / "tests" / "tools"
 sys.path.insert(0, str(TOOLS))
 import replay  # noqa: E402  (its folder is known only here)
 
-BINARY = harness.BUILD / "faultfs"
-SOURCES = [TOOLS / "faultfs.c", TOOLS / "faults.c", TOOLS / "faults.h"]
+BINARY = harness.BUILD / "tools" / "faultfs"
+SOURCES = sorted((TOOLS / "faultfs").glob("*.[ch]"))
 WARNINGS = "-Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2".split()
 
 

@@ -3,8 +3,8 @@
  * Faults that faultfs injects, and the socket that orders them: see faultfs.c for the commands. Threads may
  * call fault_check() at the same time.
  */
-#ifndef TESTS_TOOLS_FAULTS_H
-#define TESTS_TOOLS_FAULTS_H
+#ifndef TESTS_TOOLS_FAULTFS_FAULTS_H
+#define TESTS_TOOLS_FAULTFS_FAULTS_H
 
 #include <stdbool.h>
 
