@@ -27,7 +27,7 @@ DUMP = harness.BUILD / "tools" / "http1_dump"
 REFUSED_BY_US = {
     "bare-cr": "llhttp skips any CR and LF between two messages; RFC 9112, 2.2 speaks of an empty line",
     "bare-lf": "the same",
-    "request-line": "the same for more than two empty lines; and llhttp takes several blanks around the target, and HTTP/0.9",
+    "request-line": "the same for more than two empty lines; it also takes several blanks in the line, and HTTP/0.9",
     "version-syntax": "the same for blanks before the version",
     "version-unsupported": "HTTP/0.9 and HTTP/2.0 are other protocols; llhttp takes their numbers",
     "target-syntax": "fragments, user information and characters outside RFC 3986 are left to its users by llhttp",
@@ -44,9 +44,7 @@ REFUSED_BY_US = {
     "coding-order": "the same",
     "coding-repeated": "the same for two lines, of which the last is chunked",
     "coding-old-version": "RFC 9112, 6.1: Transfer-Encoding from HTTP/1.0 is faulty framing",
-    "length-and-coding": "llhttp takes Content-Length beside a coding that does not end in chunked",
-    "chunk-size": "more than 16 digits, where llhttp counts only what matters",
-    "trailer-syntax": "llhttp takes LF alone at some line ends",
+    "chunk-extension": "llhttp takes empty extensions and a quote inside of an extension's value",
 }
 
 
@@ -81,29 +79,51 @@ TAKEN_BY_US = {
 }
 
 LLHTTP_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "M-SEARCH"}
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "BREW", "PRI", "M-SEARCH", ""]
-TARGETS = ["/", "/v2/", "/v2/a/b/blobs/uploads/?digest=sha256%3Aab&n=5", "/a?b?c", "/a%00b", "*", "http://a/", "http://a", "http://a:5000/x?y",
-           "https://[::1]/", "http://u@a/", "ftp://a/", "a:80", "//a/b", "/a#b", "/a\\b", "/{\"a\"}", "/?{\"a\":[\"b\"]}", "/\x7f", "/\xe4", "", "/" + "x" * 300]
-VERSIONS = ["HTTP/1.1"] * 12 + ["HTTP/1.0"] * 4 + ["HTTP/1.2", "HTTP/2.0", "HTTP/0.9", "HTTP/1.", "HTTP/1.10", "HTTP/01.1", "http/1.1", "HTTP/ 1.1", ""]
-HOSTS = ["Host: a"] * 10 + ["Host: localhost:5000", "host:a", "Host: [::1]:80", "Host:", "Host: a b", "Host : a", "Host: a/b", "X: y", "Host: a\r\nHost: a"]
-FRAMINGS = ["Content-Length: 5", "Content-Length: 0", "Content-Length: 005", "Content-Length:5 ", "Content-Length: +5", "Content-Length: 5, 5", "Content-Length: 0x5",
-            "Content-Length: 5\r\nContent-Length: 5", "Content-Length: 5\r\nContent-Length: 6", "Content-Length: 9223372036854775808",
-            "Content-Length: 18446744073709551621", "Content-Length: 5_0", "Content-Length: 5 5", "Content-Length:", "Content-Length: \t5",
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "BREW", "PRI",
+           "M-SEARCH", ""]
+TARGETS = ["/", "/v2/", "/v2/a/b/blobs/uploads/?digest=sha256%3Aab&n=5", "/a?b?c", "/a%00b", "*", "http://a/",
+           "http://a", "http://a:5000/x?y",
+           "https://[::1]/", "http://u@a/", "ftp://a/", "a:80", "//a/b", "/a#b", "/a\\b", "/{\"a\"}",
+           "/?{\"a\":[\"b\"]}", "/\x7f", "/\xe4", "", "/" + "x" * 300]
+VERSIONS = ["HTTP/1.1"] * 12 + ["HTTP/1.0"] * 4 + ["HTTP/1.2", "HTTP/2.0", "HTTP/0.9", "HTTP/1.", "HTTP/1.10",
+            "HTTP/01.1", "http/1.1", "HTTP/ 1.1", ""]
+HOSTS = ["Host: a"] * 10 + ["Host: localhost:5000", "host:a", "Host: [::1]:80", "Host:", "Host: a b", "Host : a",
+         "Host: a/b", "X: y", "Host: a\r\nHost: a"]
+FRAMINGS = ["Content-Length: 5", "Content-Length: 0", "Content-Length: 005", "Content-Length:5 ",
+            "Content-Length: +5", "Content-Length: 5, 5", "Content-Length: 0x5",
+            "Content-Length: 5\r\nContent-Length: 5", "Content-Length: 5\r\nContent-Length: 6",
+            "Content-Length: 9223372036854775808",
+            "Content-Length: 18446744073709551621", "Content-Length: 5_0", "Content-Length: 5 5", "Content-Length:",
+            "Content-Length: \t5",
             "Transfer-Encoding: chunked", "transfer-encoding:CHUNKED", "Transfer-Encoding: chunked, chunked",
-            "Transfer-Encoding: gzip, chunked", "Transfer-Encoding: chunked, gzip", "Transfer-Encoding: identity", "Transfer-Encoding: xchunked",
-            "Transfer-Encoding: chunked;a=b", "Transfer-Encoding: \x0bchunked", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", "Transfer-Encoding:\r\n chunked", "Transfer-Encoding : chunked", "Transfer-Encoding:",
-            "Transfer-Encoding: chunked\r\nContent-Length: 5", "Content-Length: 5\r\nTransfer-Encoding: chunked", "Transfer-Encoding: \"chunked\"", "Transfer-Encoding: chunked,",
+            "Transfer-Encoding: gzip, chunked", "Transfer-Encoding: chunked, gzip", "Transfer-Encoding: identity",
+            "Transfer-Encoding: xchunked",
+            "Transfer-Encoding: chunked;a=b", "Transfer-Encoding: \x0bchunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", "Transfer-Encoding:\r\n chunked",
+            "Transfer-Encoding : chunked", "Transfer-Encoding:",
+            "Transfer-Encoding: chunked\r\nContent-Length: 5", "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: \"chunked\"", "Transfer-Encoding: chunked,",
             "Transfer_Encoding: chunked", "Content-Length\t: 5"]
-FIELDS = ["Connection: close", "Connection: keep-alive", "Connection: Keep-Alive, x", "Connection: closed", "Connection: close, keep-alive", "Connection: upgrade\r\nUpgrade: h2c", "Upgrade: tcp",
-          "Connection: Upgrade\r\nUpgrade: tcp", "Connection:", "Connection: ,close", "Connection: close\r\nConnection: keep-alive", "Expect: 100-continue", "Expect: 200-ok", "X: y\r\n z", "X: \x00", "X: a\x7f", "X: \xff",
-          "X:\ty\t", "X", ": y", "X Y: z", "X\x00: y", "X: y\rZ: 1", "X: y\nZ: 1", "X:", "(X): y", "Authorization: a\r\nAuthorization: b", "Range: bytes=0-5", "Accept: */*", "Proxy-Connection: close"]
-CHUNKS = ["5\r\nhello\r\n", "A\r\n0123456789\r\n", "a\r\n0123456789\r\n", "005\r\nhello\r\n", "5;a\r\nhello\r\n", "5;a=b;c=\"d;\\\"\"\r\nhello\r\n", "5;a=\"b\r\nhello\r\n", "5; a\r\nhello\r\n",
-          "5 \r\nhello\r\n", " 5\r\nhello\r\n", "0x5\r\nhello\r\n", "+5\r\nhello\r\n", "5\nhello\r\n", "5\r\nhello\n", "5\r\nhello", "4\r\nhello\r\n", "6\r\nhello\r\n", "5g\r\nhello\r\n", "5;\r\nhello\r\n", "5\r\rhello\r\n",
+FIELDS = ["Connection: close", "Connection: keep-alive", "Connection: Keep-Alive, x", "Connection: closed",
+          "Connection: close, keep-alive", "Connection: upgrade\r\nUpgrade: h2c", "Upgrade: tcp",
+          "Connection: Upgrade\r\nUpgrade: tcp", "Connection:", "Connection: ,close",
+          "Connection: close\r\nConnection: keep-alive", "Expect: 100-continue", "Expect: 200-ok", "X: y\r\n z",
+          "X: \x00", "X: a\x7f", "X: \xff",
+          "X:\ty\t", "X", ": y", "X Y: z", "X\x00: y", "X: y\rZ: 1", "X: y\nZ: 1", "X:", "(X): y",
+          "Authorization: a\r\nAuthorization: b", "Range: bytes=0-5", "Accept: */*", "Proxy-Connection: close"]
+CHUNKS = ["5\r\nhello\r\n", "A\r\n0123456789\r\n", "a\r\n0123456789\r\n", "005\r\nhello\r\n", "5;a\r\nhello\r\n",
+          "5;a=b;c=\"d;\\\"\"\r\nhello\r\n", "5;a=\"b\r\nhello\r\n", "5; a\r\nhello\r\n",
+          "5 \r\nhello\r\n", " 5\r\nhello\r\n", "0x5\r\nhello\r\n", "+5\r\nhello\r\n", "5\nhello\r\n",
+          "5\r\nhello\n", "5\r\nhello", "4\r\nhello\r\n", "6\r\nhello\r\n", "5g\r\nhello\r\n", "5;\r\nhello\r\n",
+          "5\r\rhello\r\n",
           "fffffffffffffffff\r\n", "8000000000000000\r\n", "\r\n5\r\nhello\r\n"]
-LAST_CHUNKS = ["0\r\n\r\n"] * 8 + ["00\r\n\r\n", "0;a\r\n\r\n", "0\r\nA: b\r\n\r\n", "0\r\nA : b\r\n\r\n", "0\r\n A: b\r\n\r\n", "0\n\r\n", "0\r\n\n", "0\r\n\r", "0\n\n", "0\r\nContent-Length: 5\r\n\r\n", "-0\r\n\r\n", ""]
+LAST_CHUNKS = ["0\r\n\r\n"] * 8 + ["00\r\n\r\n", "0;a\r\n\r\n", "0\r\nA: b\r\n\r\n", "0\r\nA : b\r\n\r\n",
+               "0\r\n A: b\r\n\r\n", "0\n\r\n", "0\r\n\n", "0\r\n\r", "0\n\n", "0\r\nContent-Length: 5\r\n\r\n",
+               "-0\r\n\r\n", ""]
 LINE_ENDS = ["\r\n"] * 40 + ["\n", "\r", "\r\r\n", " \r\n", "\n\r\n", "\r\n\r\n"]
-NOISE = [b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b",", b";", b"\"", b"\x0b", b"\x7f", b"\x80", b"\xff", b"0", b"5", b"/", b"%", b"a", b"\r\n\r\n", b"\\", b"+", b"_"]
+NOISE = [b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b",", b";", b"\"", b"\x0b", b"\x7f", b"\x80", b"\xff",
+         b"0", b"5", b"/", b"%", b"a", b"\r\n\r\n", b"\\", b"+", b"_"]
 
 
 def mostly(rng, usual, odd, chance=0.85):
@@ -113,25 +133,26 @@ def mostly(rng, usual, odd, chance=0.85):
 def body(rng, framing):
     if "hunked" in framing.lower() or "CHUNKED" in framing:
         good = [rng.choice(CHUNKS[:6]) for _ in range(rng.randrange(3))]
-        odd = [rng.choice(CHUNKS)] if rng.random() < 0.3 else []
-        return "".join(good + odd) + mostly(rng, "0\r\n\r\n", LAST_CHUNKS, 0.7)
-    return rng.choice(["hello", "hello", "hello", "", "hell", "hello!"]) if framing else ""
+        odd = [rng.choice(CHUNKS)] if rng.random() < 0.2 else []
+        return "".join(good + odd) + mostly(rng, "0\r\n\r\n", LAST_CHUNKS, 0.8)
+    return rng.choice(["hello"] * 8 + ["", "hell", "hello!"]) if framing else ""
 
 
 def request(rng):
     end = mostly(rng, "\r\n", LINE_ENDS, 0.95)
     line = mostly(rng, " ", ["  ", "\t", ""], 0.99).join(
-        [mostly(rng, "POST", METHODS), mostly(rng, "/a", TARGETS, 0.7), mostly(rng, "HTTP/1.1", VERSIONS, 0.8)])
-    framing = rng.choice(FRAMINGS) if rng.random() < 0.5 else rng.choice(["", "Content-Length: 5", "Transfer-Encoding: chunked"])
+        [mostly(rng, "POST", METHODS, 0.9), mostly(rng, "/a", TARGETS, 0.8), mostly(rng, "HTTP/1.1", VERSIONS)])
+    framing = rng.choice(FRAMINGS if rng.random() < 0.3 else ["", "Content-Length: 5", "Transfer-Encoding: chunked"])
     fields = [mostly(rng, "Host: a", HOSTS, 0.9)] + ([framing] if framing else [])
-    fields += [rng.choice(FIELDS) for _ in range(rng.randrange(3))] if rng.random() < 0.5 else []
+    fields += [rng.choice(FIELDS) for _ in range(rng.randrange(3))] if rng.random() < 0.35 else []
     rng.shuffle(fields)
-    head = line + end + "".join(field + mostly(rng, "\r\n", LINE_ENDS, 0.98) for field in fields) + mostly(rng, "\r\n", LINE_ENDS, 0.98)
-    return (mostly(rng, "", ["\r\n", "\r\n\r\n", "\n", "\r\n\r\n\r\n", " "], 0.97) + head + body(rng, framing)).encode("latin-1")
+    lines = [line + end] + [field + mostly(rng, "\r\n", LINE_ENDS, 0.98) for field in fields + [""]]
+    before = mostly(rng, "", ["\r\n", "\r\n\r\n", "\n", "\r\n\r\n\r\n", " "], 0.97)
+    return (before + "".join(lines) + body(rng, framing)).encode("latin-1")
 
 
 def mutate(rng, data):
-    for _ in range(rng.choice([0, 0, 0, 1, 1, 2])):
+    for _ in range(rng.choice([0, 0, 0, 0, 1, 1, 2])):
         at = rng.randrange(len(data) + 1)
         drop = rng.choice([0, 0, 1, 1, 3])
         data = data[:at] + (rng.choice(NOISE) if rng.random() < 0.8 else b"") + data[at + drop:]
@@ -166,33 +187,34 @@ def compare_request(mine, their, in_error):
 
 def compare(ours, theirs):
     """
-    None if both read the same. ("refused", our reason): only llhttp takes it. ("taken", its reason or what differs): only we
-    take it, or both take it and frame it differently.
+    None if both read the same. ("refused", our reason): only llhttp takes it. ("taken", its reason or what differs):
+    only we take it, or both take it and frame it differently.
     """
     mine, their = ours["requests"], theirs["requests"]
     for i, request in enumerate(mine):
         last = i == len(mine) - 1
         if i == len(their):
             return "taken", theirs["reason"] or theirs["end"]
-        if theirs["end"] == "refused" and i == len(their) - 1 and request["done"] and not their[i]["done"]:
+        in_error = last and ours["end"] == "refused" and not request["done"]
+        if not in_error and theirs["end"] == "refused" and i == len(their) - 1 and not their[i]["done"]:
             return "taken", theirs["reason"]
-        difference = compare_request(request, their[i], last and ours["end"] == "refused" and not request["done"])
+        difference = compare_request(request, their[i], in_error)
         # llhttp reports no error after an upgrade; and who closes where the other goes on is on the safe side.
         if difference or their[i]["upgrade"] or (their[i]["keep"] and not request["keep"]):
             return difference
     in_body = mine and not mine[-1]["done"]
     if ours["end"] == "refused":
         same_place = len(mine) == len(their) and not (in_body and their[-1]["done"])
-        return None if theirs["end"] == "refused" and same_place else ("refused", ours["reason"])
-    if in_body and theirs["end"] == "refused":
-        return "taken", theirs["reason"]
+        undecided = theirs["end"] == "more" and not in_body  # we refused a head of which llhttp wants more
+        return None if same_place and (theirs["end"] == "refused" or undecided) else ("refused", ours["reason"])
     return None if len(mine) == len(their) else ("taken", "count")
 
 
-def is_allowed(case, ours, kind, reason):
+def is_allowed(case, ours, theirs, kind, reason):
     if kind == "refused":
         return reason in REFUSED_BY_US
-    return any(applies(case, request) for applies, _ in TAKEN_BY_US.get(reason, []) for request in ours["requests"])
+    request = ours["requests"][min(len(theirs["requests"]), len(ours["requests"]) - 1)]  # what llhttp stopped at
+    return any(applies(case, request) for applies, _ in TAKEN_BY_US.get(reason, []))
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="node, whose parser is the other side, is not installed")
@@ -203,7 +225,7 @@ def test_against_llhttp():
     for case, mine, their in zip(cases, ours, theirs):
         difference = compare(mine, their)
         counts[difference or ("same", mine["end"])] += 1
-        if difference and not is_allowed(case, mine, *difference):
+        if difference and not is_allowed(case, mine, their, *difference):
             wrong.append((difference, case, mine, their))
     print("\n".join(f"{count:7} {kind}: {reason}" for (kind, reason), count in sorted(counts.items())))
     assert not wrong, f"{len(wrong)} unlisted differences, seed {harness.SEED}; the first ones: {wrong[:5]}"
