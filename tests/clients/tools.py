@@ -91,7 +91,10 @@ class Tool:
         return done
 
     def close(self):
-        pass
+        """Undoes the mounts that storage drivers leave."""
+        for mount in pathlib.Path("/proc/mounts").read_text().splitlines():
+            if str(self.folder) in mount:
+                subprocess.run(["umount", "-l", mount.split()[1]], check=False)
 
 
 class Skopeo(Tool):
@@ -238,9 +241,7 @@ class Docker(Tool):
         except subprocess.TimeoutExpired:
             self.daemon.kill()
             self.daemon.wait()
-        for mount in pathlib.Path("/proc/mounts").read_text().splitlines():
-            if str(self.folder) in mount:
-                subprocess.run(["umount", "-l", mount.split()[1]], check=False)
+        super().close()
 
 
 TOOLS = {tool.name: tool for tool in (Skopeo, Podman, Buildah, Docker)}
