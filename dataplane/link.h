@@ -5,32 +5,42 @@
 #ifndef FL_LINK_H
 #define FL_LINK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "cmd.h"
 #include "dataplane/waiter.h"
 
-struct ring;
+struct loop;
 struct channel;
 
+/* fd: a stream socket to control, taken. Starts to listen with channel_start, on the ring's thread. */
+int channel_new(struct loop *loop, int fd, struct channel **out);
+void channel_start(struct channel *c);
+void channel_free(struct channel *c);
+bool channel_connected(const struct channel *c);
+
+/* About ten times a second: wakes proposals whose time is over. */
+void channel_tick(struct channel *c, uint64_t now_ms);
+
 /*
- * A proposal under way; embedded by the caller and kept until waiter.wake, which comes exactly once, with an enum
- * cmd_status as res (CMD_UNKNOWN_OUTCOME after registry.commit_timeout, or when control went away).
+ * A proposal under way; embedded by the caller and kept until waiter.wake, which comes exactly once, with an
+ * enum cmd_status as res (CMD_UNKNOWN_OUTCOME after deadline_ms, or when control went away).
  */
 struct proposal {
-    struct waiter waiter;    /* set waiter.wake before the call */
-    uint64_t index;          /* of the log entry, for CMD_OK */
+    struct waiter waiter;                   /* set waiter.wake before the call */
+    uint64_t index;                         /* of the log entry, for CMD_OK */
     uint8_t detail[16 * DIGEST_PACKED_MAX]; /* what came with the status */
     size_t detail_len;
     uint64_t id;
-    uint64_t deadline_ms;
-    struct proposal *next;
+    uint64_t deadline_ms; /* set before the call: CLOCK_MONOTONIC */
+    struct proposal *next, **prev;
 };
 
 /*
- * Sends a command (copied before the return). Returns 0, or at once: -ENOTCONN (control is away), -EAGAIN (the queue to control
- * is full), -EMSGSIZE.
+ * Sends a command (copied before the return). Returns 0, or at once: -ENOTCONN (control is away), -EAGAIN
+ * (the queue to control is full), -EMSGSIZE.
  */
 int channel_propose(struct channel *c, struct proposal *p, const void *cmd, size_t len);
 

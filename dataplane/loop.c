@@ -20,6 +20,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -125,6 +126,13 @@ static int ring_setup(struct loop *loop, unsigned entries)
     return err;
 }
 
+/* liburing 2.3 declares the two calls that need this, but its library does not export them. */
+static int ring_register(const struct loop *loop, unsigned opcode, void *arg, unsigned count)
+{
+    long ret = syscall(SYS_io_uring_register, loop->ring.ring_fd, opcode, arg, count);
+    return ret < 0 ? -errno : (int)ret;
+}
+
 static int ring_restrict(struct loop *loop)
 {
     struct io_uring_restriction res[ARRAY_SIZE(allowed_ops) + 1];
@@ -135,7 +143,7 @@ static int ring_restrict(struct loop *loop)
     }
     res[ARRAY_SIZE(allowed_ops)].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
     res[ARRAY_SIZE(allowed_ops)].sqe_flags = IOSQE_BUFFER_SELECT | IOSQE_ASYNC;
-    return io_uring_register_restrictions(&loop->ring, res, ARRAY_SIZE(res));
+    return ring_register(loop, IORING_REGISTER_RESTRICTIONS, res, ARRAY_SIZE(res));
 }
 
 static int buffers_setup(struct loop *loop, unsigned count)
@@ -237,7 +245,7 @@ static void wake_done(struct op *op, const struct event *ev)
 
 int loop_enable(struct loop *loop)
 {
-    int err = io_uring_enable_rings(&loop->ring);
+    int err = ring_register(loop, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
     if (err)
         return err;
     loop->enabled = true;
@@ -325,10 +333,10 @@ void loop_recv(struct loop *loop, struct op *op, int fd)
     finish(sqe, op);
 }
 
-void loop_recv_into(struct loop *loop, struct op *op, int fd, void *buf, size_t len)
+void loop_recv_into(struct loop *loop, struct op *op, int fd, void *buf, size_t len, int flags)
 {
     struct io_uring_sqe *sqe = order(loop, op);
-    io_uring_prep_recv(sqe, fd, buf, len, 0);
+    io_uring_prep_recv(sqe, fd, buf, len, flags);
     finish(sqe, op);
 }
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The event loop of one ring (thread): orders in, completions out. io_uring is behind it, in loop.c alone; the
- * interface does not show it, so that another implementation (epoll, or the one in memory that tests
- * use) can stand in its place.
+ * The event loop of one ring (thread): orders in, completions out. io_uring is behind it, in loop.c alone;
+ * the interface does not show it, so that another implementation (epoll, or the one in memory that tests use)
+ * can stand in its place.
  *
  * An order is a struct op that the caller embeds and keeps unmoved until its completion: op->done is called
- * with the result, once (accept: repeatedly while event->more). Orders are submitted together at the end of a batch.
- * All calls are for the ring's own thread, except loop_wake.
+ * with the result, once (accept: repeatedly while event->more). Orders are submitted together at the end of a
+ * batch. All calls are for the ring's own thread, except loop_wake.
  */
 #ifndef FL_LOOP_H
 #define FL_LOOP_H
@@ -22,11 +22,11 @@ struct msghdr;
 struct op;
 
 struct event {
-    uint64_t now_ms;  /* CLOCK_MONOTONIC at the start of the batch */
-    int32_t res;      /* bytes, a descriptor or 0; or -errno */
-    bool more;        /* the order goes on and will complete again */
-    uint16_t buffer;  /* loop_recv: which buffer holds the bytes (give it back with loop_buffer_put) */
-    uint8_t *data;    /* loop_recv: the bytes, NULL if there are none */
+    uint64_t now_ms; /* CLOCK_MONOTONIC at the start of the batch */
+    int32_t res;     /* bytes, a descriptor or 0; or -errno */
+    bool more;       /* the order goes on and will complete again */
+    uint16_t buffer; /* loop_recv: which buffer holds the bytes (give it back with loop_buffer_put) */
+    uint8_t *data;   /* loop_recv: the bytes, NULL if there are none */
 };
 
 struct op {
@@ -52,8 +52,8 @@ bool loop_has_defer_taskrun(const struct loop *loop);
 bool loop_has_restrictions(const struct loop *loop);
 
 /*
- * Submits what was ordered, waits for at least one completion or until deadline_ms (CLOCK_MONOTONIC), handles all
- * that are there. Returns the number handled, or -errno.
+ * Submits what was ordered, waits for at least one completion or until deadline_ms (CLOCK_MONOTONIC), handles
+ * all that are there. Returns the number handled, or -errno.
  */
 int loop_turn(struct loop *loop, uint64_t deadline_ms);
 uint64_t loop_now_ms(const struct loop *loop); /* of the present batch */
@@ -63,13 +63,13 @@ uint64_t loop_clock_us(void);                  /* CLOCK_MONOTONIC now */
 void loop_wake(struct loop *loop);
 
 /* Sockets. flags: MSG_*. A recv with no free buffer completes with -ENOBUFS. */
-void loop_accept(struct loop *loop, struct op *op, int fd);              /* many completions, res: descriptor */
-void loop_recv(struct loop *loop, struct op *op, int fd);                /* into a buffer of the loop's pool */
-void loop_recv_into(struct loop *loop, struct op *op, int fd, void *buf, size_t len);
+void loop_accept(struct loop *loop, struct op *op, int fd); /* many completions, res: descriptor */
+void loop_recv(struct loop *loop, struct op *op, int fd);   /* into a buffer of the loop's pool */
+void loop_recv_into(struct loop *loop, struct op *op, int fd, void *buf, size_t len, int flags);
 void loop_send(struct loop *loop, struct op *op, int fd, const void *buf, size_t len, int flags);
 void loop_sendmsg(struct loop *loop, struct op *op, int fd, const struct msghdr *msg, int flags);
-void loop_poll(struct loop *loop, struct op *op, int fd, short events);  /* once; res: revents */
-void loop_cancel(struct loop *loop, struct op *op);                      /* op completes soon, with -ECANCELED or a late result */
+void loop_poll(struct loop *loop, struct op *op, int fd, short events); /* once; res: revents */
+void loop_cancel(struct loop *loop, struct op *op); /* op completes soon, with -ECANCELED or a late result */
 void loop_shutdown(struct loop *loop, struct op *op, int fd, int how);
 void loop_buffer_put(struct loop *loop, uint16_t buffer);
 unsigned loop_buffers_free(const struct loop *loop);
@@ -80,7 +80,8 @@ void loop_close(struct loop *loop, struct op *op, int fd);
 void loop_read(struct loop *loop, struct op *op, int fd, void *buf, size_t len, uint64_t offset);
 void loop_write(struct loop *loop, struct op *op, int fd, const void *buf, size_t len, uint64_t offset);
 void loop_fsync(struct loop *loop, struct op *op, int fd);
-void loop_renameat(struct loop *loop, struct op *op, int from_dirfd, const char *from, int to_dirfd, const char *to);
+void loop_renameat(struct loop *loop, struct op *op, int from_dirfd, const char *from, int to_dirfd,
+                   const char *to);
 void loop_unlinkat(struct loop *loop, struct op *op, int dirfd, const char *path);
 struct statx;
 void loop_statx(struct loop *loop, struct op *op, int dirfd, const char *path, int flags, unsigned mask,

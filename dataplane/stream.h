@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A stream is one exchange: a request and its response. The connection below it carries bytes and framing; a
- * handler above it (the registry, the admin pages) decides what to answer. HTTP/1 has one stream at a time on a
- * connection.
+ * handler above it (the registry, the admin pages) decides what to answer. HTTP/1 has one stream at a time on
+ * a connection.
  *
  *   conn: head complete -> route -> authorize -> handler.begin
  *   handler: wants the body?  stream_body_to_memory / _to_upload -> handler.body_done
  *            waits for store or control: its own waiters -> its own next step
  *            answers: stream_response, fields, one of stream_send*  -> ... -> handler.end
  *
- * A handler may answer at any time, also before the body was read: the rest of the body is then read and dropped within
- * bounds, or the connection is closed after the answer. handler.end is called exactly once, when nothing of the
- * stream is under way any more; until then the stream's memory is good. If the client goes away, the handler is not
- * told before its own step is done: its answer is then thrown away (stream_gone tells early).
+ * A handler may answer at any time, also before the body was read: the rest of the body is then read and
+ * dropped within bounds, or the connection is closed after the answer. handler.end is called exactly once,
+ * when nothing of the stream is under way any more; until then the stream's memory is good. If the client
+ * goes away, the handler is not told before its own step is done: its answer is then thrown away (stream_gone
+ * tells early).
  */
 #ifndef FL_STREAM_H
 #define FL_STREAM_H
@@ -21,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "plan.h"
 #include "shared.h"
 #include "dataplane/arena.h"
 #include "dataplane/waiter.h"
@@ -38,16 +40,16 @@ struct handler {
     /* The head is complete; s->req is good until end. */
     void (*begin)(struct stream *s);
     /*
-     * The body that was asked for: 0 (all of it), or why not: -EFBIG (over the limit), -ENOSPC, -EIO (the upload's
-     * errors), -ECONNRESET (the client went away or was too slow: no answer is possible; finish).
+     * The body that was asked for: 0 (all of it), or why not: -EFBIG (over the limit), -ENOSPC, -EIO (the
+     * upload's errors), -ECONNRESET (the client went away or was too slow: no answer is possible; finish).
      */
     void (*body_done)(struct stream *s, int err);
     /* The last call. Give back what is held. */
     void (*end)(struct stream *s);
 };
 
-/* Writes the next part of a body of unknown length: at most cap bytes (at least 16 KiB) into buf, *done at the end. Returns the bytes, or
- * -errno: the response is then cut off, not ended cleanly. */
+/* Writes the next part of a body of unknown length: at most cap bytes (at least 16 KiB) into buf, *done at
+ * the end. Returns the bytes, or -errno: the response is then cut off, not ended cleanly. */
 typedef ssize_t stream_fill(struct stream *s, char *buf, size_t cap, bool *done);
 
 /* Public part of a stream: what handlers read. The rest is in stream_private.h. */
@@ -55,12 +57,12 @@ struct stream {
     struct ring *ring;
     struct conn *conn;
     const struct handler *handler;
-    void *ctx;                 /* the handler's, usually from the arena */
-    struct arena arena;        /* memory until end; arena_alloc gives NULL when it is used up */
+    void *ctx;          /* the handler's, usually from the arena */
+    struct arena arena; /* memory until end; arena_alloc gives NULL when it is used up */
     struct http_request req;
-    struct view body;          /* after stream_body_to_memory */
-    enum request_class class;  /* the handler sets it; for histograms */
-    uint64_t id;               /* request id, unique on the node; hex in X-Request-Id and in the log */
+    struct view body;         /* after stream_body_to_memory */
+    enum request_class class; /* the handler sets it; for histograms */
+    uint64_t id;              /* request id, unique on the node; hex in X-Request-Id and in the log */
 };
 
 /* The rings's parts that handlers use. */
@@ -68,9 +70,16 @@ struct store_ring *stream_store(struct stream *s);
 struct names *stream_names(struct stream *s);
 struct channel *stream_channel(struct stream *s);
 uint64_t stream_setting(const struct stream *s, int setting /* enum setting_id */);
-uint64_t stream_now_ms(const struct stream *s);       /* CLOCK_MONOTONIC, of this batch */
+uint64_t stream_now_ms(const struct stream *s); /* CLOCK_MONOTONIC, of this batch */
 void stream_count(struct stream *s, enum counter_id c, uint64_t n);
-const char *stream_peer(struct stream *s);            /* client address as text */
+const char *stream_peer(struct stream *s); /* client address as text */
+
+/* What the connection's listening address serves and its policy; NULL if a new plan has taken it away. */
+const struct plan_service *stream_service(struct stream *s);
+
+/* The ring's scratch memory, COMMAND_BYTES_MAX bytes, not cleared: good until the handler's function returns.
+ */
+uint8_t *stream_scratch(struct stream *s);
 
 /* Whether the client is known to be gone. */
 bool stream_gone(const struct stream *s);
@@ -78,23 +87,31 @@ bool stream_gone(const struct stream *s);
 /* Whether the request announces a body (of a length over 0, or chunked). */
 bool stream_has_body(const struct stream *s);
 
-/* Reads the body into memory, s->body (at most max bytes: else body_done(-EFBIG)); -EAGAIN if no memory is left for it now. */
+/* Reads the body into memory, s->body (at most max bytes: else body_done(-EFBIG)); -EAGAIN if no memory is
+ * left for it now. */
 int stream_body_to_memory(struct stream *s, size_t max);
 
 /* Reads the body into an upload session that the handler holds checked out. */
 int stream_body_to_upload(struct stream *s, struct upload *u);
 
 /*
- * Begins the response: status line, Date, Server, X-Request-Id and what the connection needs. The handler adds its fields
- * with response.h's calls on the result, but not Content-Length, Transfer-Encoding and Connection, which the send calls add.
+ * Begins the response: status line, Date, Server, X-Request-Id and what the connection needs. The handler
+ * adds its fields with response.h's calls on the result, but not Content-Length, Transfer-Encoding and
+ * Connection, which the send calls add.
  */
 struct http_response *stream_response(struct stream *s, int status);
 
-/* Exactly one of these ends the handler's part. For HEAD the body is left out and its length is kept. */
-void stream_send(struct stream *s);                                         /* no body (Content-Length: 0, or none for 204/304) */
-void stream_send_bytes(struct stream *s, const void *bytes, size_t len);    /* good until end: arena, s->body or static */
-void stream_send_blob(struct stream *s, struct blob *b, uint64_t offset, uint64_t len); /* takes the reference */
-void stream_send_length(struct stream *s, uint64_t len);                    /* HEAD of something that is not opened */
-void stream_send_fill(struct stream *s, stream_fill *fill);                 /* length not known before */
+const struct counters_page *stream_counters(struct stream *s); /* of all rings */
+bool stream_control_connected(struct stream *s);               /* the ring's channel to control is there */
+
+/* Exactly one of these ends the handler's part, always, also when the client is gone. For HEAD the body is
+ * left out and its length is kept. */
+void stream_send(struct stream *s); /* no body (Content-Length: 0, or none for 204/304) */
+void stream_send_bytes(struct stream *s, const void *bytes,
+                       size_t len); /* good until end: arena, s->body or static */
+void stream_send_blob(struct stream *s, struct blob *b, uint64_t offset,
+                      uint64_t len);                        /* takes the reference */
+void stream_send_length(struct stream *s, uint64_t len);    /* HEAD of something that is not opened */
+void stream_send_fill(struct stream *s, stream_fill *fill); /* length not known before */
 
 #endif

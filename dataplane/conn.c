@@ -1,0 +1,578 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A connection's life, top to bottom; the picture is in conn.h. Completions only store their result and step;
+ * conn_move is the one writer of the state.
+ */
+#include "dataplane/conn.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <linux/sockios.h>
+
+#include "check.h"
+#include "dataplane/ring.h"
+#include "dataplane/stream_private.h"
+
+static const uint8_t may_move[CONN_STATES] = {
+    [CONN_FREE] = 1 << CONN_IDLE,
+    [CONN_IDLE] = 1 << CONN_HEAD | 1 << CONN_EXCHANGE | 1 << CONN_LINGER | 1 << CONN_CLOSING,
+    [CONN_HEAD] = 1 << CONN_EXCHANGE | 1 << CONN_LINGER | 1 << CONN_CLOSING,
+    [CONN_EXCHANGE] = 1 << CONN_IDLE | 1 << CONN_LINGER | 1 << CONN_CLOSING,
+    [CONN_LINGER] = 1 << CONN_CLOSING,
+    [CONN_CLOSING] = 1 << CONN_FREE,
+};
+
+static void conn_invariant(const struct conn *c)
+{
+    CHECK_DEBUG(c->state != CONN_EXCHANGE || c->stream);
+    CHECK_DEBUG(c->state != CONN_IDLE || (!c->stream && !c->partial && !c->out.inflight));
+    CHECK_DEBUG((c->state == CONN_CLOSING) == (c->reason != CLOSE_NONE) || c->state == CONN_FREE);
+    (void)c;
+}
+
+static void conn_move(struct conn *c, enum conn_state to)
+{
+    CHECK(may_move[c->state] & 1 << to);
+    c->state = (uint8_t)to;
+    c->since_ms = ring_now_ms(c->ring);
+    conn_invariant(c);
+}
+
+/* ------------------------------------------------------------------ memory of input */
+
+static void input_drop(struct conn *c)
+{
+    if (c->input) {
+        loop_buffer_put(c->ring->loop, c->input_buffer);
+        c->input = NULL;
+        c->input_len = 0;
+    }
+    conn_feed(c->ring);
+}
+
+static void partial_drop(struct conn *c)
+{
+    if (!c->partial)
+        return;
+    pool_give(c->partial_cap == PARTIAL_HEAD_BYTES ? &c->ring->partials : &c->ring->heads, c->partial);
+    c->partial = NULL;
+    c->partial_len = 0;
+}
+
+/* Room for a head's first len bytes outside a stream. */
+static bool partial_take(struct conn *c, size_t len)
+{
+    bool small = len <= PARTIAL_HEAD_BYTES;
+    c->partial = pool_take(small ? &c->ring->partials : &c->ring->heads);
+    c->partial_cap = small ? PARTIAL_HEAD_BYTES : HEADER_BYTES_CEILING;
+    if (!c->partial)
+        ring_count(c->ring, CTR_BUFFERS_EXHAUSTED, 1);
+    return c->partial != NULL;
+}
+
+/* ------------------------------------------------------------------ receiving */
+
+static void conn_timer_fire(struct timer *t, uint64_t now_ms);
+static void conn_in_done(struct op *op, const struct event *ev);
+static void conn_out_done(struct op *op, const struct event *ev);
+static void conn_advance(struct conn *c);
+static void conn_try_free(struct conn *c);
+
+static void conn_receive(struct conn *c)
+{
+    if (!c->in.inflight)
+        loop_recv(c->ring->loop, &c->in, c->fd);
+}
+
+/* The ring found no free buffer: try again when one comes back. */
+static void conn_unfed(struct conn *c)
+{
+    ring_count(c->ring, CTR_BUFFERS_EXHAUSTED, 1);
+    c->next_unfed = c->ring->unfed;
+    c->ring->unfed = c;
+}
+
+void conn_feed(struct ring *ring)
+{
+    struct conn *c = ring->unfed;
+    if (!c)
+        return;
+    ring->unfed = c->next_unfed;
+    conn_receive(c);
+}
+
+static void unfed_leave(struct conn *c)
+{
+    struct conn **at = &c->ring->unfed;
+    while (*at && *at != c)
+        at = &(*at)->next_unfed;
+    if (*at)
+        *at = c->next_unfed;
+}
+
+static void set_deadline(struct conn *c, uint64_t after_ms)
+{
+    timer_set(&c->ring->wheel, &c->timer, ring_now_ms(c->ring) + after_ms);
+}
+
+void conn_deadline(struct conn *c, uint64_t deadline_ms)
+{
+    timer_set(&c->ring->wheel, &c->timer, deadline_ms);
+}
+
+void conn_no_deadline(struct conn *c)
+{
+    timer_clear(&c->timer);
+}
+
+static void conn_wait_request(struct conn *c)
+{
+    set_deadline(c, ring_setting(c->ring, SET_HTTP_IDLE_TIMEOUT));
+    conn_receive(c);
+}
+
+static void nodelay(int fd)
+{
+    int one = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* not TCP: nothing to hurry */
+}
+
+/* No memory for one more: say so if the socket takes it at once, and go. */
+static void refuse_connection(struct ring *ring, int fd)
+{
+    static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
+                               "Connection: close\r\n\r\n";
+    ssize_t n = send(fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)n;
+    counter_add(&ring->counters->closed[CLOSE_NO_CONNECTION], 1);
+    close(fd);
+}
+
+void conn_accepted(struct ring *ring, int fd, uint16_t service)
+{
+    struct conn *c = pool_take(&ring->conns);
+    ring_count(ring, CTR_CONNECTIONS_ACCEPTED, 1);
+    if (!c) {
+        refuse_connection(ring, fd);
+        return;
+    }
+    memset(c, 0, sizeof(*c));
+    c->ring = ring;
+    c->fd = fd;
+    c->fd_open = true;
+    c->service = service;
+    c->id = ++ring->next_id << 8 | ring->index;
+    c->in.done = conn_in_done;
+    c->out.done = conn_out_done;
+    c->timer.fire = conn_timer_fire;
+    c->next = ring->conn_list;
+    c->prev = &ring->conn_list;
+    if (c->next)
+        c->next->prev = &c->next;
+    ring->conn_list = c;
+    ring_count(ring, CTR_CONNECTIONS_OPEN, 1);
+    nodelay(fd);
+    conn_move(c, CONN_IDLE);
+    conn_wait_request(c);
+}
+
+/* Drops what comes behind an answer, until the client has closed. */
+static void linger_input(struct conn *c, const struct event *ev)
+{
+    if (ev->data)
+        loop_buffer_put(c->ring->loop, ev->buffer);
+    if (ev->res == -ENOBUFS)
+        conn_unfed(c);
+    else if (ev->res > 0 || ev->res == -ECANCELED)
+        conn_receive(c);
+    else
+        conn_close(c, c->end_reason);
+}
+
+static void request_input(struct conn *c, const struct event *ev)
+{
+    if (ev->res == -ENOBUFS) {
+        conn_unfed(c);
+    } else if (ev->res > 0) {
+        c->input_buffer = ev->buffer;
+        c->input = ev->data;
+        c->input_at = 0;
+        c->input_len = (uint16_t)ev->res;
+        ring_count(c->ring, CTR_BYTES_RECEIVED, (uint64_t)ev->res);
+        conn_advance(c);
+    } else {
+        if (ev->data)
+            loop_buffer_put(c->ring->loop, ev->buffer);
+        conn_close(c, c->state == CONN_IDLE && ev->res == 0 ? CLOSE_CLIENT_EOF : CLOSE_CLIENT_ABORT);
+    }
+}
+
+static void conn_in_done(struct op *op, const struct event *ev)
+{
+    struct conn *c = container_of(op, struct conn, in);
+    switch (c->state) {
+    case CONN_IDLE:
+    case CONN_HEAD:
+        request_input(c, ev);
+        return;
+    case CONN_EXCHANGE:
+        if (ev->data) /* came while a head's time was up: nobody wants it any more */
+            loop_buffer_put(c->ring->loop, ev->buffer);
+        else
+            body_input_done(stream_full(c->stream), ev);
+        return;
+    case CONN_LINGER:
+        linger_input(c, ev);
+        return;
+    case CONN_CLOSING:
+        if (ev->data)
+            loop_buffer_put(c->ring->loop, ev->buffer);
+        else if (c->stream)
+            body_input_done(stream_full(c->stream), ev);
+        conn_try_free(c);
+        return;
+    default:
+        IMPOSSIBLE("a completion for a free connection");
+    }
+}
+
+static void conn_out_done(struct op *op, const struct event *ev)
+{
+    struct conn *c = container_of(op, struct conn, out);
+    if (c->stream)
+        send_output_done(stream_full(c->stream), ev);
+    if (c->state == CONN_CLOSING)
+        conn_try_free(c);
+}
+
+/* ------------------------------------------------------------------ from bytes to a request */
+
+/* Moves what is known of the head, and as much input as fits behind it, into the stream. */
+static void head_fill(struct conn *c, struct stream_full *f)
+{
+    if (c->partial) {
+        if (c->partial_cap > PARTIAL_HEAD_BYTES) { /* a large head moves as it is */
+            f->head = c->partial;
+            f->head_cap = c->partial_cap;
+        } else {
+            memcpy(f->head, c->partial, c->partial_len);
+        }
+        f->head_len = f->head_seen = c->partial_len;
+        if (c->partial_cap > PARTIAL_HEAD_BYTES)
+            c->partial = NULL;
+        partial_drop(c);
+        c->partial_len = 0;
+    }
+}
+
+static size_t head_append(struct conn *c, struct stream_full *f)
+{
+    size_t n = f->head_cap - f->head_len;
+    if (n > c->input_len)
+        n = c->input_len;
+    memcpy(f->head + f->head_len, c->input + c->input_at, n);
+    f->head_len += n;
+    return n;
+}
+
+/* Keeps an incomplete head without the stream. False: there is no memory for it. */
+static bool head_park(struct conn *c, struct stream_full *f)
+{
+    if (f->head != f->head_own) {
+        c->partial = f->head;
+        c->partial_cap = HEADER_BYTES_CEILING;
+        f->head = f->head_own;
+    } else {
+        if (!partial_take(c, f->head_len))
+            return false;
+        memcpy(c->partial, f->head, f->head_len);
+    }
+    c->partial_len = (uint32_t)f->head_len;
+    return true;
+}
+
+static struct http_limits head_limits(const struct ring *ring)
+{
+    return (struct http_limits){
+        .header_bytes_max = (uint32_t)ring_setting(ring, SET_HTTP_HEADER_BYTES_MAX),
+        .headers_max = (uint32_t)ring_setting(ring, SET_HTTP_HEADERS_MAX),
+        .target_bytes_max = (uint32_t)ring_setting(ring, SET_HTTP_TARGET_BYTES_MAX),
+    };
+}
+
+static void begin_exchange(struct conn *c, struct stream_full *f)
+{
+    c->stream = &f->s;
+    c->requests++;
+    c->end_reason = CLOSE_CLIENT_CLOSE;
+    conn_no_deadline(c);
+    conn_move(c, CONN_EXCHANGE);
+}
+
+/*
+ * Reads a head out of the partial one and the input. Returns the head's bytes, -EAGAIN (more is needed;
+ * everything is in the stream), -EBADMSG with *reject, or -ENOBUFS.
+ */
+static ssize_t head_read(struct conn *c, struct stream_full *f, struct http_reject *reject)
+{
+    struct http_limits limits = head_limits(c->ring);
+    for (;;) {
+        size_t before = f->head_len, n = head_append(c, f);
+        ssize_t used = http_request_read(f->head, f->head_len, f->head_seen, &limits, &f->s.req, reject);
+        if (used > 0) {
+            size_t taken = (size_t)used - before; /* a complete head ends in the new bytes */
+            c->input_at = (uint16_t)(c->input_at + taken);
+            c->input_len = (uint16_t)(c->input_len - taken);
+            return used;
+        }
+        if (used != -EAGAIN)
+            return used;
+        f->head_seen = f->head_len;
+        c->input_at = (uint16_t)(c->input_at + n);
+        c->input_len = (uint16_t)(c->input_len - n);
+        if (c->input_len == 0)
+            return -EAGAIN;
+        if (stream_head_grow(f))
+            return -ENOBUFS;
+    }
+}
+
+static void conn_wait_head(struct conn *c)
+{
+    if (c->state == CONN_IDLE) {
+        conn_move(c, CONN_HEAD);
+        set_deadline(c, ring_setting(c->ring, SET_HTTP_HEADER_TIMEOUT));
+    }
+    conn_receive(c);
+}
+
+static void refuse(struct conn *c, struct stream_full *f, struct http_reject reject)
+{
+    begin_exchange(c, f);
+    stream_refuse(f, reject);
+}
+
+/*
+ * The response was sent while request bytes may still be on their way: closing now would answer them with a
+ * reset, which can destroy the response before the client has read it (RFC 9112, 9.6). So only our direction
+ * is closed.
+ */
+static void conn_linger(struct conn *c)
+{
+    conn_move(c, CONN_LINGER);
+    input_drop(c);
+    (void)shutdown(c->fd, SHUT_WR); /* of memory only; an error means that it is closed already */
+    set_deadline(c, ring_setting(c->ring, SET_HTTP_LINGER_TIMEOUT));
+    conn_receive(c);
+}
+
+/* Every stream is at work: the answer needs none. */
+static void turn_away(struct conn *c)
+{
+    static const char busy[] = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
+                               "Connection: close\r\n\r\n";
+    ssize_t n = send(c->fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)n;
+    ring_count(c->ring, CTR_RESPONSES_4XX, 1);
+    c->end_reason = CLOSE_NO_STREAM;
+    conn_linger(c);
+}
+
+static void conn_advance(struct conn *c)
+{
+    struct stream_full *f = stream_new(c);
+    if (!f) {
+        turn_away(c);
+        return;
+    }
+    struct http_reject reject = {0};
+    head_fill(c, f);
+    ssize_t used = head_read(c, f, &reject);
+    if (used > 0) {
+        if (c->input_len == 0)
+            input_drop(c);
+        begin_exchange(c, f);
+        stream_start(f);
+    } else if (used == -EAGAIN && head_park(c, f)) {
+        input_drop(c);
+        stream_release(f);
+        conn_wait_head(c);
+    } else if (used == -EBADMSG) {
+        input_drop(c);
+        refuse(c, f, reject);
+    } else {
+        input_drop(c);
+        refuse(c, f, http_reject_of(HTTP_REJECT_BUSY));
+    }
+}
+
+size_t conn_take_input(struct conn *c, void *out, size_t cap)
+{
+    size_t n = c->input_len < cap ? c->input_len : cap;
+    if (n == 0)
+        return 0;
+    memcpy(out, c->input + c->input_at, n);
+    c->input_at = (uint16_t)(c->input_at + n);
+    c->input_len = (uint16_t)(c->input_len - n);
+    if (c->input_len == 0)
+        input_drop(c);
+    return n;
+}
+
+bool conn_unread(struct conn *c, const void *data, size_t len)
+{
+    if (len == 0)
+        return true;
+    if (c->partial || c->input_len || len > HEADER_BYTES_CEILING || !partial_take(c, len))
+        return false;
+    memcpy(c->partial, data, len);
+    c->partial_len = (uint32_t)len;
+    return true;
+}
+
+/* ------------------------------------------------------------------ the end of an exchange */
+
+/* What was received behind this request is looked at now; else the next bytes are awaited. */
+static void conn_next_request(struct conn *c)
+{
+    conn_move(c, CONN_IDLE);
+    if (c->partial_len || c->input_len)
+        conn_advance(c);
+    else
+        conn_wait_request(c);
+}
+
+void conn_exchange_done(struct conn *c)
+{
+    c->stream = NULL;
+    if (c->state == CONN_CLOSING) {
+        conn_try_free(c);
+        return;
+    }
+    CHECK(c->state == CONN_EXCHANGE);
+    conn_no_deadline(c);
+    if (c->requests >= ring_setting(c->ring, SET_HTTP_REQUESTS_MAX))
+        conn_close(c, CLOSE_REQUESTS_MAX);
+    else if (c->close_after && c->lingers)
+        conn_linger(c);
+    else if (c->close_after)
+        conn_close(c, c->end_reason);
+    else if (c->ring->draining)
+        conn_close(c, CLOSE_DRAIN);
+    else
+        conn_next_request(c);
+}
+
+void conn_drain(struct conn *c)
+{
+    if (c->state == CONN_IDLE)
+        conn_close(c, CLOSE_DRAIN);
+}
+
+/* ------------------------------------------------------------------ closing */
+
+void conn_close(struct conn *c, enum close_reason reason)
+{
+    if (c->state == CONN_CLOSING)
+        return;
+    c->reason = (uint8_t)reason;
+    conn_move(c, CONN_CLOSING);
+    counter_add(&c->ring->counters->closed[reason], 1);
+    conn_no_deadline(c);
+    unfed_leave(c);
+    loop_cancel(c->ring->loop, &c->in);
+    loop_cancel(c->ring->loop, &c->out);
+    if (c->stream)
+        stream_abort(stream_full(c->stream));
+    conn_try_free(c);
+}
+
+static void conn_try_free(struct conn *c)
+{
+    if (c->state != CONN_CLOSING || c->in.inflight || c->out.inflight || c->stream)
+        return;
+    input_drop(c);
+    partial_drop(c);
+    close(c->fd); /* a socket: closing it waits for nothing */
+    *c->prev = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    ring_count(c->ring, CTR_CONNECTIONS_OPEN, (uint64_t)-1);
+    conn_move(c, CONN_FREE);
+    pool_give(&c->ring->conns, c);
+}
+
+/* ------------------------------------------------------------------ time */
+
+static void head_timeout(struct conn *c)
+{
+    struct stream_full *f = stream_new(c);
+    if (!f) {
+        conn_close(c, CLOSE_HEADER_TIMEOUT);
+        return;
+    }
+    loop_cancel(c->ring->loop, &c->in);
+    partial_drop(c);
+    refuse(c, f, http_reject_of(HTTP_REJECT_HEAD_TIMEOUT));
+}
+
+static void conn_timer_fire(struct timer *t, uint64_t now_ms)
+{
+    struct conn *c = container_of(t, struct conn, timer);
+    switch (c->state) {
+    case CONN_IDLE:
+        conn_close(c, CLOSE_IDLE);
+        return;
+    case CONN_HEAD:
+        head_timeout(c);
+        return;
+    case CONN_EXCHANGE:
+        stream_timeout(stream_full(c->stream), now_ms);
+        return;
+    case CONN_LINGER:
+        conn_close(c, c->end_reason);
+        return;
+    default:
+        IMPOSSIBLE("a timer of a connection that closes");
+    }
+}
+
+/* ------------------------------------------------------------------ who it is */
+
+static void peer_learn(struct conn *c)
+{
+    struct sockaddr_storage ss = {0};
+    socklen_t len = sizeof(ss);
+    c->peer_known = true;
+    if (getpeername(c->fd, (struct sockaddr *)&ss, &len))
+        return;
+    c->peer_family = (uint8_t)ss.ss_family;
+    if (ss.ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&ss;
+        memcpy(c->peer, &in->sin_addr, 4);
+        c->peer_port = ntohs(in->sin_port);
+    } else if (ss.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(const void *)&ss;
+        memcpy(c->peer, &in->sin6_addr, 16);
+        c->peer_port = ntohs(in->sin6_port);
+    }
+}
+
+void conn_peer_text(struct conn *c, char *out, size_t cap)
+{
+    char text[INET6_ADDRSTRLEN] = "?";
+    if (!c->peer_known)
+        peer_learn(c);
+    if (c->peer_family == AF_INET || c->peer_family == AF_INET6)
+        (void)inet_ntop(c->peer_family, c->peer, text, sizeof(text));
+    (void)snprintf(out, cap, c->peer_family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, c->peer_port);
+}

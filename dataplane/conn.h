@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A client connection: the transport and the framing of requests on it. What a request means is the stream's
+ * (stream.h). A connection that waits for its next request holds this structure and nothing else.
+ *
+ *            first byte          head complete                response sent, keep-alive
+ *   IDLE ---------------> HEAD ---------------> EXCHANGE -----------------------------> IDLE
+ *    |                     |                     |  |
+ *    | idle time-out,      | 408, 4xx            |  | response sent, no keep-alive, unread bytes may come
+ *    | client closed       v                     |  v
+ *    |                  EXCHANGE (refusal)       | LINGER: reads and drops, so that the answer is not lost
+ *    v                                           v  v
+ *   CLOSING: orders under way and the stream's last step are waited for, then the descriptor is closed ->
+ * FREE
+ */
+#ifndef FL_CONN_H
+#define FL_CONN_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shared.h"
+#include "dataplane/loop.h"
+#include "dataplane/timer.h"
+#include "dataplane/http/reject.h"
+
+struct ring;
+struct stream;
+
+enum conn_state { CONN_FREE, CONN_IDLE, CONN_HEAD, CONN_EXCHANGE, CONN_LINGER, CONN_CLOSING, CONN_STATES };
+
+struct conn {
+    struct conn *next, **prev; /* in ring->conn_list */
+    struct conn *next_unfed;   /* in ring->unfed */
+    struct ring *ring;
+    struct stream *stream; /* while there is an exchange */
+    struct op in, out;     /* receiving, sending: one each */
+    struct timer timer;    /* the one deadline that counts in this state */
+    int fd;
+    uint8_t state;      /* enum conn_state; written by conn_move alone */
+    uint8_t reason;     /* enum close_reason, once it closes */
+    uint8_t end_reason; /* the one to close with after this exchange */
+    uint16_t service;   /* index into the plan's services */
+    bool peer_known, fd_open, close_after, lingers;
+    uint8_t peer_family;
+    uint16_t input_buffer; /* a receive buffer with bytes that nobody has taken, if input_len */
+    uint16_t input_at, input_len;
+    uint16_t peer_port;
+    uint8_t *input;
+    char *partial; /* the beginning of a head */
+    uint32_t partial_len, partial_cap;
+    uint32_t requests;
+    uint64_t id;
+    uint64_t since_ms;   /* of the state: first byte of the head, begin of the linger */
+    uint32_t queue_seen; /* bytes in the send queue at the last look */
+    uint8_t peer[16];
+};
+
+_Static_assert(sizeof(struct conn) <= 256, "an idle connection costs this");
+
+/* A new descriptor (taken), from a listener of that service. */
+void conn_accepted(struct ring *ring, int fd, uint16_t service);
+
+/* Begins the end, whatever the state; again is harmless. The first reason counts. */
+void conn_close(struct conn *c, enum close_reason reason);
+
+/* For the stream: its last byte is sent and it is released. */
+void conn_exchange_done(struct conn *c);
+
+/* For the stream: bytes that were received behind the end of its body belong to the next request. False: no
+ * room, the connection must close after this response. */
+bool conn_unread(struct conn *c, const void *data, size_t len);
+
+/* For the stream: takes up to cap bytes of the input that is already here. Returns how many. */
+size_t conn_take_input(struct conn *c, void *out, size_t cap);
+
+/* For the stream: the time limit of what it does now. */
+void conn_deadline(struct conn *c, uint64_t deadline_ms);
+void conn_no_deadline(struct conn *c);
+
+/* The client's address as text, at most SOURCE_TEXT_MAX with its NUL. */
+void conn_peer_text(struct conn *c, char *out, size_t cap);
+
+/* For the ring: a receive buffer is free again; the node stops. */
+void conn_feed(struct ring *ring);
+void conn_drain(struct conn *c);
+
+#endif

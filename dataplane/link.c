@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The channel of one ring. Frames go out in the order of the calls, through one buffer that is reserved at
+ * start (a manifest's command can be large) and backed by memory as it is used; results come in small frames.
+ * What control sends is checked like any input: a frame that makes no sense ends the channel.
+ */
+#include "dataplane/link.h"
+
+#include <errno.h>
+#include <string.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "msg.h"
+#include "dataplane/loop.h"
+
+enum {
+    OUT_BYTES = FRAME_BYTES_MAX + (8 << 20),
+    OUT_KEPT_BYTES = 1 << 20, /* memory beyond it goes back when the buffer is empty */
+    IN_BYTES = 64 << 10,
+    RESULT_MAX = sizeof(struct frame_result) + sizeof(((struct proposal *)0)->detail),
+};
+
+struct channel {
+    struct loop *loop;
+    int fd;
+    bool connected;
+    struct op in, out;
+    uint64_t next_id;
+    struct proposal *first, **last; /* oldest first: results mostly come in that order */
+    uint8_t *out_buf;
+    size_t out_at, out_len; /* [out_at, out_len) is to be sent; the front of it may be with the loop */
+    size_t in_len;
+    uint8_t in_buf[IN_BYTES];
+};
+
+static void in_done(struct op *op, const struct event *ev);
+static void out_done(struct op *op, const struct event *ev);
+
+int channel_new(struct loop *loop, int fd, struct channel **out)
+{
+    struct channel *c = calloc(1, sizeof(*c));
+    if (!c)
+        return -ENOMEM;
+    c->out_buf =
+        mmap(NULL, OUT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (c->out_buf == MAP_FAILED) {
+        free(c);
+        return -ENOMEM;
+    }
+    c->loop = loop;
+    c->fd = fd;
+    c->connected = true;
+    c->in.done = in_done;
+    c->out.done = out_done;
+    c->last = &c->first;
+    *out = c;
+    return 0;
+}
+
+void channel_free(struct channel *c)
+{
+    munmap(c->out_buf, OUT_BYTES);
+    close(c->fd);
+    free(c);
+}
+
+bool channel_connected(const struct channel *c)
+{
+    return c->connected;
+}
+
+static void receive(struct channel *c)
+{
+    loop_recv_into(c->loop, &c->in, c->fd, c->in_buf + c->in_len, IN_BYTES - c->in_len, 0);
+}
+
+void channel_start(struct channel *c)
+{
+    receive(c);
+}
+
+/* ------------------------------------------------------------------ proposals */
+
+static void proposal_leave(struct channel *c, struct proposal *p)
+{
+    *p->prev = p->next;
+    if (p->next)
+        p->next->prev = p->prev;
+    else
+        c->last = p->prev;
+}
+
+static void proposal_end(struct channel *c, struct proposal *p, int status)
+{
+    proposal_leave(c, p);
+    p->waiter.wake(&p->waiter, status);
+}
+
+static void disconnect(struct channel *c)
+{
+    if (!c->connected)
+        return;
+    c->connected = false;
+    loop_cancel(c->loop, &c->in);
+    loop_cancel(c->loop, &c->out);
+    while (c->first)
+        proposal_end(c, c->first, CMD_UNKNOWN_OUTCOME);
+}
+
+void channel_tick(struct channel *c, uint64_t now_ms)
+{
+    /* Deadlines are one setting apart from the call, so the oldest is due first (or a little later, if it was
+     * changed). */
+    while (c->first && c->first->deadline_ms <= now_ms) {
+        c->first->detail_len = 0;
+        proposal_end(c, c->first, CMD_UNKNOWN_OUTCOME);
+    }
+}
+
+static void send_more(struct channel *c)
+{
+    if (!c->out.inflight && c->connected && c->out_at < c->out_len)
+        loop_send(c->loop, &c->out, c->fd, c->out_buf + c->out_at, c->out_len - c->out_at, 0);
+}
+
+int channel_propose(struct channel *c, struct proposal *p, const void *cmd, size_t len)
+{
+    struct frame_head head = {
+        .bytes = (uint32_t)len, .type = FRAME_PROPOSE, .version = LINK_VERSION, .id = ++c->next_id};
+    if (!c->connected)
+        return -ENOTCONN;
+    if (len > COMMAND_BYTES_MAX)
+        return -EMSGSIZE;
+    if (sizeof(head) + len > OUT_BYTES - c->out_len)
+        return -EAGAIN;
+    memcpy(c->out_buf + c->out_len, &head, sizeof(head));
+    memcpy(c->out_buf + c->out_len + sizeof(head), cmd, len);
+    c->out_len += sizeof(head) + len;
+    p->id = head.id;
+    p->index = 0;
+    p->detail_len = 0;
+    p->next = NULL;
+    p->prev = c->last;
+    *c->last = p;
+    c->last = &p->next;
+    send_more(c);
+    return 0;
+}
+
+static void out_done(struct op *op, const struct event *ev)
+{
+    struct channel *c = container_of(op, struct channel, out);
+    if (ev->res <= 0) {
+        disconnect(c);
+        return;
+    }
+    c->out_at += (uint32_t)ev->res;
+    if (c->out_at == c->out_len) {
+        if (c->out_len > OUT_KEPT_BYTES)
+            (void)madvise(c->out_buf + OUT_KEPT_BYTES, OUT_BYTES - OUT_KEPT_BYTES, MADV_DONTNEED);
+        c->out_at = c->out_len = 0;
+    }
+    send_more(c);
+}
+
+/* ------------------------------------------------------------------ results */
+
+static struct proposal *find(struct channel *c, uint64_t id)
+{
+    struct proposal *p = c->first;
+    while (p && p->id != id)
+        p = p->next;
+    return p; /* NULL: its time was over */
+}
+
+static bool result(struct channel *c, const struct frame_head *head, const uint8_t *body)
+{
+    struct frame_result r;
+    size_t detail = head->bytes - sizeof(r);
+    if (head->type != FRAME_RESULT || head->version != LINK_VERSION || head->bytes < sizeof(r) ||
+        head->bytes > RESULT_MAX)
+        return false;
+    memcpy(&r, body, sizeof(r));
+    struct proposal *p = r.status < CMD_STATUS_COUNT ? find(c, head->id) : NULL;
+    if (!p)
+        return r.status < CMD_STATUS_COUNT;
+    memcpy(p->detail, body + sizeof(r), detail);
+    p->detail_len = detail;
+    p->index = r.index;
+    proposal_end(c, p, (int)r.status);
+    return true;
+}
+
+static void in_done(struct op *op, const struct event *ev)
+{
+    struct channel *c = container_of(op, struct channel, in);
+    if (ev->res <= 0) {
+        disconnect(c);
+        return;
+    }
+    c->in_len += (uint32_t)ev->res;
+    size_t at = 0;
+    struct frame_head head;
+    while (c->in_len - at >= sizeof(head)) {
+        memcpy(&head, c->in_buf + at, sizeof(head));
+        if (head.bytes > RESULT_MAX) {
+            disconnect(c);
+            return;
+        }
+        if (c->in_len - at - sizeof(head) < head.bytes)
+            break;
+        if (!result(c, &head, c->in_buf + at + sizeof(head))) {
+            disconnect(c);
+            return;
+        }
+        at += sizeof(head) + head.bytes;
+    }
+    c->in_len -= at;
+    memmove(c->in_buf, c->in_buf + at, c->in_len);
+    receive(c);
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Objects of one size, all reserved at start and backed by memory as they are first used. The last one given
+ * back is the next one taken, so what is touched follows the load and not the size of the pool. Running out
+ * is an ordinary answer (NULL).
+ */
+#ifndef FL_POOL_H
+#define FL_POOL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct pool {
+    uint8_t *base;
+    void *free;                  /* list through the first word of each free object */
+    size_t size;                 /* of an object, bytes */
+    uint32_t count, used, fresh; /* objects in all, taken now, ever taken */
+};
+
+int pool_init(struct pool *p, size_t size, uint32_t count); /* -ENOMEM */
+void pool_fini(struct pool *p);
+void *pool_take(struct pool *p); /* not cleared */
+void pool_give(struct pool *p, void *object);
+
+#endif

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The root object of a ring's thread, and its loop: completions, turns, timers, a new plan; again. */
+#include "dataplane/ring.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "dataplane/conn.h"
+#include "dataplane/link.h"
+#include "dataplane/store/names.h"
+#include "dataplane/store/store.h"
+#include "dataplane/stream_private.h"
+
+enum { TICK_MS = 100, ACCEPT_RETRY_MS = 100 };
+
+/* ------------------------------------------------------------------ making */
+
+static int pools_init(struct ring *r)
+{
+    uint32_t conns = (uint32_t)ring_setting(r, SET_HTTP_CONNECTIONS_MAX);
+    const struct {
+        struct pool *pool;
+        size_t size;
+        uint32_t count;
+    } pools[] = {
+        {&r->conns, sizeof(struct conn), conns},
+        {&r->streams, sizeof(struct stream_full), (uint32_t)ring_setting(r, SET_HTTP_STREAMS_MAX)},
+        {&r->partials, PARTIAL_HEAD_BYTES, conns},
+        {&r->heads, HEADER_BYTES_CEILING, RING_LARGE_HEADS},
+        {&r->bodies, BODY_BUFFER_BYTES, RING_BODY_BUFFERS},
+        {&r->manifests, MANIFEST_BYTES_CEILING, 1024},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(pools); i++) {
+        int err = pool_init(pools[i].pool, pools[i].size, pools[i].count);
+        if (err)
+            return err;
+    }
+    return 0;
+}
+
+int ring_new(const struct ring_config *config, struct ring **out, const char **why)
+{
+    struct ring *r = calloc(1, sizeof(*r));
+    *why = "no memory for a ring";
+    if (!r)
+        return -ENOMEM;
+    r->index = config->index;
+    r->plan = config->plan;
+    r->names = config->names;
+    r->store_shared = config->store;
+    r->page = config->page;
+    r->counters = &config->page->ring[config->index];
+    r->log_page = config->log_page;
+    r->log = &config->log_page->ring[config->index];
+    r->ready_tail = &r->ready;
+    r->starved_tail = &r->starved;
+    r->next_id = (uint64_t)time(NULL) << 24; /* ids do not come again after a restart */
+    int err = pools_init(r);
+    if (err)
+        return err; /* the process ends: nothing to undo */
+    struct loop_config lc = {.entries = RING_ENTRIES, .recv_buffers = RING_RECV_BUFFERS};
+    err = loop_new(&lc, &r->loop, why);
+    if (err)
+        return err;
+    *why = "no memory for a ring's part of the store";
+    err = store_ring_new(config->store, r->loop, r->counters, ring_setting(r, SET_STORE_CACHE_BYTES),
+                         &r->store);
+    if (!err)
+        err = channel_new(r->loop, config->channel_fd, &r->channel);
+    timer_wheel_init(&r->wheel, loop_now_ms(r->loop));
+    *out = r;
+    return err;
+}
+
+void ring_free(struct ring *r)
+{
+    store_ring_free(r->store);
+    channel_free(r->channel);
+    names_free(r->names);
+    loop_free(r->loop);
+    struct pool *pools[] = {&r->conns, &r->streams, &r->partials, &r->heads, &r->bodies, &r->manifests};
+    for (size_t i = 0; i < ARRAY_SIZE(pools); i++)
+        pool_fini(pools[i]);
+    free(r);
+}
+
+/* ------------------------------------------------------------------ accepting */
+
+static void accept_retry(struct timer *t, uint64_t now_ms)
+{
+    struct acceptor *a = container_of(t, struct acceptor, retry);
+    (void)now_ms;
+    if (!a->stopped)
+        loop_accept(a->ring->loop, &a->op, a->fd);
+}
+
+/* No descriptor or memory for one more: the connection stays in the listener's queue, for a moment. */
+static void accept_later(struct acceptor *a)
+{
+    ring_count(a->ring, CTR_BUFFERS_EXHAUSTED, 1);
+    timer_set(&a->ring->wheel, &a->retry, ring_now_ms(a->ring) + ACCEPT_RETRY_MS);
+}
+
+static void accepted(struct op *op, const struct event *ev)
+{
+    struct acceptor *a = container_of(op, struct acceptor, op);
+    if (ev->res >= 0 && a->stopped)
+        close(ev->res);
+    else if (ev->res >= 0)
+        conn_accepted(a->ring, ev->res, a->service);
+    if (ev->more || a->stopped)
+        return;
+    if (ev->res >= 0 || ev->res == -ECONNABORTED || ev->res == -EINTR)
+        loop_accept(a->ring->loop, &a->op, a->fd);
+    else
+        accept_later(a);
+}
+
+int ring_listen(struct ring *r, int fd, uint16_t service)
+{
+    if (r->acceptor_count == RING_ACCEPTORS_MAX)
+        return -ENOSPC;
+    struct acceptor *a = &r->acceptors[r->acceptor_count++];
+    *a = (struct acceptor){.ring = r, .fd = fd, .service = service};
+    a->op.done = accepted;
+    a->retry.fire = accept_retry;
+    return 0;
+}
+
+static void take_new_acceptors(struct ring *r)
+{
+    struct acceptor_order *o = atomic_exchange(&r->new_acceptors, NULL);
+    while (o) {
+        struct acceptor_order *next = o->next;
+        if (!r->draining && ring_listen(r, o->fd, o->service) == 0)
+            loop_accept(r->loop, &r->acceptors[r->acceptor_count - 1].op, o->fd);
+        free(o);
+        o = next;
+    }
+}
+
+/* ------------------------------------------------------------------ turns and buffers */
+
+void ring_ready(struct ring *r, struct stream *s)
+{
+    struct stream_full *f = stream_full(s);
+    if (f->in_ready)
+        return;
+    f->in_ready = true;
+    f->next_ready = NULL;
+    *r->ready_tail = s;
+    r->ready_tail = &f->next_ready;
+}
+
+/* Each that stands in line now has one turn; who comes back into the line waits for the next batch. */
+static void take_turns(struct ring *r)
+{
+    struct stream *s = r->ready;
+    r->ready = NULL;
+    r->ready_tail = &r->ready;
+    while (s) {
+        struct stream_full *f = stream_full(s);
+        struct stream *next = f->next_ready;
+        f->in_ready = false;
+        stream_turn(s);
+        s = next;
+    }
+}
+
+void *ring_body_take(struct ring *r, struct stream *s)
+{
+    struct stream_full *f = stream_full(s);
+    void *buffer = pool_take(&r->bodies);
+    if (buffer || f->in_starved)
+        return buffer;
+    ring_count(r, CTR_BUFFERS_EXHAUSTED, 1);
+    f->in_starved = true;
+    f->next_starved = NULL;
+    *r->starved_tail = s;
+    r->starved_tail = &f->next_starved;
+    return NULL;
+}
+
+void ring_body_give(struct ring *r, void *buffer)
+{
+    struct stream *s = r->starved;
+    pool_give(&r->bodies, buffer);
+    if (!s)
+        return;
+    struct stream_full *f = stream_full(s);
+    r->starved = f->next_starved;
+    if (!r->starved)
+        r->starved_tail = &r->starved;
+    f->in_starved = false;
+    stream_fed(s);
+}
+
+void ring_body_leave(struct ring *r, struct stream *s)
+{
+    struct stream **at = &r->starved;
+    while (*at && *at != s)
+        at = &stream_full(*at)->next_starved;
+    if (!*at)
+        return;
+    *at = stream_full(s)->next_starved;
+    if (!*at)
+        r->starved_tail = at;
+    stream_full(s)->in_starved = false;
+}
+
+const char *ring_date(struct ring *r)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME_COARSE, &ts);
+    if ((uint64_t)ts.tv_sec != r->date_s) {
+        r->date_s = (uint64_t)ts.tv_sec;
+        http_date_format(r->date_s, r->date);
+    }
+    return r->date;
+}
+
+/* ------------------------------------------------------------------ plan, draining */
+
+static void take_plan(struct ring *r)
+{
+    const struct plan *offered = atomic_exchange(&r->offered, NULL);
+    if (!offered)
+        return;
+    r->plan = offered;
+    /* After this main may unmap the plan before it. */
+    atomic_store_explicit(&r->generation, offered->generation, memory_order_release);
+}
+
+static void begin_drain(struct ring *r)
+{
+    r->draining = true;
+    for (unsigned i = 0; i < r->acceptor_count; i++) {
+        r->acceptors[i].stopped = true;
+        loop_cancel(r->loop, &r->acceptors[i].op);
+    }
+    for (struct conn *c = r->conn_list, *next; c; c = next) {
+        next = c->next;
+        conn_drain(c);
+    }
+}
+
+static void end_drain(struct ring *r)
+{
+    for (struct conn *c = r->conn_list, *next; c; c = next) {
+        next = c->next;
+        conn_close(c, CLOSE_DRAIN_TIMEOUT);
+    }
+}
+
+static void step_drain(struct ring *r, uint64_t now_ms)
+{
+    uint64_t by = atomic_load_explicit(&r->drain_by_ms, memory_order_acquire);
+    if (by == 0)
+        return;
+    if (!r->draining)
+        begin_drain(r);
+    if (now_ms >= by)
+        end_drain(r);
+    r->stopped = r->conn_list == NULL;
+}
+
+/* ------------------------------------------------------------------ running */
+
+static void tick(struct ring *r, uint64_t now_ms)
+{
+    channel_tick(r->channel, now_ms);
+    store_ring_tick(r->store, now_ms);
+    conn_feed(r); /* should a buffer have come back unseen */
+    if (r->index == 0)
+        atomic_store_explicit(&r->counters->counter[CTR_UPLOADS_OPEN], store_uploads_open(r->store_shared),
+                              memory_order_relaxed);
+}
+
+void ring_run(struct ring *r)
+{
+    CHECK(loop_enable(r->loop) == 0);
+    for (unsigned i = 0; i < r->acceptor_count; i++)
+        loop_accept(r->loop, &r->acceptors[i].op, r->acceptors[i].fd);
+    channel_start(r->channel);
+    uint64_t next_tick = 0;
+    while (!r->stopped) {
+        uint64_t wake_at = r->ready ? 0 : next_tick;
+        int n = loop_turn(r->loop, wake_at);
+        CHECK(n >= 0);
+        uint64_t now = ring_now_ms(r);
+        ring_count(r, CTR_LOOP_BATCHES, 1);
+        ring_count(r, CTR_LOOP_EVENTS, (uint64_t)n);
+        atomic_store_explicit(&r->counters->counter[CTR_LIVENESS], now, memory_order_relaxed);
+        take_turns(r);
+        take_plan(r);
+        if (atomic_load_explicit(&r->new_acceptors, memory_order_relaxed))
+            take_new_acceptors(r);
+        (void)timer_wheel_run(&r->wheel, now);
+        step_drain(r, now);
+        if (now >= next_tick) {
+            tick(r, now);
+            next_tick = now + TICK_MS;
+        }
+    }
+}

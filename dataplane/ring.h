@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A ring: one thread of the data plane with everything it needs, shared with nobody: loop, pools, timers, its
+ * part of the store, its channel to control, its page of counters and its log. The root object of that
+ * thread.
+ */
+#ifndef FL_RING_H
+#define FL_RING_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "plan.h"
+#include "shared.h"
+#include "dataplane/loop.h"
+#include "dataplane/pool.h"
+#include "dataplane/timer.h"
+
+struct conn;
+struct stream;
+struct store;
+struct store_ring;
+struct names;
+struct channel;
+
+enum {
+    RING_ENTRIES = 1024,
+    RING_RECV_BUFFERS = 512,
+    RING_ACCEPTORS_MAX = LISTENERS_MAX,
+    RING_BODY_BUFFERS = 128,   /* of BODY_BUFFER_BYTES: two make an upload run at full speed */
+    RING_LARGE_HEADS = 256,    /* heads that are larger than a stream's own memory for them */
+    PARTIAL_HEAD_BYTES = 1024, /* of a head that is not complete yet, without a stream */
+};
+
+/* A listening socket that this ring accepts from. */
+struct acceptor {
+    struct op op;
+    struct timer retry;
+    struct ring *ring;
+    int fd;
+    uint16_t service; /* index into the plan's services */
+    bool stopped;
+};
+
+struct ring {
+    unsigned index;
+    struct loop *loop;
+    const struct plan *plan;              /* borrowed from main, swapped between two batches */
+    _Atomic(const struct plan *) offered; /* the next one; NULL when taken */
+    _Atomic uint64_t generation;          /* of the plan in use: main unmaps older ones */
+    _Atomic uint64_t drain_by_ms;         /* CLOCK_MONOTONIC; 0: not draining */
+
+    struct pool conns, streams, heads, partials, bodies, manifests;
+    struct timer_wheel wheel;
+    struct store *store_shared;
+    struct store_ring *store;
+    struct names *names;
+    struct channel *channel;
+
+    struct counters_page *page;
+    struct ring_counters *counters;
+    struct log_page *log_page;
+    struct log_ring *log;
+
+    struct acceptor acceptors[RING_ACCEPTORS_MAX];
+    unsigned acceptor_count;
+    _Atomic(struct acceptor_order *) new_acceptors; /* handed over by main */
+
+    struct conn *conn_list;                 /* all that are open */
+    struct stream *ready, **ready_tail;     /* have bytes to move now, without waiting for anything */
+    struct stream *starved, **starved_tail; /* wait for a body buffer */
+    struct conn *unfed;                     /* found no receive buffer */
+
+    uint64_t next_id;
+    uint64_t date_s; /* second of the text in date */
+    char date[32];
+    bool draining;
+    _Atomic bool stopped; /* the thread has ended its work */
+    pthread_t thread;
+};
+
+/* Listeners that main hands to a running ring. */
+struct acceptor_order {
+    struct acceptor_order *next;
+    int fd;
+    uint16_t service;
+};
+
+struct ring_config {
+    unsigned index;
+    const struct plan *plan;
+    struct store *store;
+    struct names *names; /* the ring's own reader; taken */
+    struct counters_page *page;
+    struct log_page *log_page;
+    int channel_fd; /* taken */
+};
+
+/* Everything is reserved here, before the sandbox and the threads. *why: a sentence for the operator. */
+int ring_new(const struct ring_config *config, struct ring **out, const char **why);
+int ring_listen(struct ring *ring, int fd, uint16_t service); /* before ring_run; borrows fd */
+void ring_run(struct ring *ring);                             /* the thread's life: returns when drained */
+void ring_free(struct ring *ring);
+
+static inline uint64_t ring_setting(const struct ring *ring, enum setting_id id)
+{
+    return ring->plan->setting[id];
+}
+
+static inline void counter_add(_Atomic uint64_t *c, uint64_t n)
+{
+    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n, memory_order_relaxed);
+}
+
+static inline void ring_count(struct ring *ring, enum counter_id id, uint64_t n)
+{
+    counter_add(&ring->counters->counter[id], n);
+}
+
+static inline uint64_t ring_now_ms(const struct ring *ring)
+{
+    return loop_now_ms(ring->loop);
+}
+
+/* IMF-fixdate of now, HTTP_DATE_LEN bytes. */
+const char *ring_date(struct ring *ring);
+
+/* A stream has bytes to move: it gets its turn once a batch. */
+void ring_ready(struct ring *ring, struct stream *s);
+
+/* A body buffer, or NULL: then s is put in line and stream_fed is called when one is free. */
+void *ring_body_take(struct ring *ring, struct stream *s);
+void ring_body_give(struct ring *ring, void *buffer);
+void ring_body_leave(struct ring *ring, struct stream *s); /* out of the line */
+
+#endif

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The response on its way to the socket: bytes from memory, a file from the page cache (move/file.h), or
+ * parts that a handler writes when there is room for them. The first error ends the connection: a response is
+ * never ended cleanly short.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include <linux/sockios.h>
+
+#include "check.h"
+#include "dataplane/move/file.h"
+#include "dataplane/store/store.h"
+#include "dataplane/stream_private.h"
+
+enum {
+    TURN_BYTES = 1 << 20,  /* of a file in one turn: then it is the next one's */
+    LOOK_AHEAD = 4 << 20,  /* how far the page cache is looked at, */
+    LOOK_VALID_MS = 100,   /* and for how long that counts */
+    AHEAD_BYTES = 4 << 20, /* what is read ahead where the cache is cold */
+    CHUNK_ROOM = 32,       /* for a chunk's header before, and its end and the body's end behind */
+};
+
+static void bytes_out(struct stream_full *f);
+static void file_read_done(struct op *op, const struct event *ev);
+static void file_ahead_done(struct op *op, const struct event *ev);
+
+bool send_idle(const struct stream_full *f)
+{
+    return !f->s.conn->out.inflight && !f->send.file.inflight && !f->send.ahead.inflight;
+}
+
+void send_release(struct stream_full *f)
+{
+    if (f->send.buffer)
+        ring_body_give(f->s.ring, f->send.buffer);
+    if (f->send.blob)
+        blob_put(f->s.ring->store, f->send.blob);
+}
+
+static void progress(struct stream_full *f)
+{
+    conn_deadline(f->s.conn, ring_now_ms(f->s.ring) + ring_setting(f->s.ring, SET_HTTP_SEND_TIMEOUT));
+}
+
+static void took(struct stream_full *f, size_t n)
+{
+    f->send.sent += n;
+    ring_count(f->s.ring, CTR_BYTES_SENT, n);
+    progress(f);
+}
+
+static void first_byte(struct stream_full *f)
+{
+    f->send.started = true;
+    f->first_byte_us = loop_clock_us();
+}
+
+/* ------------------------------------------------------------------ bytes */
+
+static void iov_skip(struct iovec *iov, size_t n)
+{
+    for (int i = 0; i < 2; i++) {
+        size_t part = n < iov[i].iov_len ? n : iov[i].iov_len;
+        iov[i].iov_base = (char *)iov[i].iov_base + part;
+        iov[i].iov_len -= part;
+        n -= part;
+    }
+}
+
+/* A small body goes behind the head, so that one plain send does. */
+static void join(struct sending *s, char *response)
+{
+    struct iovec *head = &s->iov[0], *body = &s->iov[1];
+    if (body->iov_len && head->iov_base == response &&
+        head->iov_len + body->iov_len <= STREAM_RESPONSE_BYTES) {
+        memcpy(response + head->iov_len, body->iov_base, body->iov_len);
+        head->iov_len += body->iov_len;
+        body->iov_len = 0;
+    }
+}
+
+static void bytes_out(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    struct conn *c = f->s.conn;
+    int flags = s->kind == SEND_FILE && s->left ? MSG_MORE : 0;
+    s->polling = false;
+    if (s->iov[0].iov_len && s->iov[1].iov_len) {
+        s->msg = (struct msghdr){.msg_iov = s->iov, .msg_iovlen = 2};
+        loop_sendmsg(f->s.ring->loop, &c->out, c->fd, &s->msg, flags);
+    } else {
+        const struct iovec *one = s->iov[0].iov_len ? &s->iov[0] : &s->iov[1];
+        loop_send(f->s.ring->loop, &c->out, c->fd, one->iov_base, one->iov_len, flags);
+    }
+}
+
+/* A file's head is sent at once, so that the file can follow it in the same segment. */
+static void head_then_file(struct stream_full *f)
+{
+    struct iovec *head = &f->send.iov[0];
+    ssize_t n = send(f->s.conn->fd, head->iov_base, head->iov_len, MSG_MORE | MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n > 0) {
+        iov_skip(f->send.iov, (size_t)n);
+        took(f, (size_t)n);
+    }
+    if (head->iov_len)
+        bytes_out(f); /* the rest, or the error, comes by way of the loop */
+    else
+        send_turn(f);
+}
+
+void send_begin(struct stream_full *f)
+{
+    if (f->continue_pending)
+        return; /* begins when that is sent */
+    if (!f->send.started)
+        first_byte(f);
+    progress(f);
+    if (f->send.kind == SEND_FILE) {
+        head_then_file(f);
+        return;
+    }
+    join(&f->send, f->response_own);
+    bytes_out(f);
+}
+
+/* ------------------------------------------------------------------ a file */
+
+static void wait_writable(struct stream_full *f)
+{
+    f->send.polling = true;
+    loop_poll(f->s.ring->loop, &f->s.conn->out, f->s.conn->fd, POLLOUT);
+}
+
+/* Whether the next bytes are in the page cache. One look serves a while, and for a whole file all its
+ * readers. */
+static bool resident(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    uint64_t now = ring_now_ms(f->s.ring);
+    if (s->blob->resident_ms && now - s->blob->resident_ms < LOOK_VALID_MS)
+        return true;
+    if (s->offset < s->resident_to && now - s->resident_ms < LOOK_VALID_MS)
+        return true;
+    bool whole = s->blob->size <= LOOK_AHEAD;
+    uint64_t from = whole ? 0 : s->offset;
+    uint64_t len = whole ? s->blob->size : s->left < LOOK_AHEAD ? s->left : LOOK_AHEAD;
+    if (!file_resident(s->blob->fd, from, len)) {
+        if (len <= TURN_BYTES ||
+            !file_resident(s->blob->fd, s->offset, s->left < TURN_BYTES ? s->left : TURN_BYTES))
+            return false;
+        whole = false;
+        from = s->offset;
+        len = TURN_BYTES;
+    }
+    if (whole)
+        s->blob->resident_ms = now;
+    s->resident_to = from + len;
+    s->resident_ms = now;
+    return true;
+}
+
+/* A ring does not wait for a disk: the piece is read by the loop, and goes out through a buffer. */
+static void read_cold(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    if (!s->buffer)
+        s->buffer = ring_body_take(f->s.ring, &f->s);
+    if (!s->buffer)
+        return; /* in line for one */
+    ring_count(f->s.ring, CTR_FILE_COLD, 1);
+    f->technique = "copy";
+    s->file.done = file_read_done;
+    s->ahead.done = file_ahead_done;
+    size_t len = s->left < BODY_BUFFER_BYTES ? (size_t)s->left : BODY_BUFFER_BYTES;
+    if (!s->ahead.inflight && s->left > BODY_BUFFER_BYTES)
+        loop_readahead(f->s.ring->loop, &s->ahead, s->blob->fd, s->offset, AHEAD_BYTES);
+    loop_read(f->s.ring->loop, &s->file, s->blob->fd, s->buffer, len, s->offset);
+}
+
+static void file_read_done(struct op *op, const struct event *ev)
+{
+    struct sending *s = container_of(op, struct sending, file);
+    struct stream_full *f = container_of(s, struct stream_full, send);
+    if (f->gone) {
+        ring_ready(f->s.ring, &f->s);
+        return;
+    }
+    if (ev->res <= 0) { /* also a file that ends too early */
+        ring_count(f->s.ring, CTR_STORE_ERRORS, 1);
+        conn_close(f->s.conn, CLOSE_STORE_ERROR);
+        return;
+    }
+    s->copying = true;
+    s->offset += (uint32_t)ev->res;
+    s->left -= (uint32_t)ev->res;
+    s->iov[0] = (struct iovec){s->buffer, (size_t)ev->res};
+    s->iov[1].iov_len = 0;
+    bytes_out(f);
+}
+
+static void file_ahead_done(struct op *op, const struct event *ev)
+{
+    struct sending *s = container_of(op, struct sending, ahead);
+    struct stream_full *f = container_of(s, struct stream_full, send);
+    (void)ev; /* advice: if it failed the reads are slower */
+    if (f->gone || f->state == STREAM_DONE)
+        ring_ready(f->s.ring, &f->s);
+}
+
+static void file_turn(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    size_t budget = TURN_BYTES;
+    while (s->left && budget) {
+        if (!resident(f)) {
+            read_cold(f);
+            return;
+        }
+        size_t len = s->left < budget ? (size_t)s->left : budget;
+        ssize_t n = file_send(f->s.conn->fd, s->blob->fd, s->offset, len);
+        if (n == -EAGAIN) {
+            wait_writable(f);
+            return;
+        }
+        if (n <= 0) {
+            conn_close(f->s.conn, n == 0 || n == -EIO ? CLOSE_STORE_ERROR : CLOSE_CLIENT_ABORT);
+            return;
+        }
+        s->offset += (size_t)n;
+        s->left -= (size_t)n;
+        budget -= (size_t)n;
+        took(f, (size_t)n);
+        ring_count(f->s.ring, CTR_BYTES_SENT_FILE, (uint64_t)n);
+        if ((size_t)n < len) {
+            wait_writable(f);
+            return;
+        }
+    }
+    if (s->left)
+        ring_ready(f->s.ring, &f->s);
+    else
+        stream_sent(f);
+}
+
+/* ------------------------------------------------------------------ parts that the handler writes */
+
+/* Frames n bytes of content in the buffer, and the end of the body behind them. */
+static void frame_part(struct stream_full *f, size_t n)
+{
+    struct sending *s = &f->send;
+    char *start = s->buffer + CHUNK_ROOM, *end = start + n;
+    if (s->chunked && n) {
+        char header[HTTP_CHUNK_HEADER_MAX];
+        size_t len = http_chunk_header(header, n);
+        start -= len;
+        memcpy(start, header, len);
+        memcpy(end, HTTP_CHUNK_END.p, HTTP_CHUNK_END.len);
+        end += HTTP_CHUNK_END.len;
+    }
+    if (s->chunked && s->filled) {
+        memcpy(end, HTTP_CHUNK_LAST.p, HTTP_CHUNK_LAST.len);
+        end += HTTP_CHUNK_LAST.len;
+    }
+    s->iov[1] = (struct iovec){start, (size_t)(end - start)};
+}
+
+/* The framing is chosen when the first part is there: a body that is complete then has a length. */
+static int begin_parts(struct stream_full *f, size_t n)
+{
+    struct sending *s = &f->send;
+    s->head_only = f->s.req.method == HTTP_HEAD;
+    s->chunked = !s->filled && f->s.req.version_minor > 0;
+    if (s->filled)
+        http_response_field_u64(&f->response, "Content-Length", n);
+    else if (s->chunked)
+        http_response_field(&f->response, "Transfer-Encoding", VIEW_LIT("chunked"));
+    else
+        f->close_after = f->s.conn->close_after = true; /* HTTP/1.0: the end of the connection is the end */
+    ssize_t head = stream_finish_head(f);
+    if (head < 0)
+        return (int)head;
+    s->iov[0] = (struct iovec){f->response_own, (size_t)head};
+    return 0;
+}
+
+static void fill_turn(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    if (!s->buffer)
+        s->buffer = ring_body_take(f->s.ring, &f->s);
+    if (!s->buffer)
+        return; /* in line for one */
+    ssize_t n = s->fill(&f->s, s->buffer + CHUNK_ROOM, BODY_BUFFER_BYTES - 2 * CHUNK_ROOM, &s->filled);
+    bool first = !s->started;
+    if (n < 0 || (first && begin_parts(f, (size_t)n))) {
+        conn_close(f->s.conn, CLOSE_STORE_ERROR);
+        return;
+    }
+    f->content_sent += (size_t)n;
+    frame_part(f, (size_t)n);
+    if (s->head_only) {
+        s->filled = true;
+        s->iov[1].iov_len = 0;
+    }
+    if (first)
+        send_begin(f);
+    else
+        bytes_out(f);
+}
+
+/* ------------------------------------------------------------------ steps */
+
+void send_turn(struct stream_full *f)
+{
+    if (f->s.conn->out.inflight || f->send.file.inflight || f->continue_pending)
+        return;
+    if (f->send.kind == SEND_FILE)
+        file_turn(f);
+    else if (f->send.kind == SEND_FILL)
+        fill_turn(f);
+}
+
+static void part_out(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    if (s->copying) {
+        s->copying = false;
+        ring_body_give(f->s.ring, s->buffer);
+        s->buffer = NULL;
+    }
+    bool more = s->kind == SEND_FILE ? s->left > 0 : s->kind == SEND_FILL && !s->filled;
+    if (more)
+        ring_ready(f->s.ring, &f->s);
+    else
+        stream_sent(f);
+}
+
+static void continue_out(struct stream_full *f, const struct event *ev)
+{
+    f->continue_pending = false;
+    if (ev->res < 0 && !f->gone)
+        conn_close(f->s.conn, CLOSE_CLIENT_ABORT);
+    else if (f->state == STREAM_SEND && f->send.kind != SEND_FILL)
+        send_begin(f);
+    else
+        ring_ready(f->s.ring, &f->s);
+}
+
+void send_output_done(struct stream_full *f, const struct event *ev)
+{
+    if (f->continue_pending) {
+        continue_out(f, ev);
+    } else if (f->gone) {
+        ring_ready(f->s.ring, &f->s);
+    } else if (ev->res < 0) {
+        conn_close(f->s.conn, CLOSE_CLIENT_ABORT);
+    } else if (f->send.polling) {
+        f->send.polling = false;
+        ring_ready(f->s.ring, &f->s);
+    } else {
+        took(f, (size_t)ev->res);
+        iov_skip(f->send.iov, (size_t)ev->res);
+        if (f->send.iov[0].iov_len || f->send.iov[1].iov_len)
+            bytes_out(f);
+        else
+            part_out(f);
+    }
+}
+
+/* ------------------------------------------------------------------ time */
+
+static bool body_too_slow(const struct stream_full *f, uint64_t now_ms)
+{
+    const struct body *b = &f->body;
+    uint64_t passed = now_ms - b->start_ms;
+    if (now_ms - b->progress_ms >= ring_setting(f->s.ring, SET_HTTP_BODY_TIMEOUT))
+        return true;
+    return passed >= ring_setting(f->s.ring, SET_HTTP_BODY_RATE_GRACE) &&
+           b->received * 1000 < passed * ring_setting(f->s.ring, SET_HTTP_BODY_RATE_MIN);
+}
+
+/* What the client has acknowledged tells a slow reader from one that stands still. */
+static bool client_reads(struct stream_full *f)
+{
+    int queued = 0;
+    (void)ioctl(f->s.conn->fd, SIOCOUTQ, &queued);
+    uint64_t acked = f->send.sent - (queued > 0 ? (uint64_t)queued : 0);
+    bool moved = acked > f->send.acked_seen;
+    f->send.acked_seen = acked;
+    return moved;
+}
+
+void stream_timeout(struct stream_full *f, uint64_t now_ms)
+{
+    if (f->body.state == BODY_READ) {
+        if (body_too_slow(f, now_ms))
+            body_fail(f, -ECONNRESET, http_reject_of(HTTP_REJECT_BODY_TIMEOUT));
+        else
+            conn_deadline(f->s.conn, body_deadline(f));
+    } else if (f->state == STREAM_SEND && !f->gone) {
+        if (client_reads(f))
+            progress(f);
+        else
+            conn_close(f->s.conn, CLOSE_SEND_TIMEOUT);
+    }
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The part of a stream that handlers do not see: body, response and bookkeeping. */
+#ifndef FL_STREAM_PRIVATE_H
+#define FL_STREAM_PRIVATE_H
+
+#include <sys/socket.h>
+
+#include "dataplane/conn.h"
+#include "dataplane/loop.h"
+#include "dataplane/ring.h"
+#include "dataplane/stream.h"
+#include "dataplane/http/chunked.h"
+
+enum {
+    STREAM_HEAD_BYTES = 4096, /* a larger head takes one of the ring's large ones */
+    STREAM_ARENA_BYTES = 12288,
+    STREAM_RESPONSE_BYTES = 8192, /* head, and the body behind it if it is small */
+    STREAM_SMALL_BODY = 8192,     /* a body that needs no memory of its own */
+};
+
+/* What the handler has done so far, and what is left of the request's body: two independent tracks. */
+enum stream_state {
+    STREAM_OPEN, /* the handler has not answered */
+    STREAM_SEND, /* the response is going out */
+    STREAM_DONE, /* sent, or given up: waits for orders under way */
+};
+
+enum body_state {
+    BODY_COMPLETE, /* none, or all of it is read */
+    BODY_UNREAD,   /* nobody has asked for it */
+    BODY_READ,     /* being read into a sink */
+    BODY_FAILED,   /* it will not be complete: the handler was told */
+};
+
+enum body_sink { SINK_NONE, SINK_MEMORY, SINK_UPLOAD };
+
+struct body {
+    uint8_t state;     /* enum body_state */
+    uint8_t sink;      /* enum body_sink */
+    bool recv_direct;  /* more bytes are likely there: receive without waiting for readiness */
+    bool polling;      /* conn\'s receiving order waits for readiness */
+    size_t asked;      /* bytes that it was told to receive otherwise */
+    bool told;         /* handler.body_done was called */
+    bool appending;    /* the upload has tx */
+    bool from_pool;    /* memory is one of the ring's manifest slots */
+    int error;         /* what body_done gets, once nothing is under way */
+    uint64_t left;     /* bytes to come (length framing) */
+    uint64_t received; /* content bytes so far */
+    uint64_t start_ms, progress_ms;
+    struct http_chunked chunked;
+    /* memory */
+    char *memory;
+    size_t memory_cap, memory_len, memory_max;
+    /* upload: rx is being filled while tx is being written */
+    struct upload *upload;
+    char *rx, *tx;
+    size_t rx_len;
+    struct waiter appended;
+};
+
+enum send_kind { SEND_NONE, SEND_BYTES, SEND_FILE, SEND_FILL };
+
+struct sending {
+    uint8_t kind; /* enum send_kind */
+    bool started; /* the first byte was handed to the socket */
+    bool polling; /* conn's sending order waits for room in the socket */
+    bool copying; /* a cold piece goes through a buffer */
+    bool filled;  /* the fill function is done */
+    bool chunked;
+    bool head_only;
+    struct iovec iov[2];
+    struct msghdr msg;
+    struct blob *blob;
+    uint64_t offset, left; /* of the file */
+    uint64_t resident_to;  /* seen in the page cache up to here, */
+    uint64_t resident_ms;  /* at this time */
+    stream_fill *fill;
+    char *buffer;          /* a body buffer, for cold pieces and for fill */
+    struct op file, ahead; /* reading a cold piece; reading ahead of it */
+    uint64_t sent;         /* bytes of the response that the socket took */
+    uint64_t acked_seen;   /* and that the client had acknowledged at the last look */
+};
+
+struct stream_full {
+    struct stream s; /* first: handlers see this */
+    struct stream *next_ready, *next_starved;
+    bool in_ready, in_starved, gone, responded, close_after, cut, continue_pending;
+    uint8_t state; /* enum stream_state; written by stream_move alone */
+    int status;
+    struct http_reject refusal; /* replaces the handler's answer if set */
+    struct body body;
+    struct sending send;
+    struct http_response response;
+    uint64_t start_us;      /* head complete */
+    uint64_t first_byte_us; /* response handed to the socket */
+    uint64_t content_sent;
+    const char *technique; /* for the log */
+    char *head;            /* the request's head: head_own or one of the ring's large ones */
+    size_t head_len, head_cap, head_seen;
+    char peer_text[SOURCE_TEXT_MAX];
+    struct http_field fields[REQUEST_FIELDS_MAX];
+    char head_own[STREAM_HEAD_BYTES];
+    char response_own[STREAM_RESPONSE_BYTES];
+    char small_body[STREAM_SMALL_BODY];
+    uint8_t arena_own[STREAM_ARENA_BYTES];
+};
+
+static inline struct stream_full *stream_full(struct stream *s)
+{
+    return (struct stream_full *)s;
+}
+
+/* stream.c */
+struct stream_full *stream_new(struct conn *c); /* NULL: none left */
+void stream_release(struct stream_full *f);     /* before it was started: its memory only */
+int stream_head_grow(struct stream_full *f);    /* -ENOBUFS */
+void stream_start(struct stream_full *f);       /* the head is complete and in f->s.req */
+void stream_refuse(struct stream_full *f, struct http_reject reject); /* instead of start */
+void stream_move(struct stream_full *f, enum stream_state to);
+void stream_abort(struct stream_full *f); /* the connection is gone */
+void stream_timeout(struct stream_full *f, uint64_t now_ms);
+void stream_turn(struct stream *s);          /* its turn in the ready line */
+void stream_fed(struct stream *s);           /* a body buffer is free: take it now */
+void stream_step_end(struct stream_full *f); /* finishes the stream if nothing is left to do or to wait for */
+void stream_sent(struct stream_full *f);     /* the response is with the socket, or given up */
+ssize_t
+stream_finish_head(struct stream_full *f); /* what the connection adds to the head; its length or -errno */
+
+/* body.c */
+void body_begin(struct stream_full *f);
+void body_step(struct stream_full *f);
+void body_input_done(struct stream_full *f, const struct event *ev); /* conn's receiving order came back */
+void body_fail(struct stream_full *f, int error, struct http_reject refusal);
+bool body_idle(const struct stream_full *f); /* nothing of it is under way */
+bool body_skip(
+    struct stream_full *f); /* drops a body that is here already; true if nothing of it is left to come */
+void body_release(struct stream_full *f);
+uint64_t body_deadline(const struct stream_full *f);
+
+/* send.c */
+void send_begin(struct stream_full *f);
+void send_output_done(struct stream_full *f, const struct event *ev); /* conn's sending order came back */
+void send_turn(struct stream_full *f);
+bool send_idle(const struct stream_full *f);
+void send_release(struct stream_full *f);
+
+/* access.c */
+void access_log(struct stream_full *f);
+
+#endif
