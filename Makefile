@@ -4,6 +4,7 @@ SAN ?=
 DEBUG ?=
 V ?=
 STATE ?= var
+Q ?=
 comma := ,
 # Each kind of build has a folder of its own: build, build-debug, build-address-undefined, build-thread.
 BUILD ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(DEBUG),-debug)
@@ -11,7 +12,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 VERSION := 0.1.0
 
-Q := $(if $(V),,@)
+AT := $(if $(V),,@)
 ifeq ($(origin CC),default)
 CC := gcc
 endif
@@ -44,31 +45,31 @@ all: $(PROGRAMS)
 ## run: starts a node in the foreground: the registry on 127.0.0.1:5000, its state in STATE= (default var)
 run: DEPS = build
 run: deps
-	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
-	$(Q)exec packaging/run.sh "$(BUILD)" "$(STATE)"
+	$(AT)$(MAKE) --no-print-directory -j$(JOBS) all
+	$(AT)exec packaging/run.sh "$(BUILD)" "$(STATE)"
 
 ## deps: installs what is missing (as root; else says what is); silent when nothing is
 DEPS ?= build test bench
 deps:
-	$(Q)packaging/deps.sh $(DEPS)
+	$(AT)packaging/deps.sh $(DEPS)
 
 $(BUILD)/fairlead-dataplane: $(DATAPLANE_OBJ)
-	$(Q)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(DATAPLANE_LIBS)
+	$(AT)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(DATAPLANE_LIBS)
 $(BUILD)/fairleadd: $(CONTROL_OBJ)
-	$(Q)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(CONTROL_LIBS)
+	$(AT)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(CONTROL_LIBS)
 $(BUILD)/fairlead: $(CLI_OBJ)
-	$(Q)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(CLI_LIBS)
+	$(AT)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(CLI_LIBS)
 # For tests: everything but the mains, as archives, so that each program takes what it needs.
 $(BUILD)/libdataplane.a: $(filter-out %/dataplane/main.o,$(DATAPLANE_OBJ))
-	$(Q)rm -f $@; ar rcs $@ $^
+	$(AT)rm -f $@; ar rcs $@ $^
 $(BUILD)/libcontrol.a: $(filter-out %/control/main.o %/cli/main.o,$(CONTROL_OBJ) $(CLI_OBJ))
-	$(Q)rm -f $@; ar rcs $@ $^
+	$(AT)rm -f $@; ar rcs $@ $^
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
-	$(Q)mkdir -p $(@D); echo "  CC    $<"; $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(AT)mkdir -p $(@D); echo "  CC    $<"; $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # Changes when the compiler or its flags do, and all is compiled again.
 $(BUILD)/flags: FORCE
-	$(Q)mkdir -p $(@D); echo '$(CC) $(CFLAGS) $(LDFLAGS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) $(LDFLAGS)' >$@
+	$(AT)mkdir -p $(@D); echo '$(CC) $(CFLAGS) $(LDFLAGS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) $(LDFLAGS)' >$@
 
 ## clean: removes every build (not the state)
 clean:

@@ -18,70 +18,70 @@ TEST_LIBS = -lcmocka $(sort $(DATAPLANE_LIBS) $(CONTROL_LIBS))
 test_archives = $(if $(shell grep -l '"control/' $(1)),$(BUILD)/libcontrol.a $(BUILD)/libdataplane.a,$(BUILD)/libdataplane.a $(BUILD)/libcontrol.a)
 
 $(BUILD)/unit/%: tests/unit/%.c $(UNIT_HELP_OBJ) $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
-	$(Q)mkdir -p $(@D); echo "  TEST  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(UNIT_HELP_OBJ) $(call test_archives,$<) $(TEST_LIBS)
+	$(AT)mkdir -p $(@D); echo "  TEST  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(UNIT_HELP_OBJ) $(call test_archives,$<) $(TEST_LIBS)
 $(BUILD)/tools/%: tests/tools/%.c
-	$(Q)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $$(pkg-config --cflags --libs fuse3)
+	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $$(pkg-config --cflags --libs fuse3)
 $(BUILD)/bin/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
-	$(Q)mkdir -p $(@D); echo "  FUZZ  $@"; $(CC) $(CFLAGS) -Wno-missing-prototypes -fsanitize=fuzzer -MMD -MP $(LDFLAGS) -o $@ $< $(call test_archives,$<) $(sort $(DATAPLANE_LIBS) $(CONTROL_LIBS))
+	$(AT)mkdir -p $(@D); echo "  FUZZ  $@"; $(CC) $(CFLAGS) -Wno-missing-prototypes -fsanitize=fuzzer -MMD -MP $(LDFLAGS) -o $@ $< $(call test_archives,$<) $(sort $(DATAPLANE_LIBS) $(CONTROL_LIBS))
 
 .PHONY: unit unit-bin system fuzz fuzz-bin tools layers format-check analyze check test test-clients test-san test-deps
 test-deps:
-	$(Q)packaging/deps.sh build test
+	$(AT)packaging/deps.sh build test
 unit-bin: $(UNIT_BIN)
 tools: $(TOOL_BIN)
 fuzz-bin: $(FUZZ_BIN)
 
 ## unit: unit tests (cmocka, one program a file)
 unit: test-deps
-	$(Q)$(MAKE_QUIET) -j$(JOBS) unit-bin
-	$(Q)$(RUN) --san "$(SAN)" unit $(UNIT_BIN)
+	$(AT)$(MAKE_QUIET) -j$(JOBS) unit-bin
+	$(AT)$(RUN) --san "$(SAN)" unit $(UNIT_BIN)
 
 ## system: system tests: real processes on loopback; PYTEST_ARGS="-k name" chooses
 system: test-deps
-	$(Q)$(MAKE_QUIET) -j$(JOBS) all tools
-	$(Q)FAIRLEAD_BUILD="$(abspath $(BUILD))" $(RUN) --san "$(SAN)" --build "$(BUILD)" pytest tests/system $(PYTEST_ARGS)
+	$(AT)$(MAKE_QUIET) -j$(JOBS) all tools
+	$(AT)FAIRLEAD_BUILD="$(abspath $(BUILD))" $(RUN) --san "$(SAN)" --build "$(BUILD)" pytest tests/system $(PYTEST_ARGS)
 
 ## fuzz: replays each corpus, then fuzzes for FUZZ_SECONDS (60) in all
 fuzz: test-deps
-	$(Q)$(MAKE_QUIET) -j$(JOBS) fuzz-bin BUILD="$(FUZZ_BUILD)" CC=clang-14 SAN=address,undefined FUZZ=1
-	$(Q)$(RUN) --seconds $(FUZZ_SECONDS) --work "$(FUZZ_BUILD)/work" fuzz $(patsubst $(BUILD)/%,$(FUZZ_BUILD)/%,$(FUZZ_BIN))
+	$(AT)$(MAKE_QUIET) -j$(JOBS) fuzz-bin BUILD="$(FUZZ_BUILD)" CC=clang-14 SAN=address,undefined FUZZ=1
+	$(AT)$(RUN) --seconds $(FUZZ_SECONDS) --work "$(FUZZ_BUILD)/work" fuzz $(patsubst $(BUILD)/%,$(FUZZ_BUILD)/%,$(FUZZ_BIN))
 
 ## layers: the rules of the rooms: who may include, call and assign what
 layers:
-	$(Q)$(RUN) one layers $(PYTHON) tests/layers.py
+	$(AT)$(RUN) one layers $(PYTHON) tests/layers.py
 
 C_FILES = $(shell git ls-files -co --exclude-standard -- '*.c' '*.h')
 ## format-check: clang-format has nothing to change
 format-check: test-deps
-	$(Q)$(RUN) one format-check clang-format --dry-run -Werror $(C_FILES)
+	$(AT)$(RUN) one format-check clang-format --dry-run -Werror $(C_FILES)
 
 ## analyze: clang-tidy and cppcheck find nothing
 ANALYZED = $(shell git ls-files -co --exclude-standard -- 'dataplane/*.c' 'control/*.c' 'bench/*.c')
 analyze: test-deps
-	$(Q)$(RUN) one clang-tidy sh -c 'printf "%s\n" $(ANALYZED) | xargs -P $(JOBS) -n 4 clang-tidy --quiet 2>/dev/null'
-	$(Q)$(RUN) one cppcheck cppcheck --quiet -j $(JOBS) --error-exitcode=1 --std=c11 --enable=warning,portability \
+	$(AT)$(RUN) one clang-tidy sh -c 'printf "%s\n" $(ANALYZED) | xargs -P $(JOBS) -n 4 clang-tidy --quiet 2>/dev/null'
+	$(AT)$(RUN) one cppcheck cppcheck --quiet -j $(JOBS) --error-exitcode=1 --std=c11 --enable=warning,portability \
 		--inline-suppr --suppressions-list=tests/cppcheck.txt $$(cat compile_flags.txt) $(ANALYZED)
 
 ## check: layers, format-check and analyze
 check: test-deps
-	$(Q)$(RUN) tier check "60 layers" "120 format-check" "400 analyze"
+	$(AT)$(RUN) tier check "60 layers" "120 format-check" "400 analyze"
 
 ## test: units, system, a minute of fuzzing, units under sanitizers
 test: test-deps
-	$(Q)$(RUN) tier test "60 layers" "300 unit" "540 system PYTEST_ARGS=\"-m 'not slow'\"" "300 fuzz" \
+	$(AT)$(RUN) tier test "60 layers" "300 unit" "540 system PYTEST_ARGS=\"-m 'not slow'\"" "300 fuzz" \
 		"400 unit $(ASAN)" "400 unit $(TSAN)"
 
 ## test-san: the system tests with servers built under ASan+UBSan, then under TSan
 test-san: test-deps
-	$(Q)$(RUN) tier test-san "1500 system $(ASAN)" "1500 system $(TSAN)"
+	$(AT)$(RUN) tier test-san "1500 system $(ASAN)" "1500 system $(TSAN)"
 
 ## test-clients: docker, podman, buildah and skopeo against a node
 test-clients: test-deps
-	$(Q)$(RUN) tier test-clients "1200 clients"
+	$(AT)$(RUN) tier test-clients "1200 clients"
 .PHONY: clients
 clients:
-	$(Q)tests/clients/install.sh
-	$(Q)$(MAKE_QUIET) -j$(JOBS) all
-	$(Q)FAIRLEAD_BUILD="$(abspath $(BUILD))" $(RUN) --build "$(BUILD)" --serial --timeout 400 pytest tests/clients $(PYTEST_ARGS)
+	$(AT)tests/clients/install.sh
+	$(AT)$(MAKE_QUIET) -j$(JOBS) all
+	$(AT)FAIRLEAD_BUILD="$(abspath $(BUILD))" $(RUN) --build "$(BUILD)" --serial --timeout 400 pytest tests/clients $(PYTEST_ARGS)
 
 -include $(UNIT_HELP_OBJ:.o=.d) $(addsuffix .d,$(UNIT_BIN) $(TOOL_BIN) $(FUZZ_BIN))

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much memory of user space does an idle kept-alive connection take?"""
+
+import subprocess
+
+import measure
+from servers import Nginx
+
+TITLE = "Memory of an idle kept-alive connection, 10,000 of them open"
+CONNECTIONS, SIZE = 10_000, 1000
+
+
+def memory(bench, cls, blob):
+    """One run, on a server that was just started: an idle connection has served one request."""
+    path, digest = blob
+    with bench.server(cls) as server:
+        target = server.add_blob(path, digest)
+        bench.load(server, "get", 1, "-n", 1, "-l", SIZE, target)
+        before = server.pss_bytes()
+        holder = subprocess.Popen([bench.load_tool, "idle", str(server.port), str(CONNECTIONS), "-l", str(SIZE), target],
+                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            if holder.stdout.readline() != "ready\n":
+                raise measure.BenchError(f"{server.name}: the connections did not open")
+            after = server.pss_bytes()
+        finally:
+            holder.communicate(timeout=60)
+    return {"grown": (after - before) / CONNECTIONS, "all": after / CONNECTIONS}
+
+
+def run(bench):
+    subject = bench.subject.name
+    blob = bench.make_file("blob", SIZE)
+    results = measure.interleave({cls.name: lambda cls=cls: memory(bench, cls, blob) for cls in (bench.subject, Nginx)})
+    return [
+        measure.row("growth of the memory / connections", "bytes (PSS)", "grown", results, subject, Nginx.name,
+                    less_is_better=True, at_least=2.0),
+        measure.row("all memory, pools included / connections", "bytes (PSS)", "all", results, subject, Nginx.name,
+                    less_is_better=True, at_least=2.0),
+    ]
