@@ -76,6 +76,7 @@ def draw(result):
         drawing, height = panel(top, name, unit, bars)
         parts.append(drawing)
         top += height
-    head = [text(12, 24, result["title"], 15, weight="bold"), text(12, 44, result["machine"], 11, color="#555")]
+    about = f"{result['machine']}. Medians of {result['rows'][0]['runs']} runs, whiskers to the smallest and the largest."
+    head = [text(12, 24, result["title"], 15, weight="bold"), text(12, 44, about, 11, color="#555")]
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{top}" viewBox="0 0 {WIDTH} {top}" {FONT}>\n'
             f'<rect width="{WIDTH}" height="{top}" fill="white"/>\n' + "\n".join(head + parts) + "\n</svg>\n")
