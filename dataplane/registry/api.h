@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One call of the registry's API: what its endpoints share. Private to the registry.
+ *
+ * An endpoint is a chain of steps. A step either answers (and the call is over), or orders something and
+ * names the step that follows: api_wait for the store, api_propose for control, api_body for the request's
+ * body. What a call holds (a blob, an upload session) stands in it and is given back by the handler's end.
+ */
+#ifndef FL_REGISTRY_API_H
+#define FL_REGISTRY_API_H
+
+#include "cmd.h"
+#include "dataplane/authorize.h"
+#include "dataplane/link.h"
+#include "dataplane/registry/error.h"
+#include "dataplane/registry/route.h"
+#include "dataplane/store/names.h"
+#include "dataplane/store/store.h"
+#include "dataplane/stream.h"
+
+struct api;
+struct manifest;
+
+/* res: 0 or -errno from the store and the body, enum cmd_status from control. */
+typedef void api_step(struct api *a, int res);
+
+struct api {
+    struct stream *s;
+    struct route route;
+    struct waiter waiter;           /* for the store */
+    api_step *next;                 /* after the waiter, the proposal or the body */
+    struct blob *blob;              /* held: given back at the end */
+    struct upload *upload;          /* held: checked in at the end */
+    struct digest digest;           /* of the object that the call is about, once known */
+    uint64_t size;                  /* bytes of that object */
+    char etag[DIGEST_TEXT_MAX + 3]; /* api_etag: the digest in quotes */
+    size_t etag_len;
+    union {
+        struct proposal proposal;              /* of writes */
+        struct names_manifest_record manifest; /* of reads */
+    };
+    union {
+        struct {
+            bool told;            /* the client knows the session's id: it survives an error */
+            bool commit;          /* POST: with digest and body */
+            bool ranged;          /* there is a Content-Range */
+            uint8_t alg;          /* hint for the running hash */
+            uint64_t first, last; /* of Content-Range */
+            char id[UPLOAD_ID_LEN];
+        } up;
+        struct {
+            struct manifest *manifest; /* what the body says */
+            struct view tags;          /* of ?tag=, as OCI-Tag shows them: "a, b" */
+        } put;
+        struct {
+            struct view type;          /* the filter, decoded; absent without one */
+            struct digest after, last; /* borders of the page: exclusive, inclusive */
+            struct digest part;        /* whose descriptor is being written */
+            bool has_after, has_last;
+            bool begun, any;
+            uint64_t offset; /* bytes of that which were written already */
+        } referrers;
+        struct {
+            struct view after, last; /* the page is what is between: after exclusive, last inclusive */
+            char *mark;              /* holds after */
+            bool begun, any;
+        } list;
+    };
+};
+
+/* ------------------------------------------------------------------ steps */
+
+/* Goes on with next: now if res is final, later (by a->waiter) if it is -EINPROGRESS. */
+void api_wait(struct api *a, int res, api_step *next);
+
+/* The same for store calls that answer 0 for "taken, the waiter will be woken". */
+void api_wait_taken(struct api *a, int res, api_step *next);
+
+/* Sends a command; next gets an enum cmd_status. */
+void api_propose(struct api *a, const struct wire_writer *cmd, api_step *next);
+
+/* Begins a command in the ring's scratch memory: its head is written. */
+struct wire_writer api_command(struct api *a, enum cmd_type type);
+
+/* Reads the body into the session that the call holds. */
+void api_body_to_upload(struct api *a, api_step *next);
+void api_body_to_memory(struct api *a, size_t max, api_step *next);
+
+/* ------------------------------------------------------------------ answers */
+
+/* What all outcomes that are not a success of their own have in common: store errors and statuses of control.
+ */
+void api_answer_store_error(struct api *a, int err);
+void api_answer_status(struct api *a, int status);
+
+/* Errors of the names file other than -ENOENT. */
+void api_answer_names_error(struct api *a, int err);
+
+/* 404: what if the repository is there, NAME_UNKNOWN otherwise. Outside of a names bracket. */
+void api_answer_unknown(struct api *a, enum error_code what, const char *message, const char *key);
+
+/* Fills etag from digest; the result is the entity tag, or the digest's text without the quotes. */
+struct view api_etag(struct api *a);
+struct view api_digest_text(const struct api *a);
+
+/* Location: /v2/<repo>/<middle><last>. */
+void api_location(struct api *a, struct http_response *res, const char *middle, struct view last);
+
+/*
+ * Evaluates If-Match and If-None-Match (RFC 9110, 13.2.2) for a GET or HEAD against a->etag. True if the
+ * answer (412 or 304) was sent.
+ */
+bool api_answer_conditions(struct api *a);
+
+/* Digests are never given other content, so whoever has an answer need not ask again. No "public": with
+ * access control, shared caches then keep out of answers to requests with credentials (RFC 9111, 3.5). */
+void api_cache_forever(struct http_response *res);
+
+/* ------------------------------------------------------------------ endpoints */
+
+void api_base(struct api *a);
+void api_blob_read(struct api *a);
+void api_blob_delete(struct api *a);
+void api_upload_start(struct api *a);
+void api_upload_patch(struct api *a);
+void api_upload_put(struct api *a);
+void api_upload_status(struct api *a);
+void api_upload_cancel(struct api *a);
+void api_manifest_read(struct api *a);
+void api_manifest_put(struct api *a);
+void api_manifest_delete(struct api *a);
+void api_tags(struct api *a);
+void api_catalog(struct api *a);
+void api_referrers(struct api *a);
+
+/* Whether the caller may do that to another repository than the call's own (mount); absent: any repository.
+ */
+bool api_allowed(struct api *a, enum authorize_action action, struct view repo);
+
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pulling and deleting manifests: distribution-spec, end-3 and end-9. */
+#include "dataplane/registry/api.h"
+
+/* Finds the manifest's record, and its digest if it is asked for by a tag. */
+static int manifest_find(struct api *a)
+{
+    struct names *n = stream_names(a->s);
+    int err = names_begin(n);
+    if (err)
+        return err;
+    if (a->route.by_digest)
+        a->digest = a->route.digest;
+    else
+        err = names_tag_get(n, a->route.repo, a->route.reference, &a->digest);
+    if (err == 0)
+        err = names_manifest_get(n, a->route.repo, &a->digest, &a->manifest);
+    names_end(n);
+    return err;
+}
+
+static void manifest_opened(struct api *a, int err)
+{
+    if (err == -ENOENT) {
+        error_answer(a->s, 404, ERROR_MANIFEST_UNKNOWN,
+                     "the manifest's bytes are missing from this node's store", "digest", api_digest_text(a));
+        return;
+    }
+    if (err) {
+        api_answer_store_error(a, err);
+        return;
+    }
+    struct blob *blob = a->blob;
+    struct http_response *res = stream_response(a->s, 200);
+    http_response_field(res, "Content-Type", view_of(a->manifest.media_type, a->manifest.media_type_len));
+    http_response_field(res, "Docker-Content-Digest", api_digest_text(a));
+    http_response_field(res, "ETag", view_of(a->etag, a->etag_len));
+    if (a->route.by_digest)
+        api_cache_forever(res);
+    if (a->s->req.method == HTTP_GET)
+        stream_count(a->s, CTR_MANIFEST_PULLS, 1);
+    a->blob = NULL;
+    stream_send_blob(a->s, blob, 0, a->manifest.size);
+}
+
+/* The stored type is sent whatever Accept says: another form of the same bytes does not exist. */
+void api_manifest_read(struct api *a)
+{
+    int err = manifest_find(a);
+    if (err == -ENOENT) {
+        api_answer_unknown(a, ERROR_MANIFEST_UNKNOWN, "the repository has no such manifest", "reference");
+        return;
+    }
+    if (err) {
+        api_answer_names_error(a, err);
+        return;
+    }
+    api_etag(a);
+    if (api_answer_conditions(a))
+        return;
+    api_wait(a,
+             blob_open(stream_store(a->s), &a->digest, a->manifest.size, a->manifest.size <= SMALL_OBJECT_MAX,
+                       &a->blob, &a->waiter),
+             manifest_opened);
+}
+
+static void deleted(struct api *a, int status)
+{
+    if (status != CMD_OK) {
+        api_answer_status(a, status);
+        return;
+    }
+    stream_count(a->s, CTR_DELETES, 1);
+    stream_response(a->s, 202);
+    stream_send(a->s);
+}
+
+void api_manifest_delete(struct api *a)
+{
+    struct wire_writer w = api_command(a, a->route.by_digest ? CMD_MANIFEST_DELETE : CMD_TAG_DELETE);
+    wire_put_bytes(&w, a->route.repo.p, a->route.repo.len);
+    if (a->route.by_digest)
+        cmd_put_digest(&w, &a->route.digest);
+    else
+        wire_put_bytes(&w, a->route.reference.p, a->route.reference.len);
+    api_propose(a, &w, deleted);
+}
