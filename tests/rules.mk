@@ -19,8 +19,8 @@ test_archives = $(if $(shell grep -l '"control/' $(1)),$(BUILD)/libcontrol.a $(B
 
 $(BUILD)/unit/%: tests/unit/%.c $(UNIT_HELP_OBJ) $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
 	$(AT)mkdir -p $(@D); echo "  TEST  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(UNIT_HELP_OBJ) $(call test_archives,$<) $(TEST_LIBS)
-$(BUILD)/tools/%: tests/tools/%.c
-	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $$(pkg-config --cflags --libs fuse3)
+$(BUILD)/tools/%: tests/tools/%.c $(BUILD)/libdataplane.a
+	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libdataplane.a
 $(BUILD)/bin/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
 	$(AT)mkdir -p $(@D); echo "  FUZZ  $@"; $(CC) $(CFLAGS) -Wno-missing-prototypes -fsanitize=fuzzer -MMD -MP $(LDFLAGS) -o $@ $< $(call test_archives,$<) $(sort $(DATAPLANE_LIBS) $(CONTROL_LIBS))
 

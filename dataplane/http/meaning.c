@@ -84,12 +84,12 @@ enum http_reject_reason http_target_split(struct http_request *req)
 {
     if (req->method == HTTP_CONNECT)
         return HTTP_REJECT_CONNECT;
+    /* RFC 9113, 3.4: the preface reads as this method, chosen so that HTTP/1 servers refuse it. */
+    if (view_lit(req->method_name, "PRI"))
+        return HTTP_REJECT_HTTP2_PREFACE;
     if (view_lit(req->target, "*")) {
         req->target_form = HTTP_TARGET_ASTERISK;
         req->path = req->target;
-        /* RFC 9113, 3.4: the preface reads as this method, chosen so that HTTP/1 servers refuse it. */
-        if (view_lit(req->method_name, "PRI"))
-            return HTTP_REJECT_HTTP2_PREFACE;
         return req->method == HTTP_OPTIONS ? HTTP_REJECT_NONE : HTTP_REJECT_TARGET_SYNTAX;
     }
     if (req->target.p[0] != '/')

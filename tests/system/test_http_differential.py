@@ -41,7 +41,7 @@ REFUSED_BY_US = {
     "chunk-range": "the same",
     "coding-unknown": "llhttp reads a request whose last coding is not chunked as one without a body",
     "coding-syntax": "the same",
-    "coding-order": "the same",
+    "coding-order": "llhttp takes a coding with HTAB behind it for another coding",
     "coding-repeated": "the same for two lines, of which the last is chunked",
     "coding-old-version": "RFC 9112, 6.1: Transfer-Encoding from HTTP/1.0 is faulty framing",
     "chunk-extension": "llhttp takes empty extensions and a quote inside of an extension's value",
