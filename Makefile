@@ -5,6 +5,7 @@ DEBUG ?=
 V ?=
 STATE ?= var
 Q ?=
+CONFIG ?=
 comma := ,
 # Each kind of build has a folder of its own: build, build-debug, build-address-undefined, build-thread.
 BUILD ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)))$(if $(DEBUG),-debug)
@@ -46,7 +47,7 @@ all: $(PROGRAMS)
 run: DEPS = build
 run: deps
 	$(AT)$(MAKE) --no-print-directory -j$(JOBS) all
-	$(AT)exec packaging/run.sh "$(BUILD)" "$(STATE)"
+	$(AT)exec packaging/run.sh "$(BUILD)" "$(STATE)" $(CONFIG)
 
 ## deps: installs what is missing (as root; else says what is); silent when nothing is
 DEPS ?= build test bench

@@ -1,36 +1,21 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Usage: run.sh BUILD STATE
-# `make run`: one node in the foreground, its state under STATE. The configuration is made on the first start, as
-# STATE/fairlead.yaml, and is yours from then on.
+# Usage: run.sh BUILD STATE [CONFIG]
+# `make run`: one node in the foreground, its state under STATE. It says where things are once it serves.
 set -eu
 
-build=$1
-mkdir -p "$2"
-state=$(cd "$2" && pwd)
-config=$state/fairlead.yaml
-
-if [ ! -e "$config" ]; then
-    cat >"$config" <<END
-# The configuration of \`make run\`; \`man fairlead.yaml\` (docs/man) explains every key.
-state: $state/node
-listen:
-  - address: 127.0.0.1:5000
-admin:
-  address: 127.0.0.1:5080
-control:
-  socket: $state/control.sock
-END
-fi
+build=$1 state=$2 config=${3:-}
 
 if [ "$(id -u)" = 0 ]; then
-    # The data plane's own user, which owns nothing but the blobs.
+    # The data plane's own user: it owns the blobs and nothing else.
     if ! getent passwd fairlead >/dev/null; then
         useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin fairlead
     fi
 else
-    echo "fairlead: started by an ordinary user: the data plane runs under the same user as control ($(id -un))," >&2
-    echo "fairlead: and the kernel half (health checks and load balancing in BPF) needs root; the registry does not" >&2
+    echo "Started by an ordinary user. The registry is complete; what is missing without root:" >&2
+    echo "  - the data plane has no user of its own, it runs as $(id -un) (the sandbox around it is the same)" >&2
+    echo "  - the kernel half (health checks and load balancing in BPF) cannot be loaded" >&2
 fi
-exec "$build/fairleadd" --config "$config"
+mkdir -p "$state"
+exec "$build/fairleadd" --greet --state "$state" ${config:+--config "$config"}
