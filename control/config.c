@@ -506,6 +506,14 @@ int config_parse(struct config *config, const char *name, const char *text, size
     return report->count ? -EINVAL : 0;
 }
 
+int config_set_state(struct config *config, const char *state_dir)
+{
+    if (!*state_dir)
+        return -EINVAL;
+    text_set(&config->state_dir, state_dir);
+    return 0;
+}
+
 int config_fill_paths(struct config *config, bool privileged)
 {
     if (!config->run_dir && privileged)

@@ -58,6 +58,9 @@ struct config_report {
 void config_init(struct config *config, const char *state_dir);
 void config_fini(struct config *config);
 
+/* Another state folder than the file's. 0, or -EINVAL for an empty one. */
+int config_set_state(struct config *config, const char *state_dir);
+
 /* Gives run_dir and control_socket their defaults where the file left them out: /run/fairlead for a
  * privileged daemon, a folder in the state for another. 0, or -ENAMETOOLONG if the socket's path does not fit
  * an address. */

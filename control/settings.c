@@ -38,6 +38,18 @@ const struct setting_info *setting_info(enum setting_id id)
     return &settings[id];
 }
 
+uint64_t setting_effective(const struct setting_layers *layers, enum setting_id id,
+                           enum setting_source *source)
+{
+    const struct setting_info *info = setting_info(id);
+    *source = layers->state.given[id]  ? SETTING_FROM_STATE
+              : layers->file.given[id] ? SETTING_FROM_FILE
+                                       : SETTING_FROM_DEFAULT;
+    return *source == SETTING_FROM_STATE  ? layers->state.value[id]
+           : *source == SETTING_FROM_FILE ? layers->file.value[id]
+                                          : info->def;
+}
+
 int setting_find(const char *name, size_t len)
 {
     for (int i = 0; i < SETTINGS_COUNT; i++)

@@ -36,7 +36,15 @@ struct setting_values {
     uint8_t given[SETTINGS_COUNT];
 };
 
+/* What the file says and what was set at run time; the latter wins, and the default is below both. */
+struct setting_layers {
+    struct setting_values file, state;
+};
+
 const struct setting_info *setting_info(enum setting_id id);
+
+uint64_t setting_effective(const struct setting_layers *layers, enum setting_id id,
+                           enum setting_source *source);
 
 /* The id of a name, -ENOENT for none. */
 int setting_find(const char *name, size_t len);

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/channel.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+
+struct channel {
+    uv_pipe_t pipe;
+    struct channel_handlers handlers;
+    void *arg;
+    struct frame_head head; /* of the frame that is being read */
+    size_t head_len;        /* bytes of it that are here */
+    uint8_t *body;          /* NULL while the head is incomplete */
+    size_t body_len;
+    size_t proposals, bytes; /* under way, or their result not taken yet */
+    bool paused, ended, closing, closed;
+};
+
+/* A proposal from its frame to the end of its result's write. */
+struct proposal {
+    struct channel *channel;
+    uint64_t id;
+    size_t bytes;
+    uv_write_t write;
+    uint8_t result[sizeof(struct frame_head) + sizeof(struct frame_result) + CHANNEL_DETAIL_MAX];
+};
+
+static void channel_resume(struct channel *channel);
+
+static void channel_free_if_done(struct channel *channel)
+{
+    if (!channel->closed || channel->proposals)
+        return;
+    free(channel->body);
+    free(channel);
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct channel *channel = handle->data;
+    channel->closed = true;
+    channel_free_if_done(channel);
+}
+
+void channel_close(struct channel *channel)
+{
+    if (channel->closing)
+        return;
+    channel->closing = true;
+    uv_close((uv_handle_t *)&channel->pipe, on_closed);
+}
+
+static void channel_end(struct channel *channel, const char *why)
+{
+    if (channel->ended || channel->closing)
+        return;
+    channel->ended = true;
+    uv_read_stop((uv_stream_t *)&channel->pipe);
+    channel->handlers.ended(channel->arg, why);
+}
+
+static void proposal_free(struct proposal *p)
+{
+    struct channel *channel = p->channel;
+    channel->proposals--;
+    channel->bytes -= p->bytes;
+    free(p);
+    if (channel->closed)
+        channel_free_if_done(channel);
+    else
+        channel_resume(channel);
+}
+
+static void on_written(uv_write_t *write, int status)
+{
+    (void)status;
+    proposal_free(write->data);
+}
+
+static void on_done(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t detail_len)
+{
+    struct proposal *p = arg;
+    if (p->channel->closing || p->channel->ended) {
+        proposal_free(p);
+        return;
+    }
+    if (detail_len > CHANNEL_DETAIL_MAX)
+        detail_len = CHANNEL_DETAIL_MAX;
+    struct frame_result result = {.status = status, .index = index};
+    struct frame_head head = {.bytes = (uint32_t)(sizeof(result) + detail_len),
+                              .type = FRAME_RESULT,
+                              .version = LINK_VERSION,
+                              .id = p->id};
+    memcpy(p->result, &head, sizeof(head));
+    memcpy(p->result + sizeof(head), &result, sizeof(result));
+    if (detail_len)
+        memcpy(p->result + sizeof(head) + sizeof(result), detail, detail_len);
+    uv_buf_t buf = uv_buf_init((char *)p->result, (unsigned)(sizeof(head) + head.bytes));
+    p->write.data = p;
+    if (uv_write(&p->write, (uv_stream_t *)&p->channel->pipe, &buf, 1, on_written))
+        proposal_free(p);
+}
+
+const char *channel_refuse(const void *cmd, size_t len)
+{
+    struct wire_reader reader = {.buf = cmd, .len = len};
+    struct cmd_head head;
+    cmd_get_head(&reader, &head);
+    if (reader.failed)
+        return "a command without a valid head";
+    switch (head.type) {
+    case CMD_BLOB_LINK:
+    case CMD_BLOB_MOUNT:
+    case CMD_BLOB_UNLINK:
+    case CMD_MANIFEST_PUT:
+    case CMD_MANIFEST_DELETE:
+    case CMD_TAG_DELETE:
+        return NULL;
+    default:
+        return "a command of a type that is not the data plane's";
+    }
+}
+
+static void frame_complete(struct channel *channel)
+{
+    void *cmd = channel->body;
+    size_t len = channel->head.bytes;
+    channel->body = NULL;
+    channel->body_len = 0;
+    channel->head_len = 0;
+    const char *why = channel_refuse(cmd, len);
+    if (why) {
+        free(cmd);
+        channel_end(channel, why);
+        return;
+    }
+    struct proposal *p = calloc(1, sizeof(*p));
+    CHECK(p);
+    p->channel = channel;
+    p->id = channel->head.id;
+    p->bytes = len;
+    channel->proposals++;
+    channel->bytes += len;
+    channel->handlers.propose(channel->arg, cmd, len, on_done, p);
+}
+
+static void head_complete(struct channel *channel)
+{
+    const struct frame_head *head = &channel->head;
+    if (head->version != LINK_VERSION || head->type != FRAME_PROPOSE || head->bytes == 0 ||
+        head->bytes > FRAME_BYTES_MAX) {
+        channel_end(channel, "a frame that is not a proposal");
+        return;
+    }
+    channel->body = malloc(head->bytes);
+    if (!channel->body)
+        channel_end(channel, "no memory for a frame");
+}
+
+/* The place where the next bytes belong: the frame is read in place. */
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+{
+    struct channel *channel = handle->data;
+    (void)suggested;
+    if (channel->body)
+        *buf = uv_buf_init((char *)channel->body + channel->body_len,
+                           (unsigned)(channel->head.bytes - channel->body_len));
+    else
+        *buf = uv_buf_init((char *)&channel->head + channel->head_len,
+                           (unsigned)(sizeof(channel->head) - channel->head_len));
+}
+
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
+{
+    struct channel *channel = stream->data;
+    (void)buf;
+    if (n < 0) {
+        channel_end(channel, NULL);
+        return;
+    }
+    if (channel->body) {
+        channel->body_len += (size_t)n;
+        if (channel->body_len == channel->head.bytes)
+            frame_complete(channel);
+    } else {
+        channel->head_len += (size_t)n;
+        if (channel->head_len == sizeof(channel->head))
+            head_complete(channel);
+    }
+    if (channel->proposals >= CHANNEL_PROPOSALS_MAX || channel->bytes >= CHANNEL_BYTES_MAX) {
+        channel->paused = true;
+        uv_read_stop(stream);
+    }
+}
+
+static void channel_resume(struct channel *channel)
+{
+    if (!channel->paused || channel->ended || channel->closing)
+        return;
+    channel->paused = false;
+    uv_read_start((uv_stream_t *)&channel->pipe, on_alloc, on_read);
+}
+
+int channel_open(uv_loop_t *loop, int fd, const struct channel_handlers *handlers, void *arg,
+                 struct channel **out)
+{
+    struct channel *channel = calloc(1, sizeof(*channel));
+    CHECK(channel);
+    channel->handlers = *handlers;
+    channel->arg = arg;
+    uv_pipe_init(loop, &channel->pipe, 0);
+    channel->pipe.data = channel;
+    int err = uv_pipe_open(&channel->pipe, fd);
+    if (err) {
+        close(fd);
+        channel_close(channel);
+        return err;
+    }
+    err = uv_read_start((uv_stream_t *)&channel->pipe, on_alloc, on_read);
+    if (err) {
+        channel_close(channel);
+        return err;
+    }
+    *out = channel;
+    return 0;
+}

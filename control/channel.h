@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Control's end of a ring's channel (msg.h): proposals in, results out. Bounded: while too many proposals are
+ * under way, or their results are not taken, nothing more is read. The data plane is not trusted: a frame
+ * that makes no sense, or a command that it has no business with, is a breach.
+ */
+#ifndef FL_CONTROL_CHANNEL_H
+#define FL_CONTROL_CHANNEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "cmd.h"
+#include "msg.h"
+
+enum {
+    CHANNEL_PROPOSALS_MAX = 4096,  /* under way in one channel */
+    CHANNEL_BYTES_MAX = 128 << 20, /* of them */
+    CHANNEL_DETAIL_MAX = 16 * DIGEST_PACKED_MAX,
+};
+
+struct channel;
+
+typedef void (*channel_done)(void *arg, enum cmd_status status, uint64_t index, const void *detail,
+                             size_t detail_len);
+
+struct channel_handlers {
+    /* Takes cmd (malloc'd); done is called exactly once, perhaps before the return. */
+    void (*propose)(void *arg, void *cmd, size_t len, channel_done done, void *done_arg);
+    /* At most once, then nothing more is read: why is NULL if the other end just closed. */
+    void (*ended)(void *arg, const char *why);
+};
+
+/* Takes fd. 0 or -errno. */
+int channel_open(uv_loop_t *loop, int fd, const struct channel_handlers *handlers, void *arg,
+                 struct channel **out);
+
+/* No handler is called any more but for propose's done. The memory goes when the last proposal is done. */
+void channel_close(struct channel *channel);
+
+/* Whether a data plane may propose this: NULL, or why not. */
+const char *channel_refuse(const void *cmd, size_t len);
+
+#endif

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The one place where the daemon talks to the replicated state: commands in, events out, and reads of what is
+ * applied here.
+ */
+#ifndef FL_CONTROL_CLUSTER_H
+#define FL_CONTROL_CLUSTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "cmd.h"
+#include "control/state/state.h"
+#include "names.h"
+
+struct cluster;
+struct journal;
+
+typedef void (*cluster_done)(void *arg, enum cmd_status status, uint64_t index, const void *detail,
+                             size_t detail_len);
+
+struct cluster_handlers {
+    void (*event)(void *arg, const struct state_event *event);
+    void (*fatal)(void *arg, const char *why);
+    void (*reader_stuck)(void *arg, unsigned ring);
+};
+
+struct cluster_config {
+    uv_loop_t *loop;
+    struct journal *journal;
+    const char *dir; /* of the state */
+    struct names_epochs *epochs;
+    struct cluster_handlers handlers;
+    void *arg;
+};
+
+struct cluster_status {
+    bool leads, writable;
+    uint8_t cluster_id[16];
+    uint64_t node_id;
+    uint64_t term, last_index, commit_index, applied_index, snapshot_index;
+    uint64_t log_bytes, proposals, fsyncs, fsync_us_sum, names_bytes, private_bytes;
+};
+
+/* 0 or -errno with a message. Everything committed so far is applied when it returns. */
+int cluster_open(const struct cluster_config *config, struct cluster **out, char *err, size_t err_len);
+
+/* Takes cmd (malloc'd); done comes exactly once. */
+void cluster_propose(struct cluster *c, void *cmd, size_t len, cluster_done done, void *arg);
+
+void cluster_status(const struct cluster *c, struct cluster_status *out);
+void cluster_set_snapshot_entries(struct cluster *c, uint64_t entries);
+
+/* Path of the names file, valid until the close. */
+const char *cluster_names_path(const struct cluster *c);
+
+/* Calls back for each setting that was set at run time. 0 or -errno. */
+typedef void (*cluster_setting)(void *arg, const char *key, size_t key_len, const char *value,
+                                size_t value_len);
+int cluster_each_setting(struct cluster *c, cluster_setting each, void *arg);
+
+/* Calls back for at most `limit` rows behind `after` ("" for the first), in order. Returns how many, or
+ * -errno. */
+typedef void (*cluster_repo)(void *arg, const char *name, size_t name_len, const struct names_repo *repo);
+int cluster_each_repo(struct cluster *c, const char *after, size_t limit, cluster_repo each, void *arg);
+typedef void (*cluster_tag)(void *arg, const char *tag, size_t tag_len, const struct names_tag *row);
+int cluster_each_tag(struct cluster *c, const char *repo, const char *after, size_t limit, cluster_tag each,
+                     void *arg);
+
+/* closed() comes from the loop; proposals under way end before it. */
+void cluster_close(struct cluster *c, void (*closed)(void *arg), void *arg);
+
+#endif

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What happens in a running daemon: plans are published, logs are drained, figures are shown, signals are
+ * answered. How it comes to life and ends is in daemon_life.c.
+ */
+#include "control/daemon.h"
+
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "control/compile/plan_compile.h"
+#include "control/daemon_life.h"
+#include "control/events.h"
+#include "control/socket/server.h"
+
+static void effective_settings(const struct daemon *d, uint64_t out[SETTINGS_COUNT])
+{
+    enum setting_source source;
+    for (int i = 0; i < SETTINGS_COUNT; i++)
+        out[i] = setting_effective(&d->settings, i, &source);
+}
+
+/* Fills d->plan. What is in it was checked when it was read, so this can only fail by a programmer's error.
+ */
+static void compile_plan(struct daemon *d, uint64_t generation)
+{
+    struct plan_address addresses[PLAN_LISTENERS_MAX];
+    uint64_t settings[SETTINGS_COUNT];
+    struct cluster_status status;
+    const char *why;
+    effective_settings(d, settings);
+    cluster_status(d->cluster, &status);
+    for (uint16_t i = 0; i < d->listeners.group_count; i++) {
+        const struct listener_group *group = &d->listeners.group[i];
+        addresses[i] = (struct plan_address){.text = group->address.text,
+                                             .service = group->address.service,
+                                             .allow_all = group->address.allow_all ||
+                                                          config_address_is_loopback(&group->address),
+                                             .first = group->first,
+                                             .count = group->count};
+    }
+    struct plan_input input = {.generation = generation,
+                               .node_id = status.node_id,
+                               .setting = settings,
+                               .address = addresses,
+                               .address_count = d->listeners.group_count};
+    memcpy(input.cluster_id, status.cluster_id, sizeof(input.cluster_id));
+    int err = plan_compile(&input, &d->plan, &why);
+    CHECK(err == 0);
+}
+
+/* Settings that control itself goes by. */
+static void apply_own_settings(struct daemon *d)
+{
+    enum setting_source source;
+    journal_set_rate(d->journal, setting_effective(&d->settings, SET_LOG_RATE, &source));
+    atomic_store(&d->memory.log->access_on,
+                 (uint32_t)setting_effective(&d->settings, SET_LOG_ACCESS, &source));
+    cluster_set_snapshot_entries(d->cluster,
+                                 setting_effective(&d->settings, SET_STATE_SNAPSHOT_ENTRIES, &source));
+}
+
+uint64_t daemon_publish_plan(struct daemon *d)
+{
+    compile_plan(d, d->plan.generation + 1);
+    apply_own_settings(d);
+    if (!d->supervise)
+        return d->plan.generation;
+    int fd = shared_memory_seal_plan(&d->plan);
+    if (fd < 0)
+        journal_error(d->journal, "plan", "a plan could not be made: %s; the old one stays", strerror(-fd));
+    else
+        supervise_send_plan(d->supervise, fd, d->plan.generation);
+    return d->plan.generation;
+}
+
+void daemon_propose(struct daemon *d, void *cmd, size_t len, cluster_done done, void *arg)
+{
+    cluster_propose(d->cluster, cmd, len, done, arg);
+}
+
+/* What supervise asks for and tells. */
+
+static int on_plan_wanted(void *arg, uint64_t *generation)
+{
+    struct daemon *d = arg;
+    *generation = d->plan.generation;
+    return shared_memory_seal_plan(&d->plan);
+}
+
+static void on_propose(void *arg, void *cmd, size_t len, channel_done done, void *done_arg)
+{
+    struct daemon *d = arg;
+    cluster_propose(d->cluster, cmd, len, done, done_arg);
+}
+
+/* For who starts it by hand. */
+static void greet(struct daemon *d)
+{
+    const char *registry = d->listeners.group[0].address.text;
+    d->greet = false;
+    printf("Fairlead %s is ready.\n\n", FL_VERSION);
+    for (uint16_t i = 0; i < d->listeners.group_count; i++)
+        printf("  %-9s http://%s\n",
+               d->listeners.group[i].address.service == SERVICE_ADMIN ? "admin" : "registry",
+               d->listeners.group[i].address.text);
+    printf("  state     %s\n  socket    %s\n\nTry this in another terminal:\n", d->config.state_dir,
+           d->config.control_socket);
+    printf("  skopeo copy --dest-tls-verify=false docker://docker.io/library/alpine docker://%s/alpine\n",
+           registry);
+    printf("  curl http://%s/v2/_catalog\n", registry);
+    printf("  fairlead --socket %s status\n\nCtrl-C drains and stops.\n", d->config.control_socket);
+    fflush(stdout);
+}
+
+static void on_ready(void *arg)
+{
+    struct daemon *d = arg;
+    if (d->phase == DAEMON_STARTING)
+        d->phase = DAEMON_SERVING;
+    if (d->greet)
+        greet(d);
+    events_note(d->events, "dataplane.ready", "the data plane serves");
+}
+
+static void on_plan_applied(void *arg, uint64_t generation)
+{
+    struct daemon *d = arg;
+    server_plan_applied(d->server, generation);
+}
+
+static void on_dataplane_failed(void *arg, unsigned failures, bool ever_ready)
+{
+    struct daemon *d = arg;
+    events_note(d->events, "dataplane.failed", "the data plane ended and is started again");
+    if (ever_ready || uv_now(&d->loop) - d->started_ms < DAEMON_START_TRIES_MS)
+        return;
+    journal_error(d->journal, "daemon",
+                  "the data plane could not be started in %u tries; giving up: see the lines "
+                  "before this one",
+                  failures);
+    d->exit_code = 1;
+    daemon_stop(d);
+}
+
+static void on_dataplane_stopped(void *arg)
+{
+    daemon_life_close(arg);
+}
+
+const struct supervise_handlers daemon_supervise_handlers = {
+    .plan = on_plan_wanted,
+    .propose = on_propose,
+    .ready = on_ready,
+    .plan_applied = on_plan_applied,
+    .failed = on_dataplane_failed,
+    .stopped = on_dataplane_stopped,
+};
+
+/* What the state tells. */
+
+/* A value that a later version of the table refuses is not used, and said so. */
+void daemon_setting_load(void *arg, const char *key, size_t key_len, const char *value, size_t value_len)
+{
+    struct daemon *d = arg;
+    char err[SETTING_ERROR_MAX];
+    int id = setting_find(key, key_len);
+    if (id < 0) {
+        journal_warn(d->journal, "settings", "the state has a setting '%.*s' that this version does not know",
+                     (int)key_len, key);
+        return;
+    }
+    d->settings.state.given[id] = 0;
+    if (setting_parse(id, value, value_len, &d->settings.state.value[id], err, sizeof(err)))
+        journal_warn(d->journal, "settings", "the state's value is not used: %s", err);
+    else
+        d->settings.state.given[id] = 1;
+}
+
+static void on_setting_event(struct daemon *d, const struct state_cmd *cmd)
+{
+    if (cmd->head.type == CMD_SETTING_SET) {
+        daemon_setting_load(d, cmd->key.data, cmd->key.len, cmd->value.data, cmd->value.len);
+    } else {
+        int id = setting_find(cmd->key.data, cmd->key.len);
+        if (id >= 0)
+            d->settings.state.given[id] = 0;
+    }
+    daemon_publish_plan(d);
+}
+
+static void on_event(void *arg, const struct state_event *event)
+{
+    struct daemon *d = arg;
+    uint16_t type = event->cmd.head.type;
+    bool setting = type == CMD_SETTING_SET || type == CMD_SETTING_UNSET;
+    if (setting && event->changed && d->cluster)
+        on_setting_event(d, &event->cmd);
+    events_state(d->events, event);
+}
+
+static void on_fatal(void *arg, const char *why)
+{
+    struct daemon *d = arg;
+    journal_error(d->journal, "state", "the state cannot go on: %s; fairleadd stops", why);
+    d->exit_code = 1;
+    daemon_stop(d);
+}
+
+static void on_reader_stuck(void *arg, unsigned ring)
+{
+    struct daemon *d = arg;
+    journal_error(d->journal, "state", "ring %u has read the names for too long; the data plane is restarted",
+                  ring);
+    supervise_kill(d->supervise);
+}
+
+const struct cluster_handlers daemon_cluster_handlers = {
+    .event = on_event, .fatal = on_fatal, .reader_stuck = on_reader_stuck};
+
+/* Timers. */
+
+static void on_record(void *arg, unsigned kind, const char *body, size_t len)
+{
+    struct daemon *d = arg;
+    switch (kind) {
+    case LOG_ACCESS_LINE:
+        journal_access_line(d->journal, body, len);
+        break;
+    case LOG_ERROR_LINE:
+        journal_error_line(d->journal, body, len);
+        break;
+    case LOG_TRACE_LINE:
+        server_trace_line(d->server, body, len);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Returns whether a ring had more than its share. */
+bool daemon_drain_logs(struct daemon *d)
+{
+    bool busy = false;
+    for (uint32_t i = 0; i < d->memory.rings; i++) {
+        uint64_t breaches = d->drains[i].breaches;
+        size_t n = log_drain_ring(&d->drains[i], &d->memory.log->ring[i], DAEMON_LOG_RECORDS, on_record, d);
+        busy |= n == DAEMON_LOG_RECORDS || n >= DAEMON_LOG_RECORDS / 16;
+        if (d->drains[i].breaches != breaches)
+            journal_error(d->journal, "log", "the log ring of ring %u made no sense; lines are lost", i);
+    }
+    return busy;
+}
+
+void daemon_on_log_timer(uv_timer_t *timer)
+{
+    struct daemon *d = timer->data;
+    uint64_t next_ms = daemon_drain_logs(d) ? DAEMON_LOG_BUSY_MS : DAEMON_LOG_TICK_MS;
+    uv_timer_start(timer, daemon_on_log_timer, next_ms, 0);
+}
+
+static void publish_figures(struct daemon *d)
+{
+    struct control_counters *out = &d->memory.counters->control;
+    struct cluster_status status;
+    struct supervise_status dataplane;
+    cluster_status(d->cluster, &status);
+    supervise_status(d->supervise, &dataplane);
+    const struct {
+        _Atomic uint64_t *to;
+        uint64_t value;
+    } rows[] = {
+        {&out->raft_term, status.term},
+        {&out->raft_last_index, status.last_index},
+        {&out->raft_commit_index, status.commit_index},
+        {&out->raft_applied_index, status.applied_index},
+        {&out->raft_is_leader, status.leads},
+        {&out->raft_log_bytes, status.log_bytes},
+        {&out->raft_snapshot_index, status.snapshot_index},
+        {&out->raft_proposals, status.proposals},
+        {&out->raft_fsyncs, status.fsyncs},
+        {&out->raft_fsync_us_sum, status.fsync_us_sum},
+        {&out->names_bytes, status.names_bytes},
+        {&out->private_bytes, status.private_bytes},
+        {&out->dataplane_restarts, dataplane.restarts},
+        {&out->plan_generation, d->plan.generation},
+        {&out->start_time_s, d->start_time_ms / 1000},
+        {&out->ready, status.writable && d->phase <= DAEMON_SERVING},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        atomic_store_explicit(rows[i].to, rows[i].value, memory_order_relaxed);
+}
+
+void daemon_on_second_timer(uv_timer_t *timer)
+{
+    struct daemon *d = timer->data;
+    publish_figures(d);
+    journal_tick(d->journal);
+    events_tick(d->events);
+    server_tick(d->server);
+}
+
+/* Signals. */
+
+static bool text_differs(const char *a, const char *b)
+{
+    return strcmp(a ? a : "", b ? b : "") != 0;
+}
+
+static void warn_needs_restart(struct daemon *d, const struct config *next)
+{
+    const struct config *old = &d->config;
+    const struct {
+        const char *key;
+        bool differs;
+    } rows[] = {
+        {"state", text_differs(old->state_dir, next->state_dir)},
+        {"run", text_differs(old->run_dir, next->run_dir)},
+        {"control.socket", text_differs(old->control_socket, next->control_socket)},
+        {"control.group", text_differs(old->control_group, next->control_group)},
+        {"dataplane.user", text_differs(old->dataplane_user, next->dataplane_user)},
+        {"dataplane.binary", text_differs(old->dataplane_binary, next->dataplane_binary)},
+        {"dataplane.rings", old->dataplane_rings != next->dataplane_rings},
+        {"log.access", text_differs(old->log_access, next->log_access)},
+        {"log.error", text_differs(old->log_error, next->log_error)},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        if (rows[i].differs)
+            journal_warn(d->journal, "reload", "a new %s counts from the next start of fairleadd",
+                         rows[i].key);
+}
+
+static bool config_lists(const struct config *config, const char *address)
+{
+    for (size_t i = 0; i < config->listen_count; i++)
+        if (strcmp(config->listen[i].text, address) == 0)
+            return true;
+    return false;
+}
+
+/* New addresses are opened. Removed ones stay: closing their sockets would reset whoever waits in them. */
+static void reload_listeners(struct daemon *d, const struct config *next)
+{
+    char err[256];
+    for (size_t i = 0; i < next->listen_count; i++)
+        if (listeners_add(&d->listeners, &next->listen[i], false, err, sizeof(err)))
+            journal_error(d->journal, "reload", "%s", err);
+    for (uint16_t i = 0; i < d->listeners.group_count; i++) {
+        const char *text = d->listeners.group[i].address.text;
+        if (!config_lists(next, text))
+            journal_warn(d->journal, "reload",
+                         "%s is not in the file any more; it is served until the next stop", text);
+    }
+}
+
+void daemon_reload(struct daemon *d)
+{
+    struct config next;
+    struct config_report report = {0};
+    journal_reopen(d->journal);
+    if (!d->config_path || d->phase > DAEMON_SERVING)
+        return;
+    config_init(&next, d->config.state_dir);
+    if (config_read(&next, d->config_path, &report) || config_fill_paths(&next, geteuid() == 0)) {
+        for (size_t i = 0; i < report.count; i++)
+            journal_error(d->journal, "reload", "%s", report.lines[i]);
+        journal_error(d->journal, "reload", "the configuration was not changed");
+    } else {
+        warn_needs_restart(d, &next);
+        reload_listeners(d, &next);
+        d->settings.file = next.settings;
+        journal_info(d->journal, "reload", "the configuration was read again; plan %" PRIu64,
+                     daemon_publish_plan(d));
+    }
+    config_report_fini(&report);
+    config_fini(&next);
+}
+
+void daemon_stop(struct daemon *d)
+{
+    enum setting_source source;
+    if (d->phase == DAEMON_CLOSING)
+        return;
+    if (d->phase == DAEMON_DRAINING) {
+        supervise_kill(d->supervise);
+        return;
+    }
+    d->phase = DAEMON_DRAINING;
+    uint64_t timeout_ms = setting_effective(&d->settings, SET_HTTP_DRAIN_TIMEOUT, &source);
+    journal_info(d->journal, "daemon", "stopping: requests that run have %" PRIu64 " ms to finish",
+                 timeout_ms);
+    /* The data plane has its own descriptors; with these gone, its closing them refuses new connections. */
+    listeners_close(&d->listeners);
+    supervise_stop(d->supervise, timeout_ms);
+}

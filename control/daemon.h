@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The daemon: everything that one running fairleadd owns, and what the control socket may ask of it.
+ */
+#ifndef FL_CONTROL_DAEMON_H
+#define FL_CONTROL_DAEMON_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "control/cluster.h"
+#include "control/config.h"
+#include "control/folders.h"
+#include "control/listeners.h"
+#include "control/journal.h"
+#include "control/log_drain.h"
+#include "control/settings.h"
+#include "control/shared_memory.h"
+#include "control/supervise.h"
+#include "plan.h"
+
+struct server;
+struct events;
+
+enum {
+    DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
+    DAEMON_LOG_BUSY_MS = 5,    /* ... while they are busy */
+    DAEMON_LOG_RECORDS = 4096, /* of one ring at a time */
+    DAEMON_SECOND_MS = 1000,
+    DAEMON_START_TRIES_MS = 10000, /* a data plane that never served is given up after this */
+    DAEMON_ORPHAN_WAIT_MS = 10000,
+};
+
+enum daemon_phase { DAEMON_STARTING, DAEMON_SERVING, DAEMON_DRAINING, DAEMON_CLOSING };
+
+struct daemon {
+    uv_loop_t loop;
+    const char *config_path; /* NULL: none */
+    struct config config;
+    struct journal *journal;
+    struct dataplane_user user;
+    struct folders folders;
+    struct listeners listeners;
+    struct shared_memory memory;
+    struct log_drain drains[RINGS_MAX];
+    struct cluster *cluster;
+    struct supervise *supervise;
+    struct server *server;
+    struct events *events;
+    struct setting_layers settings;
+    struct plan plan; /* the newest one */
+    enum daemon_phase phase;
+    bool greet; /* tell on standard output where things are, once they are */
+    int exit_code;
+    uint64_t started_ms;    /* of the loop's clock */
+    uint64_t start_time_ms; /* UTC */
+    uv_signal_t sigterm, sigint, sighup;
+    uv_timer_t log_timer, second_timer;
+};
+
+/* Runs until it is told to stop. Takes config. Returns the exit code of the process. */
+int daemon_run(struct daemon *d, struct config *config, const char *config_path, bool greet);
+
+/* Compiles a plan from what holds now and hands it to the data plane. Returns its generation. */
+uint64_t daemon_publish_plan(struct daemon *d);
+
+/* Proposes a command as the daemon's own: takes cmd. */
+void daemon_propose(struct daemon *d, void *cmd, size_t len, cluster_done done, void *arg);
+
+/* As SIGTERM does. */
+void daemon_stop(struct daemon *d);
+
+#endif

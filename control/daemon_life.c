@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How a daemon comes to life and ends. The order of the start is the reverse of the end:
+ * journal, user, folders (lock), listeners, shared memory, state, plan, control socket, data plane.
+ */
+#include "control/daemon_life.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "control/events.h"
+#include "control/orphan.h"
+#include "control/socket/server.h"
+
+enum { ERROR_MAX = 512 };
+
+static uint32_t cpu_count(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set))
+        return 1;
+    int count = CPU_COUNT(&set);
+    return count < 1 ? 1 : (uint32_t)count;
+}
+
+static uint32_t at_most(uint32_t value, uint32_t limit)
+{
+    return value < limit ? value : limit;
+}
+
+/* Descriptors that the data plane may come to need, against what it can get. */
+static void check_descriptors(struct daemon *d, uint32_t rings)
+{
+    enum { DESCRIPTORS_BESIDE = 512 };
+    enum setting_source source;
+    struct rlimit files;
+    uint64_t need =
+        DESCRIPTORS_BESIDE + rings * (setting_effective(&d->settings, SET_HTTP_CONNECTIONS_MAX, &source) +
+                                      setting_effective(&d->settings, SET_STORE_OPEN_FILES, &source));
+    if (getrlimit(RLIMIT_NOFILE, &files) || files.rlim_max == RLIM_INFINITY || need <= files.rlim_max)
+        return;
+    journal_warn(
+        d->journal, "daemon",
+        "the limit of open files is %llu, but http.connections_max and store.open_files of %u rings ask for "
+        "%" PRIu64 "; raise LimitNOFILE (or ulimit -Hn), or connections beyond it have to wait",
+        (unsigned long long)files.rlim_max, rings, need);
+}
+
+static int open_listeners(struct daemon *d, bool shared, char *err)
+{
+    listeners_init(&d->listeners, (uint16_t)at_most(cpu_count(), LISTENERS_PER_ADDRESS_MAX));
+    for (size_t i = 0; i < d->config.listen_count; i++) {
+        int result = listeners_add(&d->listeners, &d->config.listen[i], shared, err, ERROR_MAX);
+        if (result) {
+            listeners_close(&d->listeners);
+            return result;
+        }
+    }
+    return 0;
+}
+
+static int open_state(struct daemon *d, char *err)
+{
+    const struct cluster_config config = {.loop = &d->loop,
+                                          .journal = d->journal,
+                                          .dir = d->config.state_dir,
+                                          .epochs = d->memory.epochs,
+                                          .handlers = daemon_cluster_handlers,
+                                          .arg = d};
+    int result = cluster_open(&config, &d->cluster, err, ERROR_MAX);
+    if (result)
+        return result;
+    return cluster_each_setting(d->cluster, daemon_setting_load, d);
+}
+
+static int open_supervise(struct daemon *d, char *err)
+{
+    const struct supervise_config config = {.loop = &d->loop,
+                                            .journal = d->journal,
+                                            .memory = &d->memory,
+                                            .listeners = &d->listeners,
+                                            .folders = &d->folders,
+                                            .user = &d->user,
+                                            .binary = d->config.dataplane_binary,
+                                            .names_path = cluster_names_path(d->cluster),
+                                            .handlers = daemon_supervise_handlers,
+                                            .arg = d};
+    return supervise_open(&config, &d->supervise, err, ERROR_MAX);
+}
+
+static void on_signal(uv_signal_t *handle, int signum)
+{
+    struct daemon *d = handle->data;
+    if (signum == SIGHUP)
+        daemon_reload(d);
+    else
+        daemon_stop(d);
+}
+
+static void start_timers_and_signals(struct daemon *d)
+{
+    const struct {
+        uv_signal_t *handle;
+        int signum;
+    } signals[] = {{&d->sigterm, SIGTERM}, {&d->sigint, SIGINT}, {&d->sighup, SIGHUP}};
+    for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+        uv_signal_init(&d->loop, signals[i].handle);
+        signals[i].handle->data = d;
+        uv_signal_start(signals[i].handle, on_signal, signals[i].signum);
+    }
+    uv_timer_init(&d->loop, &d->log_timer);
+    uv_timer_init(&d->loop, &d->second_timer);
+    d->log_timer.data = d;
+    d->second_timer.data = d;
+    uv_timer_start(&d->log_timer, daemon_on_log_timer, DAEMON_LOG_TICK_MS, 0);
+    uv_timer_start(&d->second_timer, daemon_on_second_timer, 0, DAEMON_SECOND_MS);
+}
+
+/* Everything that needs the locked state. On failure what was opened is closed again. */
+static int start_inside(struct daemon *d, char *err)
+{
+    uint32_t rings = d->config.dataplane_rings ? d->config.dataplane_rings : at_most(cpu_count(), RINGS_MAX);
+    bool orphan = orphan_runs(&d->folders);
+    int result = open_listeners(d, orphan, err);
+    if (result)
+        return result;
+    if (orphan)
+        orphan_end(&d->folders, d->journal, DAEMON_ORPHAN_WAIT_MS);
+    result = shared_memory_open(&d->memory, rings);
+    if (result) {
+        snprintf(err, ERROR_MAX, "no memory to share with the data plane: %s", strerror(-result));
+        goto err_listeners;
+    }
+    d->events = events_open(d->journal, d->folders.state_fd);
+    result = open_state(d, err);
+    if (result)
+        goto err_memory;
+    daemon_publish_plan(d);
+    check_descriptors(d, rings);
+    result = open_supervise(d, err);
+    if (result)
+        goto err_state;
+    result = server_open(d, &d->server, err, ERROR_MAX);
+    if (result)
+        goto err_supervise;
+    return 0;
+err_supervise:
+    supervise_close(d->supervise);
+err_state:
+    if (d->cluster)
+        cluster_close(d->cluster, NULL, NULL);
+    uv_run(&d->loop, UV_RUN_DEFAULT);
+err_memory:
+    events_close(d->events);
+    shared_memory_close(&d->memory);
+err_listeners:
+    listeners_close(&d->listeners);
+    return result;
+}
+
+static int start(struct daemon *d)
+{
+    char err[ERROR_MAX] = "";
+    int result = dataplane_user_find(d->config.dataplane_user, &d->user, err, sizeof(err));
+    if (!result)
+        result =
+            folders_open(&d->folders, d->config.state_dir, d->config.run_dir, &d->user, err, sizeof(err));
+    if (result)
+        goto out;
+    result = start_inside(d, err);
+    if (result)
+        folders_close(&d->folders);
+out:
+    if (result)
+        journal_error(d->journal, "daemon", "%s", err[0] ? err : strerror(-result));
+    return result;
+}
+
+static void on_cluster_closed(void *arg)
+{
+    struct daemon *d = arg;
+    d->cluster = NULL;
+    uv_close((uv_handle_t *)&d->sigterm, NULL);
+    uv_close((uv_handle_t *)&d->sigint, NULL);
+    uv_close((uv_handle_t *)&d->sighup, NULL);
+}
+
+void daemon_life_close(struct daemon *d)
+{
+    d->phase = DAEMON_CLOSING;
+    while (daemon_drain_logs(d))
+        continue;
+    uv_close((uv_handle_t *)&d->log_timer, NULL);
+    uv_close((uv_handle_t *)&d->second_timer, NULL);
+    supervise_close(d->supervise);
+    server_close(d->server);
+    cluster_close(d->cluster, on_cluster_closed, d);
+}
+
+static void finish(struct daemon *d)
+{
+    events_close(d->events);
+    shared_memory_close(&d->memory);
+    listeners_close(&d->listeners);
+    folders_close(&d->folders);
+}
+
+/* Runs a started daemon to its end. */
+static void run(struct daemon *d)
+{
+    d->started_ms = uv_now(&d->loop);
+    d->start_time_ms = journal_now_ms();
+    start_timers_and_signals(d);
+    supervise_start(d->supervise);
+    uv_run(&d->loop, UV_RUN_DEFAULT);
+    finish(d);
+    journal_info(d->journal, "daemon", "stopped");
+}
+
+int daemon_run(struct daemon *d, struct config *config, const char *config_path, bool greet)
+{
+    const char *failed;
+    memset(d, 0, sizeof(*d));
+    d->config = *config;
+    d->config_path = config_path;
+    d->settings.file = config->settings;
+    d->greet = greet;
+    umask(0027);
+    signal(SIGPIPE, SIG_IGN);
+    int err = journal_open(d->config.log_access, d->config.log_error, &d->journal, &failed);
+    if (err) {
+        fprintf(stderr, "fairleadd: cannot open the log %s: %s; make its folder, or write another path\n",
+                failed, strerror(-err));
+        config_fini(&d->config);
+        return 1;
+    }
+    CHECK(uv_loop_init(&d->loop) == 0);
+    if (start(d))
+        d->exit_code = 1;
+    else
+        run(d);
+    CHECK(uv_loop_close(&d->loop) == 0);
+    journal_close(d->journal);
+    config_fini(&d->config);
+    return d->exit_code;
+}

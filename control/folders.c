@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/folders.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int dataplane_user_find(const char *name, struct dataplane_user *out, char *err, size_t err_len)
+{
+    memset(out, 0, sizeof(*out));
+    out->change = geteuid() == 0;
+    const struct passwd *entry;
+    if (!out->change) {
+        out->uid = geteuid();
+        out->gid = getegid();
+        entry = getpwuid(out->uid);
+    } else if (name) {
+        entry = getpwnam(name);
+    } else {
+        entry = getpwnam("fairlead");
+        entry = entry ? entry : getpwnam("nobody");
+    }
+    if (!entry && out->change) {
+        snprintf(err, err_len,
+                 "there is no user '%s' for the data plane; make it (useradd --system %s) or name "
+                 "another as dataplane.user",
+                 name ? name : "fairlead", name ? name : "fairlead");
+        return -ENOENT;
+    }
+    if (entry && out->change) {
+        out->uid = entry->pw_uid;
+        out->gid = entry->pw_gid;
+    }
+    snprintf(out->name, sizeof(out->name), "%s", entry ? entry->pw_name : "this user");
+    return 0;
+}
+
+/* mkdir -p; the last part gets the mode. */
+static int make_path(const char *path, mode_t mode)
+{
+    char *copy = strdup(path);
+    if (!copy)
+        return -ENOMEM;
+    int err = 0;
+    for (char *slash = strchr(copy + 1, '/'); slash && !err; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        if (mkdir(copy, 0755) && errno != EEXIST)
+            err = -errno;
+        *slash = '/';
+    }
+    if (!err && mkdir(copy, mode) && errno != EEXIST)
+        err = -errno;
+    free(copy);
+    return err;
+}
+
+/* A folder below `at`, made if it is missing; a new one is given to the user. Returns a descriptor or -errno.
+ */
+static int open_folder(int at, const char *name, mode_t mode, const struct dataplane_user *user)
+{
+    bool made = mkdirat(at, name, mode) == 0;
+    if (!made && errno != EEXIST)
+        return -errno;
+    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (made && user && user->change && fchown(fd, user->uid, user->gid)) {
+        int err = -errno;
+        close(fd);
+        return err;
+    }
+    return fd;
+}
+
+static int make_shards(int blobs_fd, const char *algorithm, const struct dataplane_user *user)
+{
+    int folder = open_folder(blobs_fd, algorithm, 0750, user);
+    if (folder < 0)
+        return folder;
+    int err = 0;
+    for (unsigned i = 0; i < 256 && !err; i++) {
+        char name[3];
+        snprintf(name, sizeof(name), "%02x", (uint8_t)i);
+        int shard = open_folder(folder, name, 0750, user);
+        if (shard < 0)
+            err = shard;
+        else
+            close(shard);
+    }
+    if (!err && fsync(folder))
+        err = -errno;
+    close(folder);
+    return err;
+}
+
+static int open_store(struct folders *folders, const struct dataplane_user *user)
+{
+    int store = open_folder(folders->state_fd, "store", 0750, user);
+    if (store < 0)
+        return store;
+    int err = folders->blobs_fd = open_folder(store, "blobs", 0750, user);
+    if (err < 0)
+        goto out;
+    err = make_shards(folders->blobs_fd, "sha256", user);
+    if (!err)
+        err = make_shards(folders->blobs_fd, "sha512", user);
+    if (err)
+        goto err_blobs;
+    err = folders->uploads_fd = open_folder(store, "uploads", 0750, user);
+    if (err < 0)
+        goto err_blobs;
+    err = fsync(folders->blobs_fd) || fsync(store) || fsync(folders->state_fd) ? -errno : 0;
+    if (!err)
+        goto out;
+    close(folders->uploads_fd);
+err_blobs:
+    close(folders->blobs_fd);
+out:
+    close(store);
+    return err;
+}
+
+/* A store that was written by another user cannot be read by this one. */
+static int check_owner(const struct folders *folders, const char *state_dir,
+                       const struct dataplane_user *user, char *err, size_t err_len)
+{
+    struct stat st;
+    if (fstat(folders->blobs_fd, &st))
+        return -errno;
+    if (!user->change || st.st_uid == user->uid)
+        return 0;
+    snprintf(err, err_len,
+             "%s/store belongs to user %u but the data plane runs as %s (%u); chown -R %s %s/store, or "
+             "set dataplane.user",
+             state_dir, st.st_uid, user->name, user->uid, user->name, state_dir);
+    return -EPERM;
+}
+
+static int lock_state(struct folders *folders, const char *state_dir, char *err, size_t err_len)
+{
+    int fd = openat(folders->state_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+    if (fd < 0)
+        return -errno;
+    char text[32] = "";
+    if (flock(fd, LOCK_EX | LOCK_NB)) {
+        int result = errno == EWOULDBLOCK ? -EBUSY : -errno;
+        ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+        snprintf(err, err_len,
+                 "%s is in use by another fairleadd (pid %ld); stop it, or give this one another state "
+                 "folder",
+                 state_dir, n > 0 ? atol(text) : 0);
+        close(fd);
+        return result;
+    }
+    int len = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
+    if (ftruncate(fd, 0) || pwrite(fd, text, (size_t)len, 0) != len) {
+        int result = errno ? -errno : -ENOSPC;
+        close(fd);
+        return result;
+    }
+    folders->lock_fd = fd;
+    return 0;
+}
+
+static int open_state(struct folders *folders, const char *state_dir, const char *run_dir, char *err,
+                      size_t err_len)
+{
+    int result = make_path(state_dir, 0750);
+    if (!result)
+        result = make_path(run_dir, 0755);
+    if (result)
+        return result;
+    folders->state_fd = open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folders->state_fd < 0)
+        return -errno;
+    result = lock_state(folders, state_dir, err, err_len);
+    if (result)
+        close(folders->state_fd);
+    return result;
+}
+
+int folders_open(struct folders *folders, const char *state_dir, const char *run_dir,
+                 const struct dataplane_user *user, char *err, size_t err_len)
+{
+    err[0] = '\0';
+    int result = open_state(folders, state_dir, run_dir, err, err_len);
+    if (result)
+        goto out;
+    int raft = open_folder(folders->state_fd, "raft", 0700, NULL);
+    result = raft < 0 ? raft : 0;
+    if (raft >= 0)
+        close(raft);
+    if (!result)
+        result = open_store(folders, user);
+    if (result)
+        goto err_state;
+    result = check_owner(folders, state_dir, user, err, err_len);
+    if (!result)
+        return 0;
+    close(folders->blobs_fd);
+    close(folders->uploads_fd);
+err_state:
+    close(folders->lock_fd);
+    close(folders->state_fd);
+out:
+    if (!err[0])
+        snprintf(err, err_len, "cannot set up %s: %s; it must be a folder that fairleadd may write",
+                 state_dir, strerror(-result));
+    return result;
+}
+
+void folders_close(struct folders *folders)
+{
+    close(folders->uploads_fd);
+    close(folders->blobs_fd);
+    close(folders->lock_fd);
+    close(folders->state_fd);
+}

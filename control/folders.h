@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The folders of a node:
+ *   STATE/            0750  lock, dataplane.pid, names and private files, events.log
+ *   STATE/raft/       0700  the log and the snapshots
+ *   STATE/store/      0750  of the data plane's user: blobs/{sha256,sha512}/{00..ff}/, uploads/
+ *   RUN/              0755  control.sock
+ */
+#ifndef FL_CONTROL_FOLDERS_H
+#define FL_CONTROL_FOLDERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* Who the data plane runs as. */
+struct dataplane_user {
+    bool change; /* false: control is not privileged, and the data plane runs as control does */
+    uid_t uid;
+    gid_t gid;
+    char name[33];
+};
+
+struct folders {
+    int state_fd, lock_fd, blobs_fd, uploads_fd;
+};
+
+/*
+ * Finds the user by name, or with NULL the user fairlead, or else nobody. 0, or -ENOENT with a message.
+ */
+int dataplane_user_find(const char *name, struct dataplane_user *out, char *err, size_t err_len);
+
+/*
+ * Makes what is missing and locks the state for this process. 0 or -errno with a message that says what to
+ * do; -EBUSY: another daemon holds the state.
+ */
+int folders_open(struct folders *folders, const char *state_dir, const char *run_dir,
+                 const struct dataplane_user *user, char *err, size_t err_len);
+void folders_close(struct folders *folders);
+
+#endif

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/listeners.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+
+void listeners_init(struct listeners *listeners, uint16_t per_address)
+{
+    CHECK(per_address >= 1 && per_address <= LISTENERS_PER_ADDRESS_MAX);
+    memset(listeners, 0, sizeof(*listeners));
+    listeners->per_address = per_address;
+}
+
+void listeners_close(struct listeners *listeners)
+{
+    for (uint16_t i = 0; i < listeners->fd_count; i++)
+        close(listeners->fd[i]);
+    listeners->fd_count = 0;
+    listeners->group_count = 0;
+}
+
+static int set_option(int fd, int level, int name)
+{
+    int on = 1;
+    return setsockopt(fd, level, name, &on, sizeof(on)) ? -errno : 0;
+}
+
+/* A bound socket, or -errno. */
+static int open_bound(const struct config_address *address, bool reuse_port)
+{
+    int family = address->addr.ss_family;
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    int err = set_option(fd, SOL_SOCKET, SO_REUSEADDR);
+    if (!err && reuse_port)
+        err = set_option(fd, SOL_SOCKET, SO_REUSEPORT);
+    if (!err && family == AF_INET6)
+        err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY);
+    if (!err && bind(fd, (const struct sockaddr *)&address->addr, address->addr_len))
+        err = -errno;
+    if (err)
+        close(fd);
+    return err ? err : fd;
+}
+
+/* Whether somebody else listens there. SO_REUSEPORT alone would share the address with him in silence. */
+static int probe_free(const struct config_address *address)
+{
+    int fd = open_bound(address, false);
+    if (fd < 0)
+        return fd;
+    close(fd);
+    return 0;
+}
+
+static int open_group(struct listeners *listeners, const struct config_address *address)
+{
+    for (uint16_t i = 0; i < listeners->per_address; i++) {
+        int fd = open_bound(address, true);
+        if (fd >= 0 && listen(fd, LISTENER_BACKLOG)) {
+            int err = -errno;
+            close(fd);
+            fd = err;
+        }
+        if (fd < 0) {
+            while (i-- > 0)
+                close(listeners->fd[listeners->fd_count + i]);
+            return fd;
+        }
+        listeners->fd[listeners->fd_count + i] = fd;
+    }
+    return 0;
+}
+
+static void explain(const char *address, int err, char *out, size_t out_len)
+{
+    const char *hint = "write another address";
+    if (err == -EADDRINUSE)
+        hint = "another process listens there: stop it (ss -ltnp shows it), or write another port";
+    else if (err == -EADDRNOTAVAIL)
+        hint = "no interface of this machine has it: write one that `ip address` shows";
+    else if (err == -EACCES)
+        hint = "ports below 1024 are for root: write a higher one";
+    else if (err == -EAFNOSUPPORT)
+        hint = "IPv6 is switched off here: write an IPv4 address";
+    snprintf(out, out_len, "cannot listen on %s: %s; %s", address, strerror(-err), hint);
+}
+
+int listeners_add(struct listeners *listeners, const struct config_address *address, bool shared, char *err,
+                  size_t err_len)
+{
+    for (uint16_t i = 0; i < listeners->group_count; i++)
+        if (strcmp(listeners->group[i].address.text, address->text) == 0)
+            return 0;
+    if (listeners->group_count == PLAN_LISTENERS_MAX ||
+        listeners->fd_count + listeners->per_address > LISTENERS_MAX) {
+        snprintf(err, err_len,
+                 "cannot listen on %s: there are %u listening sockets, of %d; write fewer addresses",
+                 address->text, listeners->fd_count, LISTENERS_MAX);
+        return -ENOSPC;
+    }
+    int result = shared ? 0 : probe_free(address);
+    if (!result)
+        result = open_group(listeners, address);
+    if (result) {
+        explain(address->text, result, err, err_len);
+        return result;
+    }
+    listeners->group[listeners->group_count++] = (struct listener_group){
+        .address = *address,
+        .first = listeners->fd_count,
+        .count = listeners->per_address,
+    };
+    listeners->fd_count = (uint16_t)(listeners->fd_count + listeners->per_address);
+    return 0;
+}

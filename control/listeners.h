@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The listening sockets: for each address a group of SO_REUSEPORT sockets whose number never changes, so that
+ * a connection that waits in one of them is never reset by a new number of rings. They stay open as long as
+ * control runs, whatever happens to the data plane.
+ */
+#ifndef FL_CONTROL_LISTENERS_H
+#define FL_CONTROL_LISTENERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "control/config.h"
+
+enum { LISTENER_BACKLOG = 4096 };
+
+struct listener_group {
+    struct config_address address;
+    uint16_t first, count; /* of fd[] */
+};
+
+struct listeners {
+    int fd[LISTENERS_MAX];
+    uint16_t fd_count;
+    struct listener_group group[PLAN_LISTENERS_MAX];
+    uint16_t group_count;
+    uint16_t per_address;
+};
+
+void listeners_init(struct listeners *listeners, uint16_t per_address);
+void listeners_close(struct listeners *listeners);
+
+/*
+ * Opens the group of an address; one that is there already is kept as it is. `shared`: another process may
+ * hold the address (a data plane that outlived its control). 0 or -errno with a message that says what to do.
+ */
+int listeners_add(struct listeners *listeners, const struct config_address *address, bool shared, char *err,
+                  size_t err_len);
+
+#endif

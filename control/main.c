@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control/config.h"
+#include "control/daemon.h"
+#include "control/manual.h"
+
+enum { EXIT_USAGE = 2 };
+
+struct options {
+    const char *config, *state;
+    bool check, greet;
+};
+
+static const char usage[] = "usage: fairleadd [--config FILE] [--state DIR] [--check] [--greet]\n"
+                            "\n"
+                            "The daemon of one Fairlead node: keeps its state and runs its data plane. "
+                            "Without a file it serves a registry\n"
+                            "on 127.0.0.1:5000 and its figures on 127.0.0.1:5080.\n"
+                            "\n"
+                            "  --config FILE   read this configuration (see fairlead.yaml(5))\n"
+                            "  --state DIR     keep the state here, whatever the file says\n"
+                            "  --check         check the configuration and exit\n"
+                            "  --greet         once it serves, say where things are and what to try\n"
+                            "  --version       print the version and exit\n"
+                            "  --help          print this and exit\n"
+                            "\n"
+                            "SIGTERM, SIGINT: drain and stop (twice: at once). SIGHUP: read the "
+                            "configuration and open the logs again.\n";
+
+static int usage_error(const char *text)
+{
+    fprintf(stderr, "fairleadd: %s; `fairleadd --help` shows the options\n", text);
+    return EXIT_USAGE;
+}
+
+/* Prints what was wrong. Returns whether the configuration is good. */
+static bool read_config(const struct options *options, struct config *config)
+{
+    struct config_report report = {0};
+    bool good = true;
+    config_init(config, options->state);
+    if (options->config)
+        good = config_read(config, options->config, &report) == 0;
+    for (size_t i = 0; i < report.count; i++)
+        fprintf(stderr, "%s\n", report.lines[i]);
+    if (report.more)
+        fprintf(stderr, "fairleadd: and %zu more errors\n", report.more);
+    config_report_fini(&report);
+    if (!good)
+        return false;
+    if (options->state && config_set_state(config, options->state)) {
+        fprintf(stderr, "fairleadd: --state is empty; give it the path of a folder\n");
+        return false;
+    }
+    if (config_fill_paths(config, geteuid() == 0)) {
+        fprintf(stderr, "fairleadd: the path of the control socket is too long: %s; set control.socket\n",
+                config->control_socket);
+        return false;
+    }
+    return true;
+}
+
+static int run(const struct options *options)
+{
+    static struct daemon daemon;
+    struct config config;
+    if (options->check && !options->config)
+        return usage_error("--check needs --config FILE");
+    if (!read_config(options, &config)) {
+        config_fini(&config);
+        return EXIT_USAGE;
+    }
+    if (options->check) {
+        printf("%s: configuration OK\n", options->config);
+        config_fini(&config);
+        return 0;
+    }
+    return daemon_run(&daemon, &config, options->config, options->greet);
+}
+
+int main(int argc, char **argv)
+{
+    enum {
+        OPT_CONFIG = 'c',
+        OPT_STATE = 's',
+        OPT_HELP = 'h',
+        OPT_VERSION = 'V',
+        OPT_CHECK = 256,
+        OPT_GREET,
+        OPT_MAN
+    };
+    static const struct option long_options[] = {
+        {"config", required_argument, NULL, OPT_CONFIG},
+        {"state", required_argument, NULL, OPT_STATE},
+        {"check", no_argument, NULL, OPT_CHECK},
+        {"greet", no_argument, NULL, OPT_GREET},
+        {"help", no_argument, NULL, OPT_HELP},
+        {"version", no_argument, NULL, OPT_VERSION},
+        {"print-settings-man", no_argument, NULL, OPT_MAN},
+        {NULL, 0, NULL, 0},
+    };
+    struct options options = {0};
+    opterr = 0;
+    for (int c; (c = getopt_long(argc, argv, ":c:s:hV", long_options, NULL)) != -1;) {
+        switch (c) {
+        case OPT_CONFIG:
+            options.config = optarg;
+            break;
+        case OPT_STATE:
+            options.state = optarg;
+            break;
+        case OPT_CHECK:
+            options.check = true;
+            break;
+        case OPT_GREET:
+            options.greet = true;
+            break;
+        case OPT_HELP:
+            fputs(usage, stdout);
+            return 0;
+        case OPT_VERSION:
+            puts("fairleadd " FL_VERSION);
+            return 0;
+        case OPT_MAN:
+            manual_print_settings(stdout);
+            return 0;
+        case ':':
+            return usage_error("an option lacks its value");
+        default:
+            return usage_error("unknown option");
+        }
+    }
+    return optind < argc ? usage_error("it takes no arguments") : run(&options);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The memory that control shares with the data plane (shared.h, names.h), and sealed plans. Made by control,
+ * kept over restarts of the data plane. Sizes are sealed, so that nobody can cut the memory under a reader.
+ */
+#ifndef FL_CONTROL_SHARED_MEMORY_H
+#define FL_CONTROL_SHARED_MEMORY_H
+
+#include <stdint.h>
+
+#include "names.h"
+#include "shared.h"
+
+struct plan;
+
+struct shared_memory {
+    int counters_fd, log_fd, epochs_fd;
+    struct counters_page *counters;
+    struct log_page *log;
+    struct names_epochs *epochs;
+    uint32_t rings;
+    size_t log_bytes;
+};
+
+/* 0 or -errno. */
+int shared_memory_open(struct shared_memory *memory, uint32_t rings);
+void shared_memory_close(struct shared_memory *memory);
+
+/* What a data plane that is gone can no longer take back: gauges and readers' announcements go to zero. */
+void shared_memory_reset_rings(struct shared_memory *memory);
+
+/* A sealed memfd with the plan's bytes, or -errno. The caller closes it. */
+int shared_memory_seal_plan(const struct plan *plan);
+
+/* Sum of a counter over the rings. */
+uint64_t shared_memory_sum(const struct shared_memory *memory, enum counter_id id);
+
+#endif

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/socket/methods.h"
+
+#include <string.h>
+
+#include "check.h"
+#include "control/daemon.h"
+#include "control/events.h"
+#include "control/socket/server.h"
+
+static void method_events_list(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    json_int_t after = 0, limit = 100;
+    if (!rpc_params(call, params, "{s?I, s?I}", "after", &after, "limit", &limit))
+        return;
+    if (after < 0 || limit < 1 || limit > EVENTS_KEPT) {
+        rpc_fail(call, RPC_INVALID_PARAMS, "give a limit from 1 to 1024", "after or limit is out of range");
+        return;
+    }
+    rpc_reply(call, json_pack("{s:o}", "events", events_list(d->events, (uint64_t)after, (size_t)limit)));
+}
+
+/* The stream begins behind what the answer lists, without a gap: both happen in this turn of the loop. */
+static void follow(struct daemon *d, struct rpc_call *call, json_t *params, enum server_stream stream)
+{
+    const char *filter = "";
+    json_int_t limit = 0;
+    if (!rpc_params(call, params, "{s?s, s?I}", "filter", &filter, "limit", &limit))
+        return;
+    if (strlen(filter) > 100 || limit < 0 || limit > EVENTS_KEPT) {
+        rpc_fail(call, RPC_INVALID_PARAMS, "give a filter of at most 100 bytes and a limit from 0 to 1024",
+                 "filter or limit is out of range");
+        return;
+    }
+    json_t *result = json_object();
+    if (stream == STREAM_EVENTS)
+        json_object_set_new(result, "events", events_list(d->events, 0, (size_t)limit));
+    server_follow(d->server, call, stream, filter);
+    rpc_reply(call, result);
+}
+
+static void method_events_follow(void *context, struct rpc_call *call, json_t *params)
+{
+    follow(context, call, params, STREAM_EVENTS);
+}
+
+static void method_trace(void *context, struct rpc_call *call, json_t *params)
+{
+    follow(context, call, params, STREAM_TRACE);
+}
+
+static void method_shutdown(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    if (!rpc_params(call, params, "{}"))
+        return;
+    rpc_reply(call, json_pack("{s:b}", "stopping", 1));
+    daemon_stop(d);
+}
+
+const struct rpc_method methods[] = {
+    {"status", RPC_READ_ONLY, method_status},
+    {"version", RPC_READ_ONLY, method_version},
+    {"top", RPC_READ_ONLY, method_top},
+    {"metrics", RPC_READ_ONLY, method_metrics},
+    {"plan.show", RPC_READ_ONLY, method_plan_show},
+    {"settings.get", RPC_READ_ONLY, method_settings_get},
+    {"settings.list", RPC_READ_ONLY, method_settings_list},
+    {"settings.set", RPC_OPERATOR, method_settings_set},
+    {"settings.unset", RPC_OPERATOR, method_settings_unset},
+    {"repo.list", RPC_READ_ONLY, method_repo_list},
+    {"repo.tags", RPC_READ_ONLY, method_repo_tags},
+    {"repo.delete", RPC_OPERATOR, method_repo_delete},
+    {"tag.delete", RPC_OPERATOR, method_tag_delete},
+    {"events.list", RPC_READ_ONLY, method_events_list},
+    {"events.follow", RPC_READ_ONLY, method_events_follow},
+    {"trace", RPC_OPERATOR, method_trace},
+    {"shutdown", RPC_ADMIN, method_shutdown},
+};
+const size_t methods_count = ARRAY_SIZE(methods);

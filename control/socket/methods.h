@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The methods of the control socket; their context is the daemon. */
+#ifndef FL_CONTROL_METHODS_H
+#define FL_CONTROL_METHODS_H
+
+#include "control/socket/rpc.h"
+
+extern const struct rpc_method methods[];
+extern const size_t methods_count;
+
+/* methods_settings.c */
+void method_settings_get(void *context, struct rpc_call *call, json_t *params);
+void method_settings_list(void *context, struct rpc_call *call, json_t *params);
+void method_settings_set(void *context, struct rpc_call *call, json_t *params);
+void method_settings_unset(void *context, struct rpc_call *call, json_t *params);
+
+/* methods_registry.c */
+void method_repo_list(void *context, struct rpc_call *call, json_t *params);
+void method_repo_tags(void *context, struct rpc_call *call, json_t *params);
+void method_repo_delete(void *context, struct rpc_call *call, json_t *params);
+void method_tag_delete(void *context, struct rpc_call *call, json_t *params);
+
+/* methods_status.c */
+void method_status(void *context, struct rpc_call *call, json_t *params);
+void method_version(void *context, struct rpc_call *call, json_t *params);
+void method_top(void *context, struct rpc_call *call, json_t *params);
+void method_metrics(void *context, struct rpc_call *call, json_t *params);
+void method_plan_show(void *context, struct rpc_call *call, json_t *params);
+
+#endif

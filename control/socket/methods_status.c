@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "control/daemon.h"
+#include "control/journal.h"
+#include "control/settings.h"
+#include "control/socket/figures.h"
+#include "control/socket/methods.h"
+#include "control/socket/server.h"
+#include "msg.h"
+
+static json_t *number(uint64_t value)
+{
+    return json_integer((json_int_t)value);
+}
+
+static json_t *cluster_id_text(const uint8_t id[16])
+{
+    char text[33];
+    for (int i = 0; i < 16; i++)
+        snprintf(text + 2 * i, 3, "%02x", id[i]);
+    return json_string(text);
+}
+
+static json_t *feature_list(uint32_t features)
+{
+    static const struct {
+        uint32_t bit;
+        const char *name;
+    } rows[] = {
+        {FEATURE_DEFER_TASKRUN, "defer_taskrun"},
+        {FEATURE_LANDLOCK, "landlock"},
+        {FEATURE_SECCOMP, "seccomp"},
+        {FEATURE_RING_RESTRICTIONS, "ring_restrictions"},
+        {FEATURE_CACHESTAT, "cachestat"},
+    };
+    json_t *list = json_array();
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        if (features & rows[i].bit)
+            json_array_append_new(list, json_string(rows[i].name));
+    return list;
+}
+
+static json_t *dataplane_status(const struct daemon *d)
+{
+    struct supervise_status status;
+    supervise_status(d->supervise, &status);
+    uint64_t up_s = status.up_since_ms ? (journal_now_ms() - status.up_since_ms) / 1000 : 0;
+    return json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:o}", "state", status.state, "pid", (int)status.pid,
+                     "rings", number(d->memory.rings), "uptime_s", number(up_s), "restarts",
+                     number(status.restarts), "features", feature_list(status.features), "plan_applied",
+                     number(status.plan_applied));
+}
+
+static json_t *state_status(const struct daemon *d, struct cluster_status *status)
+{
+    cluster_status(d->cluster, status);
+    return json_pack("{s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "leads", status->leads, "writable",
+                     status->writable, "term", number(status->term), "commit_index",
+                     number(status->commit_index), "applied_index", number(status->applied_index),
+                     "snapshot_index", number(status->snapshot_index), "log_bytes", number(status->log_bytes),
+                     "names_bytes", number(status->names_bytes));
+}
+
+static json_t *services_status(const struct daemon *d)
+{
+    json_t *list = json_array();
+    for (uint16_t i = 0; i < d->listeners.group_count; i++) {
+        const struct listener_group *group = &d->listeners.group[i];
+        json_array_append_new(
+            list,
+            json_pack("{s:s, s:s, s:s, s:b, s:i}", "address", group->address.text, "service",
+                      group->address.service == SERVICE_ADMIN ? "admin" : "registry", "access", "allow-all",
+                      "loopback", config_address_is_loopback(&group->address), "sockets", (int)group->count));
+    }
+    return list;
+}
+
+static json_t *store_status(const struct daemon *d)
+{
+    struct statvfs fs;
+    if (fstatvfs(d->folders.blobs_fd, &fs))
+        return json_null();
+    return json_pack("{s:o, s:o}", "free_bytes", number((uint64_t)fs.f_bavail * fs.f_frsize), "total_bytes",
+                     number((uint64_t)fs.f_blocks * fs.f_frsize));
+}
+
+static json_t *traffic_status(const struct daemon *d)
+{
+    const struct figures *figures = server_figures(d->server);
+    const struct shared_memory *memory = &d->memory;
+    return json_pack("{s:o, s:o, s:o, s:f, s:f, s:f}", "connections",
+                     number(shared_memory_sum(memory, CTR_CONNECTIONS_OPEN)), "requests_open",
+                     number(shared_memory_sum(memory, CTR_STREAMS_OPEN)), "requests_total",
+                     number(shared_memory_sum(memory, CTR_REQUESTS)), "requests_per_s",
+                     figures_rate(figures, CTR_REQUESTS), "received_bytes_per_s",
+                     figures_rate(figures, CTR_BYTES_RECEIVED), "sent_bytes_per_s",
+                     figures_rate(figures, CTR_BYTES_SENT));
+}
+
+/* What an operator should know without looking for it. */
+static json_t *warnings(const struct daemon *d, const struct cluster_status *state, const json_t *store)
+{
+    enum setting_source source;
+    json_t *list = json_array();
+    json_int_t free_bytes = json_integer_value(json_object_get(store, "free_bytes"));
+    for (uint16_t i = 0; i < d->listeners.group_count; i++)
+        if (!config_address_is_loopback(&d->listeners.group[i].address))
+            json_array_append_new(list, json_sprintf("%s is open to everybody who can reach it (allow_all)",
+                                                     d->listeners.group[i].address.text));
+    if (!setting_effective(&d->settings, SET_STORE_SYNC, &source))
+        json_array_append_new(list,
+                              json_string("store.sync is off: a power cut can lose acknowledged blobs"));
+    if (json_is_object(store) &&
+        (uint64_t)free_bytes < setting_effective(&d->settings, SET_STORE_RESERVE, &source))
+        json_array_append_new(list,
+                              json_string("the store's disk is full: uploads are refused (store.reserve)"));
+    if (!state->writable)
+        json_array_append_new(list, json_string("writes are not possible now: nobody leads"));
+    if (d->phase == DAEMON_DRAINING)
+        json_array_append_new(list, json_string("the node is draining"));
+    return list;
+}
+
+void method_status(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    struct cluster_status state;
+    char started[TIME_TEXT_MAX];
+    if (!rpc_params(call, params, "{}"))
+        return;
+    json_t *state_object = state_status(d, &state), *store = store_status(d);
+    json_t *result = json_pack("{s:s, s:{s:o, s:o}, s:s, s:o, s:i, s:b}", "version", FL_VERSION, "node", "id",
+                               number(state.node_id), "cluster", cluster_id_text(state.cluster_id), "started",
+                               journal_time_text(d->start_time_ms, started), "uptime_s",
+                               number((journal_now_ms() - d->start_time_ms) / 1000), "pid", (int)getpid(),
+                               "ready", state.writable && d->phase == DAEMON_SERVING);
+    CHECK(result);
+    json_object_set_new(result, "state", state_object);
+    json_object_set_new(result, "dataplane", dataplane_status(d));
+    json_object_set_new(result, "services", services_status(d));
+    json_object_set_new(result, "traffic", traffic_status(d));
+    json_object_set_new(result, "warnings", warnings(d, &state, store));
+    json_object_set_new(result, "store", store);
+    json_object_set_new(result, "plan_generation", number(d->plan.generation));
+    json_object_set_new(result, "state_dir", json_string(d->config.state_dir));
+    json_object_set_new(result, "socket", json_string(d->config.control_socket));
+    json_object_set_new(result, "clients", number(server_client_count(d->server)));
+    rpc_reply(call, result);
+}
+
+void method_version(void *context, struct rpc_call *call, json_t *params)
+{
+    (void)context;
+    if (rpc_params(call, params, "{}"))
+        rpc_reply(call, json_pack("{s:s, s:i, s:i}", "version", FL_VERSION, "plan_version", PLAN_VERSION,
+                                  "link_version", LINK_VERSION));
+}
+
+void method_top(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    if (rpc_params(call, params, "{}"))
+        rpc_reply(call, figures_top(server_figures(d->server)));
+}
+
+void method_metrics(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    if (!rpc_params(call, params, "{}"))
+        return;
+    char *text = figures_metrics(server_figures(d->server));
+    rpc_reply(call, json_pack("{s:s}", "text", text));
+    free(text);
+}
+
+void method_plan_show(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    const struct plan *plan = &d->plan;
+    json_t *settings = json_object(), *listeners = json_array();
+    if (!rpc_params(call, params, "{}")) {
+        json_decref(settings);
+        json_decref(listeners);
+        return;
+    }
+    for (int i = 0; i < SETTINGS_COUNT; i++) {
+        char text[SETTING_TEXT_MAX];
+        setting_format(i, plan->setting[i], text);
+        json_object_set_new(settings, setting_info(i)->name, json_string(text));
+    }
+    for (uint16_t i = 0; i < plan->listener_count; i++) {
+        const struct plan_listener *l = &plan->listener[i];
+        json_array_append_new(listeners, json_pack("{s:s, s:s, s:i, s:i}", "address", l->address, "service",
+                                                   plan->service[l->service].name, "first", (int)l->first,
+                                                   "count", (int)l->count));
+    }
+    struct supervise_status status;
+    supervise_status(d->supervise, &status);
+    rpc_reply(call, json_pack("{s:o, s:o, s:o, s:o, s:o}", "generation", number(plan->generation), "applied",
+                              number(status.plan_applied), "bytes", number(plan->bytes), "listeners",
+                              listeners, "settings", settings));
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/socket/propose.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "control/daemon.h"
+#include "control/events.h"
+
+enum { HEAD_ROOM = 512 };
+
+/* A call whose command is under way. */
+struct proposing {
+    struct daemon *daemon;
+    struct rpc_call *call;
+    json_t *result; /* what a success answers */
+    void (*committed)(struct daemon *d, struct rpc_call *call, json_t *result);
+};
+
+static const char *hint_for(enum cmd_status status)
+{
+    switch (status) {
+    case CMD_REPO_UNKNOWN:
+        return "`fairlead repo ls` lists the repositories";
+    case CMD_TAG_UNKNOWN:
+        return "`fairlead repo tags REPOSITORY` lists the tags";
+    case CMD_NO_LEADER:
+        return "nothing was changed; try again in a moment, `fairlead status` shows who leads";
+    case CMD_UNKNOWN_OUTCOME:
+        return "it may have been done or not; look before you try again";
+    case CMD_NO_SPACE:
+        return "make room on the disk of the state";
+    default:
+        return "look at the error log of fairleadd";
+    }
+}
+
+static enum rpc_code code_for(enum cmd_status status)
+{
+    switch (status) {
+    case CMD_REPO_UNKNOWN:
+    case CMD_TAG_UNKNOWN:
+    case CMD_BLOB_UNKNOWN:
+    case CMD_MANIFEST_UNKNOWN:
+    case CMD_SETTING_UNKNOWN:
+        return RPC_NOT_FOUND;
+    case CMD_NO_LEADER:
+    case CMD_UNKNOWN_OUTCOME:
+    case CMD_NO_SPACE:
+        return RPC_UNAVAILABLE;
+    default:
+        return RPC_INTERNAL;
+    }
+}
+
+static void on_done(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t detail_len)
+{
+    struct proposing *p = arg;
+    bool text = status == CMD_INVALID && detail_len > 0;
+    if (status != CMD_OK) {
+        rpc_fail(p->call, code_for(status), hint_for(status), "%s%s%.*s", events_status_name(status),
+                 text ? ": " : "", text ? (int)detail_len : 0, text ? (const char *)detail : "");
+        json_decref(p->result);
+        free(p);
+        return;
+    }
+    json_object_set_new(p->result, "index", json_integer((json_int_t)index));
+    if (p->committed)
+        p->committed(p->daemon, p->call, p->result);
+    else
+        rpc_reply(p->call, p->result);
+    free(p);
+}
+
+void propose_texts(struct daemon *d, struct rpc_call *call, enum cmd_type type, const char *first,
+                   const char *second, json_t *result,
+                   void (*committed)(struct daemon *d, struct rpc_call *call, json_t *result))
+{
+    static const char source[] = "control-socket";
+    size_t cap = HEAD_ROOM + strlen(first) + (second ? strlen(second) : 0);
+    struct wire_writer writer = {.buf = malloc(cap), .cap = cap};
+    struct proposing *p = calloc(1, sizeof(*p));
+    struct cmd_head head = {.type = (uint16_t)type,
+                            .actor = call->peer->actor,
+                            .actor_len = strlen(call->peer->actor),
+                            .source = source,
+                            .source_len = sizeof(source) - 1,
+                            .request_id = ""};
+    CHECK(writer.buf && p);
+    *p = (struct proposing){.daemon = d, .call = call, .result = result, .committed = committed};
+    cmd_put_head(&writer, &head);
+    wire_put_bytes(&writer, first, strlen(first));
+    if (second)
+        wire_put_bytes(&writer, second, strlen(second));
+    CHECK(!writer.failed);
+    cluster_propose(d->cluster, writer.buf, writer.len, on_done, p);
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands that a client of the control socket asks for. */
+#ifndef FL_CONTROL_PROPOSE_H
+#define FL_CONTROL_PROPOSE_H
+
+#include "cmd.h"
+#include "control/socket/rpc.h"
+
+struct daemon;
+
+/*
+ * Proposes a command of one or two texts in the caller's name, and answers the call when it is committed or
+ * not. Takes result; committed, which may be NULL, is called for CMD_OK instead of the plain answer and takes
+ * both.
+ */
+void propose_texts(struct daemon *d, struct rpc_call *call, enum cmd_type type, const char *first,
+                   const char *second, json_t *result,
+                   void (*committed)(struct daemon *d, struct rpc_call *call, json_t *result));
+
+#endif

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Keeps one data plane running: starts it, hands it everything (msg.h), watches that its rings turn, starts
+ * it again with back-off when it ends, and drains it at the end.
+ *
+ *   IDLE -> STARTING -> RUNNING -> (exit) -> BACKOFF -> STARTING ...
+ *              |           |
+ *              '-----------+-> DRAINING -> STOPPED        (supervise_stop)
+ */
+#ifndef FL_CONTROL_SUPERVISE_H
+#define FL_CONTROL_SUPERVISE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "control/channel.h"
+#include "control/folders.h"
+#include "control/listeners.h"
+#include "control/journal.h"
+#include "control/shared_memory.h"
+
+struct supervise;
+
+enum {
+    SUPERVISE_READY_MS = 30000,   /* from the start of the process to READY */
+    SUPERVISE_BACKOFF_MIN_MS = 1, /* doubled with each failure in a row ... */
+    SUPERVISE_BACKOFF_MAX_MS = 5000,
+    SUPERVISE_HEALTHY_MS = 10000, /* ... and forgotten after this long without one */
+    SUPERVISE_TICK_MS = 500,
+    SUPERVISE_STILL_TICKS = 10,      /* a ring that does not turn for this many ticks is dead */
+    SUPERVISE_DRAIN_GRACE_MS = 5000, /* beyond http.drain_timeout, then kill -9 */
+};
+
+struct supervise_handlers {
+    /* A sealed plan for a data plane that starts, and its generation. Returns a descriptor that is closed
+     * after the sending, or -errno. */
+    int (*plan)(void *arg, uint64_t *generation);
+    void (*propose)(void *arg, void *cmd, size_t len, channel_done done, void *done_arg);
+    void (*ready)(void *arg);
+    void (*plan_applied)(void *arg, uint64_t generation);
+    /* A data plane ended without having been told to. failures: in a row; ever_ready: one has served before.
+     */
+    void (*failed)(void *arg, unsigned failures, bool ever_ready);
+    /* After supervise_stop: nothing of the data plane is left. */
+    void (*stopped)(void *arg);
+};
+
+/* All borrowed until supervise_close. */
+struct supervise_config {
+    uv_loop_t *loop;
+    struct journal *journal;
+    struct shared_memory *memory;
+    const struct listeners *listeners;
+    const struct folders *folders;
+    const struct dataplane_user *user;
+    const char *binary;     /* NULL: beside this program */
+    const char *names_path; /* of the names file, which exists */
+    struct supervise_handlers handlers;
+    void *arg;
+};
+
+struct supervise_status {
+    const char *state;
+    pid_t pid;         /* 0: none */
+    uint32_t features; /* enum dataplane_feature */
+    uint64_t restarts;
+    uint64_t plan_applied; /* generation */
+    uint64_t up_since_ms;  /* UTC; of READY, 0 before */
+};
+
+/* 0 or -errno with a message. */
+int supervise_open(const struct supervise_config *config, struct supervise **out, char *err, size_t err_len);
+void supervise_start(struct supervise *s);
+
+/* Hands a new plan to the running data plane, with the listeners that it has not got yet. Takes plan_fd. */
+void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation);
+
+/* Drains for timeout_ms at most. The second call, and kill, end it at once. stopped() comes once. */
+void supervise_stop(struct supervise *s, uint64_t timeout_ms);
+void supervise_kill(struct supervise *s);
+
+void supervise_status(const struct supervise *s, struct supervise_status *out);
+
+/* Only after stopped(), or before supervise_start(). */
+void supervise_close(struct supervise *s);
+
+#endif
