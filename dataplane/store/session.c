@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of upload sessions. It is filled from the folder at start (one look at each file there; an
+ * upload's name tells its id and repository), and complete from then on: an id that is not in it costs no
+ * I/O. A slot belongs to the table while nobody works on the session, else to the owner's ring.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "dataplane/store/store_private.h"
+
+/* ------------------------------------------------------------------ names */
+
+static void hex_write(const uint8_t *bytes, size_t len, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < len; i++) {
+        out[2 * i] = digits[bytes[i] >> 4];
+        out[2 * i + 1] = digits[bytes[i] & 15];
+    }
+    out[2 * len] = '\0';
+}
+
+static bool is_hex(const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (digest_hex_value(text[i]) < 0)
+            return false;
+    return true;
+}
+
+static bool name_valid(const char *name)
+{
+    return strlen(name) == UPLOAD_NAME_MAX && is_hex(name, UPLOAD_ID_LEN) && name[UPLOAD_ID_LEN] == '.' &&
+           is_hex(name + UPLOAD_ID_LEN + 1, REPO_HASH_HEX);
+}
+
+static void name_write(char *name, const char *id, uint64_t repo_hash)
+{
+    uint8_t bytes[sizeof(repo_hash)];
+    memcpy(bytes, &repo_hash, sizeof(bytes));
+    memcpy(name, id, UPLOAD_ID_LEN);
+    name[UPLOAD_ID_LEN] = '.';
+    hex_write(bytes, sizeof(bytes), name + UPLOAD_ID_LEN + 1);
+}
+
+/* ------------------------------------------------------------------ the table */
+
+int sessions_init(struct session_table *t)
+{
+    int err = pool_init(&t->slots, sizeof(struct upload), UPLOADS_CEILING);
+    if (!err)
+        err = pool_init(&t->buckets, SESSION_BUCKETS * sizeof(struct upload *), 1);
+    if (err) {
+        pool_fini(&t->slots);
+        return err;
+    }
+    t->bucket = pool_take(&t->buckets);
+    return -pthread_mutex_init(&t->mutex, NULL);
+}
+
+void sessions_fini(struct session_table *t)
+{
+    for (uint32_t i = 0; i < t->slots.fresh; i++) {
+        struct upload *u = pool_at(&t->slots, i);
+        if (u->fd >= 0)
+            close(u->fd);
+        EVP_MD_CTX_free(u->hash);
+    }
+    pool_fini(&t->slots);
+    pool_fini(&t->buckets);
+    pthread_mutex_destroy(&t->mutex);
+}
+
+/* Ids are ours and random: any part of them is a good hash. */
+static struct upload **bucket_of(const struct session_table *t, const char *id)
+{
+    unsigned at = 0;
+    for (int i = 0; i < 4; i++)
+        at = at << 4 | (unsigned)digest_hex_value(id[i]);
+    return &t->bucket[at % SESSION_BUCKETS];
+}
+
+static struct upload *find(const struct session_table *t, const char *id)
+{
+    struct upload *u = *bucket_of(t, id);
+    while (u && memcmp(u->id, id, UPLOAD_ID_LEN) != 0)
+        u = u->chain;
+    return u;
+}
+
+/* Everything but the hash, which stays with the slot. */
+static void slot_reset(struct upload *u, const char *name)
+{
+    EVP_MD_CTX *hash = u->hash;
+    *u = (struct upload){.hash = hash, .fd = -1};
+    memcpy(u->id, name, UPLOAD_ID_LEN);
+    memcpy(u->name, name, UPLOAD_NAME_MAX);
+}
+
+static void list(struct session_table *t, struct upload *u)
+{
+    struct upload **bucket = bucket_of(t, u->id);
+    u->chain = *bucket;
+    *bucket = u;
+    u->listed = true;
+    atomic_fetch_add_explicit(&t->open, 1, memory_order_relaxed);
+}
+
+static void unlist(struct session_table *t, struct upload *u)
+{
+    struct upload **at = bucket_of(t, u->id);
+    while (*at != u)
+        at = &(*at)->chain;
+    *at = u->chain;
+    u->listed = false;
+    atomic_fetch_sub_explicit(&t->open, 1, memory_order_relaxed);
+}
+
+static void own(struct session_table *t, struct upload *u, struct store_ring *r)
+{
+    if (u->fd >= 0)
+        t->idle_files--;
+    u->owner = r;
+}
+
+int session_new(struct store_ring *r, uint64_t repo_hash, struct upload **out)
+{
+    struct session_table *t = &r->store->sessions;
+    uint8_t random[UPLOAD_ID_LEN / 2];
+    char id[UPLOAD_ID_LEN + 1], name[UPLOAD_NAME_MAX + 1];
+    if (getrandom(random, sizeof(random), 0) != sizeof(random))
+        return -EIO;
+    hex_write(random, sizeof(random), id);
+    name_write(name, id, repo_hash);
+    pthread_mutex_lock(&t->mutex);
+    struct upload *u = NULL;
+    if (atomic_load(&t->open) < atomic_load_explicit(&r->store->uploads_max, memory_order_relaxed))
+        u = pool_take(&t->slots);
+    if (u) {
+        slot_reset(u, name);
+        list(t, u);
+        own(t, u, r);
+    }
+    pthread_mutex_unlock(&t->mutex);
+    *out = u;
+    return u ? 0 : -EMFILE;
+}
+
+int session_take(struct store_ring *r, const char *id, uint64_t repo_hash, struct upload **out)
+{
+    struct session_table *t = &r->store->sessions;
+    char name[UPLOAD_NAME_MAX + 1];
+    name_write(name, id, repo_hash);
+    pthread_mutex_lock(&t->mutex);
+    struct upload *u = find(t, id);
+    int err = 0;
+    if (!u || memcmp(u->name, name, UPLOAD_NAME_MAX) != 0)
+        err = -ENOENT;
+    else if (u->owner)
+        err = -EBUSY;
+    else
+        own(t, u, r);
+    pthread_mutex_unlock(&t->mutex);
+    *out = err ? NULL : u;
+    return err;
+}
+
+int session_release(struct upload *u, int64_t now_ms)
+{
+    struct session_table *t = &u->owner->store->sessions;
+    int fd = -1;
+    pthread_mutex_lock(&t->mutex);
+    u->touched_ms = now_ms;
+    if (u->fd >= 0 && t->idle_files >= IDLE_FILES) {
+        fd = u->fd;
+        u->fd = -1;
+    }
+    if (u->fd >= 0)
+        t->idle_files++;
+    u->owner = NULL;
+    pthread_mutex_unlock(&t->mutex);
+    return fd;
+}
+
+void session_unlist(struct upload *u)
+{
+    struct session_table *t = &u->owner->store->sessions;
+    pthread_mutex_lock(&t->mutex);
+    unlist(t, u);
+    pthread_mutex_unlock(&t->mutex);
+}
+
+void session_drop(struct upload *u)
+{
+    struct session_table *t = &u->owner->store->sessions;
+    CHECK(!u->listed && u->fd < 0);
+    pthread_mutex_lock(&t->mutex);
+    u->owner = NULL;
+    pool_give(&t->slots, u);
+    pthread_mutex_unlock(&t->mutex);
+}
+
+/* ------------------------------------------------------------------ sweeping */
+
+void sessions_sweep(struct store_ring *r, int64_t now_ms, struct sweep *out)
+{
+    struct session_table *t = &r->store->sessions;
+    uint64_t expiry = atomic_load_explicit(&r->store->upload_expiry_ms, memory_order_relaxed);
+    out->ends_count = out->fds_count = 0;
+    pthread_mutex_lock(&t->mutex);
+    uint32_t looks = t->slots.fresh < SWEEP_SESSIONS ? t->slots.fresh : SWEEP_SESSIONS;
+    while (looks-- && out->ends_count < SWEEP_MAX && out->fds_count < SWEEP_MAX) {
+        if (t->sweep_at >= t->slots.fresh)
+            t->sweep_at = 0;
+        struct upload *u = pool_at(&t->slots, t->sweep_at++);
+        if (!u->listed || u->owner)
+            continue;
+        int64_t idle_ms = now_ms - u->touched_ms;
+        if (idle_ms > 0 && (uint64_t)idle_ms >= expiry) {
+            own(t, u, r);
+            out->ends[out->ends_count++] = u;
+        } else if (idle_ms >= IDLE_FILE_MS && u->fd >= 0) {
+            t->idle_files--;
+            out->fds[out->fds_count++] = u->fd;
+            u->fd = -1;
+        }
+    }
+    pthread_mutex_unlock(&t->mutex);
+}
+
+/* ------------------------------------------------------------------ after a start */
+
+/*
+ * A session's age is that of its file's last write. A second link cannot come from us, unless a crash left
+ * half a rename on a file system that does not do it in one step: then the blob has the file, and nobody may
+ * write to it.
+ */
+static int recover_session(struct store *s, const char *name, int64_t mono_ms, int64_t real_ms)
+{
+    struct stat st;
+    if (fstatat(s->uploads_dirfd, name, &st, AT_SYMLINK_NOFOLLOW))
+        return -errno;
+    if (!S_ISREG(st.st_mode))
+        return 0;
+    if (st.st_nlink > 1)
+        return unlinkat(s->uploads_dirfd, name, 0) ? -errno : 0;
+    struct upload *u = pool_take(&s->sessions.slots);
+    if (!u)
+        return -ENFILE;
+    int64_t age_ms = real_ms - ((int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000);
+    slot_reset(u, name);
+    u->size = (uint64_t)st.st_size;
+    u->hint = DIGEST_SHA256;
+    u->touched_ms = age_ms > 0 ? mono_ms - age_ms : mono_ms;
+    list(&s->sessions, u);
+    return 0;
+}
+
+static int64_t clock_ms(clockid_t clock)
+{
+    struct timespec ts;
+    clock_gettime(clock, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static int recover_all(struct store *s, DIR *dir)
+{
+    int64_t mono_ms = clock_ms(CLOCK_MONOTONIC), real_ms = clock_ms(CLOCK_REALTIME);
+    const struct dirent *e;
+    int err = 0;
+    while (!err && (errno = 0, e = readdir(dir))) {
+        if (name_valid(e->d_name))
+            err = recover_session(s, e->d_name, mono_ms, real_ms);
+        else if (temp_name_valid(e->d_name))
+            err = unlinkat(s->uploads_dirfd, e->d_name, 0) ? -errno : 0;
+    }
+    return err ? err : -errno;
+}
+
+int sessions_recover(struct store *s)
+{
+    int fd = openat(s->uploads_dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    DIR *dir = fdopendir(fd);
+    if (!dir) {
+        close(fd);
+        return -ENOMEM;
+    }
+    int err = recover_all(s, dir);
+    closedir(dir);
+    return err;
+}
+
+void sessions_check(struct session_table *t)
+{
+    uint32_t listed = 0, idle_files = 0;
+    pthread_mutex_lock(&t->mutex);
+    for (uint32_t i = 0; i < t->slots.fresh; i++) {
+        const struct upload *u = pool_at(&t->slots, i);
+        if (!u->listed)
+            continue;
+        listed++;
+        CHECK(find(t, u->id) == u);
+        if (u->owner)
+            continue;
+        idle_files += u->fd >= 0;
+        CHECK(u->state == UPLOAD_AT_REST && !u->broken);
+        CHECK(u->hashed <= u->size && (u->alg || u->hashed == 0));
+    }
+    CHECK(listed == atomic_load(&t->open));
+    CHECK(idle_files == t->idle_files && idle_files <= IDLE_FILES);
+    pthread_mutex_unlock(&t->mutex);
+}

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the store share, and nobody else includes (but their tests).
+ *
+ *   store.c     the process's part: folders, tuning, free space; a ring's part: making, housekeeping
+ *   blob.c      reading: the table of open blobs, small ones in memory (cache.c)
+ *   session.c   the table of upload sessions: which there are, whose they are
+ *   upload.c    a session at work: create, append, commit, cancel
+ *   publish.c   the way of a complete file into blobs/; whole small blobs
+ *
+ * Everything slow is a task: one order at a time, whose completion only stores its result and steps.
+ */
+#ifndef FL_STORE_PRIVATE_H
+#define FL_STORE_PRIVATE_H
+
+#include <openssl/evp.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdatomic.h>
+
+#include "check.h"
+#include "limits.h"
+#include "shared.h"
+#include "dataplane/loop.h"
+#include "dataplane/pool.h"
+#include "dataplane/store/cache.h"
+#include "dataplane/store/store.h"
+
+enum {
+    REPO_HASH_HEX = 16,
+    UPLOAD_NAME_MAX = UPLOAD_ID_LEN + 1 + REPO_HASH_HEX,
+    BLOB_FOLDER_MAX = sizeof("sha512/ff") - 1,
+    BLOB_PATH_MAX = BLOB_FOLDER_MAX + 1 + 2 * DIGEST_BYTES_MAX,
+    TEMP_NAME_MAX = 2 + 2 * 16,
+
+    UPLOADS_CEILING = 1000000, /* upper end of registry.uploads_max */
+    OPEN_FILES_CEILING = 65536,
+    CACHED_OBJECT_MEAN = 1 << 10, /* bytes: how many small objects the table has room for */
+    OPEN_WAITS = 4096,            /* requests of a ring that wait for a blob to be opened */
+    OPEN_PATHS = 1024,            /* blobs of a ring that are being opened */
+    WRITE_JOBS = 256,             /* whole blobs that a ring writes at a time */
+    CLOSE_JOBS = 256,             /* descriptors that a ring closes behind its sessions */
+    PIECES = 8,                   /* buffers of a ring to hash files again, of PIECE_BYTES each */
+    PIECE_BYTES = 128 << 10,
+    IDLE_FILES = 256,       /* descriptors that sessions of the node keep while no request is at work */
+    IDLE_FILE_MS = 10000,   /* and for how long */
+    SWEEP_SESSIONS = 1024,  /* looked at by one tick */
+    SWEEP_MAX = 64,         /* of them, those that one tick does something about */
+    IO_BYTES_MAX = 1 << 30, /* of one read or write: results are int32 */
+};
+
+/* ------------------------------------------------------------------ tasks */
+
+struct task {
+    struct op op;
+    struct store_ring *ring;
+    void (*step)(struct task *t);
+    int32_t res; /* of the last order */
+};
+
+static inline void task_init(struct task *t, struct store_ring *r, void (*step)(struct task *t))
+{
+    *t = (struct task){.ring = r, .step = step};
+}
+
+/* To be handed to one call of the loop. */
+struct op *task_order(struct task *t);
+
+/* ------------------------------------------------------------------ publishing */
+
+enum publish_state {
+    PUBLISH_SYNC_FILE,
+    PUBLISH_OPEN_FOLDER,
+    PUBLISH_RENAME,
+    PUBLISH_SYNC_FOLDER,
+    PUBLISH_CLOSE_FOLDER,
+};
+
+/*
+ * Makes a blob of a complete file in uploads/: file synced, renamed, folder synced. fd and name are
+ * borrowed until done.
+ */
+struct publish {
+    struct task task;
+    enum publish_state state;
+    int fd, folder_fd;
+    int err;
+    bool renamed;  /* the name is not in uploads/ any more */
+    bool unsynced; /* a sync failed: the kernel may have dropped what was written, no second try can be
+                      trusted */
+    const char *name;
+    void (*done)(struct publish *p, int err);
+    char folder[BLOB_FOLDER_MAX + 1];
+    char path[BLOB_PATH_MAX + 1];
+};
+
+void publish_start(struct publish *p, struct store_ring *r, int fd, const char *name, const struct digest *d);
+
+/* Whether a file in uploads/ is a whole blob on its way: left by a crash. */
+bool temp_name_valid(const char *name);
+
+/* blobs/ path of a digest, and of its folder (a prefix of it). */
+void blob_path(const struct digest *d, char path[BLOB_PATH_MAX + 1]);
+
+/* ------------------------------------------------------------------ sessions */
+
+enum upload_state {
+    UPLOAD_AT_REST, /* no order is under way */
+    UPLOAD_CREATING,
+    UPLOAD_OPENING,
+    UPLOAD_WRITING,
+    UPLOAD_IN_LINE, /* for a buffer to hash the file again */
+    UPLOAD_HASHING,
+    UPLOAD_PUBLISHING,
+    UPLOAD_UNLINKING,
+    UPLOAD_CLOSING,
+};
+
+struct upload {
+    /* The table's, under its mutex. */
+    struct upload *chain;     /* of its bucket */
+    struct store_ring *owner; /* the ring whose request works on it; NULL: nobody does */
+    int64_t touched_ms;       /* CLOCK_MONOTONIC; before 0: longer ago than the machine is up */
+    bool listed;              /* in the table: can be found and is counted */
+    char id[UPLOAD_ID_LEN + 1];
+    char name[UPLOAD_NAME_MAX + 1]; /* of the file: id "." hash of the repository */
+
+    /* The owner's. */
+    struct task task;
+    enum upload_state state;
+    uint8_t hint;     /* the algorithm that the commit is likely to ask for */
+    uint8_t alg;      /* of the running hash; DIGEST_NONE: there is none, hashed is 0 */
+    bool broken;      /* a sync failed: it can only be ended */
+    bool has_result;  /* result is the digest of all size bytes; the running hash is used up */
+    int fd;           /* -1: not open */
+    uint64_t size;    /* bytes of the file that count: received in order and written */
+    uint64_t hashed;  /* bytes that the running hash has seen: at most size when at rest */
+    EVP_MD_CTX *hash; /* stays with the slot */
+    struct waiter *waiter;
+    struct upload **out; /* create, checkout */
+    const uint8_t *buf;  /* append */
+    size_t left;         /* append: bytes of buf to be written */
+    int err;             /* of an ending: what its waiter gets */
+    uint8_t *piece;      /* hashing */
+    struct upload *next_in_line;
+    struct digest expected, result;
+    struct publish publish;
+};
+
+enum { SESSION_BUCKETS = 1 << 16 };
+
+/* Which sessions there are. The mutex is taken per request, never per piece of a body. */
+struct session_table {
+    pthread_mutex_t mutex;
+    struct pool slots, buckets;
+    struct upload **bucket;
+    uint32_t sweep_at;     /* slot */
+    _Atomic uint32_t open; /* listed */
+    uint32_t idle_files;
+};
+
+int sessions_init(struct session_table *t);
+void sessions_fini(struct session_table *t);
+
+/* Takes note of the sessions that are on the disk and removes what a crash left of other writes. */
+int sessions_recover(struct store *s);
+
+/* A listed slot, owned by r; id and name are set. -EMFILE. */
+int session_new(struct store_ring *r, uint64_t repo_hash, struct upload **out);
+/* Takes a session that is at rest. -ENOENT, -EBUSY. */
+int session_take(struct store_ring *r, const char *id, uint64_t repo_hash, struct upload **out);
+/* Gives it back. Returns a descriptor to be closed, or -1. */
+int session_release(struct upload *u, int64_t now_ms);
+/* Nobody finds it any more; its slot stays taken. */
+void session_unlist(struct upload *u);
+void session_drop(struct upload *u);
+/* A look at the next sessions: the expired ones are taken for r, descriptors long idle are taken off theirs.
+ */
+struct sweep {
+    struct upload *ends[SWEEP_MAX];
+    int fds[SWEEP_MAX];
+    uint32_t ends_count, fds_count;
+};
+void sessions_sweep(struct store_ring *r, int64_t now_ms, struct sweep *out);
+void sessions_check(struct session_table *t);
+
+/* Removes the file and the session, which r holds; its waiter, if any, gets err. */
+void upload_end(struct upload *u, struct store_ring *r, int err);
+
+/* ------------------------------------------------------------------ the process's part and the ring's */
+
+struct store {
+    int blobs_dirfd, uploads_dirfd; /* borrowed */
+    _Atomic bool sync;
+    _Atomic uint64_t reserve, blob_bytes_max, upload_expiry_ms;
+    _Atomic uint32_t uploads_max, open_files;
+    _Atomic int64_t free_bytes; /* as of the last look, less what was written since */
+    _Atomic uint32_t rings;
+    EVP_MD *md[DIGEST_SHA512 + 1];
+    struct session_table sessions;
+};
+
+struct entry;
+
+struct entry_list {
+    struct entry *first, *last; /* first: used longest ago */
+};
+
+struct store_ring {
+    struct store *store;
+    struct loop *loop;
+    struct ring_counters *counters;
+    bool is_first;
+    uint32_t orders; /* under way */
+    EVP_MD_CTX *hash;
+
+    struct pool entries, waits, paths, table;
+    struct entry **bucket;
+    uint32_t buckets; /* a power of two */
+    uint64_t seed;
+    uint32_t files; /* entries with a descriptor, or about to have one */
+    struct entry_list idle_files, idle_bytes;
+    struct cache cache;
+
+    struct pool writes, closes;
+    struct pool pieces;
+    struct upload *line_first, **line_last; /* sessions that wait for a piece */
+};
+
+static inline void store_count(struct store_ring *r, enum counter_id id)
+{
+    _Atomic uint64_t *c = &r->counters->counter[id];
+    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+static inline void *pool_at(const struct pool *p, uint32_t index)
+{
+    return p->base + p->size * index;
+}
+
+/* What callers are told of an error of the file system; it is counted. */
+int store_error(struct store_ring *r, int err);
+
+/* 0 if len bytes may be written, else -ENOSPC (counted); they are taken off the free space. */
+int store_room_take(struct store_ring *r, uint64_t len);
+
+/* A running hash begins. -ENOMEM. */
+int hash_begin(const struct store *s, EVP_MD_CTX *hash, uint8_t alg);
+void hash_add(EVP_MD_CTX *hash, const void *bytes, size_t len);
+void hash_end(EVP_MD_CTX *hash, uint8_t alg, struct digest *out);
+uint64_t hash_repo(struct store_ring *r, const char *repo, size_t len);
+
+/*
+ * Closes a descriptor by the loop, behind everybody's back. If all jobs are taken, at once: the file has
+ * other links or bytes in memory only, so that is a matter of microseconds.
+ */
+void store_close(struct store_ring *r, int fd);
+
+int writes_init(struct store_ring *r);
+int blobs_init(struct store_ring *r, size_t cache_bytes_max);
+void blobs_fini(struct store_ring *r);
+
+/* CHECKs that the ring's structures hold together. idle: also that nothing is under way or referenced. */
+void store_ring_check(const struct store_ring *r, bool idle);
+void blobs_check(const struct store_ring *r, bool idle);
+
+#endif

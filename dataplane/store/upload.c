@@ -1,0 +1,433 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A session at work. What it waits for is its state:
+ *
+ *   create    CREATING ------------------------------------> AT_REST
+ *   checkout  OPENING -------------------------------------> AT_REST (at once if its file is open)
+ *   append    WRITING (again while writes are short) ------> AT_REST
+ *   commit    [IN_LINE -> HASHING ...] -> PUBLISHING ------> CLOSING (the waiter is woken before it), gone
+ *   end       UNLINKING -> CLOSING ------------------------> gone: cancelled, expired, or of another digest
+ *
+ * One write at a time: so the file is always a prefix of what was received, and size says how much of it
+ * counts. The running hash is made on the way while it can be (hashed == size). It is lost by a restart, by a
+ * write that failed behind it, or useless because the commit names another algorithm: then the commit
+ * reads the file again, in pieces, each a turn of the loop.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "dataplane/store/store_private.h"
+
+static void step(struct task *t);
+
+static void wake(struct upload *u, int res)
+{
+    struct waiter *w = u->waiter;
+    u->waiter = NULL;
+    if (w)
+        w->wake(w, res);
+}
+
+/* The session's last touch in this step: the waiter may give it away. */
+static void rest(struct upload *u, int res)
+{
+    u->state = UPLOAD_AT_REST;
+    wake(u, res);
+}
+
+static bool at_work(const struct upload *u)
+{
+    return u->owner && u->listed && u->state == UPLOAD_AT_REST;
+}
+
+/* ------------------------------------------------------------------ create and check out */
+
+static void order_open(struct upload *u, int flags)
+{
+    struct store_ring *r = u->task.ring;
+    loop_openat(r->loop, task_order(&u->task), r->store->uploads_dirfd, u->name,
+                O_RDWR | O_NOFOLLOW | O_CLOEXEC | flags, 0640);
+}
+
+int upload_create(struct store_ring *r, const char *repo, size_t repo_len, uint8_t alg_hint,
+                  struct upload **out, struct waiter *w)
+{
+    struct upload *u;
+    int err = store_room_take(r, 0);
+    if (!err)
+        err = session_new(r, hash_repo(r, repo, repo_len), &u);
+    if (err)
+        return err;
+    task_init(&u->task, r, step);
+    u->hint = alg_hint == DIGEST_SHA512 ? DIGEST_SHA512 : DIGEST_SHA256;
+    u->out = out;
+    u->waiter = w;
+    u->state = UPLOAD_CREATING;
+    order_open(u, O_CREAT | O_EXCL);
+    return -EINPROGRESS;
+}
+
+static void vanish(struct upload *u, int err)
+{
+    struct waiter *w = u->waiter;
+    session_unlist(u);
+    session_drop(u);
+    w->wake(w, err);
+}
+
+static void created(struct upload *u)
+{
+    if (u->task.res < 0) {
+        vanish(u, store_error(u->task.ring, u->task.res));
+        return;
+    }
+    u->fd = u->task.res;
+    *u->out = u;
+    rest(u, 0);
+}
+
+int upload_checkout(struct store_ring *r, const char *id, size_t id_len, const char *repo, size_t repo_len,
+                    struct upload **out, struct waiter *w)
+{
+    struct upload *u;
+    if (id_len != UPLOAD_ID_LEN)
+        return -ENOENT;
+    for (size_t i = 0; i < id_len; i++)
+        if (digest_hex_value(id[i]) < 0)
+            return -ENOENT;
+    int err = session_take(r, id, hash_repo(r, repo, repo_len), &u);
+    if (err)
+        return err;
+    task_init(&u->task, r, step);
+    if (u->fd >= 0) {
+        *out = u;
+        return 0;
+    }
+    u->out = out;
+    u->waiter = w;
+    u->state = UPLOAD_OPENING;
+    order_open(u, 0);
+    return -EINPROGRESS;
+}
+
+static void opened(struct upload *u)
+{
+    struct stat st;
+    struct store_ring *r = u->task.ring;
+    if (u->task.res == -ENOENT) { /* somebody removed it */
+        vanish(u, -ENOENT);
+        return;
+    }
+    if (u->task.res < 0) {
+        struct waiter *w = u->waiter;
+        int err = store_error(r, u->task.res);
+        u->waiter = NULL;
+        u->state = UPLOAD_AT_REST;
+        (void)session_release(u, (int64_t)loop_now_ms(r->loop));
+        w->wake(w, err);
+        return;
+    }
+    u->fd = u->task.res;
+    if (fstat(u->fd, &st) == 0 && (uint64_t)st.st_size < u->size) { /* cut by somebody: it holds no more */
+        u->size = (uint64_t)st.st_size;
+        u->alg = DIGEST_NONE;
+        u->hashed = 0;
+        u->has_result = false;
+    }
+    *u->out = u;
+    rest(u, 0);
+}
+
+/* A session that can only be ended is ended here. */
+void upload_checkin(struct upload *u)
+{
+    struct store_ring *r = u->task.ring;
+    CHECK(at_work(u));
+    if (u->broken) {
+        upload_end(u, r, 0);
+        return;
+    }
+    int fd = session_release(u, (int64_t)loop_now_ms(r->loop));
+    if (fd >= 0)
+        store_close(r, fd);
+}
+
+const char *upload_id(const struct upload *u)
+{
+    return u->id;
+}
+
+uint64_t upload_offset(const struct upload *u)
+{
+    return u->size;
+}
+
+/* ------------------------------------------------------------------ append */
+
+static int running_hash_begin(struct upload *u, uint8_t alg)
+{
+    u->hashed = 0;
+    u->alg = DIGEST_NONE;
+    if (!u->hash)
+        u->hash = EVP_MD_CTX_new();
+    int err = u->hash ? hash_begin(u->task.ring->store, u->hash, alg) : -ENOMEM;
+    if (!err)
+        u->alg = alg;
+    return err;
+}
+
+/* Without a running hash that has seen all so far, the commit will read the file. */
+static void hash_along(struct upload *u, const void *buf, size_t len)
+{
+    if (u->hashed != u->size || (!u->alg && running_hash_begin(u, u->hint)))
+        return;
+    hash_add(u->hash, buf, len);
+    u->hashed += len;
+}
+
+static void order_write(struct upload *u)
+{
+    size_t len = u->left < IO_BYTES_MAX ? u->left : IO_BYTES_MAX;
+    loop_write(u->task.ring->loop, task_order(&u->task), u->fd, u->buf, len, u->size);
+}
+
+int upload_append(struct upload *u, const void *buf, size_t len, struct waiter *w)
+{
+    struct store_ring *r = u->task.ring;
+    uint64_t max = atomic_load_explicit(&r->store->blob_bytes_max, memory_order_relaxed);
+    CHECK(at_work(u) && len > 0);
+    if (u->broken)
+        return -EIO;
+    if (u->size > max || len > max - u->size)
+        return -EFBIG;
+    int err = store_room_take(r, len);
+    if (err)
+        return err;
+    u->has_result = false;
+    hash_along(u, buf, len);
+    u->buf = buf;
+    u->left = len;
+    u->waiter = w;
+    u->state = UPLOAD_WRITING;
+    order_write(u);
+    return 0;
+}
+
+static void written(struct upload *u)
+{
+    int res = u->task.res;
+    if (res <= 0) {
+        if (u->hashed > u->size) { /* it saw bytes that the file does not have */
+            u->alg = DIGEST_NONE;
+            u->hashed = 0;
+        }
+        rest(u, store_error(u->task.ring, res ? res : -EIO));
+        return;
+    }
+    u->size += (uint64_t)res;
+    u->buf += res;
+    u->left -= (size_t)res;
+    if (u->left)
+        order_write(u);
+    else
+        rest(u, 0);
+}
+
+/* ------------------------------------------------------------------ hashing again */
+
+static void order_piece(struct upload *u)
+{
+    uint64_t left = u->size - u->hashed;
+    u->state = UPLOAD_HASHING;
+    loop_read(u->task.ring->loop, task_order(&u->task), u->fd, u->piece,
+              left < PIECE_BYTES ? left : PIECE_BYTES, u->hashed);
+}
+
+static void piece_want(struct upload *u)
+{
+    struct store_ring *r = u->task.ring;
+    u->piece = r->line_first ? NULL : pool_take(&r->pieces);
+    if (u->piece) {
+        order_piece(u);
+        return;
+    }
+    u->state = UPLOAD_IN_LINE;
+    u->next_in_line = NULL;
+    *r->line_last = u;
+    r->line_last = &u->next_in_line;
+}
+
+/* To the first in line, so that many files are hashed in turn and not one after the other. */
+static void piece_return(struct upload *u)
+{
+    struct store_ring *r = u->task.ring;
+    uint8_t *piece = u->piece;
+    struct upload *next = r->line_first;
+    u->piece = NULL;
+    if (!next) {
+        pool_give(&r->pieces, piece);
+        return;
+    }
+    r->line_first = next->next_in_line;
+    if (!r->line_first)
+        r->line_last = &r->line_first;
+    next->piece = piece;
+    order_piece(next);
+}
+
+/* ------------------------------------------------------------------ commit */
+
+static void published(struct publish *p, int err);
+
+/* Orders the next step in any case. */
+static void commit_on(struct upload *u)
+{
+    struct store_ring *r = u->task.ring;
+    if (!u->has_result && u->hashed < u->size) {
+        piece_want(u);
+        return;
+    }
+    if (!u->has_result) {
+        hash_end(u->hash, u->alg, &u->result);
+        u->has_result = true;
+        u->alg = DIGEST_NONE;
+        u->hashed = 0;
+    }
+    if (!digest_equal(&u->result, &u->expected)) {
+        upload_end(u, r, -EBADMSG);
+        return;
+    }
+    u->state = UPLOAD_PUBLISHING;
+    u->publish.done = published;
+    publish_start(&u->publish, r, u->fd, u->name, &u->expected);
+}
+
+int upload_commit(struct upload *u, const struct digest *expected, struct waiter *w)
+{
+    struct stat st;
+    struct store_ring *r = u->task.ring;
+    CHECK(at_work(u) && digest_size(expected->alg));
+    if (u->broken)
+        return -EIO;
+    /* The file must be those bytes and no more. (More: a write that failed and yet left something.) */
+    if (fstat(u->fd, &st) || (uint64_t)st.st_size != u->size)
+        return store_error(r, -EIO);
+    if (u->has_result && u->result.alg != expected->alg)
+        u->has_result = false;
+    if (!u->has_result && u->alg != expected->alg && running_hash_begin(u, expected->alg))
+        return store_error(r, -EIO);
+    u->expected = *expected;
+    u->waiter = w;
+    commit_on(u);
+    return 0;
+}
+
+static void hashed_piece(struct upload *u)
+{
+    int res = u->task.res;
+    if (res > 0) {
+        hash_add(u->hash, u->piece, (size_t)res);
+        u->hashed += (uint64_t)res;
+    }
+    piece_return(u);
+    if (res > 0)
+        commit_on(u);
+    else
+        rest(u, store_error(u->task.ring, res ? res : -EIO));
+}
+
+static void order_close(struct upload *u)
+{
+    u->state = UPLOAD_CLOSING;
+    loop_close(u->task.ring->loop, task_order(&u->task), u->fd);
+    u->fd = -1;
+}
+
+static void published(struct publish *p, int err)
+{
+    struct upload *u = container_of(p, struct upload, publish);
+    if (err) {
+        u->broken |= p->unsynced || p->renamed;
+        rest(u, err);
+        return;
+    }
+    struct waiter *w = u->waiter;
+    u->waiter = NULL;
+    session_unlist(u);
+    order_close(u);
+    w->wake(w, 0);
+}
+
+/* ------------------------------------------------------------------ the end */
+
+static void ended(struct upload *u)
+{
+    struct waiter *w = u->waiter;
+    int err = u->err;
+    session_drop(u);
+    if (w)
+        w->wake(w, err);
+}
+
+void upload_end(struct upload *u, struct store_ring *r, int err)
+{
+    task_init(&u->task, r, step);
+    session_unlist(u);
+    u->err = err;
+    if (u->publish.renamed) { /* a blob by now: whole, though not known to be durable */
+        order_close(u);
+        return;
+    }
+    u->state = UPLOAD_UNLINKING;
+    loop_unlinkat(r->loop, task_order(&u->task), r->store->uploads_dirfd, u->name);
+}
+
+int upload_cancel(struct upload *u, struct waiter *w)
+{
+    CHECK(at_work(u));
+    u->waiter = w;
+    upload_end(u, u->task.ring, 0);
+    return 0;
+}
+
+static void unlinked(struct upload *u)
+{
+    if (u->task.res < 0 && u->task.res != -ENOENT) {
+        int err = store_error(u->task.ring, u->task.res);
+        u->err = u->err ? u->err : err;
+    }
+    if (u->fd >= 0)
+        order_close(u);
+    else
+        ended(u);
+}
+
+static void step(struct task *t)
+{
+    struct upload *u = container_of(t, struct upload, task);
+    switch (u->state) {
+    case UPLOAD_CREATING:
+        created(u);
+        break;
+    case UPLOAD_OPENING:
+        opened(u);
+        break;
+    case UPLOAD_WRITING:
+        written(u);
+        break;
+    case UPLOAD_HASHING:
+        hashed_piece(u);
+        break;
+    case UPLOAD_UNLINKING:
+        unlinked(u);
+        break;
+    case UPLOAD_CLOSING:
+        ended(u);
+        break;
+    case UPLOAD_AT_REST:
+    case UPLOAD_IN_LINE:
+    case UPLOAD_PUBLISHING:
+        IMPOSSIBLE("a completion for a session that ordered nothing");
+    }
+}
