@@ -43,7 +43,6 @@ static void conn_move(struct conn *c, enum conn_state to)
 {
     CHECK(may_move[c->state] & 1 << to);
     c->state = (uint8_t)to;
-    c->since_ms = ring_now_ms(c->ring);
     conn_invariant(c);
 }
 
@@ -51,9 +50,9 @@ static void conn_move(struct conn *c, enum conn_state to)
 
 static void input_drop(struct conn *c)
 {
-    if (c->input) {
+    if (c->has_input) {
         loop_buffer_put(c->ring->loop, c->input_buffer);
-        c->input = NULL;
+        c->has_input = false;
         c->input_len = 0;
     }
     conn_feed(c->ring);
@@ -63,7 +62,7 @@ static void partial_drop(struct conn *c)
 {
     if (!c->partial)
         return;
-    pool_give(c->partial_cap == PARTIAL_HEAD_BYTES ? &c->ring->partials : &c->ring->heads, c->partial);
+    pool_give(c->partial_large ? &c->ring->heads : &c->ring->partials, c->partial);
     c->partial = NULL;
     c->partial_len = 0;
 }
@@ -73,7 +72,7 @@ static bool partial_take(struct conn *c, size_t len)
 {
     bool small = len <= PARTIAL_HEAD_BYTES;
     c->partial = pool_take(small ? &c->ring->partials : &c->ring->heads);
-    c->partial_cap = small ? PARTIAL_HEAD_BYTES : HEADER_BYTES_CEILING;
+    c->partial_large = !small;
     if (!c->partial)
         ring_count(c->ring, CTR_BUFFERS_EXHAUSTED, 1);
     return c->partial != NULL;
@@ -168,9 +167,7 @@ void conn_accepted(struct ring *ring, int fd, uint16_t service)
     memset(c, 0, sizeof(*c));
     c->ring = ring;
     c->fd = fd;
-    c->fd_open = true;
-    c->service = service;
-    c->id = ++ring->next_id << 8 | ring->index;
+    c->service = (uint8_t)service;
     c->in.done = conn_in_done;
     c->out.done = conn_out_done;
     c->timer.fire = conn_timer_fire;
@@ -204,7 +201,7 @@ static void request_input(struct conn *c, const struct event *ev)
         conn_unfed(c);
     } else if (ev->res > 0) {
         c->input_buffer = ev->buffer;
-        c->input = ev->data;
+        c->has_input = true;
         c->input_at = 0;
         c->input_len = (uint16_t)ev->res;
         ring_count(c->ring, CTR_BYTES_RECEIVED, (uint64_t)ev->res);
@@ -259,18 +256,17 @@ static void conn_out_done(struct op *op, const struct event *ev)
 /* Moves what is known of the head, and as much input as fits behind it, into the stream. */
 static void head_fill(struct conn *c, struct stream_full *f)
 {
-    if (c->partial) {
-        if (c->partial_cap > PARTIAL_HEAD_BYTES) { /* a large head moves as it is */
-            f->head = c->partial;
-            f->head_cap = c->partial_cap;
-        } else {
-            memcpy(f->head, c->partial, c->partial_len);
-        }
-        f->head_len = f->head_seen = c->partial_len;
-        if (c->partial_cap > PARTIAL_HEAD_BYTES)
-            c->partial = NULL;
-        partial_drop(c);
+    if (!c->partial)
+        return;
+    f->head_len = f->head_seen = c->partial_len;
+    if (c->partial_large) { /* a large head moves as it is */
+        f->head = c->partial;
+        f->head_cap = HEADER_BYTES_CEILING;
+        c->partial = NULL;
         c->partial_len = 0;
+    } else {
+        memcpy(f->head, c->partial, c->partial_len);
+        partial_drop(c);
     }
 }
 
@@ -279,7 +275,7 @@ static size_t head_append(struct conn *c, struct stream_full *f)
     size_t n = f->head_cap - f->head_len;
     if (n > c->input_len)
         n = c->input_len;
-    memcpy(f->head + f->head_len, c->input + c->input_at, n);
+    memcpy(f->head + f->head_len, loop_buffer(c->ring->loop, c->input_buffer) + c->input_at, n);
     f->head_len += n;
     return n;
 }
@@ -289,7 +285,7 @@ static bool head_park(struct conn *c, struct stream_full *f)
 {
     if (f->head != f->head_own) {
         c->partial = f->head;
-        c->partial_cap = HEADER_BYTES_CEILING;
+        c->partial_large = true;
         f->head = f->head_own;
     } else {
         if (!partial_take(c, f->head_len))
@@ -420,7 +416,7 @@ size_t conn_take_input(struct conn *c, void *out, size_t cap)
     size_t n = c->input_len < cap ? c->input_len : cap;
     if (n == 0)
         return 0;
-    memcpy(out, c->input + c->input_at, n);
+    memcpy(out, loop_buffer(c->ring->loop, c->input_buffer) + c->input_at, n);
     c->input_at = (uint16_t)(c->input_at + n);
     c->input_len = (uint16_t)(c->input_len - n);
     if (c->input_len == 0)

@@ -41,23 +41,21 @@ struct conn {
     uint8_t state;      /* enum conn_state; written by conn_move alone */
     uint8_t reason;     /* enum close_reason, once it closes */
     uint8_t end_reason; /* the one to close with after this exchange */
-    uint16_t service;   /* index into the plan's services */
-    bool peer_known, fd_open, close_after, lingers;
+    uint8_t service;    /* index into the plan's services */
+    bool peer_known, close_after, lingers;
+    bool has_input;     /* input_buffer is held */
+    bool partial_large; /* which pool partial is of */
     uint8_t peer_family;
     uint16_t input_buffer; /* a receive buffer with bytes that nobody has taken, if input_len */
     uint16_t input_at, input_len;
     uint16_t peer_port;
-    uint8_t *input;
     char *partial; /* the beginning of a head */
-    uint32_t partial_len, partial_cap;
+    uint32_t partial_len;
     uint32_t requests;
-    uint64_t id;
-    uint64_t since_ms;   /* of the state: first byte of the head, begin of the linger */
-    uint32_t queue_seen; /* bytes in the send queue at the last look */
     uint8_t peer[16];
 };
 
-_Static_assert(sizeof(struct conn) <= 256, "an idle connection costs this");
+_Static_assert(sizeof(struct conn) <= 160, "an idle connection costs this");
 
 /* A new descriptor (taken), from a listener of that service. */
 void conn_accepted(struct ring *ring, int fd, uint16_t service);

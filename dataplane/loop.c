@@ -154,7 +154,7 @@ static int buffers_setup(struct loop *loop, unsigned count)
     loop->buffers =
         mmap(NULL, loop->buffer_ring_bytes, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
     loop->buffer_memory = mmap(NULL, (size_t)count * RECV_BUFFER_BYTES, PROT_READ | PROT_WRITE,
-                               MAP_ANONYMOUS | MAP_PRIVATE | MAP_NORESERVE, -1, 0);
+                               MAP_ANONYMOUS | MAP_PRIVATE | MAP_POPULATE, -1, 0);
     if (loop->buffers == MAP_FAILED || loop->buffer_memory == MAP_FAILED)
         return -ENOMEM;
     struct io_uring_buf_reg reg = {
@@ -270,10 +270,15 @@ void loop_wake(struct loop *loop)
     (void)n; /* a full counter wakes as well */
 }
 
+uint8_t *loop_buffer(const struct loop *loop, uint16_t buffer)
+{
+    return loop->buffer_memory + (size_t)buffer * RECV_BUFFER_BYTES;
+}
+
 void loop_buffer_put(struct loop *loop, uint16_t buffer)
 {
-    io_uring_buf_ring_add(loop->buffers, loop->buffer_memory + (size_t)buffer * RECV_BUFFER_BYTES,
-                          RECV_BUFFER_BYTES, buffer, io_uring_buf_ring_mask(loop->buffer_count), 0);
+    io_uring_buf_ring_add(loop->buffers, loop_buffer(loop, buffer), RECV_BUFFER_BYTES, buffer,
+                          io_uring_buf_ring_mask(loop->buffer_count), 0);
     io_uring_buf_ring_advance(loop->buffers, 1);
     loop->buffers_free++;
     CHECK_DEBUG(loop->buffers_free <= loop->buffer_count);
@@ -287,7 +292,7 @@ static void deliver(struct loop *loop, const struct io_uring_cqe *cqe)
     struct event ev = {.now_ms = loop->now_ms, .res = cqe->res, .more = cqe->flags & IORING_CQE_F_MORE};
     if (cqe->flags & IORING_CQE_F_BUFFER) {
         ev.buffer = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
-        ev.data = loop->buffer_memory + (size_t)ev.buffer * RECV_BUFFER_BYTES;
+        ev.data = loop_buffer(loop, ev.buffer);
         loop->buffers_free--;
     }
     if (!ev.more)

@@ -71,6 +71,7 @@ void loop_sendmsg(struct loop *loop, struct op *op, int fd, const struct msghdr 
 void loop_poll(struct loop *loop, struct op *op, int fd, short events); /* once; res: revents */
 void loop_cancel(struct loop *loop, struct op *op); /* op completes soon, with -ECANCELED or a late result */
 void loop_shutdown(struct loop *loop, struct op *op, int fd, int how);
+uint8_t *loop_buffer(const struct loop *loop, uint16_t buffer);
 void loop_buffer_put(struct loop *loop, uint16_t buffer);
 unsigned loop_buffers_free(const struct loop *loop);
 

@@ -8,7 +8,7 @@
 
 int pool_init(struct pool *p, size_t size, uint32_t count)
 {
-    size = (size + 63) & ~(size_t)63;
+    size = (size + 31) & ~(size_t)31;
     void *base =
         mmap(NULL, size * count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
