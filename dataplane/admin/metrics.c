@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "dataplane/admin/metrics.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "check.h"
+
+struct text {
+    char *buf;
+    size_t len, cap;
+    bool full; /* something did not fit; nothing is written after it */
+};
+
+__attribute__((format(printf, 2, 3))) static void put(struct text *t, const char *format, ...)
+{
+    va_list args;
+    if (t->full)
+        return;
+    va_start(args, format);
+    int n = vsnprintf(t->buf + t->len, t->cap - t->len, format, args);
+    va_end(args);
+    t->full = n < 0 || (size_t)n >= t->cap - t->len;
+    if (!t->full)
+        t->len += (size_t)n;
+}
+
+static void put_head(struct text *t, const char *name, const char *kind, const char *help)
+{
+    put(t, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind);
+}
+
+static uint64_t value(const _Atomic uint64_t *v)
+{
+    return atomic_load_explicit(v, memory_order_relaxed);
+}
+
+/* The page is shared: its count of rings is not trusted. */
+static unsigned rings_of(const struct counters_page *page)
+{
+    return page->rings < RINGS_MAX ? page->rings : RINGS_MAX;
+}
+
+/* ------------------------------------------------------------------ counters of rings */
+
+static const struct {
+    const char *name, *kind, *unit, *help;
+} counters[COUNTERS_COUNT] = {
+#define COUNTER(symbol, name, kind, unit, text) [CTR_##symbol] = {name, #kind, unit, text},
+#include "counters.def"
+#undef COUNTER
+};
+
+/* Where the sum over the rings hides what is asked: whether they share the load, and whether one stands
+ * still. */
+static bool by_ring(unsigned c)
+{
+    return c == CTR_CONNECTIONS_OPEN || c == CTR_CONNECTIONS_ACCEPTED || c == CTR_LOOP_BATCHES ||
+           c == CTR_LOOP_EVENTS || c == CTR_LIVENESS;
+}
+
+/* Times are in seconds: "x_ms" becomes "x_seconds". */
+static void put_counter(struct text *t, const struct counters_page *page, unsigned c)
+{
+    char name[96];
+    bool ms = strcmp(counters[c].unit, "milliseconds") == 0;
+    size_t len = strlen(counters[c].name) - (ms ? 3 : 0);
+    uint64_t sum = 0;
+    (void)snprintf(name, sizeof(name), "fairlead_%.*s%s", (int)len, counters[c].name, ms ? "_seconds" : "");
+    put_head(t, name, counters[c].kind, counters[c].help);
+    for (unsigned r = 0; r < rings_of(page); r++) {
+        uint64_t v = value(&page->ring[r].counter[c]);
+        sum += v;
+        if (by_ring(c) && ms)
+            put(t, "%s{ring=\"%u\"} %.3f\n", name, r, (double)v / 1000);
+        else if (by_ring(c))
+            put(t, "%s{ring=\"%u\"} %llu\n", name, r, (unsigned long long)v);
+    }
+    if (!by_ring(c))
+        put(t, "%s %llu\n", name, (unsigned long long)sum);
+}
+
+static void put_closed(struct text *t, const struct counters_page *page)
+{
+    static const char *const reasons[CLOSE_REASONS_COUNT] = {
+#define REASON(symbol, name, is_error, text) [CLOSE_##symbol] = name,
+#include "reasons.def"
+#undef REASON
+    };
+    static const char name[] = "fairlead_connections_closed_total";
+    put_head(t, name, "counter", "Client connections closed, by reason.");
+    for (unsigned i = CLOSE_NONE + 1; i < CLOSE_REASONS_COUNT; i++) {
+        uint64_t sum = 0;
+        for (unsigned r = 0; r < rings_of(page); r++)
+            sum += value(&page->ring[r].closed[i]);
+        put(t, "%s{reason=\"%s\"} %llu\n", name, reasons[i], (unsigned long long)sum);
+    }
+}
+
+/* Bucket i of the page is "below 2^i microseconds", the last one has no bound. */
+static void put_latency(struct text *t, const struct counters_page *page, unsigned class)
+{
+    static const char *const classes[CLASSES_COUNT] = REQUEST_CLASS_NAMES;
+    static const char name[] = "fairlead_response_first_byte_seconds";
+    uint64_t count = 0, sum_us = 0;
+    if (class == 0)
+        put_head(t, name, "histogram",
+                 "Time from a complete request head to the first byte of its response, by class of request.");
+    for (unsigned i = 0; i < LATENCY_BUCKETS; i++) {
+        for (unsigned r = 0; r < rings_of(page); r++)
+            count += value(&page->ring[r].latency[class][i]);
+        if (i + 1 < LATENCY_BUCKETS)
+            put(t, "%s_bucket{class=\"%s\",le=\"%.10g\"} %llu\n", name, classes[class],
+                (double)(1ull << i) / 1e6, (unsigned long long)count);
+    }
+    for (unsigned r = 0; r < rings_of(page); r++)
+        sum_us += value(&page->ring[r].latency_sum_us[class]);
+    put(t, "%s_bucket{class=\"%s\",le=\"+Inf\"} %llu\n", name, classes[class], (unsigned long long)count);
+    put(t, "%s_sum{class=\"%s\"} %.6f\n", name, classes[class], (double)sum_us / 1e6);
+    put(t, "%s_count{class=\"%s\"} %llu\n", name, classes[class], (unsigned long long)count);
+}
+
+/* ------------------------------------------------------------------ what control publishes */
+
+static const struct {
+    size_t offset;
+    const char *name, *kind, *help;
+    double scale; /* of the published value to the metric's unit */
+} control_rows[] = {
+#define ROW(field, name, kind, help, scale)                                                                  \
+    {                                                                                                        \
+        offsetof(struct control_counters, field), name, kind, help, scale                                    \
+    }
+    ROW(raft_term, "fairlead_raft_term", "gauge", "Raft's term.", 1),
+    ROW(raft_last_index, "fairlead_raft_last_index", "gauge", "Index of the log's last entry.", 1),
+    ROW(raft_commit_index, "fairlead_raft_commit_index", "gauge", "Index of the last committed entry.", 1),
+    ROW(raft_applied_index, "fairlead_raft_applied_index", "gauge", "Index of the last applied entry.", 1),
+    ROW(raft_is_leader, "fairlead_raft_leader", "gauge", "1 if this node leads.", 1),
+    ROW(raft_log_bytes, "fairlead_raft_log_bytes", "gauge", "Bytes of the log on disk.", 1),
+    ROW(raft_snapshot_index, "fairlead_raft_snapshot_index", "gauge", "Index of the last snapshot.", 1),
+    ROW(raft_proposals, "fairlead_raft_proposals_total", "counter", "Commands proposed.", 1),
+    ROW(raft_fsyncs, "fairlead_raft_fsyncs_total", "counter", "Times the log was made durable.", 1),
+    ROW(raft_fsync_us_sum, "fairlead_raft_fsync_seconds_total", "counter", "Time spent on that.", 1e-6),
+    ROW(names_bytes, "fairlead_names_bytes", "gauge", "Bytes of the names file.", 1),
+    ROW(private_bytes, "fairlead_private_bytes", "gauge", "Bytes of the private state file.", 1),
+    ROW(dataplane_restarts, "fairlead_dataplane_restarts_total", "counter",
+        "Times the data plane was started again.", 1),
+    ROW(plan_generation, "fairlead_plan_generation", "gauge", "Generation of the newest plan.", 1),
+    ROW(start_time_s, "fairlead_start_time_seconds", "gauge", "Start of control, in seconds since 1970.", 1),
+    ROW(ready, "fairlead_ready", "gauge", "1 if the state is loaded and writes are possible.", 1),
+#undef ROW
+};
+
+static void put_control(struct text *t, const struct counters_page *page, unsigned row)
+{
+    const char *base = (const char *)&page->control;
+    uint64_t v = value((const _Atomic uint64_t *)(const void *)(base + control_rows[row].offset));
+    put_head(t, control_rows[row].name, control_rows[row].kind, control_rows[row].help);
+    if (control_rows[row].scale == 1)
+        put(t, "%s %llu\n", control_rows[row].name, (unsigned long long)v);
+    else
+        put(t, "%s %.6f\n", control_rows[row].name, (double)v * control_rows[row].scale);
+}
+
+/* The data plane's own; /proc is outside of its sandbox. */
+static void put_process(struct text *t)
+{
+    struct rusage u;
+    if (getrusage(RUSAGE_SELF, &u))
+        return;
+    put_head(t, "process_cpu_seconds_total", "counter", "Processor time of the data plane.");
+    put(t, "process_cpu_seconds_total %.6f\n",
+        (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+            (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6);
+    put_head(t, "process_resident_memory_max_bytes", "gauge",
+             "Most memory that the data plane had resident.");
+    put(t, "process_resident_memory_max_bytes %llu\n", (unsigned long long)u.ru_maxrss * 1024);
+    put_head(t, "process_major_page_faults_total", "counter", "Page faults that waited for a disk.");
+    put(t, "process_major_page_faults_total %llu\n", (unsigned long long)u.ru_majflt);
+}
+
+/* ------------------------------------------------------------------ all of them */
+
+enum {
+    FIRST_CLOSED = COUNTERS_COUNT,
+    FIRST_LATENCY = FIRST_CLOSED + 1,
+    FIRST_CONTROL = FIRST_LATENCY + (int)CLASSES_COUNT,
+    FIRST_PROCESS = FIRST_CONTROL + (int)ARRAY_SIZE(control_rows),
+    METRICS_COUNT = FIRST_PROCESS + 1,
+};
+
+static void put_metric(struct text *t, const struct counters_page *page, unsigned i)
+{
+    if (i < FIRST_CLOSED)
+        put_counter(t, page, i);
+    else if (i < FIRST_LATENCY)
+        put_closed(t, page);
+    else if (i < FIRST_CONTROL)
+        put_latency(t, page, i - FIRST_LATENCY);
+    else if (i < FIRST_PROCESS)
+        put_control(t, page, i - FIRST_CONTROL);
+    else
+        put_process(t);
+}
+
+size_t metrics_write(const struct counters_page *page, unsigned *next, char *buf, size_t cap, bool *done)
+{
+    struct text t = {.buf = buf, .cap = cap};
+    CHECK(cap >= METRICS_CAP_MIN);
+    while (*next < METRICS_COUNT) {
+        size_t before = t.len;
+        put_metric(&t, page, *next);
+        if (t.full) {
+            CHECK(before > 0);
+            t.len = before;
+            break;
+        }
+        ++*next;
+    }
+    *done = *next == METRICS_COUNT;
+    return t.len;
+}
