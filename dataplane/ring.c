@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,7 +17,7 @@
 #include "dataplane/store/store.h"
 #include "dataplane/stream_private.h"
 
-enum { TICK_MS = 100, ACCEPT_RETRY_MS = 100 };
+enum { TICK_MS = 100, ACCEPT_RETRY_MS = 100, SCRATCH_KEPT_BYTES = 256 << 10 };
 
 /* ------------------------------------------------------------------ making */
 
@@ -40,7 +41,9 @@ static int pools_init(struct ring *r)
         if (err)
             return err;
     }
-    return 0;
+    r->scratch = mmap(NULL, COMMAND_BYTES_MAX, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return r->scratch == MAP_FAILED ? -ENOMEM : 0;
 }
 
 int ring_new(const struct ring_config *config, struct ring **out, const char **why)
@@ -86,6 +89,7 @@ void ring_free(struct ring *r)
     struct pool *pools[] = {&r->conns, &r->streams, &r->partials, &r->heads, &r->bodies, &r->manifests};
     for (size_t i = 0; i < ARRAY_SIZE(pools); i++)
         pool_fini(pools[i]);
+    munmap(r->scratch, COMMAND_BYTES_MAX);
     free(r);
 }
 
@@ -109,12 +113,15 @@ static void accept_later(struct acceptor *a)
 static void accepted(struct op *op, const struct event *ev)
 {
     struct acceptor *a = container_of(op, struct acceptor, op);
-    if (ev->res >= 0 && a->stopped)
-        close(ev->res);
-    else if (ev->res >= 0)
+    if (ev->res >= 0) /* also while draining: it is answered, and closed then */
         conn_accepted(a->ring, ev->res, a->service);
-    if (ev->more || a->stopped)
+    if (ev->more)
         return;
+    if (a->stopped) {
+        close(a->fd); /* control's copy lives on; an orphan's queue must not collect what nobody will answer */
+        a->fd = -1;
+        return;
+    }
     if (ev->res >= 0 || ev->res == -ECONNABORTED || ev->res == -EINTR)
         loop_accept(a->ring->loop, &a->op, a->fd);
     else
@@ -275,7 +282,10 @@ static void tick(struct ring *r, uint64_t now_ms)
 {
     channel_tick(r->channel, now_ms);
     store_ring_tick(r->store, now_ms);
-    conn_feed(r); /* should a buffer have come back unseen */
+    conn_feed(r);        /* should a buffer have come back unseen */
+    if (r->scratch_used) /* a large command's memory is not kept */
+        (void)madvise(r->scratch + SCRATCH_KEPT_BYTES, COMMAND_BYTES_MAX - SCRATCH_KEPT_BYTES, MADV_DONTNEED);
+    r->scratch_used = false;
     if (r->index == 0)
         atomic_store_explicit(&r->counters->counter[CTR_UPLOADS_OPEN], store_uploads_open(r->store_shared),
                               memory_order_relaxed);

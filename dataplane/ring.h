@@ -54,6 +54,8 @@ struct ring {
 
     struct pool conns, streams, heads, partials, bodies, manifests;
     struct timer_wheel wheel;
+    uint8_t *scratch; /* COMMAND_BYTES_MAX */
+    bool scratch_used;
     struct store *store_shared;
     struct store_ring *store;
     struct names *names;

@@ -66,6 +66,18 @@ const char *stream_peer(struct stream *s)
     return f->peer_text;
 }
 
+const struct plan_service *stream_service(struct stream *s)
+{
+    const struct plan *plan = s->ring->plan;
+    return s->conn->service < plan->service_count ? &plan->service[s->conn->service] : NULL;
+}
+
+uint8_t *stream_scratch(struct stream *s)
+{
+    s->ring->scratch_used = true;
+    return s->ring->scratch;
+}
+
 bool stream_gone(const struct stream *s)
 {
     return ((const struct stream_full *)s)->gone;
@@ -152,11 +164,10 @@ static void begin(struct stream_full *f)
     ring_count(f->s.ring, CTR_STREAMS_OPEN, 1);
 }
 
-static const struct handler *route(const struct stream_full *f)
+static const struct handler *route(struct stream_full *f)
 {
-    const struct plan *plan = f->s.ring->plan;
-    uint16_t service = f->s.conn->service;
-    switch (service < plan->service_count ? plan->service[service].kind : 0) {
+    const struct plan_service *service = stream_service(&f->s);
+    switch (service ? service->kind : 0) {
     case SERVICE_REGISTRY:
         return &registry_handler;
     case SERVICE_ADMIN:

@@ -46,7 +46,8 @@ struct wire_writer api_command(struct api *a, enum cmd_type type)
 void api_propose(struct api *a, const struct wire_writer *cmd, api_step *next)
 {
     a->next = next;
-    a->proposal = (struct proposal){.waiter = {proposal_wake}};
+    a->proposal.waiter.wake = proposal_wake;
+    a->proposal.deadline_ms = stream_now_ms(a->s) + stream_setting(a->s, SET_REGISTRY_COMMIT_TIMEOUT);
     int err =
         cmd->failed ? -EMSGSIZE : channel_propose(stream_channel(a->s), &a->proposal, cmd->buf, cmd->len);
     if (err == 0)
