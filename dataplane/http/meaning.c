@@ -25,7 +25,7 @@ static bool ip_literal_fits(struct view authority, struct view *rest)
         return false;
     memcpy(text, inside.p, inside.len);
     text[inside.len] = '\0';
-    return strlen(text) == inside.len && inet_pton(AF_INET6, text, &address) == 1;
+    return inet_pton(AF_INET6, text, &address) == 1;
 }
 
 /* reg-name or IPv4address at the front of authority, with at least one character (RFC 9110, 4.2.1). */

@@ -95,7 +95,7 @@ static const struct accepted acceptances[] = {
       "[GET] GET form=0 path=[/] query=none HTTP/1.1 host=[a] framing=0 length=0 keep=1 expect=0 "
       "upgrade=none"),
     A("row 60: what stands beside h2c is kept",
-      HEAD "Connection: Upgrade\r\nUpgrade: H2C, HTTP/2.0\r\nUpgrade: websocket\r\n\r\n",
+      HEAD "Connection: Upgrade\r\nUpgrade: H2C, HTTP/2.0\r\nUpgrade: , websocket\r\n\r\n",
       "[GET] GET form=0 path=[/] query=none HTTP/1.1 host=[a] framing=0 length=0 keep=1 expect=0 "
       "upgrade=[websocket]"),
     A("Upgrade without Connection", HEAD "Upgrade: tcp\r\n\r\n",

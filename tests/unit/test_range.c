@@ -196,10 +196,12 @@ static const struct {
     {"Accept: */*, application/vnd.oci.image.index.v1+json ; Q=0.0\r\n", false},
     {"Accept: application/vnd.oci.image.index.v1+json;q=0.001\r\n", true},
     {"Accept: application/vnd.oci.image.index.v1+json;a=\"x;q=0,y\";q=1\r\n", true},
-    {"Accept: text/plain;a=\"\\\", application/vnd.oci.image.index.v1+json\"\r\n", false},
+    {"Accept: text/plain;a=\"\\\",application/vnd.oci.image.index.v1+json,\"\r\n", false},
     {"Accept: application/vnd.oci.image.index.v1+jsonx\r\n", false},
     {"Accept: application\r\n", false},
     {"Accept: */json\r\n", false},
+    {"Accept: application/*;q=0, application/*\r\n", false},
+    {"Accept: application/*, application/*;q=0\r\n", true},
     {"Accept: , ,\r\n", true},
 };
 

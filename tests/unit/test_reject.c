@@ -161,6 +161,7 @@ static const struct refused refusals[] = {
     R(58, "empty expectation", POST "Content-Length: 1\r\nExpect:\r\n\r\n", EXPECTATION, 417),
     R(58, "two expectations", POST "Content-Length: 1\r\nExpect: 100-continue, x\r\n\r\n", EXPECTATION, 417),
     R(58, "other expectation without body", HEAD "Expect: x\r\n\r\n", EXPECTATION, 417),
+    R(62, "PRI with a path", "PRI / HTTP/1.1\r\nHost: a\r\n\r\n", HTTP2_PREFACE, 400),
     R(62, "HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", HTTP2_PREFACE, 400),
     R(0, "Authorization twice", HEAD "Authorization: a\r\nAuthorization: b\r\n\r\n", FIELD_REPEATED, 400),
     R(0, "Range twice", HEAD "Range: bytes=0-1\r\nRange: bytes=2-3\r\n\r\n", FIELD_REPEATED, 400),

@@ -57,7 +57,9 @@ static void test_overflow_is_sticky(void **state)
     struct http_response res;
     http_response_begin(&res, buf, sizeof(buf), 200);
     http_response_field_str(&res, "Location", "/a/long/path/that/does/not/fit");
+    size_t len = res.len;
     http_response_field_str(&res, "A", "b");
+    assert_int_equal(res.len, len);
     assert_int_equal(http_response_end(&res), -ENOBUFS);
 }
 
