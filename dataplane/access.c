@@ -102,10 +102,11 @@ static const char *close_name(const struct stream_full *f)
 
 static void make_line(struct line *l, struct stream_full *f)
 {
-    char id[20];
+    char id[STREAM_ID_TEXT];
     uint64_t now_us = loop_clock_us();
     put_time(l);
-    put_text(l, "id", view_of(id, (size_t)snprintf(id, sizeof(id), "%016llx", (unsigned long long)f->s.id)));
+    stream_id_text(&f->s, id);
+    put_text(l, "id", view_of(id, sizeof(id)));
     put_text(l, "client", view_of_str(stream_peer(&f->s)));
     if (view_present(f->s.req.method_name))
         put_text(l, "method", f->s.req.method_name);

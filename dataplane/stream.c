@@ -7,7 +7,6 @@
 #include "dataplane/stream_private.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "check.h"
@@ -76,6 +75,13 @@ uint8_t *stream_scratch(struct stream *s)
 {
     s->ring->scratch_used = true;
     return s->ring->scratch;
+}
+
+void stream_id_text(const struct stream *s, char out[STREAM_ID_TEXT])
+{
+    static const char digits[] = "0123456789abcdef";
+    for (unsigned i = 0; i < STREAM_ID_TEXT; i++)
+        out[i] = digits[s->id >> (60 - 4 * i) & 15];
 }
 
 bool stream_gone(const struct stream *s)
@@ -208,13 +214,13 @@ void stream_refuse(struct stream_full *f, struct http_reject reject)
 struct http_response *stream_response(struct stream *s, int status)
 {
     struct stream_full *f = stream_full(s);
-    char id[17];
+    char id[STREAM_ID_TEXT];
     CHECK(!f->responded);
     f->status = status;
     http_response_begin(&f->response, f->response_own, RESPONSE_HEAD_MAX, status);
     http_response_field(&f->response, "Date", view_of(ring_date(s->ring), HTTP_DATE_LEN));
-    (void)snprintf(id, sizeof(id), "%016llx", (unsigned long long)s->id);
-    http_response_field(&f->response, "X-Request-Id", view_of(id, 16));
+    stream_id_text(s, id);
+    http_response_field(&f->response, "X-Request-Id", view_of(id, sizeof(id)));
     return &f->response;
 }
 

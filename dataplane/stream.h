@@ -81,6 +81,9 @@ const struct plan_service *stream_service(struct stream *s);
  */
 uint8_t *stream_scratch(struct stream *s);
 
+enum { STREAM_ID_TEXT = 16 };
+void stream_id_text(const struct stream *s, char out[STREAM_ID_TEXT]); /* hex, not ended by NUL */
+
 /* Whether the client is known to be gone. */
 bool stream_gone(const struct stream *s);
 

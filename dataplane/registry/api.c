@@ -27,10 +27,8 @@ static void proposal_wake(struct waiter *w, int res)
 
 struct wire_writer api_command(struct api *a, enum cmd_type type)
 {
-    static const char digits[] = "0123456789abcdef";
-    char id[16];
-    for (unsigned i = 0; i < sizeof(id); i++)
-        id[i] = digits[a->s->id >> (60 - 4 * i) & 15];
+    char id[STREAM_ID_TEXT];
+    stream_id_text(a->s, id);
     struct wire_writer w = {.buf = stream_scratch(a->s), .cap = COMMAND_BYTES_MAX};
     struct cmd_head head = {.type = (uint16_t)type,
                             .actor = "anonymous",
