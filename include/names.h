@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The names file: an LMDB environment (MDB_NOSUBDIR | MDB_NOLOCK) that control alone writes, one transaction
- * per applied batch, and that the data plane's rings read by memory map.
+ * The names file: an LMDB environment (MDB_NOSUBDIR) that control alone writes, one transaction per applied
+ * batch, and that the data plane's rings read by memory map, opened with MDB_RDONLY | MDB_NOLOCK.
  *
- * Readers and the writer do not share LMDB's lock file: whoever can write that file could stop the writer.
- * Instead each ring announces the transaction it reads in struct names_epochs, a page that both processes
- * share. A page freed by transaction N is reused by transaction N+2 at the earliest (with MDB_NOLOCK the
- * writer takes itself for the only user), so the writer may begin transaction T as long as every announced
- * reader is at T-2 or newer. It waits for older readers only up to a bound; a ring that stands still longer
- * than that is a dead data plane and is restarted by its supervisor.
+ * Readers and the writer do not share LMDB's lock file: whoever can write that file could stop the writer. It is
+ * control's own (0600). Instead each ring announces the transaction it reads in struct names_epochs, a page that
+ * both processes share, and control pins the pages of announced transactions with read transactions of its own
+ * (control/raft/db_pin.c). The writer never waits: a slow ring only makes the file grow. One that stands still for
+ * longer than a bound is a dead data plane, is restarted by its supervisor, and pins nothing any more.
+ *
+ * What LMDB does (0.9.24): a page freed by transaction N is reused once N is older than every read transaction in
+ * the writer's lock table and than the writer's predecessor; and the root of N + 2 overwrites that of N. The second
+ * means that an announcement alone is not enough: a ring must look at `committed` again after it has begun. Only
+ * names_read_begin() (names_reader.h) does it right; use nothing else.
  *
  * Sub-databases, keys and values are below; all integers little-endian, all keys at most 511 bytes.
  * REPO stands for the repository's name, | for a NUL byte, DIGEST for a packed digest.
@@ -92,15 +96,14 @@ _Static_assert(sizeof(struct names_manifest) == 32, "on disk");
 _Static_assert(sizeof(struct names_link) == 16, "on disk");
 _Static_assert(sizeof(struct names_blob) == 16, "on disk");
 
-/* One cache line a ring. 0: not reading; else the number of the transaction that was the newest when the ring
- * began to read (it may in fact read a newer one). */
+/* One cache line a ring. 0: not reading; else the number of the transaction that the ring reads, or is about to. */
 struct names_epoch {
     _Atomic uint64_t reading;
     uint8_t pad[56];
 };
 
 /* The shared page(s): a memfd made by control, writable by both, holding no secret and nothing trusted: a
- * wrong value can only make the writer wait up to its bound. */
+ * wrong value can only keep pages from being reused, for a while. */
 struct names_epochs {
     _Atomic uint64_t committed; /* number of the newest transaction; written by control after each commit */
     uint8_t pad[56];

@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "db.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "db_internal.h"
+
+enum { FILE_PATH_MAX = 4096 };
+
+static const char meta_key[] = "state";
+
+static const struct {
+    const char *name;
+    mode_t mode;
+    unsigned first_db, db_count;
+} files[DB_FILES] = {
+    [DB_NAMES] = {"names.mdb", 0640, 0, NAMES_DB_COUNT},
+    [DB_PRIVATE] = {"private.mdb", 0600, PRIVATE_META, STATE_DB_COUNT - PRIVATE_META},
+};
+
+const char *db_file_name(enum db_file file)
+{
+    return files[file].name;
+}
+
+int db_error(int rc)
+{
+    switch (rc) {
+    case MDB_NOTFOUND:
+        return -ENOENT;
+    case MDB_MAP_FULL:
+    case EDQUOT:
+        return -ENOSPC;
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_INVALID:
+    case MDB_VERSION_MISMATCH:
+        return -EUCLEAN;
+    default:
+        return rc > 0 ? -rc : rc == 0 ? 0 : -EIO;
+    }
+}
+
+__attribute__((format(printf, 4, 5))) static int fail(char *err, size_t err_len, int error,
+                                                      const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(err, err_len, format, args);
+    va_end(args);
+    return error;
+}
+
+static int txn_open(struct db *db, enum db_file file)
+{
+    struct db_env *f = &db->file[file];
+    if (f->txn)
+        return 0;
+    f->dirty = false;
+    return db_error(mdb_txn_begin(f->env, NULL, db->viewing ? MDB_RDONLY : 0, &f->txn));
+}
+
+/* LMDB frees the cursors of a write transaction with it; those of a read transaction are ours. */
+static void cursors_forget(struct db *db, enum db_file file)
+{
+    for (unsigned i = 0; i < STATE_DB_COUNT; i++) {
+        if (db_file_of(i) != file)
+            continue;
+        if (db->cursor[i])
+            mdb_cursor_close(db->cursor[i]);
+        db->cursor[i] = NULL;
+    }
+}
+
+static void txn_abort(struct db *db, enum db_file file)
+{
+    cursors_forget(db, file);
+    if (db->file[file].txn)
+        mdb_txn_abort(db->file[file].txn);
+    db->file[file].txn = NULL;
+}
+
+static struct db *db_of(struct kv *kv)
+{
+    return container_of(kv, struct db, kv);
+}
+
+/* LMDB takes no const pointers but does not write through these. */
+static MDB_val val_of(struct kv_bytes b)
+{
+    return (MDB_val){.mv_size = b.len, .mv_data = (void *)(uintptr_t)b.data};
+}
+
+static int kv_lmdb_get(struct kv *kv, unsigned i, struct kv_bytes key, struct kv_bytes *value)
+{
+    struct db *db = db_of(kv);
+    MDB_val k = val_of(key), v;
+    int rc = txn_open(db, db_file_of(i));
+    if (rc == 0)
+        rc = db_error(mdb_get(db->file[db_file_of(i)].txn, db->dbi[i], &k, &v));
+    if (rc == 0)
+        *value = (struct kv_bytes){v.mv_data, v.mv_size};
+    return rc;
+}
+
+static int kv_lmdb_put(struct kv *kv, unsigned i, struct kv_bytes key, struct kv_bytes value)
+{
+    struct db *db = db_of(kv);
+    MDB_val k = val_of(key), v = val_of(value);
+    int rc = txn_open(db, db_file_of(i));
+    if (rc)
+        return rc;
+    db->file[db_file_of(i)].dirty = true;
+    return db_error(mdb_put(db->file[db_file_of(i)].txn, db->dbi[i], &k, &v, 0));
+}
+
+static int kv_lmdb_del(struct kv *kv, unsigned i, struct kv_bytes key)
+{
+    struct db *db = db_of(kv);
+    MDB_val k = val_of(key);
+    int rc = txn_open(db, db_file_of(i));
+    if (rc)
+        return rc;
+    db->file[db_file_of(i)].dirty = true;
+    return db_error(mdb_del(db->file[db_file_of(i)].txn, db->dbi[i], &k, NULL));
+}
+
+static int kv_lmdb_seek(struct kv *kv, unsigned i, struct kv_bytes from, bool after, struct kv_bytes *key,
+                        struct kv_bytes *value)
+{
+    struct db *db = db_of(kv);
+    MDB_val k = val_of(from), v;
+    int rc = txn_open(db, db_file_of(i));
+    if (rc == 0 && !db->cursor[i])
+        rc = db_error(mdb_cursor_open(db->file[db_file_of(i)].txn, db->dbi[i], &db->cursor[i]));
+    if (rc == 0)
+        rc = db_error(mdb_cursor_get(db->cursor[i], &k, &v, MDB_SET_RANGE));
+    if (rc == 0 && after && k.mv_size == from.len && memcmp(k.mv_data, from.data, from.len) == 0)
+        rc = db_error(mdb_cursor_get(db->cursor[i], &k, &v, MDB_NEXT));
+    if (rc)
+        return rc;
+    *key = (struct kv_bytes){k.mv_data, k.mv_size};
+    *value = (struct kv_bytes){v.mv_data, v.mv_size};
+    return 0;
+}
+
+const struct kv_ops db_kv_ops = {kv_lmdb_get, kv_lmdb_put, kv_lmdb_del, kv_lmdb_seek};
+
+/* LMDB gives its lock file the mode of the data file. The data plane shall not have it at all: whoever can
+ * write it can stop the writer. So it exists already when LMDB comes. */
+static int lock_file_make(const char *path)
+{
+    char lock[FILE_PATH_MAX + 8];
+    snprintf(lock, sizeof(lock), "%s-lock", path);
+    int fd = open(lock, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    int rc = fd < 0 || fchmod(fd, 0600) ? -errno : 0;
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+static int env_open(struct db *db, enum db_file file, char *err, size_t err_len)
+{
+    char path[FILE_PATH_MAX];
+    MDB_env **env = &db->file[file].env;
+    mode_t mask = umask(0027);
+    int len = snprintf(path, sizeof(path), "%s/%s", db->config.dir, files[file].name);
+    int rc = len < (int)sizeof(path) ? db_error(mdb_env_create(env)) : -ENAMETOOLONG;
+    if (rc == 0)
+        rc = lock_file_make(path);
+    if (rc == 0)
+        rc = db_error(mdb_env_set_mapsize(*env, db->config.map_bytes));
+    if (rc == 0)
+        rc = db_error(mdb_env_set_maxdbs(*env, files[file].db_count));
+    if (rc == 0)
+        rc = db_error(mdb_env_open(*env, path, MDB_NOSUBDIR | MDB_NOTLS | MDB_NOMETASYNC | MDB_NORDAHEAD,
+                                   files[file].mode));
+    umask(mask);
+    return rc ? fail(err, err_len, rc, "%s cannot be opened: %s", path, strerror(-rc)) : 0;
+}
+
+static int dbis_open(struct db *db, enum db_file file)
+{
+    static const char *const names[STATE_DB_COUNT] = {"meta",      "repos", "tags", "manifests", "links",
+                                                      "referrers", "blobs", "meta", "data"};
+    for (unsigned i = 0; i < files[file].db_count; i++) {
+        unsigned at = files[file].first_db + i;
+        int rc = db_error(mdb_dbi_open(db->file[file].txn, names[at], MDB_CREATE, &db->dbi[at]));
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static int meta_put(struct db *db, enum db_file file, struct db_applied applied)
+{
+    struct names_meta meta = {.magic = NAMES_MAGIC,
+                              .version = NAMES_VERSION,
+                              .node_id = db->config.node_id,
+                              .applied_index = applied.index,
+                              .applied_term = applied.term};
+    memcpy(meta.cluster_id, db->config.cluster_id, sizeof(meta.cluster_id));
+    return kv_put(&db->kv, files[file].first_db, (struct kv_bytes){meta_key, sizeof(meta_key) - 1},
+                  (struct kv_bytes){&meta, sizeof(meta)});
+}
+
+/* Reads the position; writes the first one into a new file. */
+static int meta_get(struct db *db, enum db_file file, char *err, size_t err_len)
+{
+    struct names_meta meta = {0};
+    struct kv_bytes value;
+    const char *name = files[file].name;
+    int rc = kv_get(&db->kv, files[file].first_db, (struct kv_bytes){meta_key, sizeof(meta_key) - 1}, &value);
+    if (rc == -ENOENT)
+        return meta_put(db, file, (struct db_applied){0, 0});
+    if (rc)
+        return fail(err, err_len, rc, "%s cannot be read: %s", name, strerror(-rc));
+    memcpy(&meta, value.data, value.len < sizeof(meta) ? value.len : sizeof(meta));
+    if (value.len < sizeof(meta) || meta.magic != NAMES_MAGIC)
+        return fail(err, err_len, -EUCLEAN, "%s is damaged: it does not say what it is", name);
+    if (meta.version != NAMES_VERSION)
+        return fail(err, err_len, -EPROTO, "%s is of version %u, this node knows %d", name, meta.version,
+                    NAMES_VERSION);
+    if (memcmp(meta.cluster_id, db->config.cluster_id, sizeof(meta.cluster_id)) != 0)
+        return fail(err, err_len, -EUCLEAN, "%s belongs to another cluster", name);
+    db->file[file].applied = (struct db_applied){meta.applied_index, meta.applied_term};
+    return 0;
+}
+
+static int file_open(struct db *db, enum db_file file, char *err, size_t err_len)
+{
+    int rc = env_open(db, file, err, err_len);
+    if (rc == 0)
+        rc = txn_open(db, file);
+    if (rc == 0)
+        rc = dbis_open(db, file);
+    if (rc == 0)
+        rc = meta_get(db, file, err, err_len);
+    if (rc) {
+        txn_abort(db, file);
+    } else {
+        cursors_forget(db, file);
+        rc = db_error(mdb_txn_commit(db->file[file].txn));
+        db->file[file].txn = NULL;
+    }
+    if (rc && !err[0])
+        fail(err, err_len, rc, "%s cannot be opened: %s", files[file].name, strerror(-rc));
+    return rc;
+}
+
+int db_open(const struct db_config *config, struct db **out, char *err, size_t err_len)
+{
+    struct db *db = calloc(1, sizeof(*db));
+    if (!db)
+        return -ENOMEM;
+    db->kv.ops = &db_kv_ops;
+    db->config = *config;
+    err[0] = '\0';
+    if (db->config.map_bytes == 0)
+        db->config.map_bytes = NAMES_MAP_BYTES;
+    if (db->config.reader_bound_ms == 0)
+        db->config.reader_bound_ms = DB_READER_BOUND_MS;
+    int rc = file_open(db, DB_NAMES, err, err_len);
+    if (rc == 0)
+        rc = file_open(db, DB_PRIVATE, err, err_len);
+    if (rc == 0)
+        rc = db_pins_init(db);
+    if (rc) {
+        db_close(db);
+        return rc;
+    }
+    *out = db;
+    return 0;
+}
+
+void db_close(struct db *db)
+{
+    db_pins_fini(db);
+    for (int i = 0; i < DB_FILES; i++) {
+        txn_abort(db, i);
+        if (db->file[i].env)
+            mdb_env_close(db->file[i].env);
+    }
+    free(db);
+}
+
+struct db_applied db_applied(const struct db *db, enum db_file file)
+{
+    return db->file[file].applied;
+}
+
+int db_begin(struct db *db, struct kv **kv)
+{
+    CHECK(!db->viewing && !db->file[DB_NAMES].txn && !db->file[DB_PRIVATE].txn);
+    *kv = &db->kv;
+    return txn_open(db, DB_NAMES);
+}
+
+void db_abort(struct db *db)
+{
+    txn_abort(db, DB_NAMES);
+    txn_abort(db, DB_PRIVATE);
+}
+
+static int file_commit(struct db *db, enum db_file file, struct db_applied applied)
+{
+    struct db_env *f = &db->file[file];
+    int rc = meta_put(db, file, applied);
+    cursors_forget(db, file);
+    if (rc == 0) {
+        /* Whatever comes of it, the transaction is gone afterwards. */
+        rc = db_error(mdb_txn_commit(f->txn));
+        f->txn = NULL;
+    }
+    if (rc == 0)
+        f->applied = applied;
+    return rc;
+}
+
+/* private.mdb goes first: names.mdb's commit is what the readers see, and it is the one that answers. */
+int db_commit(struct db *db, struct db_applied applied, bool touch_private)
+{
+    int rc = 0;
+    if (touch_private)
+        rc = txn_open(db, DB_PRIVATE);
+    if (rc == 0 && db->file[DB_PRIVATE].txn && (db->file[DB_PRIVATE].dirty || touch_private))
+        rc = file_commit(db, DB_PRIVATE, applied);
+    if (rc == 0)
+        rc = file_commit(db, DB_NAMES, applied);
+    db_abort(db);
+    if (rc)
+        return rc;
+    for (int i = 0; i < DB_FILES && touch_private && rc == 0; i++)
+        rc = db_error(mdb_env_sync(db->file[i].env, 1));
+    return rc ? rc : db_pins_advance(db);
+}
+
+int db_view(struct db *db, struct kv **kv)
+{
+    CHECK(!db->viewing && !db->file[DB_NAMES].txn && !db->file[DB_PRIVATE].txn);
+    db->viewing = true;
+    *kv = &db->kv;
+    return 0;
+}
+
+void db_view_end(struct db *db)
+{
+    db_abort(db);
+    db->viewing = false;
+}
+
+int db_copy(struct db *db, enum db_file file, int fd)
+{
+    return db_error(mdb_env_copyfd2(db->file[file].env, fd, MDB_CP_COMPACT));
+}
+
+static uint64_t env_used(MDB_env *env, unsigned *page_bytes)
+{
+    MDB_envinfo info;
+    MDB_stat stat;
+    mdb_env_info(env, &info);
+    mdb_env_stat(env, &stat);
+    *page_bytes = stat.ms_psize;
+    return (uint64_t)(info.me_last_pgno + 1) * stat.ms_psize;
+}
+
+int db_sizes(struct db *db, struct db_sizes *out)
+{
+    struct statvfs st;
+    unsigned page_bytes;
+    for (int i = 0; i < DB_FILES; i++)
+        out->bytes[i] = env_used(db->file[i].env, &page_bytes);
+    out->map_bytes = db->config.map_bytes;
+    if (statvfs(db->config.dir, &st))
+        return -errno;
+    out->disk_free_bytes = (uint64_t)st.f_bavail * st.f_frsize;
+    return 0;
+}
+
+/* Bytes in pages that are free inside a file. Database 0 is LMDB's list of them: {count, pages...} each. */
+static int env_free(MDB_env *env, uint64_t *bytes)
+{
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    MDB_val k, v;
+    unsigned page_bytes;
+    uint64_t pages = 0;
+    size_t count;
+    env_used(env, &page_bytes);
+    int rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
+    if (rc)
+        return db_error(rc);
+    rc = mdb_cursor_open(txn, 0, &cursor);
+    if (rc == 0) {
+        while ((rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == 0) {
+            memcpy(&count, v.mv_data, sizeof(count));
+            pages += count;
+        }
+        mdb_cursor_close(cursor);
+    }
+    mdb_txn_abort(txn);
+    *bytes = pages * page_bytes;
+    return rc == MDB_NOTFOUND ? 0 : db_error(rc);
+}
+
+int db_room(struct db *db, uint64_t reserve_bytes)
+{
+    struct db_sizes sizes;
+    int rc = db_sizes(db, &sizes);
+    if (rc)
+        return rc;
+    if (sizes.disk_free_bytes < reserve_bytes)
+        return -ENOSPC;
+    for (int i = 0; i < DB_FILES; i++) {
+        uint64_t free_bytes = sizes.map_bytes - sizes.bytes[i], inside = 0;
+        /* The list of free pages is walked only when it matters. */
+        if (free_bytes < reserve_bytes)
+            rc = env_free(db->file[i].env, &inside);
+        if (rc || free_bytes + inside < reserve_bytes)
+            return rc ? rc : -ENOSPC;
+    }
+    return 0;
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The state on the disk: the two LMDB files, names.mdb (0640, the data plane reads it) and private.mdb
+ * (0600).
+ *
+ * Durability: MDB_NOMETASYNC. A commit syncs the data pages and then writes the root without a sync of its
+ * own: a power cut can undo the last transaction but never leaves a root without its pages (LMDB's contract).
+ * What is undone, the log replays; each file says with names_meta how far it is, and private.mdb, which is
+ * written only when something in it changes, may stay behind for long.
+ *
+ * Readers: names.mdb is opened *with* LMDB's locks, in a lock file that only control can open; the data plane
+ * opens it without. Control pins pages on behalf of the rings with read transactions of its own: see
+ * db_pin.c.
+ *
+ * One thread at a time, except db_copy(), which any one other thread may run meanwhile.
+ */
+#ifndef FL_RAFT_DB_H
+#define FL_RAFT_DB_H
+
+#include <stdbool.h>
+
+#include "control/state/kv.h"
+
+struct db;
+
+struct db_config {
+    const char *dir;
+    uint8_t cluster_id[16];
+    uint64_t node_id;
+    struct names_epochs *epochs; /* borrowed; NULL: no readers */
+    uint64_t map_bytes;          /* 0: NAMES_MAP_BYTES */
+    uint64_t reader_bound_ms;    /* a ring may read one transaction for so long; 0: DB_READER_BOUND_MS */
+};
+
+enum { DB_READER_BOUND_MS = 5000 };
+
+enum db_file { DB_NAMES, DB_PRIVATE, DB_FILES };
+
+/* How far a file is. */
+struct db_applied {
+    uint64_t index, term;
+};
+
+struct db_sizes {
+    uint64_t bytes[DB_FILES]; /* used in each file */
+    uint64_t map_bytes;       /* upper end of each */
+    uint64_t disk_free_bytes; /* what an ordinary user may still use of the file system */
+};
+
+/* Name of a file in the state's folder. */
+const char *db_file_name(enum db_file file);
+
+/* Opens both files, making those that are missing. -EUCLEAN: damaged or of another cluster or node, -EPROTO:
+ * of another version; err says which. */
+int db_open(const struct db_config *config, struct db **out, char *err, size_t err_len);
+void db_close(struct db *db);
+
+struct db_applied db_applied(const struct db *db, enum db_file file);
+
+/* Begins a transaction over both files. -ENOSPC, -errno. */
+int db_begin(struct db *db, struct kv **kv);
+/*
+ * Commits, with the new position in every file that was written, and tells the readers. 0; -ENOSPC: nothing
+ * of names.mdb was committed and the same entries may be tried again; anything else: the node must stop.
+ * touch_private: write the position into private.mdb too, and sync both files to the last byte.
+ */
+int db_commit(struct db *db, struct db_applied applied, bool touch_private);
+void db_abort(struct db *db);
+
+/* Rings that have read one transaction for longer than the bound, as bits; each is told once. They hold up
+ * the reuse of pages and after twice the bound are not waited for any more: their data plane must be killed.
+ */
+uint64_t db_stuck_rings(struct db *db);
+
+/* A view of the last commit, for reading outside of a transaction: ends with db_view_end(). */
+int db_view(struct db *db, struct kv **kv);
+void db_view_end(struct db *db);
+
+/* Writes a compact copy of a file as of its last commit to fd. Any thread. 0 or -errno. */
+int db_copy(struct db *db, enum db_file file, int fd);
+
+int db_sizes(struct db *db, struct db_sizes *out);
+
+/* 0 if at least reserve_bytes of disk space and of both maps are left, else -ENOSPC; -errno. */
+int db_room(struct db *db, uint64_t reserve_bytes);
+
+#endif

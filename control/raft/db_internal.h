@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef FL_RAFT_DB_INTERNAL_H
+#define FL_RAFT_DB_INTERNAL_H
+
+#include <lmdb.h>
+
+#include "db.h"
+
+enum { DB_PINS = 2 };
+
+/* What one ring was seen to read. */
+struct db_ring {
+    uint64_t reading;
+    uint64_t since_ms;
+    bool told;
+};
+
+/* Read transactions that keep pages from being reused: pin[0] is older than pin[1]. */
+struct db_pins {
+    MDB_txn *pin[DB_PINS];
+    struct db_ring ring[RINGS_MAX];
+    uint64_t stuck; /* bits, not yet fetched */
+};
+
+struct db_env {
+    MDB_env *env;
+    MDB_txn *txn; /* NULL: none */
+    struct db_applied applied;
+    bool dirty; /* the open transaction has written */
+};
+
+struct db {
+    struct kv kv; /* first: the state machine's handle */
+    struct db_config config;
+    struct db_env file[DB_FILES];
+    MDB_dbi dbi[STATE_DB_COUNT];
+    MDB_cursor *cursor[STATE_DB_COUNT]; /* of the open transactions */
+    struct db_pins pins;
+    bool viewing;
+};
+
+/* LMDB's result as 0 or -errno. */
+int db_error(int rc);
+
+static inline enum db_file db_file_of(unsigned db)
+{
+    return db < NAMES_DB_COUNT ? DB_NAMES : DB_PRIVATE;
+}
+
+int db_pins_init(struct db *db);
+void db_pins_fini(struct db *db);
+/* To be called after each commit of names.mdb: announces it and lets go of what nobody reads any more. */
+int db_pins_advance(struct db *db);
+
+extern const struct kv_ops db_kv_ops;
+
+#endif
