@@ -107,6 +107,12 @@ class FaultFs:
     def calls(self, op):
         return int(self.command(f"calls {op}"))
 
+    def make_durable_folder(self, name):
+        (self.path / name).mkdir()
+        fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        os.fsync(fd)
+        os.close(fd)
+
     def position(self):
         """Length of the journal now: what was acknowledged by now has its records before this point."""
         return self.journal_path.stat().st_size

@@ -143,7 +143,7 @@ class Registry:
             ready = http1.Client(self.address, timeout_s=5).exchange("GET", "/v2/").status == 200
         except (OSError, http1.ConnectionEnded):
             return False
-        self.children = set(children_of(self.process.pid))
+        self.children |= set(children_of(self.process.pid))
         return ready
 
     def stop(self):
@@ -169,12 +169,11 @@ class Registry:
 
     def kill(self):
         """kill -9 of every process of it at once."""
-        if self.process is None:
-            return
         pids = self.pids()
         self._kill_pids(pids)
-        self.process.wait()
-        self.process = None
+        if self.process is not None:
+            self.process.wait()
+            self.process = None
         assert http1.wait_until(lambda: not [pid for pid in pids if process_alive(pid)], 5)
 
     def restart(self, how="stop"):
@@ -183,10 +182,12 @@ class Registry:
 
     def pids(self):
         """The process and its descendants that are alive; those whose parent died are remembered."""
-        if self.process is None:
-            return []
-        self.children |= set(children_of(self.process.pid))
-        return [self.process.pid] + [pid for pid in self.children if process_alive(pid)]
+        own = []
+        if self.process is not None:
+            own = [self.process.pid]
+            self.children |= set(children_of(self.process.pid))
+        self.children = {pid for pid in self.children if process_alive(pid)}
+        return own + list(self.children)
 
     @staticmethod
     def _kill_pids(pids):
@@ -229,9 +230,11 @@ class FairleadRegistry(Registry):
         """The configuration file as a structure; JSON is YAML."""
         return {
             "state": str(self.state),
+            "run": str(self.folder / "run"),
             "listen": [{"address": self.host, "service": "registry"}],
             "admin": {"address": "127.0.0.1:%d" % self.admin_port},
             "control": {"socket": str(self.socket_path)},
+            "log": {"access": str(self.folder / "access.log")},
             "settings": self.settings,
         }
 
@@ -252,6 +255,13 @@ class FairleadRegistry(Registry):
             if name.startswith("fairlead-dataplane"):
                 found.append(pid)
         return found
+
+    def kill_control(self):
+        """kill -9 of control alone; the data plane goes on. start() makes a new control."""
+        self.pids()
+        self.process.kill()
+        self.process.wait()
+        self.process = None
 
     def kill_dataplane(self):
         """kill -9 of the data plane alone; control is to start it again."""
