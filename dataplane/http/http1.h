@@ -117,6 +117,8 @@ struct http_request {
  * last_len is the len of the previous call for the same head, 0 at the first: the bytes before it are known
  * not to hold the end of the head, so that input in small pieces costs time linear in its length. The bytes
  * must be the same as then, their address need not.
+ * For the same reason a head that comes in pieces and is bad may be refused only when it ends or reaches a
+ * limit.
  *
  * Returns the bytes used (a pipelined request may follow them); -EAGAIN when more bytes are needed, which
  * never happens once len reaches limits->header_bytes_max; or -EBADMSG with *reject filled. req->fields and
