@@ -43,6 +43,7 @@ raft_candidate() {
 add_backports() {
     # shellcheck disable=SC1091
     codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    # shellcheck disable=SC2016
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $codename" \
         'Component: main' 'Origin: Debian' | head -n 1)
     if [ -z "$codename" ] || [ -z "$mirror" ]; then
@@ -75,29 +76,36 @@ END
 # Debian's way to say that no service may be started by an installation.
 forbid_service_starts() {
     [ ! -e /usr/sbin/policy-rc.d ] || return 0
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    trap 'rm -f /usr/sbin/policy-rc.d "$log"' EXIT
     trap 'exit 1' INT TERM
     printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
     chmod 755 /usr/sbin/policy-rc.d
 }
 
+# Of the packages that were just installed: neither now nor at the next boot.
 disable_services() {
-    command -v systemctl >/dev/null 2>&1 || return 0
-    for package in prometheus nginx docker-registry; do
-        case " $* " in
-        *" $package"*) systemctl disable --quiet "$package.service" 2>/dev/null || true ;;
+    for package in "$@"; do
+        case $package in
+        nginx-light) service=nginx ;;
+        prometheus | docker-registry) service=$package ;;
+        *) continue ;;
         esac
+        deb-systemd-helper disable "$service.service" >/dev/null 2>&1 || true
+        update-rc.d "$service" disable >/dev/null 2>&1 || true
     done
 }
 
 install_packages() {
     export DEBIAN_FRONTEND=noninteractive
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
     forbid_service_starts
     apt-get update -qq
     case " $* " in
     *" libraft-dev "*) raft_is_new "$(raft_candidate)" || add_backports ;;
     esac
-    apt-get install -y -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 --no-install-recommends "$@" >/dev/null
+    apt-get install -y -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 --no-install-recommends "$@" \
+        >"$log" 2>&1 || { cat "$log" >&2; exit 1; }
     disable_services "$@"
 }
 
