@@ -1,0 +1,606 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reading blobs, and writing whole small ones. */
+#include "store_fixture.h"
+
+enum { BIG = 100000 };
+
+static struct fixture fx;
+
+static int setup(void **state)
+{
+    (void)state;
+    fixture_new(&fx, 1);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fixture_free(&fx);
+    return 0;
+}
+
+static int open_blob(const struct digest *d, uint64_t size, bool want_bytes, struct blob **out)
+{
+    struct wait_test w = waiting();
+    *out = NULL;
+    return settled(fx.loop, blob_open(fx.ring, d, size, want_bytes, out, &w.waiter), &w);
+}
+
+static int write_blob(const struct digest *d, const void *bytes, size_t len)
+{
+    struct wait_test w = waiting();
+    return taken(fx.loop, blob_write(fx.ring, d, bytes, len, &w.waiter), &w);
+}
+
+/* ------------------------------------------------------------------ reading */
+
+static void test_open_large(void **state)
+{
+    (void)state;
+    static uint8_t bytes[BIG], back[BIG];
+    struct blob *b, *again;
+    fill(bytes, BIG, 1);
+    struct digest d = plant_blob(&fx, bytes, BIG);
+    assert_int_equal(open_blob(&d, BIG, true, &b), 0);
+    assert_true(b->fd >= 0 && !b->bytes && b->size == BIG && b->refs == 1 && digest_equal(&b->digest, &d));
+    assert_int_equal(pread(b->fd, back, BIG, 0), BIG);
+    assert_memory_equal(bytes, back, BIG);
+    uint64_t before = fx.loop->executed;
+    assert_int_equal(open_blob(&d, BIG, false, &again), 0);
+    assert_ptr_equal(b, again);
+    assert_int_equal(b->refs, 2);
+    assert_int_equal(fx.loop->executed, before);
+    blob_get(b);
+    for (int i = 0; i < 3; i++)
+        blob_put(fx.ring, b);
+}
+
+static void test_open_small(void **state)
+{
+    (void)state;
+    struct blob *b;
+    struct digest d = plant_blob(&fx, "manifest", 8);
+    assert_int_equal(open_blob(&d, 8, true, &b), 0);
+    assert_int_equal(b->fd, -1);
+    assert_memory_equal(b->bytes, "manifest", 8);
+    blob_put(fx.ring, b);
+    assert_int_equal(counted(&fx, CTR_CACHE_MISSES), 1);
+    fake_run(fx.loop); /* the descriptor is closed behind */
+    assert_int_equal(fx.loop->fds_open, 0);
+    uint64_t before = fx.loop->executed;
+    assert_int_equal(open_blob(&d, 8, true, &b), 0);
+    assert_int_equal(counted(&fx, CTR_CACHE_HITS), 1);
+    blob_put(fx.ring, b);
+    assert_int_equal(open_blob(&d, 8, false, &b), 0); /* what is in memory serves those too who did not ask */
+    assert_non_null(b->bytes);
+    blob_put(fx.ring, b);
+    assert_int_equal(fx.loop->executed, before);
+}
+
+static void test_open_borders(void **state)
+{
+    (void)state;
+    static uint8_t bytes[SMALL_OBJECT_MAX + 1];
+    struct blob *b;
+    fill(bytes, sizeof(bytes), 3);
+    struct digest empty = plant_blob(&fx, "", 0), most = plant_blob(&fx, bytes, SMALL_OBJECT_MAX),
+                  over = plant_blob(&fx, bytes, SMALL_OBJECT_MAX + 1);
+    assert_int_equal(open_blob(&empty, 0, true, &b), 0);
+    assert_non_null(b->bytes);
+    blob_put(fx.ring, b);
+    assert_int_equal(open_blob(&most, SMALL_OBJECT_MAX, true, &b), 0);
+    assert_memory_equal(b->bytes, bytes, SMALL_OBJECT_MAX);
+    blob_put(fx.ring, b);
+    assert_int_equal(open_blob(&over, SMALL_OBJECT_MAX + 1, true, &b), 0);
+    assert_null(b->bytes);
+    blob_put(fx.ring, b);
+}
+
+static void test_open_sha512(void **state)
+{
+    (void)state;
+    struct blob *b;
+    struct digest d = digest_of(DIGEST_SHA512, "abc", 3);
+    plant(&fx, &d, "abc", 3);
+    assert_int_equal(open_blob(&d, 3, true, &b), 0);
+    assert_memory_equal(b->bytes, "abc", 3);
+    blob_put(fx.ring, b);
+}
+
+/* A file that turns up, or is repaired, is found at the next try: failures are not remembered. */
+static void test_open_missing_and_damaged(void **state)
+{
+    (void)state;
+    struct blob *b;
+    struct digest d = digest_of(DIGEST_SHA256, "right", 5);
+    assert_int_equal(open_blob(&d, 5, true, &b), -ENOENT);
+    assert_int_equal(counted(&fx, CTR_STORE_ERRORS), 0);
+    plant(&fx, &d, "wrong", 5);
+    assert_int_equal(open_blob(&d, 5, true, &b), -EIO);
+    assert_int_equal(counted(&fx, CTR_STORE_ERRORS), 1);
+    plant(&fx, &d, "longer", 6);
+    assert_int_equal(open_blob(&d, 5, false, &b), -EIO);
+    assert_int_equal(counted(&fx, CTR_STORE_ERRORS), 2);
+    plant(&fx, &d, "cut", 3);
+    assert_int_equal(open_blob(&d, 5, true, &b), -EIO);
+    plant(&fx, &d, "right", 5);
+    assert_int_equal(open_blob(&d, 5, true, &b), 0);
+    blob_put(fx.ring, b);
+    assert_int_equal(open_blob(&d, 6, true, &b), -EIO);
+}
+
+static void test_open_is_not_fooled(void **state)
+{
+    (void)state;
+    struct blob *b;
+    char path[BLOB_PATH_MAX + 1];
+    struct digest link = digest_of(DIGEST_SHA256, "link", 4), folder = digest_of(DIGEST_SHA256, "folder", 6);
+    blob_path(&link, path);
+    assert_int_equal(symlinkat("/etc/passwd", fx.blobs, path), 0);
+    assert_int_equal(open_blob(&link, 4, false, &b), -EIO);
+    blob_path(&folder, path);
+    assert_int_equal(mkdirat(fx.blobs, path, 0750), 0);
+    assert_int_equal(open_blob(&folder, 4096, false, &b), -EIO);
+}
+
+/* Many want it while it is on its way: one open, and each is woken once. One of them believes in another
+ * size. */
+static void test_open_coalesced(void **state)
+{
+    (void)state;
+    enum { N = 20 };
+    struct wait_test w[N];
+    struct blob *b[N];
+    struct digest d = plant_blob(&fx, "shared", 6);
+    for (int i = 0; i < N; i++) {
+        w[i] = waiting();
+        b[i] = NULL;
+        assert_int_equal(blob_open(fx.ring, &d, i == 7 ? 5 : 6, i % 2, &b[i], &w[i].waiter), -EINPROGRESS);
+    }
+    fake_run(fx.loop);
+    assert_int_equal(fx.loop->count[FAKE_OPENAT], 1);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(w[i].woken, 1);
+        assert_int_equal(w[i].res, i == 7 ? -EIO : 0);
+        if (i == 7)
+            continue;
+        assert_ptr_equal(b[i], b[0]);
+        assert_memory_equal(b[i]->bytes, "shared", 6);
+        blob_put(fx.ring, b[i]);
+    }
+}
+
+/* Open as a file because nobody wanted bytes then; the next one gets them if nobody uses the descriptor. */
+static void test_bytes_later(void **state)
+{
+    (void)state;
+    struct blob *file, *bytes;
+    struct digest d = plant_blob(&fx, "later", 5);
+    assert_int_equal(open_blob(&d, 5, false, &file), 0);
+    assert_true(file->fd >= 0);
+    assert_int_equal(open_blob(&d, 5, true, &bytes), 0);
+    assert_ptr_equal(file, bytes);
+    assert_null(bytes->bytes);
+    blob_put(fx.ring, file);
+    blob_put(fx.ring, bytes);
+    assert_int_equal(open_blob(&d, 5, true, &bytes), 0);
+    assert_memory_equal(bytes->bytes, "later", 5);
+    blob_put(fx.ring, bytes);
+    assert_int_equal(fx.loop->count[FAKE_OPENAT], 1);
+}
+
+static void test_forget(void **state)
+{
+    (void)state;
+    struct wait_test w = waiting();
+    struct blob *b, *other;
+    char path[BLOB_PATH_MAX + 1];
+    struct digest d = plant_blob(&fx, "deleted", 7);
+    blob_path(&d, path);
+    blob_forget(fx.ring, &d); /* not there: no matter */
+    assert_int_equal(open_blob(&d, 7, true, &b), 0);
+    blob_forget(fx.ring, &d);
+    assert_int_equal(unlinkat(fx.blobs, path, 0), 0);
+    assert_memory_equal(b->bytes, "deleted", 7); /* a pull that runs goes on */
+    assert_int_equal(open_blob(&d, 7, true, &other), -ENOENT);
+    blob_put(fx.ring, b);
+    plant(&fx, &d, "deleted", 7);
+    assert_int_equal(open_blob(&d, 7, false, &b), 0);
+    blob_put(fx.ring, b);
+    blob_forget(fx.ring, &d);
+    /* While it is being opened. */
+    assert_int_equal(blob_open(fx.ring, &d, 7, true, &b, &w.waiter), -EINPROGRESS);
+    blob_forget(fx.ring, &d);
+    fake_run(fx.loop);
+    assert_int_equal(w.res, 0);
+    blob_put(fx.ring, b);
+    fixture_check_idle(&fx);
+    assert_int_equal(fx.ring->entries.used, 0);
+}
+
+static void test_open_files_limit(void **state)
+{
+    (void)state;
+    enum { LIMIT = 16, N = 40 };
+    static uint8_t bytes[BIG];
+    struct digest d[N];
+    struct blob *b[LIMIT], *one;
+    fx.tuning.open_files = LIMIT;
+    fixture_tune(&fx);
+    for (int i = 0; i < N; i++) {
+        fill(bytes, BIG, (uint64_t)i);
+        d[i] = plant_blob(&fx, bytes, BIG);
+        assert_int_equal(open_blob(&d[i], BIG, false, &one), 0);
+        blob_put(fx.ring, one);
+        fixture_check_idle(&fx);
+        assert_true(fx.loop->fds_open <= LIMIT);
+    }
+    uint64_t opens = fx.loop->count[FAKE_OPENAT];
+    for (int i = 0; i < LIMIT; i++) /* the last ones are still there, the others are not */
+        assert_int_equal(open_blob(&d[N - LIMIT + i], BIG, false, &b[i]), 0);
+    assert_int_equal(fx.loop->count[FAKE_OPENAT], opens);
+    assert_int_equal(open_blob(&d[0], BIG, false, &one), -EMFILE);
+    blob_put(fx.ring, b[3]);
+    assert_int_equal(open_blob(&d[0], BIG, false, &one), 0);
+    b[3] = one;
+    for (int i = 0; i < LIMIT; i++)
+        blob_put(fx.ring, b[i]);
+}
+
+/* 1 MiB of cache: 16 objects of 64 KiB. The least lately used go; what is referenced stays; then files serve.
+ */
+static void test_cache_limit(void **state)
+{
+    (void)state;
+    enum { ROOM = 16, N = 24 };
+    static uint8_t bytes[N][SMALL_OBJECT_MAX];
+    struct digest d[N];
+    struct blob *b[ROOM], *one;
+    for (int i = 0; i < N; i++) {
+        fill(bytes[i], SMALL_OBJECT_MAX, (uint64_t)i + 1);
+        d[i] = plant_blob(&fx, bytes[i], SMALL_OBJECT_MAX);
+        assert_int_equal(open_blob(&d[i], SMALL_OBJECT_MAX, true, &one), 0);
+        assert_memory_equal(one->bytes, bytes[i], SMALL_OBJECT_MAX);
+        blob_put(fx.ring, one);
+    }
+    fixture_check_idle(&fx);
+    uint64_t hits = counted(&fx, CTR_CACHE_HITS);
+    for (int i = 0; i < ROOM; i++)
+        assert_int_equal(open_blob(&d[N - ROOM + i], SMALL_OBJECT_MAX, true, &b[i]), 0);
+    assert_int_equal(counted(&fx, CTR_CACHE_HITS), hits + ROOM);
+    assert_int_equal(open_blob(&d[0], SMALL_OBJECT_MAX, true, &one), 0);
+    assert_true(!one->bytes && one->fd >= 0);
+    blob_put(fx.ring, one);
+    for (int i = 0; i < ROOM; i++) {
+        assert_memory_equal(b[i]->bytes, bytes[N - ROOM + i], SMALL_OBJECT_MAX);
+        blob_put(fx.ring, b[i]);
+    }
+    assert_int_equal(open_blob(&d[0], SMALL_OBJECT_MAX, true, &one), 0);
+    assert_memory_equal(one->bytes, bytes[0], SMALL_OBJECT_MAX);
+    blob_put(fx.ring, one);
+}
+
+/* The cache is full of small ones, some referenced all over it: there is room for a large one all the same.
+ */
+static void test_cache_defragments(void **state)
+{
+    (void)state;
+    enum { N = 2048 };
+    static uint8_t bytes[SMALL_OBJECT_MAX];
+    static struct blob *held[N];
+    struct blob *large;
+    for (uint32_t i = 0; i < N; i++) {
+        struct digest d = plant_blob(&fx, &i, sizeof(i));
+        assert_int_equal(open_blob(&d, sizeof(i), true, &held[i]), 0);
+        assert_non_null(held[i]->bytes);
+    }
+    fake_run(fx.loop);
+    for (uint32_t i = 0; i < N; i++) /* one in each page but one stays */
+        if (i % CACHE_PAGE_BLOCKS || i / CACHE_PAGE_BLOCKS == 3)
+            blob_put(fx.ring, held[i]);
+    fill(bytes, sizeof(bytes), 5);
+    struct digest d = plant_blob(&fx, bytes, sizeof(bytes));
+    assert_int_equal(open_blob(&d, sizeof(bytes), true, &large), 0);
+    assert_non_null(large->bytes);
+    blob_put(fx.ring, large);
+    for (uint32_t i = 0; i < N; i += CACHE_PAGE_BLOCKS) {
+        if (i / CACHE_PAGE_BLOCKS == 3)
+            continue;
+        assert_memory_equal(held[i]->bytes, &i, sizeof(i));
+        blob_put(fx.ring, held[i]);
+    }
+}
+
+static void test_waits_exhausted(void **state)
+{
+    (void)state;
+    static struct wait_test w[OPEN_WAITS + 1];
+    static struct blob *b[OPEN_WAITS + 1];
+    struct digest d = plant_blob(&fx, "popular", 7);
+    for (int i = 0; i <= OPEN_WAITS; i++) {
+        w[i] = waiting();
+        assert_int_equal(blob_open(fx.ring, &d, 7, true, &b[i], &w[i].waiter),
+                         i < OPEN_WAITS ? -EINPROGRESS : -ENOMEM);
+    }
+    fake_run(fx.loop);
+    for (int i = 0; i < OPEN_WAITS; i++) {
+        assert_int_equal(w[i].res, 0);
+        blob_put(fx.ring, b[i]);
+    }
+    assert_int_equal(w[OPEN_WAITS].woken, 0);
+}
+
+static void test_paths_exhausted(void **state)
+{
+    (void)state;
+    static struct wait_test w[OPEN_PATHS + 1];
+    static struct blob *b[OPEN_PATHS + 1];
+    fx.tuning.open_files = OPEN_FILES_CEILING;
+    fixture_tune(&fx);
+    for (uint32_t i = 0; i <= OPEN_PATHS; i++) {
+        struct digest d = digest_of(DIGEST_SHA256, &i, sizeof(i));
+        w[i] = waiting();
+        assert_int_equal(blob_open(fx.ring, &d, 7, true, &b[i], &w[i].waiter),
+                         i < OPEN_PATHS ? -EINPROGRESS : -ENOMEM);
+    }
+    store_ring_check(fx.ring, false);
+    fake_run(fx.loop);
+    for (int i = 0; i < OPEN_PATHS; i++)
+        assert_int_equal(w[i].res, -ENOENT);
+}
+
+/* A waiter may use the store from within its wake. */
+struct chain_test {
+    struct waiter waiter; /* first */
+    struct digest d;
+    struct blob *b;
+    unsigned left;
+};
+
+static void chain_wake(struct waiter *w, int res)
+{
+    struct chain_test *c = (struct chain_test *)w;
+    if (res == 0) {
+        blob_put(fx.ring, c->b);
+        blob_forget(fx.ring, &c->d);
+    }
+    if (--c->left)
+        assert_int_equal(blob_open(fx.ring, &c->d, 5, c->left % 2, &c->b, w), -EINPROGRESS);
+}
+
+static void test_wake_reenters(void **state)
+{
+    (void)state;
+    struct digest d = plant_blob(&fx, "again", 5);
+    struct chain_test c[4];
+    for (int i = 0; i < 4; i++) {
+        c[i] = (struct chain_test){.waiter.wake = chain_wake, .d = d, .left = 50};
+        assert_int_equal(blob_open(fx.ring, &d, 5, true, &c[i].b, &c[i].waiter), -EINPROGRESS);
+    }
+    fake_run(fx.loop);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(c[i].left, 0);
+}
+
+/* ------------------------------------------------------------------ writing */
+
+static void test_write(void **state)
+{
+    (void)state;
+    struct blob *b;
+    struct digest d = digest_of(DIGEST_SHA256, "{}", 2), d512 = digest_of(DIGEST_SHA512, "", 0);
+    assert_int_equal(write_blob(&d, "{}", 2), 0);
+    assert_true(blob_durable(&fx, &d));
+    assert_int_equal(write_blob(&d512, "", 0), 0);
+    assert_int_equal(write_blob(&d, "{}", 2), 0);
+    assert_true(blob_durable(&fx, &d));
+    assert_int_equal(check_blobs(&fx), 2);
+    assert_int_equal(files_in(fx.uploads), 0);
+    assert_int_equal(open_blob(&d, 2, true, &b), 0);
+    blob_put(fx.ring, b);
+}
+
+static void test_write_without_sync(void **state)
+{
+    (void)state;
+    struct digest d = digest_of(DIGEST_SHA256, "{}", 2);
+    fx.tuning.sync = false;
+    fixture_tune(&fx);
+    assert_int_equal(write_blob(&d, "{}", 2), 0);
+    assert_int_equal(fx.loop->count[FAKE_FSYNC], 0);
+    assert_int_equal(check_blobs(&fx), 1);
+}
+
+static void test_write_repairs(void **state)
+{
+    (void)state;
+    struct blob *b;
+    struct digest d = digest_of(DIGEST_SHA256, "good", 4);
+    plant(&fx, &d, "evil", 4);
+    assert_int_equal(open_blob(&d, 4, true, &b), -EIO);
+    assert_int_equal(write_blob(&d, "good", 4), 0);
+    assert_int_equal(open_blob(&d, 4, true, &b), 0);
+    blob_put(fx.ring, b);
+}
+
+static void test_write_exhausted(void **state)
+{
+    (void)state;
+    static struct wait_test w[WRITE_JOBS + 1];
+    static uint32_t bytes[WRITE_JOBS + 1];
+    for (uint32_t i = 0; i <= WRITE_JOBS; i++) {
+        bytes[i] = i / 2; /* each digest twice at a time */
+        struct digest d = digest_of(DIGEST_SHA256, &bytes[i], sizeof(bytes[i]));
+        w[i] = waiting();
+        assert_int_equal(blob_write(fx.ring, &d, &bytes[i], sizeof(bytes[i]), &w[i].waiter),
+                         i < WRITE_JOBS ? 0 : -EAGAIN);
+    }
+    fake_run(fx.loop);
+    for (int i = 0; i < WRITE_JOBS; i++) {
+        assert_int_equal(w[i].woken, 1);
+        assert_int_equal(w[i].res, 0);
+    }
+    assert_int_equal(check_blobs(&fx), WRITE_JOBS / 2);
+}
+
+static void test_write_reserve(void **state)
+{
+    (void)state;
+    struct blob *b;
+    struct digest d = digest_of(DIGEST_SHA256, "full", 4), old = plant_blob(&fx, "old", 3);
+    fx.tuning.reserve = INT64_MAX;
+    fixture_tune(&fx);
+    assert_int_equal(write_blob(&d, "full", 4), -ENOSPC);
+    assert_int_equal(counted(&fx, CTR_STORE_FULL), 1);
+    assert_int_equal(open_blob(&old, 3, true, &b), 0); /* pulls go on */
+    blob_put(fx.ring, b);
+    fx.tuning.reserve = 0;
+    fixture_tune(&fx);
+    assert_int_equal(write_blob(&d, "full", 4), 0);
+}
+
+/* A crash between any two steps: a restart removes the temporary file, and blobs/ has whole files only. */
+static void test_write_killed(void **state)
+{
+    (void)state;
+    static const char bytes[] = "written or not there";
+    struct digest d = digest_of(DIGEST_SHA256, bytes, sizeof(bytes));
+    bool more = true;
+    for (int turns = 0; more; turns++) {
+        struct wait_test w = waiting();
+        assert_int_equal(blob_write(fx.ring, &d, bytes, sizeof(bytes), &w.waiter), 0);
+        for (int i = 0; i < turns; i++)
+            more = fx.loop->pending_count && fake_turn(fx.loop) > 0;
+        if (w.woken)
+            assert_true(blob_there(&fx, &d));
+        fixture_kill(&fx);
+        fixture_open(&fx, (uint64_t)turns + 2);
+        assert_int_equal(files_in(fx.uploads), 0);
+        check_blobs(&fx);
+        char path[BLOB_PATH_MAX + 1];
+        blob_path(&d, path);
+        more |= turns == 0;
+        (void)unlinkat(fx.blobs, path, 0);
+    }
+}
+
+/* ------------------------------------------------------------------ faults */
+
+/* The same story with a fault at the first execution, at the second, ... until none is hit. */
+static void story_read(struct fixture *f)
+{
+    static uint8_t large[BIG];
+    struct blob *b;
+    fill(large, BIG, 9);
+    struct digest dl = plant_blob(f, large, BIG), ds = plant_blob(f, "small", 5);
+    int err = open_blob(&ds, 5, true, &b);
+    assert_true(err == 0 || err == -EIO || err == -EMFILE);
+    if (err == 0) {
+        assert_memory_equal(b->bytes, "small", 5);
+        blob_put(f->ring, b);
+    }
+    err = open_blob(&dl, BIG, false, &b);
+    assert_true(err == 0 || err == -EIO || err == -EMFILE);
+    if (err == 0)
+        blob_put(f->ring, b);
+    fake_run(f->loop);
+    fake_fault(f->loop, FAULT_NONE, 0);
+    assert_int_equal(open_blob(&ds, 5, true, &b), 0); /* nothing of it sticks */
+    blob_put(f->ring, b);
+    assert_int_equal(open_blob(&dl, BIG, true, &b), 0);
+    blob_put(f->ring, b);
+}
+
+static void story_write(struct fixture *f)
+{
+    struct digest d = digest_of(DIGEST_SHA256, "manifest", 8);
+    int err = write_blob(&d, "manifest", 8);
+    assert_true(err == 0 || err == -EIO || err == -EMFILE || err == -ENOSPC);
+    if (err == 0)
+        assert_true(blob_durable(f, &d));
+    fake_run(f->loop);
+    bool lied = f->loop->fault == FAULT_LIE || f->loop->fault == FAULT_EIO; /* perhaps of the removal */
+    if (!lied)
+        assert_int_equal(files_in(f->uploads), 0);
+    assert_true(err == 0 || counted(f, CTR_STORE_ERRORS) + counted(f, CTR_STORE_FULL) > 0);
+    fake_fault(f->loop, FAULT_NONE, 0);
+    assert_int_equal(write_blob(&d, "manifest", 8), 0);
+}
+
+static void each_fault(void (*story)(struct fixture *f))
+{
+    for (int fault = FAULT_NONE + 1; fault < FAULTS; fault++) {
+        bool hit = true;
+        for (unsigned at = 1; hit; at++) {
+            assert_true(at < 100);
+            fake_fault(fx.loop, (enum fake_fault)fault, at);
+            story(&fx);
+            hit = fx.loop->fault_hit;
+            fixture_check_idle(&fx);
+            check_blobs(&fx);
+            fixture_restart(&fx, at + 100 * (unsigned)fault);
+            assert_int_equal(files_in(fx.uploads), 0);
+        }
+    }
+}
+
+static void test_read_faults(void **state)
+{
+    (void)state;
+    each_fault(story_read);
+}
+
+static void test_write_faults(void **state)
+{
+    (void)state;
+    each_fault(story_write);
+}
+
+/* ------------------------------------------------------------------ start */
+
+static void test_start_refusals(void **state)
+{
+    (void)state;
+    struct store *s;
+    const char *why = NULL;
+    int other = open("/proc", O_DIRECTORY | O_RDONLY);
+    assert_int_equal(store_new(fx.blobs, other, &fx.tuning, &s, &why), -EXDEV);
+    assert_non_null(strstr(why, "one file system"));
+    assert_true(store_new(other, other, &fx.tuning, &s, &why) < 0);
+    close(other);
+    assert_true(store_new(-1, fx.uploads, &fx.tuning, &s, &why) < 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        TEST(test_open_large),
+        TEST(test_open_small),
+        TEST(test_open_borders),
+        TEST(test_open_sha512),
+        TEST(test_open_missing_and_damaged),
+        TEST(test_open_is_not_fooled),
+        TEST(test_open_coalesced),
+        TEST(test_bytes_later),
+        TEST(test_forget),
+        TEST(test_open_files_limit),
+        TEST(test_cache_limit),
+        TEST(test_cache_defragments),
+        TEST(test_waits_exhausted),
+        TEST(test_paths_exhausted),
+        TEST(test_wake_reenters),
+        TEST(test_write),
+        TEST(test_write_without_sync),
+        TEST(test_write_repairs),
+        TEST(test_write_exhausted),
+        TEST(test_write_reserve),
+        TEST(test_write_killed),
+        TEST(test_read_faults),
+        TEST(test_write_faults),
+        TEST(test_start_refusals),
+#undef TEST
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
