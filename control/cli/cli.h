@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the commands of `fairlead` share. */
+#ifndef FL_CLI_H
+#define FL_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <jansson.h>
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, ARGUMENTS_MAX = 8 };
+
+#define SOCKET_DEFAULT "/run/fairlead/control.sock"
+
+/* A bit for each option that some command has. */
+enum option {
+    OPTION_JSON = 1 << 0,
+    OPTION_SOCKET = 1 << 1,
+    OPTION_HELP = 1 << 2,
+    OPTION_WATCH = 1 << 3,
+    OPTION_ALL = 1 << 4,
+    OPTION_FOLLOW = 1 << 5,
+    OPTION_FILTER = 1 << 6,
+    OPTION_LIMIT = 1 << 7,
+    OPTION_YES = 1 << 8,
+    OPTION_ONCE = 1 << 9,
+    OPTIONS_EVERYWHERE = OPTION_JSON | OPTION_SOCKET | OPTION_HELP,
+};
+
+/* The command line, taken apart. */
+struct cli {
+    const struct command *command;
+    unsigned options; /* bits that were given */
+    const char *socket, *filter;
+    long limit; /* 0: not given */
+    const char *argument[ARGUMENTS_MAX];
+    size_t argument_count;
+    bool terminal; /* standard output is one */
+};
+
+struct command {
+    const char *name;      /* "repo ls" */
+    const char *arguments; /* "REPOSITORY", "[REPOSITORY]": as shown, and counted */
+    unsigned options;      /* beside those everywhere */
+    const char *summary;   /* one line */
+    const char *details;   /* more, or NULL */
+    int (*run)(struct cli *cli);
+};
+
+struct option_info {
+    enum option bit;
+    const char *name;  /* without the dashes */
+    const char *value; /* NULL: a flag */
+    const char *text;
+};
+
+extern const struct command commands[];
+extern const size_t command_count;
+extern const struct option_info option_infos[];
+extern const size_t option_count;
+
+/* One line on standard error. Returns EXIT_FAILED. */
+int cli_fail(const char *text);
+
+/* Asks and returns the result (a reference), or NULL after the error was printed. Takes params. */
+json_t *cli_ask(const struct cli *cli, const char *method, json_t *params);
+
+/* Prints an answer as JSON: indented on a terminal, else in one line. */
+void cli_print_json(const struct cli *cli, const json_t *value);
+
+/* Fields of an answer; "" and 0 for what is missing. Strings are valid as long as the object is. */
+const char *cli_text(const json_t *object, const char *key);
+long long cli_number(const json_t *object, const char *key);
+double cli_real(const json_t *object, const char *key);
+
+/* cli_status.c */
+int command_status(struct cli *cli);
+int command_top(struct cli *cli);
+int command_version(struct cli *cli);
+int command_plan(struct cli *cli);
+int command_metrics(struct cli *cli);
+int command_shutdown(struct cli *cli);
+/* cli_settings.c */
+int command_get(struct cli *cli);
+int command_set(struct cli *cli);
+int command_unset(struct cli *cli);
+/* cli_registry.c */
+int command_repo_ls(struct cli *cli);
+int command_repo_tags(struct cli *cli);
+int command_repo_rm(struct cli *cli);
+/* cli_stream.c */
+int command_events(struct cli *cli);
+int command_trace(struct cli *cli);
+/* cli_completion.c */
+int command_completion(struct cli *cli);
+/* main.c */
+int command_help(struct cli *cli);
+
+#endif

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Completion scripts, made from the table of commands: words and options, and settings asked from the daemon.
+ */
+#include <string.h>
+
+#include "check.h"
+#include "control/cli/cli.h"
+
+/* First words of the commands, each once. */
+static void print_first_words(void)
+{
+    for (size_t i = 0; i < command_count; i++) {
+        size_t len = strcspn(commands[i].name, " ");
+        bool seen = false;
+        for (size_t j = 0; j < i; j++)
+            seen |= strncmp(commands[j].name, commands[i].name, len) == 0 &&
+                    strcspn(commands[j].name, " ") == len;
+        if (!seen)
+            printf("%.*s ", (int)len, commands[i].name);
+    }
+}
+
+static void print_second_words(void)
+{
+    for (size_t i = 0; i < command_count; i++) {
+        const char *space = strchr(commands[i].name, ' ');
+        if (space)
+            printf("%s ", space + 1);
+    }
+}
+
+static void print_option_words(unsigned bits)
+{
+    for (size_t i = 0; i < option_count; i++)
+        if (bits & option_infos[i].bit)
+            printf("--%s ", option_infos[i].name);
+}
+
+static void print_bash(void)
+{
+    printf("_fairlead() {\n"
+           "    local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} choice=\n"
+           "    case \"$COMP_CWORD $command\" in\n"
+           "    \"1 \"*) choice='");
+    print_first_words();
+    printf("' ;;\n    \"2 repo\") choice='");
+    print_second_words();
+    printf("' ;;\n    \"2 get\"|\"2 set\"|\"2 unset\")\n"
+           "        choice=$(fairlead get --all 2>/dev/null | awk 'NR > 1 {print $1}') ;;\n"
+           "    \"2 completion\") choice='bash zsh fish' ;;\n"
+           "    esac\n"
+           "    [[ $word == -* ]] && case $command in\n");
+    for (size_t i = 0; i < command_count; i++) {
+        if (strchr(commands[i].name, ' '))
+            continue;
+        printf("    %s) choice='", commands[i].name);
+        print_option_words(commands[i].options | OPTIONS_EVERYWHERE);
+        printf("' ;;\n");
+    }
+    printf("    *) choice='");
+    print_option_words(OPTIONS_EVERYWHERE | OPTION_LIMIT | OPTION_YES);
+    printf("' ;;\n    esac\n"
+           "    mapfile -t COMPREPLY < <(compgen -W \"$choice\" -- \"$word\")\n"
+           "}\n"
+           "complete -F _fairlead fairlead\n");
+}
+
+static void print_fish(void)
+{
+    printf("complete -c fairlead -f\n");
+    for (size_t i = 0; i < command_count; i++) {
+        const char *space = strchr(commands[i].name, ' ');
+        if (space)
+            printf("complete -c fairlead -n '__fish_seen_subcommand_from %.*s' -a '%s' -d \"%s\"\n",
+                   (int)(space - commands[i].name), commands[i].name, space + 1, commands[i].summary);
+        else
+            printf("complete -c fairlead -n __fish_use_subcommand -a '%s' -d \"%s\"\n", commands[i].name,
+                   commands[i].summary);
+    }
+    printf("complete -c fairlead -n __fish_use_subcommand -a repo -d 'repositories'\n"
+           "complete -c fairlead -n '__fish_seen_subcommand_from get set unset' "
+           "-a \"(fairlead get --all 2>/dev/null | awk 'NR > 1 {print \\$1}')\"\n"
+           "complete -c fairlead -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'\n");
+    for (size_t i = 0; i < option_count; i++)
+        printf("complete -c fairlead -l %s%s -d \"%s\"\n", option_infos[i].name,
+               option_infos[i].value ? " -r" : "", option_infos[i].text);
+}
+
+int command_completion(struct cli *cli)
+{
+    const char *shell = cli->argument[0];
+    if (strcmp(shell, "bash") == 0) {
+        print_bash();
+    } else if (strcmp(shell, "zsh") == 0) {
+        printf("autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n");
+        print_bash();
+    } else if (strcmp(shell, "fish") == 0) {
+        print_fish();
+    } else {
+        cli_fail("unknown shell; write bash, zsh or fish");
+        return EXIT_USAGE;
+    }
+    return EXIT_OK;
+}

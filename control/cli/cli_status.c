@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+#include <unistd.h>
+
+#include "control/cli/cli.h"
+#include "control/cli/client.h"
+#include "control/cli/table.h"
+
+#define CLEAR_SCREEN "\033[H\033[J"
+
+/* Colours are for terminals. */
+static const char *colour(const struct cli *cli, const char *code)
+{
+    return cli->terminal ? code : "";
+}
+
+static const char *good(const struct cli *cli, bool is_good)
+{
+    return colour(cli, is_good ? "\033[32m" : "\033[31m");
+}
+
+static bool truth(const json_t *object, const char *key)
+{
+    return json_is_true(json_object_get(object, key));
+}
+
+static void print_services(const json_t *list)
+{
+    static const char *const titles[] = {"SERVICE", "ADDRESS", "ACCESS", NULL};
+    struct table *table = table_new(titles);
+    size_t i;
+    json_t *row;
+    json_array_foreach(list, i, row)
+        table_row(table, cli_text(row, "service"), cli_text(row, "address"),
+                  truth(row, "loopback") ? "this machine" : "everybody (allow_all)");
+    printf("\n");
+    table_print(table, stdout);
+}
+
+static void print_figures(const json_t *status)
+{
+    const json_t *traffic = json_object_get(status, "traffic"), *store = json_object_get(status, "store");
+    char connections[FIGURE_MAX], total[FIGURE_MAX], rate[FIGURE_MAX], in[FIGURE_MAX], out[FIGURE_MAX],
+        room[FIGURE_MAX];
+    printf("\ntraffic     %s connections, %s requests (%s/s), in %s/s, out %s/s\n",
+           figure_count(cli_real(traffic, "connections"), connections),
+           figure_count(cli_real(traffic, "requests_total"), total),
+           figure_count(cli_real(traffic, "requests_per_s"), rate),
+           figure_bytes(cli_real(traffic, "received_bytes_per_s"), in),
+           figure_bytes(cli_real(traffic, "sent_bytes_per_s"), out));
+    printf("store       %s free, in %s\n", figure_bytes(cli_real(store, "free_bytes"), room),
+           cli_text(status, "state_dir"));
+}
+
+static void print_status(const struct cli *cli, const json_t *status)
+{
+    const json_t *node = json_object_get(status, "node"), *state = json_object_get(status, "state");
+    const json_t *dataplane = json_object_get(status, "dataplane");
+    const char *plain = colour(cli, "\033[0m");
+    char up[FIGURE_MAX], dataplane_up[FIGURE_MAX];
+    bool ready = truth(status, "ready"), running = strcmp(cli_text(dataplane, "state"), "running") == 0;
+    size_t i;
+    json_t *warning;
+    printf("node        %lld of cluster %.8s, fairlead %s, %s%s%s, up %s\n", cli_number(node, "id"),
+           cli_text(node, "cluster"), cli_text(status, "version"), good(cli, ready),
+           ready ? "ready" : "not ready", plain, figure_seconds(cli_number(status, "uptime_s"), up));
+    printf("state       %s, term %lld, applied %lld of %lld\n", truth(state, "leads") ? "leader" : "follower",
+           cli_number(state, "term"), cli_number(state, "applied_index"), cli_number(state, "commit_index"));
+    printf("data plane  %s%s%s, %lld rings, up %s, %lld restarts, plan %lld of %lld\n", good(cli, running),
+           cli_text(dataplane, "state"), plain, cli_number(dataplane, "rings"),
+           figure_seconds(cli_number(dataplane, "uptime_s"), dataplane_up), cli_number(dataplane, "restarts"),
+           cli_number(dataplane, "plan_applied"), cli_number(status, "plan_generation"));
+    print_services(json_object_get(status, "services"));
+    print_figures(status);
+    json_array_foreach(json_object_get(status, "warnings"), i, warning)
+        printf("%swarning%s     %s\n", colour(cli, "\033[33m"), plain, json_string_value(warning));
+}
+
+/* Draws a screen each second. A daemon that is away is waited for. */
+static int watch(struct cli *cli, const char *method,
+                 void (*print)(const struct cli *cli, const json_t *answer))
+{
+    for (;; sleep(1)) {
+        char err[CLIENT_ERROR_MAX];
+        struct client *client = client_open(cli->socket, err);
+        json_t *answer = client ? client_call(client, method, NULL, err) : NULL;
+        if (client)
+            client_close(client);
+        if (cli->options & OPTION_JSON && answer) {
+            cli_print_json(cli, answer);
+        } else {
+            fputs(colour(cli, CLEAR_SCREEN), stdout);
+            if (answer)
+                print(cli, answer);
+            else
+                printf("%s\n", err);
+        }
+        json_decref(answer);
+        if (fflush(stdout))
+            return EXIT_FAILED;
+    }
+}
+
+static int once(struct cli *cli, const char *method,
+                void (*print)(const struct cli *cli, const json_t *answer))
+{
+    json_t *answer = cli_ask(cli, method, NULL);
+    if (!answer)
+        return EXIT_FAILED;
+    if (cli->options & OPTION_JSON)
+        cli_print_json(cli, answer);
+    else
+        print(cli, answer);
+    json_decref(answer);
+    return EXIT_OK;
+}
+
+int command_status(struct cli *cli)
+{
+    return cli->options & OPTION_WATCH ? watch(cli, "status", print_status)
+                                       : once(cli, "status", print_status);
+}
+
+static void print_classes(const json_t *list)
+{
+    static const char *const titles[] = {"REQUESTS", ">PER SECOND", ">P50", ">P90", ">P99", NULL};
+    struct table *table = table_new(titles);
+    size_t i;
+    json_t *row;
+    json_array_foreach(list, i, row)
+    {
+        char rate[FIGURE_MAX], p50[FIGURE_MAX], p90[FIGURE_MAX], p99[FIGURE_MAX];
+        bool any = cli_real(row, "requests_per_s") > 0;
+        table_row(table, cli_text(row, "class"), figure_count(cli_real(row, "requests_per_s"), rate),
+                  any ? figure_us(cli_real(row, "p50_us"), p50) : "-",
+                  any ? figure_us(cli_real(row, "p90_us"), p90) : "-",
+                  any ? figure_us(cli_real(row, "p99_us"), p99) : "-");
+    }
+    table_print(table, stdout);
+}
+
+/* Those that are not zero. */
+static void print_rates(const char *title, const char *unit, json_t *object)
+{
+    const char *const titles[] = {title, unit, NULL};
+    struct table *table = table_new(titles);
+    const char *key;
+    json_t *value;
+    json_object_foreach(object, key, value)
+    {
+        char figure[FIGURE_MAX];
+        if (json_number_value(value) > 0)
+            table_row(table, key,
+                      strstr(key, "bytes") ? figure_bytes(json_number_value(value), figure)
+                                           : figure_count(json_number_value(value), figure));
+    }
+    printf("\n");
+    table_print(table, stdout);
+}
+
+static void print_top(const struct cli *cli, const json_t *top)
+{
+    (void)cli;
+    print_classes(json_object_get(top, "classes"));
+    print_rates("COUNTER", ">PER SECOND", json_object_get(top, "per_second"));
+    print_rates("GAUGE", ">NOW", json_object_get(top, "now"));
+    print_rates("CLOSED BECAUSE", ">PER SECOND", json_object_get(top, "closed_per_second"));
+}
+
+int command_top(struct cli *cli)
+{
+    bool live = cli->terminal && !(cli->options & OPTION_ONCE);
+    return live ? watch(cli, "top", print_top) : once(cli, "top", print_top);
+}
+
+static void print_version(const struct cli *cli, const json_t *answer)
+{
+    (void)cli;
+    printf("fairlead %s, fairleadd %s\n", FL_VERSION, cli_text(answer, "version"));
+}
+
+int command_version(struct cli *cli)
+{
+    return once(cli, "version", print_version);
+}
+
+static void print_plan(const struct cli *cli, const json_t *plan)
+{
+    static const char *const titles[] = {"SETTING", "VALUE", NULL};
+    struct table *table = table_new(titles);
+    const char *key;
+    json_t *value;
+    size_t i;
+    (void)cli;
+    printf("generation %lld, the data plane has %lld\n", cli_number(plan, "generation"),
+           cli_number(plan, "applied"));
+    json_array_foreach(json_object_get(plan, "listeners"), i, value)
+        printf("%s serves %s on %lld sockets\n", cli_text(value, "address"), cli_text(value, "service"),
+               cli_number(value, "count"));
+    json_object_foreach(json_object_get(plan, "settings"), key, value)
+        table_row(table, key, json_string_value(value));
+    printf("\n");
+    table_print(table, stdout);
+}
+
+int command_plan(struct cli *cli)
+{
+    return once(cli, "plan.show", print_plan);
+}
+
+static void print_metrics(const struct cli *cli, const json_t *answer)
+{
+    (void)cli;
+    fputs(cli_text(answer, "text"), stdout);
+}
+
+int command_metrics(struct cli *cli)
+{
+    return once(cli, "metrics", print_metrics);
+}
+
+static void print_shutdown(const struct cli *cli, const json_t *answer)
+{
+    (void)cli;
+    (void)answer;
+    printf("fairleadd drains and stops\n");
+}
+
+int command_shutdown(struct cli *cli)
+{
+    if (!(cli->options & OPTION_YES) && isatty(STDIN_FILENO)) {
+        cli_fail("this stops the node; say --yes if that is meant");
+        return EXIT_USAGE;
+    }
+    return once(cli, "shutdown", print_shutdown);
+}
