@@ -39,6 +39,8 @@ int db_error(int rc)
     case MDB_MAP_FULL:
     case EDQUOT:
         return -ENOSPC;
+    case MDB_TXN_FULL:
+        return -ENOBUFS;
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
     case MDB_INVALID:
@@ -59,38 +61,36 @@ __attribute__((format(printf, 4, 5))) static int fail(char *err, size_t err_len,
     return error;
 }
 
-static int txn_open(struct db *db, enum db_file file)
+static int txn_open(struct db_view *v, enum db_file file)
 {
-    struct db_env *f = &db->file[file];
-    if (f->txn)
+    if (v->txn[file])
         return 0;
-    f->dirty = false;
-    return db_error(mdb_txn_begin(f->env, NULL, db->viewing ? MDB_RDONLY : 0, &f->txn));
+    v->dirty[file] = false;
+    return db_error(mdb_txn_begin(v->db->file[file].env, NULL, v->read_only ? MDB_RDONLY : 0, &v->txn[file]));
 }
 
-/* LMDB frees the cursors of a write transaction with it; those of a read transaction are ours. */
-static void cursors_forget(struct db *db, enum db_file file)
+static void cursors_forget(struct db_view *v, enum db_file file)
 {
     for (unsigned i = 0; i < STATE_DB_COUNT; i++) {
         if (db_file_of(i) != file)
             continue;
-        if (db->cursor[i])
-            mdb_cursor_close(db->cursor[i]);
-        db->cursor[i] = NULL;
+        if (v->cursor[i])
+            mdb_cursor_close(v->cursor[i]);
+        v->cursor[i] = NULL;
     }
 }
 
-static void txn_abort(struct db *db, enum db_file file)
+static void txn_abort(struct db_view *v, enum db_file file)
 {
-    cursors_forget(db, file);
-    if (db->file[file].txn)
-        mdb_txn_abort(db->file[file].txn);
-    db->file[file].txn = NULL;
+    cursors_forget(v, file);
+    if (v->txn[file])
+        mdb_txn_abort(v->txn[file]);
+    v->txn[file] = NULL;
 }
 
-static struct db *db_of(struct kv *kv)
+static struct db_view *view_of(struct kv *kv)
 {
-    return container_of(kv, struct db, kv);
+    return container_of(kv, struct db_view, kv);
 }
 
 /* LMDB takes no const pointers but does not write through these. */
@@ -101,11 +101,11 @@ static MDB_val val_of(struct kv_bytes b)
 
 static int kv_lmdb_get(struct kv *kv, unsigned i, struct kv_bytes key, struct kv_bytes *value)
 {
-    struct db *db = db_of(kv);
+    struct db_view *view = view_of(kv);
     MDB_val k = val_of(key), v;
-    int rc = txn_open(db, db_file_of(i));
+    int rc = txn_open(view, db_file_of(i));
     if (rc == 0)
-        rc = db_error(mdb_get(db->file[db_file_of(i)].txn, db->dbi[i], &k, &v));
+        rc = db_error(mdb_get(view->txn[db_file_of(i)], view->db->dbi[i], &k, &v));
     if (rc == 0)
         *value = (struct kv_bytes){v.mv_data, v.mv_size};
     return rc;
@@ -113,38 +113,38 @@ static int kv_lmdb_get(struct kv *kv, unsigned i, struct kv_bytes key, struct kv
 
 static int kv_lmdb_put(struct kv *kv, unsigned i, struct kv_bytes key, struct kv_bytes value)
 {
-    struct db *db = db_of(kv);
+    struct db_view *view = view_of(kv);
     MDB_val k = val_of(key), v = val_of(value);
-    int rc = txn_open(db, db_file_of(i));
+    int rc = txn_open(view, db_file_of(i));
     if (rc)
         return rc;
-    db->file[db_file_of(i)].dirty = true;
-    return db_error(mdb_put(db->file[db_file_of(i)].txn, db->dbi[i], &k, &v, 0));
+    view->dirty[db_file_of(i)] = true;
+    return db_error(mdb_put(view->txn[db_file_of(i)], view->db->dbi[i], &k, &v, 0));
 }
 
 static int kv_lmdb_del(struct kv *kv, unsigned i, struct kv_bytes key)
 {
-    struct db *db = db_of(kv);
+    struct db_view *view = view_of(kv);
     MDB_val k = val_of(key);
-    int rc = txn_open(db, db_file_of(i));
+    int rc = txn_open(view, db_file_of(i));
     if (rc)
         return rc;
-    db->file[db_file_of(i)].dirty = true;
-    return db_error(mdb_del(db->file[db_file_of(i)].txn, db->dbi[i], &k, NULL));
+    view->dirty[db_file_of(i)] = true;
+    return db_error(mdb_del(view->txn[db_file_of(i)], view->db->dbi[i], &k, NULL));
 }
 
 static int kv_lmdb_seek(struct kv *kv, unsigned i, struct kv_bytes from, bool after, struct kv_bytes *key,
                         struct kv_bytes *value)
 {
-    struct db *db = db_of(kv);
+    struct db_view *view = view_of(kv);
     MDB_val k = val_of(from), v;
-    int rc = txn_open(db, db_file_of(i));
-    if (rc == 0 && !db->cursor[i])
-        rc = db_error(mdb_cursor_open(db->file[db_file_of(i)].txn, db->dbi[i], &db->cursor[i]));
+    int rc = txn_open(view, db_file_of(i));
+    if (rc == 0 && !view->cursor[i])
+        rc = db_error(mdb_cursor_open(view->txn[db_file_of(i)], view->db->dbi[i], &view->cursor[i]));
     if (rc == 0)
-        rc = db_error(mdb_cursor_get(db->cursor[i], &k, &v, MDB_SET_RANGE));
+        rc = db_error(mdb_cursor_get(view->cursor[i], &k, &v, MDB_SET_RANGE));
     if (rc == 0 && after && k.mv_size == from.len && memcmp(k.mv_data, from.data, from.len) == 0)
-        rc = db_error(mdb_cursor_get(db->cursor[i], &k, &v, MDB_NEXT));
+        rc = db_error(mdb_cursor_get(view->cursor[i], &k, &v, MDB_NEXT));
     if (rc)
         return rc;
     *key = (struct kv_bytes){k.mv_data, k.mv_size};
@@ -193,7 +193,7 @@ static int dbis_open(struct db *db, enum db_file file)
                                                       "referrers", "blobs", "meta", "data"};
     for (unsigned i = 0; i < files[file].db_count; i++) {
         unsigned at = files[file].first_db + i;
-        int rc = db_error(mdb_dbi_open(db->file[file].txn, names[at], MDB_CREATE, &db->dbi[at]));
+        int rc = db_error(mdb_dbi_open(db->write.txn[file], names[at], MDB_CREATE, &db->dbi[at]));
         if (rc)
             return rc;
     }
@@ -208,7 +208,7 @@ static int meta_put(struct db *db, enum db_file file, struct db_applied applied)
                               .applied_index = applied.index,
                               .applied_term = applied.term};
     memcpy(meta.cluster_id, db->config.cluster_id, sizeof(meta.cluster_id));
-    return kv_put(&db->kv, files[file].first_db, (struct kv_bytes){meta_key, sizeof(meta_key) - 1},
+    return kv_put(&db->write.kv, files[file].first_db, (struct kv_bytes){meta_key, sizeof(meta_key) - 1},
                   (struct kv_bytes){&meta, sizeof(meta)});
 }
 
@@ -218,7 +218,8 @@ static int meta_get(struct db *db, enum db_file file, char *err, size_t err_len)
     struct names_meta meta = {0};
     struct kv_bytes value;
     const char *name = files[file].name;
-    int rc = kv_get(&db->kv, files[file].first_db, (struct kv_bytes){meta_key, sizeof(meta_key) - 1}, &value);
+    int rc = kv_get(&db->write.kv, files[file].first_db, (struct kv_bytes){meta_key, sizeof(meta_key) - 1},
+                    &value);
     if (rc == -ENOENT)
         return meta_put(db, file, (struct db_applied){0, 0});
     if (rc)
@@ -239,17 +240,17 @@ static int file_open(struct db *db, enum db_file file, char *err, size_t err_len
 {
     int rc = env_open(db, file, err, err_len);
     if (rc == 0)
-        rc = txn_open(db, file);
+        rc = txn_open(&db->write, file);
     if (rc == 0)
         rc = dbis_open(db, file);
     if (rc == 0)
         rc = meta_get(db, file, err, err_len);
     if (rc) {
-        txn_abort(db, file);
+        txn_abort(&db->write, file);
     } else {
-        cursors_forget(db, file);
-        rc = db_error(mdb_txn_commit(db->file[file].txn));
-        db->file[file].txn = NULL;
+        cursors_forget(&db->write, file);
+        rc = db_error(mdb_txn_commit(db->write.txn[file]));
+        db->write.txn[file] = NULL;
     }
     if (rc && !err[0])
         fail(err, err_len, rc, "%s cannot be opened: %s", files[file].name, strerror(-rc));
@@ -261,7 +262,7 @@ int db_open(const struct db_config *config, struct db **out, char *err, size_t e
     struct db *db = calloc(1, sizeof(*db));
     if (!db)
         return -ENOMEM;
-    db->kv.ops = &db_kv_ops;
+    db->write = (struct db_view){.kv = {&db_kv_ops}, .db = db};
     db->config = *config;
     err[0] = '\0';
     if (db->config.map_bytes == 0)
@@ -285,7 +286,7 @@ void db_close(struct db *db)
 {
     db_pins_fini(db);
     for (int i = 0; i < DB_FILES; i++) {
-        txn_abort(db, i);
+        txn_abort(&db->write, i);
         if (db->file[i].env)
             mdb_env_close(db->file[i].env);
     }
@@ -299,29 +300,28 @@ struct db_applied db_applied(const struct db *db, enum db_file file)
 
 int db_begin(struct db *db, struct kv **kv)
 {
-    CHECK(!db->viewing && !db->file[DB_NAMES].txn && !db->file[DB_PRIVATE].txn);
-    *kv = &db->kv;
-    return txn_open(db, DB_NAMES);
+    CHECK(!db->write.txn[DB_NAMES] && !db->write.txn[DB_PRIVATE]);
+    *kv = &db->write.kv;
+    return txn_open(&db->write, DB_NAMES);
 }
 
 void db_abort(struct db *db)
 {
-    txn_abort(db, DB_NAMES);
-    txn_abort(db, DB_PRIVATE);
+    txn_abort(&db->write, DB_NAMES);
+    txn_abort(&db->write, DB_PRIVATE);
 }
 
 static int file_commit(struct db *db, enum db_file file, struct db_applied applied)
 {
-    struct db_env *f = &db->file[file];
     int rc = meta_put(db, file, applied);
-    cursors_forget(db, file);
+    cursors_forget(&db->write, file);
     if (rc == 0) {
         /* Whatever comes of it, the transaction is gone afterwards. */
-        rc = db_error(mdb_txn_commit(f->txn));
-        f->txn = NULL;
+        rc = db_error(mdb_txn_commit(db->write.txn[file]));
+        db->write.txn[file] = NULL;
     }
     if (rc == 0)
-        f->applied = applied;
+        db->file[file].applied = applied;
     return rc;
 }
 
@@ -330,8 +330,8 @@ int db_commit(struct db *db, struct db_applied applied, bool touch_private)
 {
     int rc = 0;
     if (touch_private)
-        rc = txn_open(db, DB_PRIVATE);
-    if (rc == 0 && db->file[DB_PRIVATE].txn && (db->file[DB_PRIVATE].dirty || touch_private))
+        rc = txn_open(&db->write, DB_PRIVATE);
+    if (rc == 0 && db->write.txn[DB_PRIVATE] && (db->write.dirty[DB_PRIVATE] || touch_private))
         rc = file_commit(db, DB_PRIVATE, applied);
     if (rc == 0)
         rc = file_commit(db, DB_NAMES, applied);
@@ -343,18 +343,21 @@ int db_commit(struct db *db, struct db_applied applied, bool touch_private)
     return rc ? rc : db_pins_advance(db);
 }
 
-int db_view(struct db *db, struct kv **kv)
+struct db_view *db_view_begin(struct db *db, struct kv **kv)
 {
-    CHECK(!db->viewing && !db->file[DB_NAMES].txn && !db->file[DB_PRIVATE].txn);
-    db->viewing = true;
-    *kv = &db->kv;
-    return 0;
+    struct db_view *view = calloc(1, sizeof(*view));
+    if (!view)
+        return NULL;
+    *view = (struct db_view){.kv = {&db_kv_ops}, .db = db, .read_only = true};
+    *kv = &view->kv;
+    return view;
 }
 
-void db_view_end(struct db *db)
+void db_view_end(struct db_view *view)
 {
-    db_abort(db);
-    db->viewing = false;
+    for (int i = 0; i < DB_FILES; i++)
+        txn_abort(view, i);
+    free(view);
 }
 
 int db_copy(struct db *db, enum db_file file, int fd)

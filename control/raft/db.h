@@ -12,7 +12,8 @@
  * opens it without. Control pins pages on behalf of the rings with read transactions of its own: see
  * db_pin.c.
  *
- * One thread at a time, except db_copy(), which any one other thread may run meanwhile.
+ * One thread at a time, except for db_copy(), views, db_sizes() and db_room(), which other threads may use
+ * meanwhile.
  */
 #ifndef FL_RAFT_DB_H
 #define FL_RAFT_DB_H
@@ -22,6 +23,7 @@
 #include "control/state/kv.h"
 
 struct db;
+struct db_view;
 
 struct db_config {
     const char *dir;
@@ -72,9 +74,12 @@ void db_abort(struct db *db);
  */
 uint64_t db_stuck_rings(struct db *db);
 
-/* A view of the last commit, for reading outside of a transaction: ends with db_view_end(). */
-int db_view(struct db *db, struct kv **kv);
-void db_view_end(struct db *db);
+/*
+ * A read-only view of each file as of the last commit. Any thread, used by one at a time; it keeps pages from
+ * being reused, so it ends soon. NULL without memory.
+ */
+struct db_view *db_view_begin(struct db *db, struct kv **kv);
+void db_view_end(struct db_view *view);
 
 /* Writes a compact copy of a file as of its last commit to fd. Any thread. 0 or -errno. */
 int db_copy(struct db *db, enum db_file file, int fd);

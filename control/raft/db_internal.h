@@ -24,19 +24,25 @@ struct db_pins {
 
 struct db_env {
     MDB_env *env;
-    MDB_txn *txn; /* NULL: none */
     struct db_applied applied;
-    bool dirty; /* the open transaction has written */
+};
+
+/* One transaction over both files: each file's begins when it is first used. */
+struct db_view {
+    struct kv kv;
+    struct db *db;
+    bool read_only;
+    MDB_txn *txn[DB_FILES]; /* NULL: not begun */
+    bool dirty[DB_FILES];   /* it has written */
+    MDB_cursor *cursor[STATE_DB_COUNT];
 };
 
 struct db {
-    struct kv kv; /* first: the state machine's handle */
     struct db_config config;
     struct db_env file[DB_FILES];
     MDB_dbi dbi[STATE_DB_COUNT];
-    MDB_cursor *cursor[STATE_DB_COUNT]; /* of the open transactions */
+    struct db_view write; /* the one write transaction */
     struct db_pins pins;
-    bool viewing;
 };
 
 /* LMDB's result as 0 or -errno. */
