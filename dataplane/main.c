@@ -212,6 +212,7 @@ static void give_at_start(struct ring *r, int fd, uint16_t service)
 static int build(struct dataplane *d, const char **why)
 {
     char names_path[64];
+    CHECK(d->plan); /* GO does not come without one */
     struct store_tuning t = tuning(d->plan);
     int err = store_new(d->hello_fd[HELLO_BLOBS], d->hello_fd[HELLO_UPLOADS], &t, &d->store, why);
     if (err)

@@ -9,17 +9,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-__attribute__((noreturn, cold)) static inline void check_failed(const char *what, const char *file,
-                                                                          int line)
+__attribute__((noreturn, cold)) static inline void check_failed(const char *what, const char *file, int line)
 {
     fprintf(stderr, "fatal: %s:%d: %s\n", file, line, what);
     abort();
 }
 
-#define CHECK(cond)                                                                                           \
-    do {                                                                                                      \
-        if (__builtin_expect(!(cond), 0))                                                                     \
-            check_failed("CHECK(" #cond ")", __FILE__, __LINE__);                                             \
+#define CHECK(cond)                                                                                          \
+    do {                                                                                                     \
+        if (__builtin_expect(!(cond), 0))                                                                    \
+            check_failed("CHECK(" #cond ")", __FILE__, __LINE__);                                            \
     } while (0)
 
 /* A branch that cannot be reached. */
@@ -29,9 +28,9 @@ __attribute__((noreturn, cold)) static inline void check_failed(const char *what
 #ifdef FL_DEBUG
 #define CHECK_DEBUG(cond) CHECK(cond)
 #else
-#define CHECK_DEBUG(cond)                                                                                     \
-    do {                                                                                                      \
-        (void)sizeof(cond);                                                                                   \
+#define CHECK_DEBUG(cond)                                                                                    \
+    do {                                                                                                     \
+        (void)sizeof(cond);                                                                                  \
     } while (0)
 #endif
 

@@ -21,7 +21,8 @@ enum {
 
 enum cmd_type {
     CMD_NONE = 0,
-    /* A blob is durable here and belongs to a repository: bytes repo, digest, u64 size (bytes). Makes the repository. */
+    /* A blob is durable here and belongs to a repository: bytes repo, digest, u64 size (bytes). Makes the
+       repository. */
     CMD_BLOB_LINK = 1,
     /* As BLOB_LINK, but only if the blob is known (mount): bytes repo, digest, bytes from (may be empty:
      * any repository). CMD_BLOB_UNKNOWN if it is linked nowhere (or not in `from`). */
@@ -47,13 +48,13 @@ enum cmd_type {
 enum cmd_status {
     CMD_OK = 0,
     CMD_REPO_UNKNOWN = 1,
-    CMD_BLOB_UNKNOWN = 2,     /* detail: packed digests that are missing, one after another (at most 16) */
+    CMD_BLOB_UNKNOWN = 2, /* detail: packed digests that are missing, one after another (at most 16) */
     CMD_MANIFEST_UNKNOWN = 3,
     CMD_TAG_UNKNOWN = 4,
-    CMD_INVALID = 5,          /* malformed; detail: text */
-    CMD_NO_LEADER = 6,        /* not committed: nobody leads now */
-    CMD_UNKNOWN_OUTCOME = 7,  /* leadership or the process was lost meanwhile: may or may not be committed */
-    CMD_NO_SPACE = 8,         /* the log or the state has no room on its disk; not committed */
+    CMD_INVALID = 5,         /* malformed; detail: text */
+    CMD_NO_LEADER = 6,       /* not committed: nobody leads now */
+    CMD_UNKNOWN_OUTCOME = 7, /* leadership or the process was lost meanwhile: may or may not be committed */
+    CMD_NO_SPACE = 8,        /* the log or the state has no room on its disk; not committed */
     CMD_SETTING_UNKNOWN = 9,
     CMD_TOO_LARGE = 10,
     CMD_STATUS_COUNT
@@ -61,11 +62,11 @@ enum cmd_status {
 
 /* Who asked, for the audit record; set by whoever makes the command. */
 struct cmd_head {
-    uint16_t type;          /* enum cmd_type */
-    uint64_t time_ms;       /* UTC, ms since the epoch; 0 as proposed, the leader fills it in */
-    const char *actor;      /* "anonymous", a user, "system" */
+    uint16_t type;     /* enum cmd_type */
+    uint64_t time_ms;  /* UTC, ms since the epoch; 0 as proposed, the leader fills it in */
+    const char *actor; /* "anonymous", a user, "system" */
     size_t actor_len;
-    const char *source;     /* client address, or "control-socket" */
+    const char *source; /* client address, or "control-socket" */
     size_t source_len;
     const char *request_id; /* may be empty */
     size_t request_id_len;

@@ -91,8 +91,8 @@ static inline size_t digest_hex(const struct digest *d, char *out)
     return 2 * size;
 }
 
-/* Writes the text form and a NUL; the algorithm is known, out has room for DIGEST_TEXT_MAX + 1. Returns the length
- * without the NUL. */
+/* Writes the text form and a NUL; the algorithm is known, out has room for DIGEST_TEXT_MAX + 1. Returns the
+ * length without the NUL. */
 static inline size_t digest_format(const struct digest *d, char *out)
 {
     memcpy(out, d->alg == DIGEST_SHA512 ? "sha512" : "sha256", 6);
@@ -108,7 +108,8 @@ static inline size_t digest_pack(const struct digest *d, uint8_t *out)
     return 1 + digest_size(d->alg);
 }
 
-/* Reads a packed form that starts at in and may be followed by more. Returns the bytes used, 0 if it is none. */
+/* Reads a packed form that starts at in and may be followed by more. Returns the bytes used, 0 if it is none.
+ */
 static inline size_t digest_unpack(const uint8_t *in, size_t len, struct digest *out)
 {
     size_t size = len ? digest_size(in[0]) : 0;

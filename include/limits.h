@@ -11,14 +11,14 @@ enum limits {
     REPO_NAME_MAX = 255,
     TAG_NAME_MAX = 128,
     MEDIA_TYPE_MAX = 255,
-    MANIFEST_REFS_MAX = 16384,    /* descriptors in one manifest or index */
-    MANIFEST_TAGS_MAX = 64,       /* ?tag= parameters of one PUT */
+    MANIFEST_REFS_MAX = 16384,         /* descriptors in one manifest or index */
+    MANIFEST_TAGS_MAX = 64,            /* ?tag= parameters of one PUT */
     MANIFEST_BYTES_CEILING = 32 << 20, /* upper end of registry.manifest_bytes_max */
-    UPLOAD_ID_LEN = 32,           /* 128 random bits in hex */
+    UPLOAD_ID_LEN = 32,                /* 128 random bits in hex */
 
     /* The two processes. */
-    RINGS_MAX = 64,               /* rings = threads of the data plane */
-    LISTENERS_MAX = 256,          /* listening sockets in all */
+    RINGS_MAX = 64,      /* rings = threads of the data plane */
+    LISTENERS_MAX = 256, /* listening sockets in all */
     LISTENERS_PER_ADDRESS_MAX = 16,
     ADDRESS_TEXT_MAX = 64,        /* "[v6]:port" with its NUL */
     COMMAND_BYTES_MAX = 40 << 20, /* one log entry: a manifest's descriptor may carry its annotations */
@@ -27,10 +27,10 @@ enum limits {
     SOURCE_TEXT_MAX = 64,
 
     /* Connections. */
-    RECV_BUFFER_BYTES = 4096,     /* one provided receive buffer */
+    RECV_BUFFER_BYTES = 4096,      /* one provided receive buffer */
     BODY_BUFFER_BYTES = 256 << 10, /* one buffer of an upload's body */
     RESPONSE_HEAD_MAX = 4096,
-    REQUEST_FIELDS_MAX = 256,     /* upper end of http.headers_max */
+    REQUEST_FIELDS_MAX = 256,        /* upper end of http.headers_max */
     HEADER_BYTES_CEILING = 64 << 10, /* upper end of http.header_bytes_max */
 };
 

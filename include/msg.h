@@ -9,7 +9,8 @@
  *   PLAN (fd: sealed memfd)                      GO
  * The data plane answers HELLO_REPLY at once and READY when every ring runs. Later PLAN (preceded by LISTENER
  * for new addresses) is answered by PLAN_APPLIED, DRAIN by DRAINED and an exit with status 0.
- * A version that does not match is answered with the own version in HELLO_REPLY and an exit: both are installed together.
+ * A version that does not match is answered with the own version in HELLO_REPLY and an exit: both are
+ * installed together.
  *
  * A ring's channel: a SOCK_STREAM pair that carries frames: struct frame_head, then `bytes` of body.
  *   PROPOSE  data plane -> control: body is a command (cmd.h)
@@ -94,7 +95,7 @@ struct frame_head {
 struct frame_result {
     uint32_t status; /* enum cmd_status */
     uint32_t pad;
-    uint64_t index;  /* of the log entry, 0 if there is none */
+    uint64_t index; /* of the log entry, 0 if there is none */
 };
 
 _Static_assert(sizeof(struct frame_head) == 16 && sizeof(struct frame_result) == 16, "wire");

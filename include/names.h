@@ -3,16 +3,17 @@
  * The names file: an LMDB environment (MDB_NOSUBDIR) that control alone writes, one transaction per applied
  * batch, and that the data plane's rings read by memory map, opened with MDB_RDONLY | MDB_NOLOCK.
  *
- * Readers and the writer do not share LMDB's lock file: whoever can write that file could stop the writer. It is
- * control's own (0600). Instead each ring announces the transaction it reads in struct names_epochs, a page that
- * both processes share, and control pins the pages of announced transactions with read transactions of its own
- * (control/raft/db_pin.c). The writer never waits: a slow ring only makes the file grow. One that stands still for
- * longer than a bound is a dead data plane, is restarted by its supervisor, and pins nothing any more.
+ * Readers and the writer do not share LMDB's lock file: whoever can write that file could stop the writer. It
+ * is control's own (0600). Instead each ring announces the transaction it reads in struct names_epochs, a
+ * page that both processes share, and control pins the pages of announced transactions with read transactions
+ * of its own (control/raft/db_pin.c). The writer never waits: a slow ring only makes the file grow. One that
+ * stands still for longer than a bound is a dead data plane, is restarted by its supervisor, and pins nothing
+ * any more.
  *
- * What LMDB does (0.9.24): a page freed by transaction N is reused once N is older than every read transaction in
- * the writer's lock table and than the writer's predecessor; and the root of N + 2 overwrites that of N. The second
- * means that an announcement alone is not enough: a ring must look at `committed` again after it has begun. Only
- * names_read_begin() (names_reader.h) does it right; use nothing else.
+ * What LMDB does (0.9.24): a page freed by transaction N is reused once N is older than every read
+ * transaction in the writer's lock table and than the writer's predecessor; and the root of N + 2 overwrites
+ * that of N. The second means that an announcement alone is not enough: a ring must look at `committed` again
+ * after it has begun. Only names_read_begin() (names_reader.h) does it right; use nothing else.
  *
  * Sub-databases, keys and values are below; all integers little-endian, all keys at most 511 bytes.
  * REPO stands for the repository's name, | for a NUL byte, DIGEST for a packed digest.
@@ -33,9 +34,20 @@ enum {
 #define NAMES_MAP_BYTES (64ull << 30)
 
 /* Names of the sub-databases, in the order of enum names_db. */
-enum names_db { NAMES_META, NAMES_REPOS, NAMES_TAGS, NAMES_MANIFESTS, NAMES_LINKS, NAMES_REFERRERS, NAMES_BLOBS,
-                NAMES_DB_COUNT };
-#define NAMES_DB_NAMES {"meta", "repos", "tags", "manifests", "links", "referrers", "blobs"}
+enum names_db {
+    NAMES_META,
+    NAMES_REPOS,
+    NAMES_TAGS,
+    NAMES_MANIFESTS,
+    NAMES_LINKS,
+    NAMES_REFERRERS,
+    NAMES_BLOBS,
+    NAMES_DB_COUNT
+};
+#define NAMES_DB_NAMES                                                                                       \
+    {                                                                                                        \
+        "meta", "repos", "tags", "manifests", "links", "referrers", "blobs"                                  \
+    }
 
 /* NAMES_META: key "state" -> struct names_meta. */
 struct names_meta {
@@ -96,7 +108,8 @@ _Static_assert(sizeof(struct names_manifest) == 32, "on disk");
 _Static_assert(sizeof(struct names_link) == 16, "on disk");
 _Static_assert(sizeof(struct names_blob) == 16, "on disk");
 
-/* One cache line a ring. 0: not reading; else the number of the transaction that the ring reads, or is about to. */
+/* One cache line a ring. 0: not reading; else the number of the transaction that the ring reads, or is about
+ * to. */
 struct names_epoch {
     _Atomic uint64_t reading;
     uint8_t pad[56];
@@ -111,7 +124,8 @@ struct names_epochs {
 };
 
 /* Builds REPO|rest in key (room for NAMES_KEY_MAX). Returns the length, 0 if it does not fit. */
-static inline size_t names_key(uint8_t *key, const char *repo, size_t repo_len, const void *rest, size_t rest_len)
+static inline size_t names_key(uint8_t *key, const char *repo, size_t repo_len, const void *rest,
+                               size_t rest_len)
 {
     if (repo_len + 1 + rest_len > NAMES_KEY_MAX)
         return 0;

@@ -32,9 +32,19 @@ enum {
 };
 
 /* Classes of requests with a latency histogram and a count of their own. */
-enum request_class { CLASS_BLOB_GET, CLASS_MANIFEST_GET, CLASS_UPLOAD, CLASS_MANIFEST_PUT, CLASS_LIST, CLASS_OTHER,
-                     CLASSES_COUNT };
-#define REQUEST_CLASS_NAMES {"blob_get", "manifest_get", "upload", "manifest_put", "list", "other"}
+enum request_class {
+    CLASS_BLOB_GET,
+    CLASS_MANIFEST_GET,
+    CLASS_UPLOAD,
+    CLASS_MANIFEST_PUT,
+    CLASS_LIST,
+    CLASS_OTHER,
+    CLASSES_COUNT
+};
+#define REQUEST_CLASS_NAMES                                                                                  \
+    {                                                                                                        \
+        "blob_get", "manifest_get", "upload", "manifest_put", "list", "other"                                \
+    }
 
 /* One writer: the ring; relaxed atomic stores, so a reader sees each value whole. */
 struct ring_counters {
@@ -63,9 +73,9 @@ struct counters_page {
 
 /*
  * A ring of log records: one producer (a data plane ring), one consumer (control). Positions grow for ever;
- * a record is at position % LOG_RING_BYTES, wraps around, and is {u32 length of the body, u8 kind, 3 zero bytes,
- * body}, padded to 8 bytes. The producer drops (and counts) what does not fit. The consumer must check every
- * length: the producer is not trusted.
+ * a record is at position % LOG_RING_BYTES, wraps around, and is {u32 length of the body, u8 kind, 3 zero
+ * bytes, body}, padded to 8 bytes. The producer drops (and counts) what does not fit. The consumer must check
+ * every length: the producer is not trusted.
  */
 enum { LOG_RING_BYTES = 1 << 20, LOG_RECORD_MAX = 16 << 10 };
 
