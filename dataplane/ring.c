@@ -118,7 +118,8 @@ static void accepted(struct op *op, const struct event *ev)
     if (ev->more)
         return;
     if (a->stopped) {
-        close(a->fd); /* control's copy lives on; an orphan's queue must not collect what nobody will answer */
+        close(
+            a->fd); /* control's copy lives on; an orphan's queue must not collect what nobody will answer */
         a->fd = -1;
         return;
     }
