@@ -170,7 +170,8 @@ class Buildah(Podman):
     needs = ("buildah",)
 
     def build(self, context, tag):
-        self.podman("bud", "--quiet", "--layers", "--isolation", "chroot", "--format", "oci", "-t", f"localhost/{tag}", context)
+        self.podman("bud", "--quiet", "--layers", "--isolation", "chroot", "--format", "oci",
+                    "-t", f"localhost/{tag}", context)
 
     def wipe(self):
         self.podman("rm", "--all")
@@ -199,8 +200,8 @@ class Docker(Tool):
         self.environment.update({"DOCKER_HOST": f"unix://{self.folder}/sock", "DOCKER_BUILDKIT": "0"})
         (self.folder / "daemon.json").write_text("{}")
         command = ["dockerd", f"--config-file={self.folder}/daemon.json", f"--data-root={self.folder}/data",
-                   f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid", f"--host=unix://{self.folder}/sock",
-                   "--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-forward=false",
+                   f"--exec-root={self.folder}/exec", f"--pidfile={self.folder}/pid",
+                   f"--host=unix://{self.folder}/sock", "--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-forward=false",
                    "--ip-masq=false", "--storage-driver=overlay2", "--insecure-registry=127.0.0.0/8",
                    "--exec-opt", "native.cgroupdriver=cgroupfs"]
         with open(self.folder / "log", "wb") as log:

@@ -356,7 +356,8 @@ def test_bad_offsets(repo):
     assert finish(repo, answer.header("Location"), digest_of(data)).status == 201
 
 
-@pytest.mark.parametrize("value", ["x", "5-1", "0-", "-5", "0-999/2000", "bytes 0-999", "0-5", "0-18446744073709551615"])
+@pytest.mark.parametrize("value", ["x", "5-1", "0-", "-5", "0-999/2000", "bytes 0-999", "0-5",
+                                   "0-18446744073709551615"])
 @gap("parses it leniently")
 def test_malformed_content_range(repo, value):
     """Not the specification's form, or not as long as the body: refused, and nothing is added."""
@@ -381,7 +382,8 @@ def test_session_of_another_repository(registry, repo):
     assert finish(repo, location, digest_of(b"data"), b"data").status == 201
 
 
-@pytest.mark.parametrize("name", ["0" * 32, "nothing", pytest.param("..%2f..%2fx", marks=gap("redirects")), "%00", "a" * 500, "-", "00000000-0000-0000"])
+@pytest.mark.parametrize("name", ["0" * 32, "nothing", "%00", "a" * 500, "-", "00000000-0000-0000",
+                                  pytest.param("..%2f..%2fx", marks=gap("redirects"))])
 def test_invented_session(repo, name):
     repo.push_blob(b"the repository exists")
     for method, body in (("GET", None), ("PATCH", b"data"), ("DELETE", None), ("PUT", b"")):

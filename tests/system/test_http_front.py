@@ -156,7 +156,8 @@ def test_empty_line_before_a_request(connection):
     ("Content-Length: 010", b"0123456789"),
     ("Content-Length: 10, 10", b"0123456789"),
     ("Transfer-Encoding: CHUNKED", b"5\r\n01234\r\n05\r\n56789\r\n0\r\n\r\n"),
-    ("Transfer-Encoding: chunked", b"00000000000000A;a;b=c;d=\"e\\\"f\"\r\n0123456789\r\n0;last\r\nA: b\r\nC: d\r\n\r\n"),
+    ("Transfer-Encoding: chunked",
+     b"00000000000000A;a;b=c;d=\"e\\\"f\"\r\n0123456789\r\n0;last\r\nA: b\r\nC: d\r\n\r\n"),
 ])
 def test_framings(connection, repo, framing, body):
     """Equal lengths in a list may be taken as one (RFC 9112 6.3) or refused."""
@@ -311,7 +312,7 @@ CHUNK_REFUSALS = {
 
 
 @pytest.mark.parametrize("body,statuses", [
-    pytest.param(body, statuses, id=name, marks=[gap("forgets what comes behind an error, without a close", strict=False)])
+    pytest.param(body, statuses, id=name, marks=gap("answers and closes in its own way", strict=False))
     for name, (body, statuses) in CHUNK_REFUSALS.items()])
 def test_refused_chunks(connection, repo, body, statuses):
     head, _ = patch_head(connection, repo, Transfer_Encoding="chunked")

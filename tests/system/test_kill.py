@@ -104,7 +104,8 @@ def test_kill_the_data_plane(make_registry):
             for _ in range(20):
                 with socket.create_connection(registry.address, timeout=5):
                     pass
-            assert http1.wait_until(lambda: set(registry.dataplane_pids()) - set(old), 20), registry.report("no new one")
+            started = http1.wait_until(lambda: set(registry.dataplane_pids()) - set(old), 20)
+            assert started, registry.report("no new data plane")
         assert http1.wait_until(registry.is_ready, 20)
         time.sleep(0.5)
 

@@ -3,6 +3,7 @@
 journal, the disk is rebuilt as it may look when the power went there (tests/tools/replay.py), a node is started on it,
 and it must serve all that was acknowledged before that point, and nothing that is neither old nor new."""
 
+import os
 import pathlib
 import shutil
 import tempfile
@@ -22,6 +23,7 @@ ROUNDS = 14
 CUTS_OF_A_PART = 9
 PARTS = 3
 SETTINGS = {"state.snapshot_entries": 64} if KIND == "fairlead" else {}
+IN_PLACE = harness.gap("rewrites the file of a tag in place", strict=False)
 NO_FOLDER_SYNC = harness.gap("does not sync folders after a rename")
 OP_NAMES = ("create mkdir write truncate fallocate rename unlink rmdir link fsync fsyncdir chmod chown").split()
 
@@ -102,40 +104,53 @@ def describe(records, cut):
     return "\n".join(lines)
 
 
-def check_cut(story, cut, model, seed, folder):
-    """Starts a node on what a cut leaves; everything acknowledged is there, and new pushes work."""
-    records, ledger = story
-    rng = randomness("replay", model, seed)
-    position = records[cut - 1].end
-    folder.mkdir()
-    if model == "whole":
-        machine = replay.Machine("harsh").run(records[:cut])
-        for change in machine.changes:
-            change.apply("left")
-        for node in machine.inodes.values():
-            if isinstance(node, replay.File):
-                node.sync()
-        machine.write_out(machine.root, folder / "disk", rng)
-    else:
-        replay.replay(records, cut, model, rng, folder / "disk")
-    registry = harness.new_registry(folder=folder / "node", state=folder / "disk" / "state", settings=SETTINGS)
+def build_disk(records, cut, model, rng, target):
+    """What the power cut leaves; the model `whole` leaves everything, as when only the programs end."""
+    if model != "whole":
+        replay.replay(records, cut, model, rng, target)
+        return
+    machine = replay.Machine("harsh").run(records[:cut])
+    for change in machine.changes:
+        change.apply("left")
+    for node in machine.inodes.values():
+        if isinstance(node, replay.File):
+            node.sync()
+    machine.write_out(machine.root, target, rng)
+
+
+def check_state(state, ledger, position, folder):
+    """Starts a node on the state; what was acknowledged by the position is there, and new pushes work."""
+    registry = harness.new_registry(folder=folder, state=state, settings=SETTINGS)
     try:
         registry.start()
         found = ledger.check(registry.client, Repository, position)
         repo = registry.repository("after/cut")
-        digest, body = repo.push_image("new", randomness(cut).randbytes(100000))
+        digest, body = repo.push_image("new", randomness(position).randbytes(100000))
         assert repo.manifest(digest).body == body
         return found
     except BaseException as error:
-        raise AssertionError(f"power cut after record {cut} of {len(records)} (journal byte {position}), model {model}, "
-                             f"the last records:\n{describe(records, cut)}\n{error}\n{registry.report('log')}") from error
+        raise AssertionError(f"{error}\n{registry.report('log')}") from error
     finally:
         registry.kill()
+
+
+def check_cut(story, cut, model, seed, folder):
+    records, ledger = story
+    position = records[cut - 1].end
+    folder.mkdir()
+    build_disk(records, cut, model, randomness("replay", model, seed), folder / "disk")
+    try:
+        return check_state(folder / "disk" / "state", ledger, position, folder / "node")
+    except AssertionError as error:
+        raise AssertionError(
+            f"power cut after record {cut} of {len(records)} (journal byte {position}), model {model}, the last "
+            f"records:\n{describe(records, cut)}\n{error}") from error
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.parametrize("model", ["ordered", pytest.param("harsh", marks=NO_FOLDER_SYNC)])
+@pytest.mark.parametrize("model", [pytest.param("ordered", marks=IN_PLACE), pytest.param("harsh", marks=IN_PLACE)])
 def test_power_cut(story, tmp_path, model, part):
     points = cut_points(story[0], randomness("cuts", model, part), CUTS_OF_A_PART)
     for number, cut in enumerate(points):
@@ -148,6 +163,12 @@ def test_crash_without_loss(story, tmp_path):
     assert ledger.acknowledged_count() > 400
     found = check_cut(story, len(records), "whole", 0, tmp_path / "end")
     assert found > 300
+
+
+@IN_PLACE
+def test_crash_at_any_point(story, tmp_path):
+    """The same in the middle of what was going on."""
+    records, _ = story
     for number, cut in enumerate(cut_points(records, randomness("whole"), 4)):
         check_cut(story, cut, "whole", number, tmp_path / str(number))
 
@@ -156,3 +177,44 @@ def test_crash_without_loss(story, tmp_path):
 def test_the_end_is_durable(story, tmp_path, model):
     """After the last acknowledgement and a clean stop, nothing at all may be lost."""
     check_cut(story, len(story[0]), model, "end", tmp_path / model)
+
+
+def copy_durably(source, target):
+    """A tree with owners and permissions, everything synced."""
+    for path in [source, *sorted(source.rglob("*"))]:
+        copy = target / path.relative_to(source)
+        if path.is_dir():
+            copy.mkdir(exist_ok=True)
+        else:
+            copy.write_bytes(path.read_bytes())
+        os.chown(copy, path.stat().st_uid, path.stat().st_gid)
+        os.chmod(copy, path.stat().st_mode & 0o7777)
+    for path in [target, *target.rglob("*")]:
+        fd = os.open(path, os.O_RDONLY)
+        os.fsync(fd)
+        os.close(fd)
+
+
+@pytest.mark.parametrize("model", [pytest.param("ordered", marks=IN_PLACE), pytest.param("harsh", marks=IN_PLACE)])
+def test_power_cut_during_recovery(story, tmp_path, model):
+    """The power goes again while, or soon after, the node starts on what the first cut left."""
+    records, ledger = story
+    for number, cut in enumerate(cut_points(records, randomness("first cut", model), 4)):
+        position = records[cut - 1].end
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        build_disk(records, cut, model, randomness("first", model, number), folder / "disk")
+        with faultfs.FaultFs(folder / "fs") as fs:
+            copy_durably(folder / "disk", fs.path)
+            copied = len(fs.records())
+            check_state(fs.path / "state", ledger, position, folder / "node")
+            second = fs.records()
+        for again, later in enumerate(cut_points(second[copied:], randomness("second", model, number), 3)):
+            where = folder / f"again-{again}"
+            build_disk(second, copied + later, model, randomness("again", model, number, again), where)
+            try:
+                check_state(where / "state", ledger, position, folder / f"node-{again}")
+            except AssertionError as error:
+                raise AssertionError(
+                    f"first cut after record {cut} of {len(records)}, second after record {later} of the recovery, "
+                    f"model {model}:\n{describe(second, copied + later)}\n{error}") from error
