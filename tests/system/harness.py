@@ -222,16 +222,17 @@ class Registry:
 class FairleadRegistry(Registry):
     kind = "fairlead"
 
-    def __init__(self, *args, **options):
+    def __init__(self, *args, more_addresses=(), **options):
         super().__init__(*args, **options)
         self.socket_path = self.folder / "control.sock"
+        self.more_addresses = more_addresses
 
     def config(self):
         """The configuration file as a structure; JSON is YAML."""
         return {
             "state": str(self.state),
             "run": str(self.folder / "run"),
-            "listen": [{"address": self.host, "service": "registry"}],
+            "listen": [{"address": each, "service": "registry"} for each in (self.host, *self.more_addresses)],
             "admin": {"address": "127.0.0.1:%d" % self.admin_port},
             "control": {"socket": str(self.socket_path)},
             "log": {"access": str(self.folder / "access.log")},

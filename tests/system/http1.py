@@ -90,7 +90,7 @@ class Connection:
         self.sock.settimeout(timeout_s)
         self.sock.connect(address)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.host = "%s:%d" % (address[0], address[1])
+        self.host = ("[%s]:%d" if ":" in address[0] else "%s:%d") % (address[0], address[1])
         self.buffer = b""
         self.received = 0
 

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+import harness
 import http1
 from harness import IMAGE_TYPE, KIND, digest_of, gap, randomness
 
@@ -170,6 +171,18 @@ def test_framings(connection, repo, framing, body):
         return
     assert (answer.status, answer.header("Range")) == (202, "0-9")
     assert connection.response().status == 200
+
+
+@fairlead_only
+def test_several_addresses(make_registry):
+    """One registry on IPv4 and IPv6 at once; the port of each is its own."""
+    ports = [harness.free_port(), harness.free_port()]
+    registry = make_registry(more_addresses=[f"[::1]:{ports[0]}", f"127.0.0.1:{ports[1]}"])
+    digest = registry.repository("many/addresses").push_blob(b"pushed over one")
+    for address in (("::1", ports[0]), ("127.0.0.1", ports[1])):
+        repo = harness.Repository(http1.Client(address), "many/addresses")
+        assert repo.blob(digest).body == b"pushed over one"
+        repo.push_image("tag", b"over the other")
 
 
 # --- Expect --------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+import harness
 import http1
 from harness import KIND, randomness
 
@@ -20,7 +21,6 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def impatient():
-    import harness
     instance = harness.new_registry(settings=SETTINGS)
     try:
         yield instance.start()
