@@ -66,6 +66,10 @@ report_at(struct config_report *report, const char *name, size_t line, size_t co
         vsnprintf(text + used, sizeof(text) - (size_t)used, format, args);
         va_end(args);
     }
+    /* What is quoted from the file may have anything in it, and an error is one line. */
+    for (char *c = text; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = '?';
     report->lines[report->count++] = text_copy(text);
 }
 

@@ -41,15 +41,16 @@ size_t log_drain_ring(struct log_drain *drain, struct log_ring *ring, size_t max
     size_t count = 0;
     if (head % RECORD_ALIGN || head - drain->tail > LOG_RING_BYTES) {
         drain->breaches++;
-        drain->tail = head / RECORD_ALIGN * RECORD_ALIGN;
+        head = head / RECORD_ALIGN * RECORD_ALIGN;
+        drain->tail = head;
     }
-    while (drain->tail < head && count < max) {
+    while (drain->tail != head && count < max) {
         uint32_t len;
         uint8_t kind;
         size_t size = record_size(ring, drain->tail, head - drain->tail, &len, &kind);
         if (size == 0) {
             drain->breaches++;
-            drain->tail = head / RECORD_ALIGN * RECORD_ALIGN;
+            drain->tail = head;
             break;
         }
         ring_copy(ring, drain->tail + RECORD_HEAD_BYTES, body, len);
