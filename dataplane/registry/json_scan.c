@@ -5,23 +5,23 @@
 
 #define BYTES(c) (0x0101010101010101ull * (c))
 
-bool json_fail(struct json_scan *j, const char *why)
+bool scan_fail(struct scan *j, const char *why)
 {
     if (!j->why)
         j->why = why;
     return false;
 }
 
-char json_peek(struct json_scan *j)
+char scan_peek(struct scan *j)
 {
     while (j->p < j->end && (*j->p == ' ' || *j->p == '\n' || *j->p == '\t' || *j->p == '\r'))
         j->p++;
     return j->p < j->end ? *j->p : '\0';
 }
 
-bool json_take(struct json_scan *j, char c)
+bool scan_take(struct scan *j, char c)
 {
-    if (json_peek(j) != c || j->p == j->end)
+    if (scan_peek(j) != c || j->p == j->end)
         return false;
     j->p++;
     return true;
@@ -111,10 +111,10 @@ static size_t escape_read(const char *p, const char *end, uint32_t *code)
     return 12;
 }
 
-bool json_string(struct json_scan *j, struct json_string *out)
+bool scan_string(struct scan *j, struct scan_string *out)
 {
-    if (!json_take(j, '"'))
-        return json_fail(j, "expected a string");
+    if (!scan_take(j, '"'))
+        return scan_fail(j, "expected a string");
     const char *start = j->p;
     uint32_t code;
     size_t len;
@@ -122,7 +122,7 @@ bool json_string(struct json_scan *j, struct json_string *out)
     for (;;) {
         j->p = plain_span(j->p, j->end);
         if (j->p == j->end)
-            return json_fail(j, "the text ends inside a string");
+            return scan_fail(j, "the text ends inside a string");
         if (*j->p == '"')
             break;
         if (*j->p == '\\') {
@@ -132,7 +132,7 @@ bool json_string(struct json_scan *j, struct json_string *out)
             len = utf8_len((const uint8_t *)j->p, (size_t)(j->end - j->p));
         }
         if (len == 0)
-            return json_fail(j, *j->p == '\\'           ? "a broken escape in a string"
+            return scan_fail(j, *j->p == '\\'           ? "a broken escape in a string"
                                 : (uint8_t)*j->p < 0x20 ? "a control character in a string"
                                                         : "a string is not UTF-8");
         j->p += len;
@@ -158,7 +158,7 @@ static size_t utf8_put(uint32_t code, char out[4])
     return len;
 }
 
-long json_decode(const struct json_string *s, char *out, size_t cap)
+long scan_decode(const struct scan_string *s, char *out, size_t cap)
 {
     const char *p = s->raw.p, *end = p + s->raw.len;
     size_t len = 0;
@@ -178,7 +178,7 @@ long json_decode(const struct json_string *s, char *out, size_t cap)
 
 /* ------------------------------------------------------------------ numbers and literals */
 
-static bool digits(struct json_scan *j)
+static bool digits(struct scan *j)
 {
     const char *start = j->p;
     while (j->p < j->end && *j->p >= '0' && *j->p <= '9')
@@ -186,52 +186,52 @@ static bool digits(struct json_scan *j)
     return j->p > start;
 }
 
-static bool at(const struct json_scan *j, char a, char b)
+static bool at(const struct scan *j, char a, char b)
 {
     return j->p < j->end && (*j->p == a || *j->p == b);
 }
 
-static bool number_skip(struct json_scan *j)
+static bool number_skip(struct scan *j)
 {
     if (at(j, '-', '-'))
         j->p++;
     if (at(j, '0', '0'))
         j->p++;
     else if (!digits(j))
-        return json_fail(j, "expected a value");
+        return scan_fail(j, "expected a value");
     if (at(j, '.', '.')) {
         j->p++;
         if (!digits(j))
-            return json_fail(j, "a broken number");
+            return scan_fail(j, "a broken number");
     }
     if (at(j, 'e', 'E')) {
         j->p++;
         if (at(j, '+', '-'))
             j->p++;
         if (!digits(j))
-            return json_fail(j, "a broken number");
+            return scan_fail(j, "a broken number");
     }
     return true;
 }
 
-bool json_u63(struct json_scan *j, uint64_t *out)
+bool scan_u63(struct scan *j, uint64_t *out)
 {
-    json_peek(j);
+    scan_peek(j);
     const char *start = j->p;
     uint64_t v = 0;
     for (; j->p < j->end && *j->p >= '0' && *j->p <= '9'; j->p++) {
         uint64_t digit = (uint64_t)(*j->p - '0');
         if (v > ((uint64_t)INT64_MAX - digit) / 10)
-            return json_fail(j, "a number is too large");
+            return scan_fail(j, "a number is too large");
         v = v * 10 + digit;
     }
     if (j->p == start || (*start == '0' && j->p > start + 1) || at(j, '.', '.') || at(j, 'e', 'E'))
-        return json_fail(j, "expected a whole number that is not negative");
+        return scan_fail(j, "expected a whole number that is not negative");
     *out = v;
     return true;
 }
 
-static bool literal(struct json_scan *j, struct view word)
+static bool literal(struct scan *j, struct view word)
 {
     if (!view_starts(view_between(j->p, j->end), word))
         return false;
@@ -239,87 +239,87 @@ static bool literal(struct json_scan *j, struct view word)
     return true;
 }
 
-bool json_null(struct json_scan *j)
+bool scan_null(struct scan *j)
 {
-    json_peek(j);
+    scan_peek(j);
     return literal(j, VIEW_LIT("null"));
 }
 
 /* ------------------------------------------------------------------ objects and arrays */
 
-static bool key_and_colon(struct json_scan *j, struct json_string *key)
+static bool key_and_colon(struct scan *j, struct scan_string *key)
 {
-    return json_string(j, key) && (json_take(j, ':') || json_fail(j, "expected a colon after a key"));
+    return scan_string(j, key) && (scan_take(j, ':') || scan_fail(j, "expected a colon after a key"));
 }
 
-bool json_next_key(struct json_scan *j, bool *first, struct json_string *key)
+bool scan_next_key(struct scan *j, bool *first, struct scan_string *key)
 {
     bool opening = *first;
     *first = false;
-    if (j->why || (opening && !json_take(j, '{')))
-        return json_fail(j, "expected an object");
-    if (json_take(j, '}'))
+    if (j->why || (opening && !scan_take(j, '{')))
+        return scan_fail(j, "expected an object");
+    if (scan_take(j, '}'))
         return false;
-    if (!opening && !json_take(j, ','))
-        return json_fail(j, "expected a comma or the end of the object");
+    if (!opening && !scan_take(j, ','))
+        return scan_fail(j, "expected a comma or the end of the object");
     return key_and_colon(j, key);
 }
 
-bool json_next_item(struct json_scan *j, bool *first)
+bool scan_next_item(struct scan *j, bool *first)
 {
     bool opening = *first;
     *first = false;
-    if (j->why || (opening && !json_take(j, '[')))
-        return json_fail(j, "expected an array");
-    if (json_take(j, ']'))
+    if (j->why || (opening && !scan_take(j, '[')))
+        return scan_fail(j, "expected an array");
+    if (scan_take(j, ']'))
         return false;
-    if (!opening && !json_take(j, ','))
-        return json_fail(j, "expected a comma or the end of the array");
+    if (!opening && !scan_take(j, ','))
+        return scan_fail(j, "expected a comma or the end of the array");
     return true;
 }
 
-bool json_at_end(struct json_scan *j)
+bool scan_at_end(struct scan *j)
 {
-    json_peek(j);
-    return j->p == j->end || json_fail(j, "something follows the end of the document");
+    scan_peek(j);
+    return j->p == j->end || scan_fail(j, "something follows the end of the document");
 }
 
-static bool scalar_skip(struct json_scan *j)
+static bool scalar_skip(struct scan *j)
 {
-    struct json_string s;
-    switch (json_peek(j)) {
+    struct scan_string s;
+    switch (scan_peek(j)) {
     case '"':
-        return json_string(j, &s);
+        return scan_string(j, &s);
     case 't':
-        return literal(j, VIEW_LIT("true")) || json_fail(j, "expected a value");
+        return literal(j, VIEW_LIT("true")) || scan_fail(j, "expected a value");
     case 'f':
-        return literal(j, VIEW_LIT("false")) || json_fail(j, "expected a value");
+        return literal(j, VIEW_LIT("false")) || scan_fail(j, "expected a value");
     case 'n':
-        return literal(j, VIEW_LIT("null")) || json_fail(j, "expected a value");
+        return literal(j, VIEW_LIT("null")) || scan_fail(j, "expected a value");
     default:
         return number_skip(j);
     }
 }
 
 /* Open containers are bits: 1 for an object. No recursion: the depth is the input's choice. */
-bool json_skip(struct json_scan *j)
+bool scan_skip(struct scan *j)
 {
-    struct json_string key;
+    struct scan_string key;
     uint64_t objects = 0;
     unsigned depth = 0;
     do {
-        char c = json_peek(j);
+        char c = scan_peek(j);
         bool first = c == '{' || c == '[';
         if (first) {
-            if (depth == JSON_DEPTH_MAX)
-                return json_fail(j, "nested too deeply");
+            if (depth == SCAN_DEPTH_MAX)
+                return scan_fail(j, "nested too deeply");
             objects = objects << 1 | (c == '{');
             depth++;
         } else if (!scalar_skip(j)) {
             return false;
         }
         /* To the next value, up out of the containers that end here. */
-        while (depth && !(objects & 1 ? json_next_key(j, &first, &key) : json_next_item(j, &first))) {
+        while (depth && !(objects & 1 ? scan_next_key(j, &first, &key) : scan_next_item(j, &first))) {
             if (j->why)
                 return false;
             objects >>= 1;

@@ -57,7 +57,7 @@ static const uint32_t descriptor_keys = BIT(KEY_MEDIA_TYPE) | BIT(KEY_DIGEST) | 
                                         BIT(KEY_PLATFORM) | BIT(KEY_ARTIFACT_TYPE);
 
 struct reading {
-    struct json_scan j;
+    struct scan j;
     struct manifest *m;
     manifest_ref_fn *fn;
     void *ctx;
@@ -95,13 +95,13 @@ static enum key key_exact(struct view text, uint32_t keys)
 }
 
 /* Which of `keys` it is. False, and the scan has failed: a look-alike. */
-static bool key_find(struct json_scan *j, const struct json_string *s, uint32_t keys, enum key *out)
+static bool key_find(struct scan *j, const struct scan_string *s, uint32_t keys, enum key *out)
 {
     char text[KEY_TEXT_MAX];
     *out = s->escaped ? KEY_UNKNOWN : key_exact(s->raw, keys);
     if (*out != KEY_UNKNOWN)
         return true;
-    long len = json_decode(s, text, sizeof(text));
+    long len = scan_decode(s, text, sizeof(text));
     if (len < 0)
         return true;
     *out = key_exact(view_of(text, (size_t)len), keys);
@@ -110,7 +110,7 @@ static bool key_find(struct json_scan *j, const struct json_string *s, uint32_t 
     struct view folded = view_of(text, fold(text, (size_t)len));
     for (unsigned k = 1; k < KEY_COUNT; k++)
         if (keys & BIT(k) && view_ieq(folded, key_names[k]))
-            return json_fail(j, "a key differs from a known one only in the case of its letters");
+            return scan_fail(j, "a key differs from a known one only in the case of its letters");
     return true;
 }
 
@@ -124,21 +124,21 @@ struct keys {
  * The next key of an object, with those that are unknown or null skipped together with their values. False at
  * the end and on failure.
  */
-static bool next_known(struct json_scan *j, bool *first, struct keys *keys, enum key *out)
+static bool next_known(struct scan *j, bool *first, struct keys *keys, enum key *out)
 {
-    struct json_string s;
-    while (json_next_key(j, first, &s)) {
+    struct scan_string s;
+    while (scan_next_key(j, first, &s)) {
         if (!key_find(j, &s, keys->known, out))
             return false;
         if (*out == KEY_UNKNOWN) {
-            if (!json_skip(j))
+            if (!scan_skip(j))
                 return false;
             continue;
         }
         if (keys->seen & BIT(*out))
-            return json_fail(j, "a key stands twice");
+            return scan_fail(j, "a key stands twice");
         keys->seen |= BIT(*out);
-        if (json_null(j))
+        if (scan_null(j))
             continue;
         keys->present |= BIT(*out);
         return true;
@@ -148,38 +148,38 @@ static bool next_known(struct json_scan *j, bool *first, struct keys *keys, enum
 
 /* ------------------------------------------------------------------ values */
 
-static bool type_read(struct json_scan *j, struct manifest_text *out)
+static bool type_read(struct scan *j, struct manifest_text *out)
 {
-    struct json_string s;
-    if (!json_string(j, &s))
+    struct scan_string s;
+    if (!scan_string(j, &s))
         return false;
-    long len = json_decode(&s, out->text, sizeof(out->text));
+    long len = scan_decode(&s, out->text, sizeof(out->text));
     if (len < 0)
-        return json_fail(j, "a media type is too long");
+        return scan_fail(j, "a media type is too long");
     for (long i = 0; i < len; i++)
         if (out->text[i] <= ' ' || out->text[i] > '~' || out->text[i] == '"' || out->text[i] == '\\')
-            return json_fail(j, "a media type has a character that no media type has");
+            return scan_fail(j, "a media type has a character that no media type has");
     out->len = (uint16_t)len;
     return true;
 }
 
-static bool digest_read(struct json_scan *j, struct digest *out)
+static bool digest_read(struct scan *j, struct digest *out)
 {
-    struct json_string s;
+    struct scan_string s;
     char text[DIGEST_TEXT_MAX];
-    if (!json_string(j, &s))
+    if (!scan_string(j, &s))
         return false;
-    long len = json_decode(&s, text, sizeof(text));
+    long len = scan_decode(&s, text, sizeof(text));
     int err = len < 0 ? -EINVAL : digest_parse(text, (size_t)len, out);
     if (err)
-        return json_fail(j, err == -ENOTSUP ? "a digest is of an algorithm other than sha256 and sha512"
+        return scan_fail(j, err == -ENOTSUP ? "a digest is of an algorithm other than sha256 and sha512"
                                             : "a digest is malformed");
     return true;
 }
 
-static bool skip_typed(struct json_scan *j, char opening, const char *why)
+static bool skip_typed(struct scan *j, char opening, const char *why)
 {
-    return json_peek(j) == opening ? json_skip(j) : json_fail(j, why);
+    return scan_peek(j) == opening ? scan_skip(j) : scan_fail(j, why);
 }
 
 struct descriptor {
@@ -188,7 +188,7 @@ struct descriptor {
     uint64_t size;
 };
 
-static bool descriptor_value(struct json_scan *j, enum key key, struct descriptor *d)
+static bool descriptor_value(struct scan *j, enum key key, struct descriptor *d)
 {
     struct manifest_text ignored;
     switch (key) {
@@ -199,7 +199,7 @@ static bool descriptor_value(struct json_scan *j, enum key key, struct descripto
     case KEY_DIGEST:
         return digest_read(j, &d->digest);
     case KEY_SIZE:
-        return json_u63(j, &d->size);
+        return scan_u63(j, &d->size);
     case KEY_URLS:
         return skip_typed(j, '[', "urls is not an array");
     case KEY_DATA:
@@ -209,7 +209,7 @@ static bool descriptor_value(struct json_scan *j, enum key key, struct descripto
     }
 }
 
-static bool descriptor_read(struct json_scan *j, struct descriptor *d)
+static bool descriptor_read(struct scan *j, struct descriptor *d)
 {
     struct keys keys = {.known = descriptor_keys};
     enum key key;
@@ -221,7 +221,7 @@ static bool descriptor_read(struct json_scan *j, struct descriptor *d)
     if (j->why)
         return false;
     if (!(keys.present & BIT(KEY_DIGEST)) || !(keys.present & BIT(KEY_SIZE)))
-        return json_fail(j, "a descriptor has no digest or no size");
+        return scan_fail(j, "a descriptor has no digest or no size");
     return true;
 }
 
@@ -229,7 +229,7 @@ static bool ref_show(struct reading *r, enum manifest_place place, const struct 
 {
     struct manifest_ref ref = {place, view_of(d->media_type.text, d->media_type.len), d->digest, d->size};
     if (r->m->refs == MANIFEST_REFS_MAX)
-        return json_fail(&r->j, "too many descriptors");
+        return scan_fail(&r->j, "too many descriptors");
     r->m->refs++;
     if (r->fn)
         r->fn(r->ctx, &ref);
@@ -240,21 +240,21 @@ static bool refs_read(struct reading *r, enum manifest_place place)
 {
     struct descriptor d;
     bool first = true;
-    while (json_next_item(&r->j, &first))
+    while (scan_next_item(&r->j, &first))
         if (!descriptor_read(&r->j, &d) || !ref_show(r, place, &d))
             return false;
     return !r->j.why;
 }
 
 /* Annotations are a map of strings (image-spec, annotations.md). They are kept as they stand. */
-static bool annotations_read(struct json_scan *j, struct view *out)
+static bool annotations_read(struct scan *j, struct view *out)
 {
-    struct json_string s;
+    struct scan_string s;
     bool first = true;
-    json_peek(j);
+    scan_peek(j);
     const char *start = j->p;
-    while (json_next_key(j, &first, &s))
-        if (!json_string(j, &s))
+    while (scan_next_key(j, &first, &s))
+        if (!scan_string(j, &s))
             return false;
     *out = view_between(start, j->p);
     return !j->why;
@@ -266,7 +266,7 @@ static bool manifest_value(struct reading *r, enum key key)
     struct descriptor d;
     switch (key) {
     case KEY_SCHEMA_VERSION:
-        return json_u63(&r->j, &m->schema_version);
+        return scan_u63(&r->j, &m->schema_version);
     case KEY_MEDIA_TYPE:
         return type_read(&r->j, &m->media_type);
     case KEY_ARTIFACT_TYPE:
@@ -291,13 +291,13 @@ static bool manifest_value(struct reading *r, enum key key)
     case KEY_ANNOTATIONS:
         return annotations_read(&r->j, &m->annotations);
     default: /* what schema 1 has; manifest_judge says so */
-        return json_skip(&r->j);
+        return scan_skip(&r->j);
     }
 }
 
 int manifest_read(const char *bytes, size_t len, manifest_ref_fn *fn, void *ctx, struct manifest *out)
 {
-    struct reading r = {json_scan_of(bytes, len), out, fn, ctx};
+    struct reading r = {scan_of(bytes, len), out, fn, ctx};
     struct keys keys = {.known = manifest_keys};
     enum key key;
     bool first = true;
@@ -307,7 +307,7 @@ int manifest_read(const char *bytes, size_t len, manifest_ref_fn *fn, void *ctx,
             break;
     out->keys = keys.present;
     if (!r.j.why)
-        json_at_end(&r.j);
+        scan_at_end(&r.j);
     out->why = r.j.why;
     out->why_at = (size_t)(r.j.p - r.j.begin);
     return out->why ? -EINVAL : 0;
