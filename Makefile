@@ -26,7 +26,7 @@ CFLAGS_SAN := $(if $(SAN),-fsanitize=$(SAN)$(if $(FUZZ),$(comma)fuzzer-no-link) 
 CFLAGS := $(CFLAGS_BASE) $(CFLAGS_WARN) $(CFLAGS_SAN) $(if $(DEBUG)$(SAN),-DFL_DEBUG) -DFL_VERSION='"$(VERSION)"' -Iinclude -I.
 LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
 MALLOC := $(if $(SAN),,-ljemalloc)
-DATAPLANE_LIBS := -luring -llmdb -lcrypto -ljansson -lseccomp -lcap -lpthread $(MALLOC)
+DATAPLANE_LIBS := -luring -llmdb -lcrypto -lseccomp -lcap -lpthread $(MALLOC)
 CONTROL_LIBS := -luv -lraft -llmdb -lcrypto -ljansson -lyaml -lcap -lpthread $(MALLOC)
 CLI_LIBS := -ljansson
 

@@ -13,16 +13,18 @@ UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 TOOL_BIN := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
 FUZZ_BUILD := $(BUILD)/fuzz
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/bin/%,$(wildcard tests/fuzz/fuzz_*.c))
-TEST_LIBS = -lcmocka $(sort $(DATAPLANE_LIBS) $(CONTROL_LIBS))
-# A test of control takes control's objects first, any other the data plane's: the two may use the same names.
-test_archives = $(if $(shell grep -l '"control/' $(1)),$(BUILD)/libcontrol.a $(BUILD)/libdataplane.a,$(BUILD)/libdataplane.a $(BUILD)/libcontrol.a)
+# What a test links, by what it includes: the two sides are never meant to be in one program.
+includes = $(shell grep -l '"$(1)/' $(2))
+test_control = $(if $(call includes,control,$(1)),$(BUILD)/libcontrol.a $(CONTROL_LIBS) $(CLI_LIBS))
+test_dataplane = $(if $(call includes,control,$(1)),$(if $(call includes,dataplane,$(1)),x),x)
+test_libs = $(call test_control,$(1)) $(if $(call test_dataplane,$(1)),$(BUILD)/libdataplane.a $(DATAPLANE_LIBS))
 
 $(BUILD)/unit/%: tests/unit/%.c $(UNIT_HELP_OBJ) $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
-	$(AT)mkdir -p $(@D); echo "  TEST  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(UNIT_HELP_OBJ) $(call test_archives,$<) $(TEST_LIBS)
+	$(AT)mkdir -p $(@D); echo "  TEST  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(UNIT_HELP_OBJ) $(call test_libs,$<) -lcmocka
 $(BUILD)/tools/%: tests/tools/%.c $(BUILD)/libdataplane.a
 	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libdataplane.a
 $(BUILD)/bin/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
-	$(AT)mkdir -p $(@D); echo "  FUZZ  $@"; $(CC) $(CFLAGS) -Wno-missing-prototypes -fsanitize=fuzzer -MMD -MP $(LDFLAGS) -o $@ $< $(call test_archives,$<) $(sort $(DATAPLANE_LIBS) $(CONTROL_LIBS))
+	$(AT)mkdir -p $(@D); echo "  FUZZ  $@"; $(CC) $(CFLAGS) -Wno-missing-prototypes -fsanitize=fuzzer -MMD -MP $(LDFLAGS) -o $@ $< $(call test_libs,$<)
 
 .PHONY: unit unit-bin system fuzz fuzz-bin tools layers format-check analyze check test test-clients test-san test-deps
 test-deps:
