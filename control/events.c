@@ -58,6 +58,7 @@ const char *events_status_name(enum cmd_status status)
         [CMD_NO_SPACE] = "no space",
         [CMD_SETTING_UNKNOWN] = "setting unknown",
         [CMD_TOO_LARGE] = "too large",
+        [CMD_BUSY] = "busy",
     };
     return (unsigned)status < CMD_STATUS_COUNT ? names[status] : "unknown";
 }

@@ -112,6 +112,9 @@ void api_answer_status(struct api *a, int status)
     case CMD_NO_SPACE:
         error_answer(a->s, 507, ERROR_UNAVAILABLE, "the registry's state has no room left", NULL, nothing);
         break;
+    case CMD_BUSY:
+        error_answer_later(a->s, 503, "too many writes wait already; nothing was changed");
+        break;
     case CMD_TOO_LARGE:
         error_answer(a->s, 413, ERROR_SIZE_INVALID, "too large to be recorded", NULL, nothing);
         break;
