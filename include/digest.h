@@ -53,6 +53,14 @@ static inline int digest_hex_value(char c)
     return -1;
 }
 
+/* The value of a lower-case hex digit; sets *bad if it is none. */
+static inline unsigned digest_nibble(char c, unsigned *bad)
+{
+    unsigned digit = (unsigned)(uint8_t)c - '0', letter = (unsigned)(uint8_t)c - 'a';
+    *bad |= (digit > 9) & (letter > 5);
+    return (digit <= 9 ? digit : letter + 10) & 15;
+}
+
 /* Parses the text form. 0, -ENOTSUP for a well-formed algorithm that is not known, -EINVAL otherwise. */
 static inline int digest_parse(const char *text, size_t len, struct digest *out)
 {
@@ -68,12 +76,14 @@ static inline int digest_parse(const char *text, size_t len, struct digest *out)
     size_t size = digest_size(out->alg);
     if (hex_len != 2 * size)
         return -EINVAL;
+    /* Without branches: the digits of a digest are noise, each branch on one would be guessed wrongly. */
+    unsigned bad = 0;
     for (size_t i = 0; i < size; i++) {
-        int hi = digest_hex_value(hex[2 * i]), lo = digest_hex_value(hex[2 * i + 1]);
-        if (hi < 0 || lo < 0)
-            return -EINVAL;
+        unsigned hi = digest_nibble(hex[2 * i], &bad), lo = digest_nibble(hex[2 * i + 1], &bad);
         out->bytes[i] = (uint8_t)(hi << 4 | lo);
     }
+    if (bad)
+        return -EINVAL;
     memset(out->bytes + size, 0, DIGEST_BYTES_MAX - size);
     return 0;
 }

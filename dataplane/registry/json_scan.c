@@ -36,11 +36,15 @@ static const char *plain_span(const char *p, const char *end)
     while (end - p >= (ptrdiff_t)sizeof(x)) {
         memcpy(&x, p, sizeof(x));
         uint64_t quote = x ^ BYTES('"'), backslash = x ^ BYTES('\\');
-        /* A borrow can only mark bytes behind one that is marked rightly, so the first mark, whichever end of
-         * the word it is at, means that a stop is in this word. */
+        /* A borrow marks only bytes above one that is marked rightly: the lowest mark is right. */
         uint64_t stop = (quote - BYTES(1)) | (backslash - BYTES(1)) | (x - BYTES(0x20)) | x;
-        if (stop & BYTES(0x80))
+        if (stop & BYTES(0x80)) {
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+            return p + (unsigned)__builtin_ctzll(stop & BYTES(0x80)) / 8;
+#else
             break;
+#endif
+        }
         p += sizeof(x);
     }
     while (p < end && *p != '"' && *p != '\\' && (uint8_t)*p >= 0x20 && (uint8_t)*p < 0x80)
@@ -162,6 +166,10 @@ long scan_decode(const struct scan_string *s, char *out, size_t cap)
 {
     const char *p = s->raw.p, *end = p + s->raw.len;
     size_t len = 0;
+    if (!s->escaped && s->raw.len <= cap) {
+        memcpy(out, p, s->raw.len);
+        return (long)s->raw.len;
+    }
     while (p < end) {
         char piece[4];
         uint32_t code = 0;

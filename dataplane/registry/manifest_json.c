@@ -9,8 +9,10 @@ enum { KEY_TEXT_MAX = 48 /* a longer key is none that is known, in whatever way 
 /* Known keys of manifests and of descriptors. */
 enum key {
     KEY_UNKNOWN,
+    KEY_MEDIA_TYPE, /* the frequent ones first: they are looked for in this order */
+    KEY_DIGEST,
+    KEY_SIZE,
     KEY_SCHEMA_VERSION,
-    KEY_MEDIA_TYPE,
     KEY_ARTIFACT_TYPE,
     KEY_CONFIG,
     KEY_LAYERS,
@@ -19,8 +21,6 @@ enum key {
     KEY_SUBJECT,
     KEY_ANNOTATIONS,
     KEY_FS_LAYERS,
-    KEY_DIGEST,
-    KEY_SIZE,
     KEY_URLS,
     KEY_DATA,
     KEY_PLATFORM,
@@ -148,6 +148,23 @@ static bool next_known(struct scan *j, bool *first, struct keys *keys, enum key 
 
 /* ------------------------------------------------------------------ values */
 
+#define BYTES(c) (0x0101010101010101ull * (c))
+
+/* Whether all is visible ASCII without quotes and backslashes; eight bytes at a time, as in json_scan.c. */
+static bool type_text(const char *p, size_t len)
+{
+    uint64_t x, bad = 0;
+    for (; len >= sizeof(x); p += sizeof(x), len -= sizeof(x)) {
+        memcpy(&x, p, sizeof(x));
+        bad |= (x - BYTES('!')) | (x + BYTES(1)) | ((x ^ BYTES('"')) - BYTES(1)) |
+               ((x ^ BYTES('\\')) - BYTES(1)) | x;
+    }
+    bad &= BYTES(0x80);
+    for (; len; p++, len--)
+        bad |= *p <= ' ' || *p > '~' || *p == '"' || *p == '\\';
+    return bad == 0;
+}
+
 static bool type_read(struct scan *j, struct manifest_text *out)
 {
     struct scan_string s;
@@ -156,9 +173,8 @@ static bool type_read(struct scan *j, struct manifest_text *out)
     long len = scan_decode(&s, out->text, sizeof(out->text));
     if (len < 0)
         return scan_fail(j, "a media type is too long");
-    for (long i = 0; i < len; i++)
-        if (out->text[i] <= ' ' || out->text[i] > '~' || out->text[i] == '"' || out->text[i] == '\\')
-            return scan_fail(j, "a media type has a character that no media type has");
+    if (!type_text(out->text, (size_t)len))
+        return scan_fail(j, "a media type has a character that no media type has");
     out->len = (uint16_t)len;
     return true;
 }
