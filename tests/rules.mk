@@ -17,7 +17,7 @@ FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/bin/%,$(wildcard tests/fuzz/fuzz_
 includes = $(shell grep -l '"$(1)/' $(2))
 test_control = $(if $(call includes,control,$(1)),$(BUILD)/libcontrol.a $(CONTROL_LIBS) $(CLI_LIBS))
 test_dataplane = $(if $(call includes,control,$(1)),$(if $(call includes,dataplane,$(1)),x),x)
-test_libs = $(call test_control,$(1)) $(if $(call test_dataplane,$(1)),$(BUILD)/libdataplane.a $(DATAPLANE_LIBS))
+test_libs = $(call test_control,$(1)) $(if $(call test_dataplane,$(1)),$(BUILD)/libdataplane.a $(DATAPLANE_LIBS)) -ljansson
 
 $(BUILD)/unit/%: tests/unit/%.c $(UNIT_HELP_OBJ) $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
 	$(AT)mkdir -p $(@D); echo "  TEST  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(UNIT_HELP_OBJ) $(call test_libs,$<) -lcmocka
