@@ -25,6 +25,7 @@ static const char *hint_for(enum cmd_status status)
         return "`fairlead repo ls` lists the repositories";
     case CMD_TAG_UNKNOWN:
         return "`fairlead repo tags REPOSITORY` lists the tags";
+    case CMD_BUSY:
     case CMD_NO_LEADER:
         return "nothing was changed; try again in a moment, `fairlead status` shows who leads";
     case CMD_UNKNOWN_OUTCOME:
@@ -45,6 +46,7 @@ static enum rpc_code code_for(enum cmd_status status)
     case CMD_MANIFEST_UNKNOWN:
     case CMD_SETTING_UNKNOWN:
         return RPC_NOT_FOUND;
+    case CMD_BUSY:
     case CMD_NO_LEADER:
     case CMD_UNKNOWN_OUTCOME:
     case CMD_NO_SPACE:

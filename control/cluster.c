@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/cluster.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "control/raft/consensus.h"
+#include "control/raft/db.h"
+#include "control/settings.h"
+
+struct cluster {
+    struct cluster_config config;
+    struct consensus *consensus;
+    char *names_path;
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+/* Judges a setting for whoever proposes it. */
+static int check_setting(const char *key, size_t key_len, const char *value, size_t value_len, char *err,
+                         size_t err_len)
+{
+    uint64_t parsed;
+    int id = setting_find(key, key_len);
+    if (id < 0)
+        return -ENOENT;
+    return value ? setting_parse(id, value, value_len, &parsed, err, err_len) : 0;
+}
+
+int cluster_open(const struct cluster_config *config, struct cluster **out, char *err, size_t err_len)
+{
+    struct cluster *c = calloc(1, sizeof(*c));
+    CHECK(c);
+    c->config = *config;
+    CHECK(asprintf(&c->names_path, "%s/%s", config->dir, db_file_name(DB_NAMES)) > 0);
+    const struct consensus_config inner = {
+        .loop = config->loop,
+        .dir = config->dir,
+        .epochs = config->epochs,
+        .settings = {.check = check_setting},
+        .event = config->handlers.event,
+        .fatal = config->handlers.fatal,
+        .reader_stuck = config->handlers.reader_stuck,
+        .arg = config->arg,
+    };
+    int result = consensus_open(&inner, &c->consensus, err, err_len);
+    if (result) {
+        free(c->names_path);
+        free(c);
+        return result;
+    }
+    *out = c;
+    return 0;
+}
+
+void cluster_propose(struct cluster *c, void *cmd, size_t len, cluster_done done, void *arg)
+{
+    consensus_propose(c->consensus, cmd, len, done, arg);
+}
+
+void cluster_status(const struct cluster *c, struct cluster_status *out)
+{
+    struct consensus_status in;
+    consensus_status(c->consensus, &in);
+    *out = (struct cluster_status){
+        .leads = in.leads,
+        .writable = in.leader_id != 0 && in.room,
+        .node_id = in.node_id,
+        .term = in.term,
+        .last_index = in.last_index,
+        .commit_index = in.commit_index,
+        .applied_index = in.applied_index,
+        .snapshot_index = in.snapshot_index,
+        .log_bytes = in.log_bytes,
+        .proposals = in.proposals,
+        .fsyncs = in.fsyncs,
+        .fsync_us_sum = in.fsync_us_sum,
+        .names_bytes = in.names_bytes,
+        .private_bytes = in.private_bytes,
+    };
+    memcpy(out->cluster_id, in.cluster_id, sizeof(out->cluster_id));
+}
+
+void cluster_set_snapshot_entries(struct cluster *c, uint64_t entries)
+{
+    consensus_set_snapshot_entries(c->consensus, entries);
+}
+
+const char *cluster_names_path(const struct cluster *c)
+{
+    return c->names_path;
+}
+
+int cluster_each_setting(struct cluster *c, cluster_setting each, void *arg)
+{
+    return consensus_setting_each(c->consensus, each, arg);
+}
+
+/* Hands over a row. False: it is of another kind than the walk is about, which ends. */
+typedef bool (*walk_row)(void *arg, struct kv_bytes key, struct kv_bytes value);
+
+/* Walks at most limit rows of a database from `from` on. Returns how many, or -errno. */
+static int walk(struct kv *kv, enum names_db db, struct kv_bytes from, bool after, size_t limit, walk_row row,
+                void *arg)
+{
+    uint8_t at[NAMES_KEY_MAX];
+    size_t count = 0;
+    while (count < limit) {
+        struct kv_bytes key, value;
+        int err = kv_seek(kv, db, from, after, &key, &value);
+        if (err == -ENOENT)
+            break;
+        if (err)
+            return err;
+        if (key.len > sizeof(at))
+            return -EUCLEAN;
+        memcpy(at, key.data, key.len);
+        if (!row(arg, key, value))
+            break;
+        from = (struct kv_bytes){at, key.len};
+        after = true;
+        count++;
+    }
+    return (int)count;
+}
+
+struct repo_walk {
+    cluster_repo each;
+    void *arg;
+};
+
+static bool on_repo_row(void *arg, struct kv_bytes key, struct kv_bytes value)
+{
+    const struct repo_walk *w = arg;
+    struct names_repo repo;
+    if (value.len != sizeof(repo))
+        return false;
+    memcpy(&repo, value.data, sizeof(repo));
+    w->each(w->arg, key.data, key.len, &repo);
+    return true;
+}
+
+int cluster_each_repo(struct cluster *c, const char *after, size_t limit, cluster_repo each, void *arg)
+{
+    struct repo_walk w = {each, arg};
+    struct kv *kv;
+    size_t len = strlen(after);
+    if (len > NAMES_KEY_MAX)
+        return 0; /* no name is behind one that is too long to be one */
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    int result = walk(kv, NAMES_REPOS, (struct kv_bytes){after, len}, len > 0, limit, on_repo_row, &w);
+    consensus_view_end(view);
+    return result;
+}
+
+struct tag_walk {
+    cluster_tag each;
+    void *arg;
+    const char *repo;
+    size_t repo_len;
+};
+
+static bool on_tag_row(void *arg, struct kv_bytes key, struct kv_bytes value)
+{
+    const struct tag_walk *w = arg;
+    struct names_tag tag;
+    const char *text = key.data;
+    if (key.len <= w->repo_len || memcmp(text, w->repo, w->repo_len + 1) != 0 || value.len != sizeof(tag))
+        return false;
+    memcpy(&tag, value.data, sizeof(tag));
+    w->each(w->arg, text + w->repo_len + 1, key.len - w->repo_len - 1, &tag);
+    return true;
+}
+
+int cluster_each_tag(struct cluster *c, const char *repo, const char *after, size_t limit, cluster_tag each,
+                     void *arg)
+{
+    struct tag_walk w = {each, arg, repo, strlen(repo)};
+    uint8_t from[NAMES_KEY_MAX];
+    size_t from_len = names_key(from, repo, w.repo_len, after, strlen(after));
+    struct kv_bytes row;
+    struct kv *kv;
+    if (from_len == 0)
+        return w.repo_len > REPO_NAME_MAX ? -ENOENT : 0;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    int result = kv_get(kv, NAMES_REPOS, (struct kv_bytes){repo, w.repo_len}, &row);
+    if (!result)
+        result =
+            walk(kv, NAMES_TAGS, (struct kv_bytes){from, from_len}, *after != '\0', limit, on_tag_row, &w);
+    consensus_view_end(view);
+    return result;
+}
+
+static void on_closed(void *arg)
+{
+    struct cluster *c = arg;
+    void (*closed)(void *) = c->closed;
+    void *closed_arg = c->closed_arg;
+    free(c->names_path);
+    free(c);
+    if (closed)
+        closed(closed_arg);
+}
+
+void cluster_close(struct cluster *c, void (*closed)(void *arg), void *arg)
+{
+    c->closed = closed;
+    c->closed_arg = arg;
+    consensus_close(c->consensus, on_closed, c);
+}
