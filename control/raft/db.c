@@ -313,6 +313,8 @@ void db_abort(struct db *db)
 
 static int file_commit(struct db *db, enum db_file file, struct db_applied applied)
 {
+    if (applied.index < db->file[file].applied.index)
+        applied = db->file[file].applied;
     int rc = meta_put(db, file, applied);
     cursors_forget(&db->write, file);
     if (rc == 0) {

@@ -62,9 +62,10 @@ struct db_applied db_applied(const struct db *db, enum db_file file);
 /* Begins a transaction over both files. -ENOSPC, -errno. */
 int db_begin(struct db *db, struct kv **kv);
 /*
- * Commits, with the new position in every file that was written, and tells the readers. 0; -ENOSPC: nothing
- * of names.mdb was committed and the same entries may be tried again; anything else: the node must stop.
- * touch_private: write the position into private.mdb too, and sync both files to the last byte.
+ * Commits, with the new position in every file that was written (one that is ahead stays so), and tells the
+ * readers. 0; -ENOSPC: nothing of names.mdb was committed and the same entries may be tried again; anything
+ * else: the node must stop. touch_private: write the position into private.mdb too, and sync both files to
+ * the last byte.
  */
 int db_commit(struct db *db, struct db_applied applied, bool touch_private);
 void db_abort(struct db *db);

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state's lane: what is agreed upon and durable is applied, a batch a transaction; now and then it is
+ * copied. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "consensus_internal.h"
+
+/* --- on the worker thread: the job, its entries and the state's writer are its own meanwhile --- */
+
+static int apply_one(struct consensus *c, struct kv *kv, struct apply_item *item)
+{
+    const struct entry *e = item->entry;
+    struct state_tx tx = {.kv = kv,
+                          .names_done = e->index <= db_applied(c->db, DB_NAMES).index,
+                          .private_done = e->index <= db_applied(c->db, DB_PRIVATE).index};
+    if (e->type != RAFT_COMMAND)
+        return 0;
+    int rc = state_apply(&tx, e->index, e->data, e->len, &item->event);
+    item->skipped =
+        rc == 0 && (state_type_is_names(item->event.cmd.head.type) ? tx.names_done : tx.private_done);
+    return rc;
+}
+
+static struct db_applied position(struct consensus *c, const struct apply_job *job)
+{
+    if (job->count == 0)
+        return db_applied(c->db, DB_NAMES);
+    const struct entry *last = job->items[job->count - 1].entry;
+    return (struct db_applied){last->index, last->term};
+}
+
+int apply_now(struct consensus *c, struct apply_job *job)
+{
+    struct kv *kv;
+    int rc = db_begin(c->db, &kv);
+    for (size_t i = 0; i < job->count && rc == 0; i++)
+        rc = apply_one(c, kv, &job->items[i]);
+    if (rc == 0)
+        rc = db_commit(c->db, position(c, job), job->touch);
+    else
+        db_abort(c->db);
+    job->applied = db_applied(c->db, DB_NAMES);
+    job->stuck = db_stuck_rings(c->db);
+    if (db_sizes(c->db, &job->sizes))
+        memset(&job->sizes, 0, sizeof(job->sizes));
+    return rc;
+}
+
+static void apply_work(uv_work_t *work)
+{
+    struct consensus *c = work->data;
+    c->apply.rc = apply_now(c, &c->apply);
+}
+
+/* --- on the loop --- */
+
+static void tell_one(struct consensus *c, struct apply_item *item)
+{
+    struct entry *e = item->entry;
+    if (e->type == RAFT_CHANGE) {
+        step_configuration(c, e->index, e->data, e->len);
+        return;
+    }
+    if (e->type != RAFT_COMMAND)
+        return;
+    c->counts.applied++;
+    if (c->config.event && !item->skipped)
+        c->config.event(c->config.arg, &item->event);
+    entry_answer(c, e, item->event.status, item->event.detail, item->event.detail_len);
+}
+
+/* What was applied is told: events first, so that who asked finds them told. */
+void apply_tell(struct consensus *c, struct apply_job *job)
+{
+    for (size_t i = 0; i < job->count; i++) {
+        c->applied = job->items[i].entry->index;
+        tell_one(c, &job->items[i]);
+    }
+    c->counts.names_bytes = job->sizes.bytes[DB_NAMES];
+    c->counts.private_bytes = job->sizes.bytes[DB_PRIVATE];
+    for (unsigned ring = 0; ring < RINGS_MAX && c->config.reader_stuck; ring++)
+        if (job->stuck >> ring & 1)
+            c->config.reader_stuck(c->config.arg, ring);
+}
+
+static void job_clear(struct apply_job *job)
+{
+    for (size_t i = 0; i < job->count; i++)
+        entry_put(job->items[i].entry);
+    free(job->items);
+    job->items = NULL;
+    job->count = 0;
+    job->touch = false;
+}
+
+static void job_failed(struct consensus *c, const struct apply_job *job)
+{
+    if (job->rc == -ENOSPC || (job->rc == -ENOBUFS && job->count > 1)) {
+        /* Agreed upon, so it is tried again until it succeeds; in smaller pieces if it was too much at once.
+         */
+        c->apply_limit = 1;
+        c->apply_stalled = job->rc == -ENOSPC;
+        if (c->apply_stalled)
+            consensus_retry(c);
+        return;
+    }
+    if (job->rc == -EPROTO)
+        consensus_die(c, "an entry behind %llu is of a version or type that this node does not know",
+                      (unsigned long long)c->applied);
+    else if (job->rc == -EUCLEAN)
+        consensus_die(c, "the state contradicts itself behind entry %llu", (unsigned long long)c->applied);
+    else
+        consensus_die(c, "the state cannot be written: %s", strerror(-job->rc));
+}
+
+/* Both files are at one position: the moment to note what the snapshot will be of. */
+static int snapshot_meta_make(struct consensus *c, struct db_applied applied)
+{
+    struct snapshot_meta *meta = &c->snapshot.meta;
+    struct raft_buffer buf;
+    memset(meta, 0, sizeof(*meta));
+    memcpy(meta->cluster_id, c->vote.cluster_id, sizeof(meta->cluster_id));
+    meta->node_id = c->vote.node_id;
+    meta->index = applied.index;
+    meta->term = applied.term;
+    meta->configuration_index = c->raft.configuration_committed_index;
+    int rc = raft_configuration_encode(&c->raft.configuration_committed, &buf);
+    if (rc)
+        return -ENOMEM;
+    meta->configuration = buf.base;
+    meta->configuration_len = buf.len;
+    return 0;
+}
+
+static void snapshot_work(uv_work_t *work)
+{
+    struct consensus *c = work->data;
+    struct snapshot_job *job = &c->snapshot;
+    job->rc = snapshot_take(c->config.ops, c->raft_fd, c->db, c->config.reserve_bytes, &job->meta);
+}
+
+static void snapshot_done(uv_work_t *work, int status)
+{
+    struct consensus *c = work->data;
+    struct snapshot_job *job = &c->snapshot;
+    (void)status;
+    job->busy = false;
+    /* Without a snapshot the log only grows; it is tried again after as many entries. */
+    c->snapshot_retry_at = c->applied + c->config.snapshot_entries;
+    if (job->rc == -EIO) {
+        consensus_die(c, "the snapshot cannot be written: %s", strerror(-job->rc));
+    } else if (job->rc == 0 && !c->dead) {
+        c->snapshot_index = job->meta.index;
+        c->counts.snapshots++;
+        step_snapshot(c, &job->meta);
+        if (job->meta.index > CONSENSUS_TRAILING_ENTRIES)
+            c->drop_to = job->meta.index - CONSENSUS_TRAILING_ENTRIES;
+    }
+    snapshot_meta_free(&job->meta);
+    consensus_pump(c);
+}
+
+static void snapshot_start(struct consensus *c, struct db_applied applied)
+{
+    struct snapshot_job *job = &c->snapshot;
+    job->wanted = false;
+    if (c->dead || snapshot_meta_make(c, applied))
+        return;
+    job->busy = true;
+    job->work.data = c;
+    CHECK(uv_queue_work(c->config.loop, &job->work, snapshot_work, snapshot_done) == 0);
+}
+
+static void apply_done(uv_work_t *work, int status)
+{
+    struct consensus *c = work->data;
+    struct apply_job *job = &c->apply;
+    bool touched = job->touch;
+    (void)status;
+    job->busy = false;
+    if (job->rc == 0) {
+        c->apply_limit = BATCH_ENTRIES_MAX;
+        apply_tell(c, job);
+        if (touched)
+            snapshot_start(c, job->applied);
+    } else {
+        c->snapshot.wanted = c->snapshot.wanted && !touched;
+        job_failed(c, job);
+    }
+    job_clear(job);
+    cache_release(c);
+    consensus_pump(c);
+}
+
+static void job_fill(struct consensus *c, uint64_t last)
+{
+    struct apply_job *job = &c->apply;
+    size_t count = last - c->applied, bytes = 0;
+    if (count > c->apply_limit)
+        count = c->apply_limit;
+    job->items = calloc(count + 1, sizeof(*job->items));
+    CHECK(job->items);
+    for (job->count = 0; job->count < count && bytes <= BATCH_BYTES_MAX; job->count++) {
+        struct entry *e = cache_get(c, c->applied + 1 + job->count);
+        CHECK(e);
+        e->refs++;
+        bytes += e->len;
+        job->items[job->count].entry = e;
+    }
+}
+
+/* What is agreed upon but not durable here yet waits: a snapshot must not be ahead of the log. */
+void apply_pump(struct consensus *c)
+{
+    struct apply_job *job = &c->apply;
+    uint64_t last = c->commit < c->persisted ? c->commit : c->persisted;
+    bool more = last > c->applied;
+    if (job->busy || c->dead || c->apply_stalled || (!more && !c->snapshot.wanted))
+        return;
+    if (more)
+        job_fill(c, last);
+    job->touch = c->snapshot.wanted;
+    job->busy = true;
+    job->work.data = c;
+    CHECK(uv_queue_work(c->config.loop, &job->work, apply_work, apply_done) == 0);
+}
+
+void snapshot_pump(struct consensus *c)
+{
+    struct snapshot_job *job = &c->snapshot;
+    bool due = c->applied - c->snapshot_index >= c->config.snapshot_entries ||
+               (c->counts.log_bytes >= c->config.snapshot_bytes && c->applied > c->snapshot_index);
+    if (job->busy || job->wanted || !due || c->closing || c->dead || c->applied < c->snapshot_retry_at)
+        return;
+    job->wanted = true;
+    apply_pump(c);
+}

@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The start: from what the disk holds to a state in which everything that is committed is applied. */
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "consensus_internal.h"
+
+enum { FIRST_NODE_ID = 1, FIRST_TERM = 1, FIRST_INDEX = 1 };
+
+static const char log_folder[] = "raft", new_folder[] = "raft.new", first_address[] = "1";
+
+struct loading {
+    struct consensus *c;
+    struct snapshot_meta snapshot;
+    bool has_snapshot;
+    char *err;
+    size_t err_len;
+};
+
+__attribute__((format(printf, 3, 4))) static int fail(struct loading *l, int error, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(l->err, l->err_len, format, args);
+    va_end(args);
+    return error;
+}
+
+static bool exists(int dir_fd, const char *name)
+{
+    return faccessat(dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static int log_open_in(struct loading *l, int fd)
+{
+    struct consensus *c = l->c;
+    struct log_config config = {.dir_fd = fd,
+                                .node_id = c->vote.node_id,
+                                .segment_bytes = c->config.segment_bytes,
+                                .ops = c->config.ops};
+    memcpy(config.cluster_id, c->vote.cluster_id, sizeof(config.cluster_id));
+    return log_open(&config, &c->log, l->err, l->err_len);
+}
+
+/* The first entry of every log: who votes. */
+static int first_entry_append(struct loading *l)
+{
+    struct raft_configuration conf;
+    struct raft_buffer buf;
+    raft_configuration_init(&conf);
+    int rc = raft_configuration_add(&conf, FIRST_NODE_ID, first_address, RAFT_VOTER);
+    if (rc == 0)
+        rc = raft_configuration_encode(&conf, &buf);
+    raft_configuration_close(&conf);
+    if (rc)
+        return -ENOMEM;
+    struct log_entry entry = {
+        .index = FIRST_INDEX, .term = FIRST_TERM, .type = RAFT_CHANGE, .data = buf.base, .len = buf.len};
+    rc = log_append(l->c->log, &entry, 1);
+    raft_free(buf.base);
+    return rc;
+}
+
+static int folder_fill(struct loading *l, int fd)
+{
+    struct consensus *c = l->c;
+    c->vote = (struct vote){.node_id = FIRST_NODE_ID, .term = FIRST_TERM};
+    if (getrandom(c->vote.cluster_id, sizeof(c->vote.cluster_id), 0) != sizeof(c->vote.cluster_id))
+        return -errno;
+    int rc = log_open_in(l, fd);
+    if (rc == 0)
+        rc = first_entry_append(l);
+    if (c->log)
+        log_close(c->log);
+    c->log = NULL;
+    return rc ? rc : vote_write(c->config.ops, fd, &c->vote);
+}
+
+static void folder_remove_new(struct consensus *c)
+{
+    int fd = openat(c->dir_fd, new_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    static const char *const names[] = {"vote", "vote.new", "segment.new", "log-0000000000000001",
+                                        "log-0000000000000002"};
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        unlinkat(fd, names[i], 0);
+    close(fd);
+    unlinkat(c->dir_fd, new_folder, AT_REMOVEDIR);
+}
+
+/* A new cluster is made aside and gets its name when it is whole: there is no half of one. */
+static int cluster_make(struct loading *l)
+{
+    struct consensus *c = l->c;
+    const struct file_ops *ops = c->config.ops;
+    for (int i = 0; i < DB_FILES; i++)
+        if (exists(c->dir_fd, db_file_name(i)))
+            return fail(l, -EUCLEAN, "%s has %s but no log: the folder %s is missing", c->dir,
+                        db_file_name(i), log_folder);
+    folder_remove_new(c);
+    if (mkdirat(c->dir_fd, new_folder, 0700))
+        return -errno;
+    int fd = openat(c->dir_fd, new_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 ? -errno : folder_fill(l, fd);
+    if (fd >= 0)
+        close(fd);
+    if (rc == 0)
+        rc = ops->rename(ops->arg, c->dir_fd, new_folder, log_folder);
+    return rc ? rc : ops->sync(ops->arg, c->dir_fd);
+}
+
+static int log_load(struct loading *l)
+{
+    struct consensus *c = l->c;
+    int rc = exists(c->dir_fd, log_folder) ? 0 : cluster_make(l);
+    if (rc)
+        return rc;
+    c->raft_fd = openat(c->dir_fd, log_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (c->raft_fd < 0)
+        return fail(l, -errno, "%s/%s: %s", c->dir, log_folder, strerror(errno));
+    rc = vote_read(c->raft_fd, &c->vote);
+    if (rc)
+        return fail(l, rc == -ENOENT ? -EUCLEAN : rc, "%s/%s/vote cannot be read: %s", c->dir, log_folder,
+                    strerror(-rc));
+    rc = log_open_in(l, c->raft_fd);
+    if (rc)
+        return rc;
+    rc = snapshot_find(c->raft_fd, &l->snapshot);
+    l->has_snapshot = rc == 0;
+    if (rc && rc != -ENOENT)
+        return fail(l, rc, "the newest snapshot is damaged: %s", strerror(-rc));
+    if (l->has_snapshot && memcmp(l->snapshot.cluster_id, c->vote.cluster_id, 16) != 0)
+        return fail(l, -EUCLEAN, "the snapshot belongs to another cluster");
+    c->snapshot_index = l->has_snapshot ? l->snapshot.index : 0;
+    if (log_last(c->log) == 0 && l->has_snapshot)
+        rc = log_reset(c->log, l->snapshot.index + 1);
+    if (rc == 0 && log_first(c->log) > c->snapshot_index + 1)
+        return fail(l, -EUCLEAN, "the log begins with entry %llu, but the newest snapshot is of entry %llu",
+                    (unsigned long long)log_first(c->log), (unsigned long long)c->snapshot_index);
+    return rc;
+}
+
+static int db_open_here(struct loading *l)
+{
+    struct consensus *c = l->c;
+    struct db_config config = {.dir = c->dir,
+                               .node_id = c->vote.node_id,
+                               .epochs = c->config.epochs,
+                               .map_bytes = c->config.map_bytes};
+    memcpy(config.cluster_id, c->vote.cluster_id, sizeof(config.cluster_id));
+    return db_open(&config, &c->db, l->err, l->err_len);
+}
+
+static int restore(struct loading *l, enum db_file file)
+{
+    struct consensus *c = l->c;
+    int rc = snapshot_restore(c->config.ops, c->raft_fd, &l->snapshot, file, c->dir_fd);
+    return rc ? fail(l, rc, "%s cannot be restored from the snapshot: %s", db_file_name(file), strerror(-rc))
+              : 0;
+}
+
+/* A file that the log does not reach back to any more is as good as missing. */
+static int db_load(struct loading *l)
+{
+    struct consensus *c = l->c;
+    bool old[DB_FILES], any = false;
+    int rc = 0;
+    for (int i = 0; i < DB_FILES && rc == 0; i++)
+        if (l->has_snapshot && !exists(c->dir_fd, db_file_name(i)))
+            rc = restore(l, i);
+    if (rc == 0)
+        rc = db_open_here(l);
+    for (int i = 0; i < DB_FILES && rc == 0; i++) {
+        old[i] = db_applied(c->db, i).index + 1 < log_first(c->log);
+        any |= old[i];
+    }
+    if (rc || !any)
+        return rc;
+    db_close(c->db);
+    c->db = NULL;
+    for (int i = 0; i < DB_FILES && rc == 0; i++)
+        if (old[i])
+            rc = restore(l, i);
+    return rc ? rc : db_open_here(l);
+}
+
+static bool single_voter(const struct raft *r)
+{
+    unsigned voters = 0;
+    bool me = false;
+    for (unsigned i = 0; i < r->configuration.n; i++) {
+        voters += r->configuration.servers[i].role == RAFT_VOTER;
+        me |= r->configuration.servers[i].id == r->id && r->configuration.servers[i].role == RAFT_VOTER;
+    }
+    return voters == 1 && me;
+}
+
+static int raft_prepare(struct consensus *c)
+{
+    unsigned seed;
+    char address[24];
+    snprintf(address, sizeof(address), "%llu", (unsigned long long)c->vote.node_id);
+    memset(&c->raft, 0, sizeof(c->raft));
+    if (raft_init(&c->raft, NULL, NULL, c->vote.node_id, address))
+        return -ENOMEM;
+    c->raft.tracer = NULL;
+    if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+        return -errno;
+    raft_seed(&c->raft, seed);
+    raft_set_pre_vote(&c->raft, true);
+    raft_set_election_timeout(&c->raft, ELECTION_TIMEOUT_MS);
+    raft_set_heartbeat_timeout(&c->raft, HEARTBEAT_MS);
+    return 0;
+}
+
+static struct entry *entry_load(const struct log_entry *from)
+{
+    struct entry *e = calloc(1, sizeof(*e));
+    CHECK(e);
+    *e = (struct entry){
+        .index = from->index, .term = from->term, .type = from->type, .refs = 1, .len = from->len};
+    e->data = malloc(from->len + 1);
+    CHECK(e->data);
+    memcpy(e->data, from->data, from->len);
+    return e;
+}
+
+/* Reads the next entries up to `last` into the cache. */
+static int cache_load(struct loading *l, uint64_t from, uint64_t last)
+{
+    struct log_entries chunk;
+    int rc = log_read(l->c->log, from, BATCH_BYTES_MAX, &chunk);
+    if (rc)
+        return fail(l, rc, "entry %llu of the log cannot be read: %s", (unsigned long long)from,
+                    strerror(-rc));
+    for (size_t i = 0; i < chunk.count && chunk.entry[i].index <= last; i++)
+        CHECK(cache_add(l->c, entry_load(&chunk.entry[i])) == 0);
+    log_entries_free(&chunk);
+    return 0;
+}
+
+/* Applies what is in the cache, here and now: nobody waits for the loop yet. */
+static int cache_apply(struct loading *l)
+{
+    struct consensus *c = l->c;
+    struct apply_job job = {.count = c->cache_count};
+    job.items = calloc(job.count, sizeof(*job.items));
+    CHECK(job.items);
+    for (size_t i = 0; i < job.count; i++)
+        job.items[i].entry = c->cache[i];
+    int rc = apply_now(c, &job);
+    if (rc == 0)
+        apply_tell(c, &job);
+    free(job.items);
+    if (rc)
+        return fail(l, rc, "the log cannot be applied behind entry %llu: %s", (unsigned long long)c->applied,
+                    rc == -EPROTO ? "an entry is of a version or type that this node does not know"
+                                  : strerror(-rc));
+    cache_release(c);
+    return 0;
+}
+
+static int replay(struct loading *l)
+{
+    struct consensus *c = l->c;
+    int rc = 0;
+    while (rc == 0 && c->applied < c->commit) {
+        rc = cache_load(l, c->applied + 1, c->commit);
+        if (rc == 0)
+            rc = cache_apply(l);
+    }
+    while (rc == 0 && cache_last(c) < log_last(c->log) && log_last(c->log) > c->applied)
+        rc = cache_load(l, (c->cache_count ? cache_last(c) : c->applied) + 1, UINT64_MAX);
+    return rc;
+}
+
+/* The library learns that its newest configuration is committed when it is applied; after a restart it may be
+ * applied already. */
+static int configuration_confirm(struct loading *l)
+{
+    struct consensus *c = l->c;
+    uint64_t index = c->raft.configuration_uncommitted_index;
+    struct log_entries got;
+    if (index == 0 || index > c->applied)
+        return 0;
+    int rc = log_read(c->log, index, 0, &got);
+    if (rc)
+        return fail(l, rc, "entry %llu of the log cannot be read", (unsigned long long)index);
+    step_configuration(c, index, got.entry[0].data, got.entry[0].len);
+    log_entries_free(&got);
+    return 0;
+}
+
+/* Terms are ours to skip: with nobody else to vote, no promise is broken. A full disk does not keep the node
+ * from serving reads. */
+static int term_begin(struct loading *l)
+{
+    struct consensus *c = l->c;
+    struct vote next = c->vote;
+    next.term++;
+    next.voted_for = next.node_id;
+    int rc = vote_write(c->config.ops, c->raft_fd, &next);
+    if (rc == 0)
+        c->vote = next;
+    return rc == 0 || rc == -ENOSPC ? 0 : fail(l, rc, "the vote cannot be saved: %s", strerror(-rc));
+}
+
+/* Whether the newest configuration on the disk has this node as its only voter. */
+static int alone(struct loading *l, bool *out)
+{
+    struct consensus *c = l->c;
+    struct raft probe = {.id = c->vote.node_id};
+    struct raft_buffer newest = {l->snapshot.configuration, l->snapshot.configuration_len};
+    struct log_entries chunk = {0}, keep = {0};
+    int rc = 0;
+    for (uint64_t i = log_first(c->log); i && i <= log_last(c->log) && rc == 0;) {
+        rc = log_read(c->log, i, BATCH_BYTES_MAX, &chunk);
+        bool found = false;
+        for (size_t k = 0; k < chunk.count; k++, i++)
+            if (chunk.entry[k].type == RAFT_CHANGE) {
+                newest = (struct raft_buffer){(void *)(uintptr_t)chunk.entry[k].data, chunk.entry[k].len};
+                found = true;
+            }
+        log_entries_free(found ? &keep : &chunk);
+        if (found)
+            keep = chunk;
+    }
+    *out = false;
+    if (rc == 0 && newest.base && raft_configuration_decode(&newest, &probe.configuration) == 0) {
+        *out = single_voter(&probe);
+        raft_configuration_close(&probe.configuration);
+    }
+    log_entries_free(&keep);
+    return rc ? fail(l, rc, "the log cannot be read: %s", strerror(-rc)) : 0;
+}
+
+static int start(struct loading *l)
+{
+    struct consensus *c = l->c;
+    bool single;
+    uint64_t names = db_applied(c->db, DB_NAMES).index, secret = db_applied(c->db, DB_PRIVATE).index;
+    c->applied = names < secret ? names : secret;
+    c->persisted = log_last(c->log);
+    int rc = alone(l, &single);
+    if (rc == 0 && single)
+        rc = term_begin(l);
+    if (rc == 0)
+        rc = raft_prepare(c);
+    if (rc == 0)
+        rc = step_start(c, l->has_snapshot ? &l->snapshot : NULL, l->err, l->err_len);
+    if (rc == 0)
+        rc = replay(l);
+    if (rc == 0)
+        rc = configuration_confirm(l);
+    c->counts.log_bytes = log_bytes(c->log);
+    c->capacity = log_capacity(c->log);
+    return rc;
+}
+
+int consensus_load(struct consensus *c, char *err, size_t err_len)
+{
+    struct loading l = {.c = c, .err = err, .err_len = err_len};
+    int rc = log_load(&l);
+    if (rc == 0)
+        rc = db_load(&l);
+    if (rc == 0)
+        rc = start(&l);
+    if (rc == 0 && c->dead)
+        rc = fail(&l, -EUCLEAN, "the log and the Raft library contradict each other");
+    snapshot_meta_free(&l.snapshot);
+    return rc;
+}
