@@ -19,7 +19,7 @@
 #include "control/socket/figures.h"
 #include "control/socket/methods.h"
 
-enum { APPLY_WAIT_S = 5, FILTER_MAX = 128, BACKLOG = 64 };
+enum { APPLY_WAIT_S = 5, FILTER_MAX = 128, BACKLOG = 512 };
 
 struct client {
     struct rpc_peer peer; /* first: a peer is its client */
