@@ -247,7 +247,7 @@ static void order_piece(struct upload *u)
 static void piece_want(struct upload *u)
 {
     struct store_ring *r = u->task.ring;
-    u->piece = r->line_first ? NULL : pool_take(&r->pieces);
+    u->piece = pool_take(&r->pieces); /* none is free while somebody is in line */
     if (u->piece) {
         order_piece(u);
         return;

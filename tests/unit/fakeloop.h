@@ -99,6 +99,13 @@ static inline void fake_fault(struct loop *l, enum fake_fault fault, uint64_t at
     l->fault_hit = false;
 }
 
+/* From now on all goes well; whether the fault was hit is remembered. */
+static inline void fake_fault_end(struct loop *l)
+{
+    l->fault = FAULT_NONE;
+    l->fault_at = 0;
+}
+
 /* ------------------------------------------------------------------ books of durability */
 
 static inline ino_t fake_inode(int fd)

@@ -505,7 +505,7 @@ static void story_read(struct fixture *f)
     if (err == 0)
         blob_put(f->ring, b);
     fake_run(f->loop);
-    fake_fault(f->loop, FAULT_NONE, 0);
+    fake_fault_end(f->loop);
     assert_int_equal(open_blob(&ds, 5, true, &b), 0); /* nothing of it sticks */
     blob_put(f->ring, b);
     assert_int_equal(open_blob(&dl, BIG, true, &b), 0);
@@ -517,14 +517,16 @@ static void story_write(struct fixture *f)
     struct digest d = digest_of(DIGEST_SHA256, "manifest", 8);
     int err = write_blob(&d, "manifest", 8);
     assert_true(err == 0 || err == -EIO || err == -EMFILE || err == -ENOSPC);
-    if (err == 0)
+    if (err == 0) {
         assert_true(blob_durable(f, &d));
+        assert_int_equal(check_blobs(f), 1);
+    }
     fake_run(f->loop);
     bool lied = f->loop->fault == FAULT_LIE || f->loop->fault == FAULT_EIO; /* perhaps of the removal */
     if (!lied)
         assert_int_equal(files_in(f->uploads), 0);
     assert_true(err == 0 || counted(f, CTR_STORE_ERRORS) + counted(f, CTR_STORE_FULL) > 0);
-    fake_fault(f->loop, FAULT_NONE, 0);
+    fake_fault_end(f->loop);
     assert_int_equal(write_blob(&d, "manifest", 8), 0);
 }
 
@@ -532,7 +534,8 @@ static void each_fault(void (*story)(struct fixture *f))
 {
     for (int fault = FAULT_NONE + 1; fault < FAULTS; fault++) {
         bool hit = true;
-        for (unsigned at = 1; hit; at++) {
+        unsigned at;
+        for (at = 1; hit; at++) {
             assert_true(at < 100);
             fake_fault(fx.loop, (enum fake_fault)fault, at);
             story(&fx);
@@ -542,6 +545,7 @@ static void each_fault(void (*story)(struct fixture *f))
             fixture_restart(&fx, at + 100 * (unsigned)fault);
             assert_int_equal(files_in(fx.uploads), 0);
         }
+        assert_true(at > 2 || (fault == FAULT_ENOSPC && story == story_read));
     }
 }
 
