@@ -4,12 +4,12 @@ SYSCONFDIR ?= /etc
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 MANDIR ?= $(PREFIX)/share/man
-COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
+BASH_COMPLETION = $(PREFIX)/share/bash-completion/completions/fairlead
+FISH_COMPLETION = $(PREFIX)/share/fish/vendor_completions.d/fairlead.fish
 MAN_PAGES = $(wildcard docs/man/*.[1-8])
-COMPLETION = $(wildcard packaging/completion/fairlead)
 man_target = $(MANDIR)/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
 INSTALLED = $(PREFIX)/sbin/fairleadd $(PREFIX)/sbin/fairlead-dataplane $(PREFIX)/bin/fairlead \
-	$(UNITDIR)/fairlead.service $(SYSUSERSDIR)/fairlead.conf $(if $(COMPLETION),$(COMPLETIONDIR)/fairlead) \
+	$(UNITDIR)/fairlead.service $(SYSUSERSDIR)/fairlead.conf $(BASH_COMPLETION) $(FISH_COMPLETION) \
 	$(foreach page,$(MAN_PAGES),$(call man_target,$(page)))
 
 .PHONY: install uninstall
@@ -22,7 +22,9 @@ install: all
 	sed 's|@PREFIX@|$(PREFIX)|g' packaging/fairlead.service.in >"$(DESTDIR)$(UNITDIR)/fairlead.service"
 	install -D -m 644 packaging/fairlead.sysusers "$(DESTDIR)$(SYSUSERSDIR)/fairlead.conf"
 	$(foreach page,$(MAN_PAGES),install -D -m 644 $(page) "$(DESTDIR)$(call man_target,$(page))" &&) true
-	$(foreach file,$(COMPLETION),install -D -m 644 $(file) "$(DESTDIR)$(COMPLETIONDIR)/fairlead" &&) true
+	install -d "$(dir $(DESTDIR)$(BASH_COMPLETION))" "$(dir $(DESTDIR)$(FISH_COMPLETION))"
+	$(BUILD)/fairlead completion bash >"$(DESTDIR)$(BASH_COMPLETION)"
+	$(BUILD)/fairlead completion fish >"$(DESTDIR)$(FISH_COMPLETION)"
 	test -e "$(DESTDIR)$(SYSCONFDIR)/fairlead/fairlead.yaml" || \
 		install -D -m 640 packaging/fairlead.yaml "$(DESTDIR)$(SYSCONFDIR)/fairlead/fairlead.yaml"
 	test -n "$(DESTDIR)" || ! command -v systemd-sysusers >/dev/null || systemd-sysusers "$(SYSUSERSDIR)/fairlead.conf"
