@@ -193,12 +193,7 @@ int folders_open(struct folders *folders, const char *state_dir, const char *run
     int result = open_state(folders, state_dir, run_dir, err, err_len);
     if (result)
         goto out;
-    int raft = open_folder(folders->state_fd, "raft", 0700, NULL);
-    result = raft < 0 ? raft : 0;
-    if (raft >= 0)
-        close(raft);
-    if (!result)
-        result = open_store(folders, user);
+    result = open_store(folders, user);
     if (result)
         goto err_state;
     result = check_owner(folders, state_dir, user, err, err_len);
