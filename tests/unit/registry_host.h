@@ -48,6 +48,7 @@ struct host {
     unsigned sends, ends;
     bool filled; /* by stream_send_fill: of unknown length */
     ssize_t fill_error;
+    void (*between_fills)(void); /* what happens while a long body is sent */
 
     const char *body;
     size_t body_len;
@@ -251,6 +252,8 @@ void stream_send_fill(struct stream *s, stream_fill *fill)
         }
         CHECK(n > 0 && n <= HOST_FILL);
         len += (size_t)n;
+        if (!done && host->between_fills)
+            host->between_fills();
     }
     host_sent(all, len);
     free(all);

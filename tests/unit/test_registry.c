@@ -484,6 +484,57 @@ static void test_referrers_large(void **state)
     free(text);
 }
 
+static void delete_referrer(void)
+{
+    uint8_t key[NAMES_KEY_MAX], packed[2 * DIGEST_PACKED_MAX];
+    struct digest d = test_digest(DIGEST_SHA256, 3 * 0x01010101u);
+    size_t len = digest_pack(&subject_digest, packed);
+    len += digest_pack(&d, packed + len);
+    host->between_fills = NULL;
+    writer_begin(&host->w);
+    writer_del(&host->w, NAMES_REFERRERS, key, names_key(key, "a", 1, packed, len));
+    writer_commit(&host->w);
+}
+
+/* A descriptor that goes away in the middle of being sent cannot be made up for. */
+static void test_referrer_deleted_meanwhile(void **state)
+{
+    (void)state;
+    put_referrers(4);
+    host->between_fills = delete_referrer;
+    assert_int_equal(call("GET", referrers_path(""), ""), 200);
+    assert_int_equal(host->fill_error, -ESTALE);
+    unsigned pages;
+    assert_int_equal(follow(referrers_path(""), 0, 1, &pages), 3);
+}
+
+static void delete_and_add_tags(void)
+{
+    uint8_t key[NAMES_KEY_MAX];
+    host->between_fills = NULL;
+    writer_begin(&host->w);
+    writer_del(&host->w, NAMES_TAGS, key, names_key(key, "many", 4, "t03999", 6));
+    writer_del(&host->w, NAMES_TAGS, key, names_key(key, "many", 4, "t03000", 6));
+    writer_tag(&host->w, "many", "t03000a", &manifest_digest);
+    writer_tag(&host->w, "many", "z", &manifest_digest);
+    writer_commit(&host->w);
+}
+
+/* Tags that come and go are there or not; the page ends where its Link says. */
+static void test_tags_change_meanwhile(void **state)
+{
+    (void)state;
+    put_tags("many", 5000);
+    host->setting[SET_REGISTRY_PAGE_MAX] = 4000;
+    host->between_fills = delete_and_add_tags;
+    assert_int_equal(call("GET", "/v2/many/tags/list", ""), 200);
+    assert_string_equal(next_page(), "/v2/many/tags/list?n=4000&last=t03999");
+    json_t *list = list_of("tags");
+    assert_int_equal(json_array_size(list), 3999);
+    assert_string_equal(json_string_value(json_array_get(list, 3998)), "t03998");
+    json_decref(list);
+}
+
 #define T(name)                                                                                              \
     cmocka_unit_test_setup_teardown(name, set_up, tear_down),                                                \
         cmocka_unit_test_setup_teardown(name, set_up_slow, tear_down)
@@ -506,6 +557,8 @@ int main(void)
         T(test_referrers_empty),
         T(test_referrers),
         T(test_referrers_large),
+        T(test_referrer_deleted_meanwhile),
+        T(test_tags_change_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
