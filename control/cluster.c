@@ -153,7 +153,9 @@ int cluster_each_repo(struct cluster *c, const char *after, size_t limit, cluste
     struct db_view *view = consensus_view_begin(c->consensus, &kv);
     if (!view)
         return -ENOMEM;
-    int result = walk(kv, NAMES_REPOS, (struct kv_bytes){after, len}, len > 0, limit, on_repo_row, &w);
+    /* A key may not be empty: the NUL of "" is a key below every name. */
+    int result =
+        walk(kv, NAMES_REPOS, (struct kv_bytes){after, len ? len : 1}, len > 0, limit, on_repo_row, &w);
     consensus_view_end(view);
     return result;
 }

@@ -35,7 +35,9 @@ struct client {
     enum server_stream stream;
     char filter[FILTER_MAX];
     uint64_t lost; /* records of the stream that did not fit */
-    bool paused, finished, closing, closed;
+    uv_shutdown_t shutdown;
+    unsigned refused_s; /* since it was refused */
+    bool refused, paused, finished, closing, closed;
 };
 
 /* An answer that waits for a plan. */
@@ -66,6 +68,8 @@ struct write {
 };
 
 static void client_read(struct client *client);
+static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf);
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf);
 
 static void server_free_if_done(struct server *server)
 {
@@ -118,7 +122,7 @@ static void client_close(struct client *client)
 /* Reading goes on when there is room for answers again; who has sent everything is closed after the last. */
 static void client_settle(struct client *client)
 {
-    if (client->closing)
+    if (client->closing || client->refused)
         return;
     if (client->finished && client->calls == 0 && client->queued_bytes == 0 &&
         client->stream == STREAM_NONE) {
@@ -182,13 +186,23 @@ static void on_call_end(struct rpc_peer *peer, struct rpc_call *call, const json
         client_settle(client);
 }
 
+/*
+ * Sends an error and nothing more. The connection stays for a moment, and what comes is dropped: a client
+ * that is still sending must be able to read why. There is an end to this courtesy when too many ask for it.
+ */
 static void client_refuse(struct client *client, enum rpc_code code, const char *hint, const char *text)
 {
     json_t *message = rpc_error(code, hint, text);
     client_send(client, message);
     json_decref(message);
-    client->finished = true;
-    uv_read_stop((uv_stream_t *)&client->pipe);
+    if (client->server->client_count > 2 * SERVER_CLIENTS_MAX ||
+        uv_shutdown(&client->shutdown, (uv_stream_t *)&client->pipe, NULL)) {
+        client_close(client);
+        return;
+    }
+    client->refused = true;
+    client->line_len = 0;
+    uv_read_start((uv_stream_t *)&client->pipe, on_alloc, on_read);
 }
 
 static bool client_is_full(const struct client *client)
@@ -200,7 +214,7 @@ static bool client_is_full(const struct client *client)
 static void client_lines(struct client *client)
 {
     size_t used = 0;
-    while (!client->closing && !client->finished && !client_is_full(client)) {
+    while (!client->closing && !client->finished && !client->refused && !client_is_full(client)) {
         char *line = client->line + used;
         char *end = memchr(line, '\n', client->line_len - used);
         if (!end)
@@ -228,7 +242,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 {
     struct client *client = stream->data;
     (void)buf;
-    if (n == UV_EOF && client->stream == STREAM_NONE) {
+    if (n == UV_EOF && client->stream == STREAM_NONE && !client->refused) {
         client->finished = true;
         uv_read_stop(stream);
         client_settle(client);
@@ -238,6 +252,8 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         client_close(client);
         return;
     }
+    if (client->refused)
+        return;
     client->line_len += (size_t)n;
     client_read(client);
 }
@@ -246,7 +262,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 static void client_read(struct client *client)
 {
     client_lines(client);
-    if (client->closing || client->finished)
+    if (client->closing || client->finished || client->refused)
         return;
     client->paused = client_is_full(client);
     if (client->paused)
@@ -398,7 +414,8 @@ void server_tick(struct server *server)
         bool stalled = c->queued_bytes && c->taken == c->taken_before;
         c->taken_before = c->taken;
         c->stalled_s = stalled ? c->stalled_s + 1 : 0;
-        if (c->stalled_s > SERVER_STALL_S)
+        c->refused_s += c->refused;
+        if (c->stalled_s > SERVER_STALL_S || c->refused_s > SERVER_REFUSED_S)
             client_close(c);
     }
 }

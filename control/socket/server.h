@@ -23,8 +23,9 @@ enum {
     SERVER_CLIENTS_MAX = 64,
     SERVER_CALLS_MAX = 32, /* of one client, not answered yet: then it is not read */
     SERVER_QUEUE_BYTES_MAX =
-        4 << 20,         /* of one client: beyond it, it is not read and its stream loses events */
-    SERVER_STALL_S = 30, /* a client that takes nothing for this long is closed */
+        4 << 20,          /* of one client: beyond it, it is not read and its stream loses events */
+    SERVER_REFUSED_S = 2, /* for a client that was refused to read why */
+    SERVER_STALL_S = 30,  /* a client that takes nothing for this long is closed */
 };
 
 /* What a client follows. */
