@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -259,12 +260,27 @@ static int send_message(struct dataplane *d, struct link_message message, const 
     return link_send(d->link, &message, fds, fd_count);
 }
 
+/* LMDB opens the file once more by its descriptor's path, so the data plane's group must be allowed to read
+ * it. */
+static int open_names(const struct supervise_config *config)
+{
+    int fd = open(config->names_path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (config->user->change && (fchown(fd, (uid_t)-1, config->user->gid) || fchmod(fd, 0640))) {
+        int err = -errno;
+        close(fd);
+        return err;
+    }
+    return fd;
+}
+
 static int send_hello(struct dataplane *d)
 {
     const struct supervise_config *config = &d->supervise->config;
-    int names_fd = open(config->names_path, O_RDONLY | O_CLOEXEC);
+    int names_fd = open_names(config);
     if (names_fd < 0)
-        return -errno;
+        return names_fd;
     const int fds[HELLO_FDS] = {
         [HELLO_COUNTERS] = config->memory->counters_fd, [HELLO_LOG] = config->memory->log_fd,
         [HELLO_EPOCHS] = config->memory->epochs_fd,     [HELLO_BLOBS] = config->folders->blobs_fd,
