@@ -52,10 +52,11 @@ struct loop {
 
 /* Everything that the data plane ever orders. */
 static const uint8_t allowed_ops[] = {
-    IORING_OP_ACCEPT,   IORING_OP_RECV,     IORING_OP_SEND,         IORING_OP_SENDMSG,
-    IORING_OP_POLL_ADD, IORING_OP_READ,     IORING_OP_WRITE,        IORING_OP_FSYNC,
-    IORING_OP_OPENAT,   IORING_OP_CLOSE,    IORING_OP_STATX,        IORING_OP_RENAMEAT,
-    IORING_OP_FADVISE,  IORING_OP_UNLINKAT, IORING_OP_ASYNC_CANCEL, IORING_OP_SHUTDOWN,
+    IORING_OP_ACCEPT,          IORING_OP_RECV,     IORING_OP_SEND,         IORING_OP_SENDMSG,
+    IORING_OP_POLL_ADD,        IORING_OP_READ,     IORING_OP_WRITE,        IORING_OP_FSYNC,
+    IORING_OP_OPENAT,          IORING_OP_CLOSE,    IORING_OP_STATX,        IORING_OP_RENAMEAT,
+    IORING_OP_FADVISE,         IORING_OP_UNLINKAT, IORING_OP_ASYNC_CANCEL, IORING_OP_SHUTDOWN,
+    IORING_OP_SYNC_FILE_RANGE,
 };
 
 uint64_t loop_clock_us(void)
@@ -414,6 +415,13 @@ void loop_fsync(struct loop *loop, struct op *op, int fd)
 {
     struct io_uring_sqe *sqe = order(loop, op);
     io_uring_prep_fsync(sqe, fd, 0);
+    finish(sqe, op);
+}
+
+void loop_sync_range(struct loop *loop, struct op *op, int fd, uint64_t offset, size_t len)
+{
+    struct io_uring_sqe *sqe = order(loop, op);
+    io_uring_prep_sync_file_range(sqe, fd, (unsigned)len, offset, SYNC_FILE_RANGE_WRITE);
     finish(sqe, op);
 }
 

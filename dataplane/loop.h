@@ -81,6 +81,9 @@ void loop_close(struct loop *loop, struct op *op, int fd);
 void loop_read(struct loop *loop, struct op *op, int fd, void *buf, size_t len, uint64_t offset);
 void loop_write(struct loop *loop, struct op *op, int fd, const void *buf, size_t len, uint64_t offset);
 void loop_fsync(struct loop *loop, struct op *op, int fd);
+/* Starts writing a range (below 4 GiB) to the disk, so that a later fsync has less to do. It promises
+ * nothing, and hides no error from that fsync. */
+void loop_sync_range(struct loop *loop, struct op *op, int fd, uint64_t offset, size_t len);
 void loop_renameat(struct loop *loop, struct op *op, int from_dirfd, const char *from, int to_dirfd,
                    const char *to);
 void loop_unlinkat(struct loop *loop, struct op *op, int dirfd, const char *path);

@@ -34,20 +34,29 @@ struct op *task_order(struct task *t)
     return &t->op;
 }
 
-static void closed(struct task *t)
+static void errand_done(struct task *t)
 {
-    pool_give(&t->ring->closes, t);
+    pool_give(&t->ring->errands, t);
 }
 
 void store_close(struct store_ring *r, int fd)
 {
-    struct task *t = pool_take(&r->closes);
+    struct task *t = pool_take(&r->errands);
     if (!t) {
         close(fd);
         return;
     }
-    task_init(t, r, closed);
+    task_init(t, r, errand_done);
     loop_close(r->loop, task_order(t), fd);
+}
+
+void store_write_back(struct store_ring *r, int fd, uint64_t offset, size_t len)
+{
+    struct task *t = pool_take(&r->errands);
+    if (!t)
+        return;
+    task_init(t, r, errand_done);
+    loop_sync_range(r->loop, task_order(t), fd, offset, len);
 }
 
 int store_error(struct store_ring *r, int err)
@@ -237,7 +246,7 @@ uint32_t store_uploads_open(const struct store *s)
 
 static int pools_init(struct store_ring *r)
 {
-    int err = pool_init(&r->closes, sizeof(struct task), CLOSE_JOBS);
+    int err = pool_init(&r->errands, sizeof(struct task), ERRANDS);
     if (!err)
         err = pool_init(&r->pieces, PIECE_BYTES, PIECES);
     if (!err)
@@ -249,7 +258,7 @@ static void pools_fini(struct store_ring *r)
 {
     pool_fini(&r->writes);
     pool_fini(&r->pieces);
-    pool_fini(&r->closes);
+    pool_fini(&r->errands);
 }
 
 int store_ring_new(struct store *s, struct loop *loop, struct ring_counters *counters, size_t cache_bytes,
@@ -314,6 +323,6 @@ void store_ring_check(const struct store_ring *r, bool idle)
     if (!idle)
         return;
     CHECK(r->orders == 0);
-    CHECK(r->writes.used == 0 && r->closes.used == 0 && r->pieces.used == 0);
+    CHECK(r->writes.used == 0 && r->errands.used == 0 && r->pieces.used == 0);
     CHECK(!r->line_first);
 }

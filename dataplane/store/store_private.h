@@ -39,7 +39,8 @@ enum {
     OPEN_WAITS = 4096,            /* requests of a ring that wait for a blob to be opened */
     OPEN_PATHS = 1024,            /* blobs of a ring that are being opened */
     WRITE_JOBS = 256,             /* whole blobs that a ring writes at a time */
-    CLOSE_JOBS = 256,             /* descriptors that a ring closes behind its sessions */
+    ERRANDS = 256,                /* orders of a ring that nobody waits for */
+    WRITE_BACK_BYTES = 8 << 20,   /* a session's bytes are sent to the disk in pieces of this size */
     PIECES = 8,                   /* buffers of a ring to hash files again, of PIECE_BYTES each */
     PIECE_BYTES = 128 << 10,
     IDLE_FILES = 256,       /* descriptors that sessions of the node keep while no request is at work */
@@ -222,7 +223,7 @@ struct store_ring {
     struct entry_list idle_files, idle_bytes;
     struct cache cache;
 
-    struct pool writes, closes;
+    struct pool writes, errands;
     struct pool pieces;
     struct upload *line_first, **line_last; /* sessions that wait for a piece */
 };
@@ -251,10 +252,15 @@ void hash_end(EVP_MD_CTX *hash, uint8_t alg, struct digest *out);
 uint64_t hash_repo(struct store_ring *r, const char *repo, size_t len);
 
 /*
- * Closes a descriptor by the loop, behind everybody's back. If all jobs are taken, at once: the file has
+ * Closes a descriptor by the loop, behind everybody's back. If all errands are taken, at once: the file has
  * other links or bytes in memory only, so that is a matter of microseconds.
  */
 void store_close(struct store_ring *r, int fd);
+/*
+ * Sends a range to the disk early; or not, if all errands are taken. The descriptor may be closed meanwhile:
+ * the order then does nothing, or no harm to another file.
+ */
+void store_write_back(struct store_ring *r, int fd, uint64_t offset, size_t len);
 
 int writes_init(struct store_ring *r);
 int blobs_init(struct store_ring *r, size_t cache_bytes_max);

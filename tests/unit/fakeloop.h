@@ -31,6 +31,7 @@ enum fake_kind {
     FAKE_FSYNC,
     FAKE_RENAMEAT,
     FAKE_UNLINKAT,
+    FAKE_SYNC_RANGE,
     FAKE_KINDS,
 };
 
@@ -212,6 +213,8 @@ static inline int fake_execute(struct loop *l, const struct fake_order *o)
         return fake_renameat(l, o);
     case FAKE_UNLINKAT:
         return unlinkat(o->fd, o->path, 0) ? -errno : 0;
+    case FAKE_SYNC_RANGE:
+        return sync_file_range(o->fd, (off_t)o->offset, (off_t)o->len, SYNC_FILE_RANGE_WRITE) ? -errno : 0;
     case FAKE_KINDS:
         break;
     }
@@ -328,6 +331,12 @@ void loop_write(struct loop *loop, struct op *op, int fd, const void *buf, size_
 void loop_fsync(struct loop *loop, struct op *op, int fd)
 {
     fake_order(loop, (struct fake_order){.op = op, .kind = FAKE_FSYNC, .fd = fd});
+}
+
+void loop_sync_range(struct loop *loop, struct op *op, int fd, uint64_t offset, size_t len)
+{
+    fake_order(
+        loop, (struct fake_order){.op = op, .kind = FAKE_SYNC_RANGE, .fd = fd, .len = len, .offset = offset});
 }
 
 void loop_renameat(struct loop *loop, struct op *op, int from_dirfd, const char *from, int to_dirfd,

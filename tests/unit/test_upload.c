@@ -161,6 +161,36 @@ static void test_mismatch(void **state)
     check_no_sessions();
 }
 
+/* Large ones go to the disk while they come; it matters to nobody whether that works. */
+static void test_write_back(void **state)
+{
+    (void)state;
+    enum { PIECE = 3 << 20, N = 7 };
+    static uint8_t bytes[N * PIECE];
+    struct digest d = digest_of(DIGEST_SHA256, bytes, sizeof(bytes));
+    for (int round = 0; round < 2; round++) {
+        struct upload *u = create();
+        uint64_t before = fx.loop->count[FAKE_SYNC_RANGE];
+        for (int i = 0; i < N; i++) {
+            assert_int_equal(append(u, bytes + i * PIECE, PIECE), 0);
+            if (round == 1 && fx.loop->pending_count) /* the write-back is the only order there */
+                fake_fault(fx.loop, FAULT_EIO, 1);
+            fake_run(fx.loop);
+        }
+        assert_int_equal(fx.loop->count[FAKE_SYNC_RANGE] - before, sizeof(bytes) / WRITE_BACK_BYTES);
+        assert_int_equal(commit(u, &d), 0);
+        assert_true(blob_durable(&fx, &d));
+    }
+    fx.tuning.sync = false;
+    fixture_tune(&fx);
+    struct upload *u = create();
+    uint64_t before = fx.loop->count[FAKE_SYNC_RANGE];
+    assert_int_equal(append(u, bytes, sizeof(bytes)), 0);
+    assert_int_equal(fx.loop->count[FAKE_SYNC_RANGE], before);
+    assert_int_equal(upload_cancel(u, NULL), 0);
+    check_no_sessions();
+}
+
 /* Twice the same blob, one after the other and at the same time. */
 static void test_commit_twice(void **state)
 {
@@ -915,6 +945,7 @@ int main(void)
         TEST(test_empty),
         TEST(test_sha512),
         TEST(test_mismatch),
+        TEST(test_write_back),
         TEST(test_commit_twice),
         TEST(test_without_sync),
         TEST(test_cancel),
