@@ -279,35 +279,37 @@ static void upload_hand_over(struct stream_full *f)
         appended(&b->appended, err);
 }
 
-static void upload_receive(struct stream_full *f)
+/* Whether bytes came at once; else an order for more is under way, or none is wanted now. */
+static bool upload_receive(struct stream_full *f)
 {
     struct body *b = &f->body;
     if (f->s.conn->in.inflight || content_complete(f) || b->rx_len == BODY_BUFFER_BYTES)
-        return;
+        return false;
     bool here = f->s.conn->input_len > 0 || b->recv_direct;
     if (!here) {
         wait_readable(f);
-        return;
+        return false;
     }
     if (!b->rx)
         b->rx = ring_body_take(f->s.ring, &f->s);
     if (!b->rx)
-        return; /* in line for one: stream_fed */
+        return false; /* in line for one: stream_fed */
     size_t n = conn_take_input(f->s.conn, b->rx + b->rx_len, may_take(f, BODY_BUFFER_BYTES - b->rx_len));
     if (n == 0)
         receive(f, b->rx + b->rx_len, BODY_BUFFER_BYTES - b->rx_len, MSG_DONTWAIT);
     else
         upload_got(f, n);
+    return n > 0;
 }
 
 static void upload_step(struct stream_full *f)
 {
     struct body *b = &f->body;
+    bool more;
     do {
         upload_hand_over(f);
-        upload_receive(f);
-    } while (b->state == BODY_READ && f->s.conn->input_len && !content_complete(f) && b->rx &&
-             b->rx_len < BODY_BUFFER_BYTES);
+        more = upload_receive(f);
+    } while (more && b->state == BODY_READ);
     if (b->state != BODY_READ || !content_complete(f))
         return;
     upload_hand_over(f);
