@@ -48,8 +48,9 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
+                log = (self.folder / "log").read_text(errors="replace")
                 self.__exit__(None, None, None)
-                raise BenchError(f"{self.name} does not start:\n" + (self.folder / "log").read_text()[-2000:])
+                raise BenchError(f"{self.name} does not start:\n{log[-2000:]}")
             time.sleep(0.05)
         return self
 
@@ -151,7 +152,7 @@ class Fairlead(Registry):
         settings.update(self.options)
         (self.folder / "config.yaml").write_text(json.dumps({
             "state": str(self.folder / "state"),
-            "listen": [{"address": f"127.0.0.1:{self.port}"}],
+            "listen": [{"address": f"127.0.0.1:{self.port}", "service": "registry"}],
             "admin": {"address": f"127.0.0.1:{free_port()}"},
             "control": {"socket": str(self.folder / "control.sock")},
             "dataplane": {"rings": WORKERS},
