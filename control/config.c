@@ -234,6 +234,7 @@ static bool entry_is_safe(struct reader *r, const struct entry *entry)
     if (config_address_is_loopback(&entry->address) || entry->address.allow_all)
         return true;
     bool admin = entry->address.service == SERVICE_ADMIN;
+    CHECK(entry->at);
     report_node(
         r, entry->at,
         "%s can be reached from other machines, and everybody there could %s; write 'allow_all: true' "

@@ -250,7 +250,7 @@ bool daemon_drain_logs(struct daemon *d)
     for (uint32_t i = 0; i < d->memory.rings; i++) {
         uint64_t breaches = d->drains[i].breaches;
         size_t n = log_drain_ring(&d->drains[i], &d->memory.log->ring[i], DAEMON_LOG_RECORDS, on_record, d);
-        busy |= n == DAEMON_LOG_RECORDS || n >= DAEMON_LOG_RECORDS / 16;
+        busy |= n >= DAEMON_LOG_RECORDS / 16;
         if (d->drains[i].breaches != breaches)
             journal_error(d->journal, "log", "the log ring of ring %u made no sense; lines are lost", i);
     }

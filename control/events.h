@@ -28,7 +28,7 @@ typedef void (*events_listener)(void *arg, const json_t *event);
 void events_listen(struct events *events, events_listener listener, void *arg);
 
 /* An entry of the log was applied. Those that the file already holds (after a restart) are not told again. */
-void events_state(struct events *events, const struct state_event *event);
+void events_state(struct events *events, const struct state_event *in);
 
 /* Something that control itself did or saw. */
 void events_note(struct events *events, const char *kind, const char *text);

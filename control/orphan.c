@@ -91,7 +91,7 @@ static bool wait_end(int pidfd, int timeout_ms)
 
 bool orphan_runs(const struct folders *folders)
 {
-    pid_t pid;
+    pid_t pid = 0;
     int pidfd = orphan_find(folders, &pid);
     if (pidfd < 0)
         return false;
@@ -102,7 +102,7 @@ bool orphan_runs(const struct folders *folders)
 
 bool orphan_end(const struct folders *folders, struct journal *journal, uint64_t wait_ms)
 {
-    pid_t pid;
+    pid_t pid = 0;
     int pidfd = orphan_find(folders, &pid);
     if (pidfd < 0)
         return false;

@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "msg.h"
@@ -45,10 +46,13 @@ int spawn_open_binary(const char *path, char *shown, size_t shown_len)
 __attribute__((noreturn)) static void child_fail(const char *what)
 {
     static const char prefix[] = "fairleadd: the data plane could not be started: ";
-    ssize_t ignored = write(STDERR_FILENO, prefix, sizeof(prefix) - 1);
-    ignored = write(STDERR_FILENO, what, strlen(what));
-    ignored = write(STDERR_FILENO, "\n", 1);
-    (void)ignored;
+    const struct iovec parts[] = {
+        {.iov_base = (void *)prefix, .iov_len = sizeof(prefix) - 1},
+        {.iov_base = (void *)what, .iov_len = strlen(what)},
+        {.iov_base = (void *)"\n", .iov_len = 1},
+    };
+    if (writev(STDERR_FILENO, parts, 3) < 0)
+        _exit(SPAWN_EXIT_FAILED); /* nobody to tell */
     _exit(SPAWN_EXIT_FAILED);
 }
 

@@ -84,7 +84,8 @@ class Node(harness.FairleadRegistry):
 def read_line(sock):
     data = b""
     while not data.endswith(b"\n"):
-        chunk = sock.recv(1 << 20)
+        chunk = sock.recv(1 << 20, socket.MSG_PEEK)
+        chunk = sock.recv(chunk.find(b"\n") + 1 or len(chunk) or 1)
         if not chunk:
             raise ConnectionError(f"closed after {data[:200]!r}")
         data += chunk
@@ -491,7 +492,7 @@ def test_clients_that_vanish_in_the_middle(running):
 
 def test_events_are_followed_and_kept(running):
     with running.connect() as follower:
-        call(follower, "events.follow")
+        call(follower, "events.follow", filter="setting")
         running.call("settings.set", key="log.rate", value="50")
         event = read_line(follower)
     assert event["method"] == "event"
