@@ -106,7 +106,8 @@ static void on_signal(uv_signal_t *handle, int signum)
         daemon_stop(d);
 }
 
-static void start_timers_and_signals(struct daemon *d)
+/* Before everything else, so that a signal in the middle of the start is answered when it is done. */
+static void start_signals(struct daemon *d)
 {
     const struct {
         uv_signal_t *handle;
@@ -116,7 +117,19 @@ static void start_timers_and_signals(struct daemon *d)
         uv_signal_init(&d->loop, signals[i].handle);
         signals[i].handle->data = d;
         uv_signal_start(signals[i].handle, on_signal, signals[i].signum);
+        uv_unref((uv_handle_t *)signals[i].handle);
     }
+}
+
+static void close_signals(struct daemon *d)
+{
+    uv_close((uv_handle_t *)&d->sigterm, NULL);
+    uv_close((uv_handle_t *)&d->sigint, NULL);
+    uv_close((uv_handle_t *)&d->sighup, NULL);
+}
+
+static void start_timers(struct daemon *d)
+{
     uv_timer_init(&d->loop, &d->log_timer);
     uv_timer_init(&d->loop, &d->second_timer);
     d->log_timer.data = d;
@@ -189,9 +202,7 @@ static void on_cluster_closed(void *arg)
 {
     struct daemon *d = arg;
     d->cluster = NULL;
-    uv_close((uv_handle_t *)&d->sigterm, NULL);
-    uv_close((uv_handle_t *)&d->sigint, NULL);
-    uv_close((uv_handle_t *)&d->sighup, NULL);
+    close_signals(d);
 }
 
 void daemon_life_close(struct daemon *d)
@@ -219,7 +230,7 @@ static void run(struct daemon *d)
 {
     d->started_ms = uv_now(&d->loop);
     d->start_time_ms = journal_now_ms();
-    start_timers_and_signals(d);
+    start_timers(d);
     supervise_start(d->supervise);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     finish(d);
@@ -244,10 +255,14 @@ int daemon_run(struct daemon *d, struct config *config, const char *config_path,
         return 1;
     }
     CHECK(uv_loop_init(&d->loop) == 0);
-    if (start(d))
+    start_signals(d);
+    if (start(d)) {
         d->exit_code = 1;
-    else
+        close_signals(d);
+        uv_run(&d->loop, UV_RUN_DEFAULT);
+    } else {
         run(d);
+    }
     CHECK(uv_loop_close(&d->loop) == 0);
     journal_close(d->journal);
     config_fini(&d->config);

@@ -13,9 +13,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PID_FILE "dataplane.pid"
+
+/* Killed, but perhaps inside a write to a slow disk. */
+enum { KILLED_WAIT_MS = 30000 };
 
 /* Field 22 of /proc/PID/stat: the start in clock ticks since the boot. 0 if there is no such process. */
 static uint64_t start_time(pid_t pid)
@@ -83,10 +87,24 @@ static int orphan_find(const struct folders *folders, pid_t *pid)
     return pidfd;
 }
 
-static bool wait_end(int pidfd, int timeout_ms)
+static uint64_t monotonic_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Signals that come meanwhile are for later: they do not end the waiting. */
+static bool wait_end(int pidfd, uint64_t timeout_ms)
 {
     struct pollfd wait = {.fd = pidfd, .events = POLLIN};
-    return poll(&wait, 1, timeout_ms) == 1;
+    uint64_t until_ms = monotonic_ms() + timeout_ms;
+    for (;;) {
+        uint64_t now_ms = monotonic_ms();
+        int ready = poll(&wait, 1, now_ms < until_ms ? (int)(until_ms - now_ms) : 0);
+        if (ready == 1 || (ready == 0 && now_ms >= until_ms))
+            return ready == 1;
+    }
 }
 
 bool orphan_runs(const struct folders *folders)
@@ -110,12 +128,12 @@ bool orphan_end(const struct folders *folders, struct journal *journal, uint64_t
                  "a data plane (pid %d) of an earlier fairleadd still serves; it is told to finish",
                  (int)pid);
     syscall(SYS_pidfd_send_signal, pidfd, SIGTERM, NULL, 0);
-    if (!wait_end(pidfd, (int)wait_ms)) {
+    if (!wait_end(pidfd, wait_ms)) {
         journal_warn(journal, "supervise",
                      "the old data plane (pid %d) did not finish in %" PRIu64 " ms and is killed", (int)pid,
                      wait_ms);
         syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-        wait_end(pidfd, -1);
+        wait_end(pidfd, KILLED_WAIT_MS);
     }
     close(pidfd);
     orphan_forget(folders);

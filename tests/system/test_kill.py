@@ -136,7 +136,9 @@ def test_data_plane_outlives_control(make_registry):
     old = registry.pids()
     assert old
     registry.start()
-    assert not set(old) & set(registry.dataplane_pids())
+    # Until the new control has told it to finish, the old data plane answers.
+    assert http1.wait_until(lambda: not set(old) & set(registry.dataplane_pids()), 20)
+    assert http1.wait_until(registry.is_ready, 20)
     assert repo.manifest(digest).body == body and repo.manifest("other").status in (404, 200)
     repo.push_image("new", b"after")
 
@@ -153,6 +155,7 @@ def test_control_and_data_plane_in_turn(make_registry):
             time.sleep(rng.uniform(0.0, 0.3))
             registry.start()
             time.sleep(rng.uniform(0.1, 0.3))
+            assert http1.wait_until(registry.dataplane_pids, 20), "between the old data plane and the new one"
             old = registry.kill_dataplane()
             assert http1.wait_until(lambda: set(registry.dataplane_pids()) - set(old), 20)
         assert http1.wait_until(registry.is_ready, 20)
