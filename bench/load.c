@@ -4,13 +4,12 @@
  * allows (bodies are discarded with MSG_TRUNC and sent with sendfile), because it shares the machine with the
  * server.
  *
- *   load get  PORT CONNECTIONS  [-n REQUESTS | -t SECONDS] -l LENGTH [-H HEADER] [-d FILE] PATH...
- *       keep-alive GETs; every answer must be 200 with this Content-Length. -d, once for each path: the file
- *       behind it, dropped from the page cache before each request.
- *   load push PORT CONNECTIONS  -r REPOSITORY FILE:DIGEST...
- *       uploads each file once: POST, then PUT with the digest
- *   load idle PORT CONNECTIONS  -l LENGTH [-H HEADER] PATH
- *       one GET on each connection, says "ready", keeps them open until its input ends
+ *   load get  PORT CONNECTIONS  [-n REQUESTS | -t SECONDS [-j PROCESSES]] -l LENGTH [-H HEADER] [-d FILE]
+ * PATH... keep-alive GETs; every answer must be 200 with this Content-Length. -j: so many processes share the
+ *       connections. -d, once for each path: the file behind it, dropped from the page cache before each
+ * request. load push PORT CONNECTIONS  -r REPOSITORY FILE:DIGEST... uploads each file once: POST, then PUT
+ * with the digest load idle PORT CONNECTIONS  -l LENGTH [-H HEADER] PATH one GET on each connection, says
+ * "ready", keeps them open until its input ends
  *
  * The result is one JSON object. Anything unexpected ends the run with a sentence and exit code 1: a
  * benchmark of wrong answers is worth nothing.
@@ -19,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -26,9 +26,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,7 +39,8 @@ enum {
     HEAD_BYTES_MAX = 4096,
     PATHS_MAX = 1024,
     READ_BYTES_MAX = 4 << 20,
-    SAMPLES_MAX = 8 << 20,
+    SAMPLES_MAX = 8 << 20, /* of all processes */
+    PROCESSES_MAX = 16,
     STALL_S = 30, /* no progress at all for so long is an error */
 };
 
@@ -64,20 +68,28 @@ struct link {
     char head[HEAD_BYTES_MAX];
 };
 
+/* What one process has done; in memory that all share. */
+struct outcome {
+    uint64_t done, bytes, start_ns, end_ns;
+    uint32_t *samples_us;
+    bool good;
+};
+
 struct load {
     enum mode mode;
+    unsigned processes;
+    struct outcome *outcome; /* of this process */
+    struct outcome *outcomes;
+    uint32_t *samples_us; /* of all processes */
     int port, epoll;
     unsigned link_count;
     struct link *links;
     struct target targets[PATHS_MAX];
     unsigned target_count, next_target;
     int64_t length; /* expected Content-Length */
-    uint64_t requests_max, begun, done;
-    uint64_t bytes;
+    uint64_t requests_max, begun;
     double seconds_max;
     const char *header, *repository;
-    uint64_t start_ns, end_ns;
-    uint32_t *samples_us;
 };
 
 static uint64_t now_ns(void)
@@ -198,7 +210,7 @@ static bool link_send(struct load *load, struct link *l)
         if (n <= 0)
             fail("sendfile after %lld bytes: %s", (long long)l->body_pos, n ? strerror(errno) : "short file");
         l->body_left -= n;
-        load->bytes += (uint64_t)n;
+        load->outcome->bytes += (uint64_t)n;
     }
     l->step = STEP_HEAD;
     return true;
@@ -233,7 +245,7 @@ static void link_head(struct load *load, struct link *l, size_t head_len)
         fail("%lld bytes after the body", (long long)(came - body));
     l->body_left = body - came;
     if (load->mode != MODE_PUSH)
-        load->bytes += (uint64_t)came;
+        load->outcome->bytes += (uint64_t)came;
     l->step = STEP_BODY;
     if (load->mode == MODE_PUSH && !l->second && l->body_left == 0) {
         const char *location = head_field(l->head, "Location");
@@ -272,17 +284,18 @@ static bool link_read_body(struct load *load, struct link *l)
                  n ? strerror(errno) : "end of stream");
         l->body_left -= n;
         if (load->mode != MODE_PUSH)
-            load->bytes += (uint64_t)n;
+            load->outcome->bytes += (uint64_t)n;
     }
     return true;
 }
 
 static void link_done(struct load *load, struct link *l)
 {
+    struct outcome *o = load->outcome;
     uint64_t us = (now_ns() - l->start_ns) / 1000;
-    if (load->done < SAMPLES_MAX)
-        load->samples_us[load->done] = us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
-    load->done++;
+    if (o->done < SAMPLES_MAX / load->processes)
+        o->samples_us[o->done] = us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+    o->done++;
     if (load->mode == MODE_IDLE || !request_begin(load, l))
         l->step = STEP_REST;
 }
@@ -298,7 +311,7 @@ static void link_step(struct load *load, struct link *l)
                 return;
             }
             link_watch(load, l, false);
-            break;
+            return; /* the answer is not here yet */
         case STEP_HEAD:
             if (!link_read_head(load, l))
                 return;
@@ -337,27 +350,29 @@ static void connect_all(struct load *load)
 
 static void run(struct load *load)
 {
+    struct outcome *o = load->outcome;
     struct epoll_event events[64];
-    uint64_t progress_ns, deadline_ns;
-    load->start_ns = progress_ns = now_ns();
-    deadline_ns = load->start_ns + (uint64_t)(load->seconds_max * 1e9);
+    uint64_t progress_ns = now_ns();
+    o->start_ns = progress_ns;
+    uint64_t deadline_ns = o->start_ns + (uint64_t)(load->seconds_max * 1e9);
     for (unsigned i = 0; i < load->link_count; i++) {
         struct link *l = &load->links[i];
         l->step = STEP_REST;
         if (request_begin(load, l))
             link_step(load, l);
     }
-    while (load->requests_max ? load->done < load->requests_max : now_ns() < deadline_ns) {
+    while (load->requests_max ? o->done < load->requests_max : now_ns() < deadline_ns) {
         int n = epoll_wait(load->epoll, events, 64, 100);
         if (n > 0)
             progress_ns = now_ns();
         else if (now_ns() - progress_ns > STALL_S * 1000000000ull)
-            fail("stalled: %llu of %llu requests done", (unsigned long long)load->done,
+            fail("stalled: %llu of %llu requests done", (unsigned long long)o->done,
                  (unsigned long long)load->requests_max);
         for (int i = 0; i < n; i++)
             link_step(load, events[i].data.ptr);
     }
-    load->end_ns = now_ns();
+    o->end_ns = now_ns();
+    o->good = true;
 }
 
 static int compare_u32(const void *a, const void *b)
@@ -366,24 +381,51 @@ static int compare_u32(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* All processes as one: their samples are moved together, in order. */
+static struct outcome sum_up(struct load *load, uint64_t *samples)
+{
+    struct outcome sum = load->outcomes[0];
+    *samples = 0;
+    sum.done = sum.bytes = 0;
+    for (unsigned i = 0; i < load->processes; i++) {
+        const struct outcome *o = &load->outcomes[i];
+        uint64_t kept = o->done < SAMPLES_MAX / load->processes ? o->done : SAMPLES_MAX / load->processes;
+        if (!o->good)
+            fail("one of the processes failed");
+        memmove(load->samples_us + *samples, o->samples_us, kept * sizeof(*o->samples_us));
+        *samples += kept;
+        sum.done += o->done;
+        sum.bytes += o->bytes;
+        sum.start_ns = o->start_ns < sum.start_ns ? o->start_ns : sum.start_ns;
+        sum.end_ns = o->end_ns > sum.end_ns ? o->end_ns : sum.end_ns;
+    }
+    qsort(load->samples_us, *samples, sizeof(*load->samples_us), compare_u32);
+    return sum;
+}
+
+static double cpu_s(int who)
+{
+    struct rusage used;
+    getrusage(who, &used);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+           (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+}
+
 static double sample_at(const struct load *load, uint64_t count, double share)
 {
     return count ? load->samples_us[(uint64_t)(share * (double)(count - 1))] : 0;
 }
 
-static void report(const struct load *load)
+static void report(struct load *load)
 {
-    uint64_t count = load->done < SAMPLES_MAX ? load->done : SAMPLES_MAX;
-    struct rusage used;
-    getrusage(RUSAGE_SELF, &used);
-    qsort(load->samples_us, count, sizeof(*load->samples_us), compare_u32);
+    uint64_t count;
+    double cpu = cpu_s(RUSAGE_SELF) + cpu_s(RUSAGE_CHILDREN);
+    struct outcome sum = sum_up(load, &count);
     printf("{\"requests\": %llu, \"bytes\": %llu, \"seconds\": %.6f, \"p50_us\": %.0f, \"p99_us\": %.0f, "
            "\"p999_us\": %.0f, \"max_us\": %.0f, \"client_cpu_s\": %.3f}\n",
-           (unsigned long long)load->done, (unsigned long long)load->bytes,
-           (double)(load->end_ns - load->start_ns) / 1e9, sample_at(load, count, 0.5),
-           sample_at(load, count, 0.99), sample_at(load, count, 0.999), sample_at(load, count, 1.0),
-           (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
-               (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6);
+           (unsigned long long)sum.done, (unsigned long long)sum.bytes,
+           (double)(sum.end_ns - sum.start_ns) / 1e9, sample_at(load, count, 0.5),
+           sample_at(load, count, 0.99), sample_at(load, count, 0.999), sample_at(load, count, 1.0), cpu);
 }
 
 static void wait_for_end_of_input(void)
@@ -443,12 +485,15 @@ static void arguments(struct load *load, int argc, char **argv)
     load->mode = mode_parse(argv[1]);
     load->port = (int)strtol(argv[2], NULL, 10);
     load->link_count = (unsigned)strtoul(argv[3], NULL, 10);
+    load->processes = 1;
     optind = 4;
-    for (int c; (c = getopt(argc, argv, "n:t:l:H:d:r:")) != -1;) {
+    for (int c; (c = getopt(argc, argv, "n:t:j:l:H:d:r:")) != -1;) {
         if (c == 'n')
             load->requests_max = strtoull(optarg, NULL, 10);
         else if (c == 't')
             load->seconds_max = strtod(optarg, NULL);
+        else if (c == 'j')
+            load->processes = (unsigned)strtoul(optarg, NULL, 10);
         else if (c == 'l')
             load->length = strtoll(optarg, NULL, 10);
         else if (c == 'H')
@@ -470,6 +515,38 @@ static void arguments(struct load *load, int argc, char **argv)
         load->requests_max = load->link_count;
     if (!load->target_count || !load->link_count || (!load->requests_max && load->seconds_max <= 0))
         fail("nothing to do");
+    if (!load->processes || load->processes > PROCESSES_MAX || (load->processes > 1 && load->requests_max) ||
+        load->link_count % load->processes)
+        fail("-j is for -t, and has to divide the connections");
+}
+
+static void *shared_memory(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        fail("no memory");
+    return memory;
+}
+
+/* From here on there are several of us, each with its part of the connections. */
+static void divide(struct load *load)
+{
+    load->outcomes = shared_memory(PROCESSES_MAX * sizeof(*load->outcomes));
+    load->samples_us = shared_memory(SAMPLES_MAX * sizeof(*load->samples_us));
+    load->link_count /= load->processes;
+    for (unsigned i = 0; i < load->processes; i++)
+        load->outcomes[i].samples_us = load->samples_us + (size_t)i * (SAMPLES_MAX / load->processes);
+    load->outcome = &load->outcomes[0];
+    for (unsigned i = 1; i < load->processes; i++) {
+        pid_t pid = fork();
+        if (pid < 0)
+            fail("fork: %s", strerror(errno));
+        if (pid == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            load->outcome = &load->outcomes[i];
+            return;
+        }
+    }
 }
 
 int main(int argc, char **argv)
@@ -481,13 +558,17 @@ int main(int argc, char **argv)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
+    divide(&load);
     load.links = calloc(load.link_count, sizeof(*load.links));
-    load.samples_us = malloc(SAMPLES_MAX * sizeof(*load.samples_us));
     load.epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (!load.links || !load.samples_us || load.epoll < 0)
+    if (!load.links || load.epoll < 0)
         fail("no memory");
     connect_all(&load);
     run(&load);
+    if (load.outcome != load.outcomes)
+        return 0;
+    while (wait(NULL) > 0)
+        continue;
     if (load.mode == MODE_IDLE)
         wait_for_end_of_input();
     else

@@ -4,7 +4,7 @@
 import json
 
 import measure
-from servers import MANIFEST_TYPE, DockerRegistry, Nginx
+from servers import MANIFEST_TYPE, WORKERS, DockerRegistry, Nginx
 
 TITLE = "GET of a 2 KB manifest by tag over 64 kept-alive connections"
 BYTES, CONNECTIONS, SECONDS = 2000, 64, 2
@@ -37,7 +37,7 @@ def run(bench):
             server.add_blob(layer, layer_digest)
             target = server.add_manifest(path, "latest")
             trials[server.name] = lambda server=server, target=target: bench.load(
-                server, "get", CONNECTIONS, "-t", SECONDS, "-l", BYTES, "-H", f"Accept: {MANIFEST_TYPE}", target)
+                server, "get", CONNECTIONS, "-t", SECONDS, "-j", WORKERS, "-l", BYTES, "-H", f"Accept: {MANIFEST_TYPE}", target)
         results = measure.interleave(trials)
     rows = []
     for peer, at_least, aim in ((nginx.name, 1.1, 1.5), (docker.name, 10.0, 20.0)):

@@ -2,7 +2,7 @@
 """How many blobs of the most common size are pulled in a second?"""
 
 import measure
-from servers import DockerRegistry, Nginx
+from servers import WORKERS, DockerRegistry, Nginx
 
 TITLE = "Pull of 1 MiB blobs over 64 connections"
 SIZE, BLOBS, CONNECTIONS, SECONDS = 1 << 20, 64, 64, 2
@@ -16,7 +16,7 @@ def run(bench):
         for server in (registry, nginx, docker):
             paths = [server.add_blob(path, digest) for path, digest in files]
             trials[server.name] = lambda server=server, paths=paths: bench.load(
-                server, "get", CONNECTIONS, "-t", SECONDS, "-l", SIZE, *paths)
+                server, "get", CONNECTIONS, "-t", SECONDS, "-j", WORKERS, "-l", SIZE, *paths)
         results = measure.interleave(trials)
     rows = []
     for peer, at_least, aim in ((nginx.name, 1.0, 1.2), (docker.name, 5.0, 10.0)):
