@@ -137,10 +137,39 @@ static void refuse(struct consensus *c, struct entry *e, enum cmd_status status)
     entry_list_add(&c->refused, e);
 }
 
+enum { PAGE_BYTES_ASSUMED = 8192 /* what a row's change may dirty in a file, its branch pages included */ };
+
+/* Commands that take less than they give back. A full disk must not keep anybody from them. */
 static bool makes_room(uint16_t type)
 {
     return type == CMD_BLOB_UNLINK || type == CMD_MANIFEST_DELETE || type == CMD_TAG_DELETE ||
-           type == CMD_REPO_DELETE || type == CMD_SETTING_UNSET || type == CMD_SETTING_SET;
+           type == CMD_SETTING_UNSET || type == CMD_SETTING_SET;
+}
+
+/*
+ * LMDB writes every page that it changes anew before it frees the old one, so to delete a large repository
+ * takes much room at first. Once agreed upon it would hold up everything behind it: so it is looked at
+ * before.
+ */
+static bool repo_delete_fits(struct consensus *c, const struct entry *e)
+{
+    struct state_cmd cmd;
+    struct names_repo row = {0};
+    struct kv_bytes value;
+    struct kv *kv;
+    char err[8];
+    struct db_view *view = db_view_begin(c->db, &kv);
+    if (!view)
+        return false;
+    if (state_parse(e->data, e->len, &cmd, err, sizeof(err)) == 0 &&
+        kv_get(kv, NAMES_REPOS, (struct kv_bytes){cmd.repo.data, cmd.repo.len}, &value) == 0 &&
+        value.len == sizeof(row))
+        memcpy(&row, value.data, sizeof(row));
+    db_view_end(view);
+    uint64_t bytes = (2 * row.tags + 4 * row.manifests + 2 * row.blobs) * PAGE_BYTES_ASSUMED;
+    if (bytes > c->counts.names_bytes)
+        bytes = c->counts.names_bytes;
+    return db_room(c->db, bytes + c->config.reserve_bytes / 2) == 0;
 }
 
 static enum cmd_status admit(struct consensus *c, struct entry *e)
@@ -154,10 +183,11 @@ static enum cmd_status admit(struct consensus *c, struct entry *e)
     if (c->waiting.count + c->under_way >= CONSENSUS_PROPOSALS_MAX ||
         c->waiting.bytes + c->under_way_bytes + e->len > CONSENSUS_PROPOSAL_BYTES_MAX)
         return CMD_BUSY;
-    const uint8_t *type = (const uint8_t *)e->data + 6;
-    if (c->stalled || c->apply_stalled || (c->no_room && !makes_room((uint16_t)(type[0] | type[1] << 8))))
+    const uint8_t *at = (const uint8_t *)e->data + 6;
+    uint16_t type = (uint16_t)(at[0] | at[1] << 8);
+    if (c->stalled || c->apply_stalled || (c->no_room && type != CMD_REPO_DELETE && !makes_room(type)))
         return CMD_NO_SPACE;
-    return CMD_OK;
+    return type == CMD_REPO_DELETE && !repo_delete_fits(c, e) ? CMD_NO_SPACE : CMD_OK;
 }
 
 void consensus_propose(struct consensus *c, void *cmd, size_t len, consensus_done done, void *arg)

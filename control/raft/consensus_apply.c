@@ -147,7 +147,7 @@ static void snapshot_done(uv_work_t *work, int status)
     (void)status;
     job->busy = false;
     /* Without a snapshot the log only grows; it is tried again after as many entries. */
-    c->snapshot_retry_at = c->applied + c->config.snapshot_entries;
+    c->snapshot_retry_at = job->rc ? c->applied + c->config.snapshot_entries : 0;
     if (job->rc == -EIO) {
         consensus_die(c, "the snapshot cannot be written: %s", strerror(-job->rc));
     } else if (job->rc == 0 && !c->dead) {
@@ -180,7 +180,7 @@ static void apply_done(uv_work_t *work, int status)
     (void)status;
     job->busy = false;
     if (job->rc == 0) {
-        c->apply_limit = BATCH_ENTRIES_MAX;
+        c->apply_limit = c->apply_limit * 2 < BATCH_ENTRIES_MAX ? c->apply_limit * 2 : BATCH_ENTRIES_MAX;
         apply_tell(c, job);
         if (touched)
             snapshot_start(c, job->applied);

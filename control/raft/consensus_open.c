@@ -138,6 +138,7 @@ static int log_load(struct loading *l)
         return fail(l, rc, "the newest snapshot is damaged: %s", strerror(-rc));
     if (l->has_snapshot && memcmp(l->snapshot.cluster_id, c->vote.cluster_id, 16) != 0)
         return fail(l, -EUCLEAN, "the snapshot belongs to another cluster");
+    rc = 0;
     c->snapshot_index = l->has_snapshot ? l->snapshot.index : 0;
     if (log_last(c->log) == 0 && l->has_snapshot)
         rc = log_reset(c->log, l->snapshot.index + 1);

@@ -302,7 +302,9 @@ int db_begin(struct db *db, struct kv **kv)
 {
     CHECK(!db->write.txn[DB_NAMES] && !db->write.txn[DB_PRIVATE]);
     *kv = &db->write.kv;
-    return txn_open(&db->write, DB_NAMES);
+    /* Readers that have ended since the last commit hold nothing any more. */
+    int rc = db_pins_advance(db);
+    return rc ? rc : txn_open(&db->write, DB_NAMES);
 }
 
 void db_abort(struct db *db)

@@ -55,7 +55,7 @@ static inline enum db_file db_file_of(unsigned db)
 
 int db_pins_init(struct db *db);
 void db_pins_fini(struct db *db);
-/* To be called after each commit of names.mdb: announces it and lets go of what nobody reads any more. */
+/* Announces the newest commit of names.mdb and lets go of what nobody reads any more. */
 int db_pins_advance(struct db *db);
 
 extern const struct kv_ops db_kv_ops;

@@ -72,13 +72,9 @@ static bool readers_hold(struct db *db, uint64_t needed)
     return holds;
 }
 
-int db_pins_advance(struct db *db)
+static int pins_move(struct db *db)
 {
     struct db_pins *p = &db->pins;
-    MDB_envinfo info;
-    mdb_env_info(db->file[DB_NAMES].env, &info);
-    if (db->config.epochs)
-        atomic_store(&db->config.epochs->committed, info.me_last_txnid);
     if (readers_hold(db, mdb_txn_id(p->pin[1])))
         return 0;
     MDB_txn *freed = p->pin[0];
@@ -86,6 +82,18 @@ int db_pins_advance(struct db *db)
     p->pin[0] = p->pin[1];
     p->pin[1] = freed;
     return db_error(mdb_txn_renew(freed));
+}
+
+int db_pins_advance(struct db *db)
+{
+    MDB_envinfo info;
+    mdb_env_info(db->file[DB_NAMES].env, &info);
+    if (db->config.epochs)
+        atomic_store(&db->config.epochs->committed, info.me_last_txnid);
+    /* Twice: with nobody reading, both then stand at the newest commit. Were that left to the next commits, a
+     * full file would have none, for want of the pages that the pins hold. */
+    int rc = pins_move(db);
+    return rc ? rc : pins_move(db);
 }
 
 uint64_t db_stuck_rings(struct db *db)

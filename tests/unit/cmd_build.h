@@ -15,7 +15,7 @@ static inline struct digest digest_make(uint8_t alg, unsigned seed)
 {
     struct digest d = {.alg = alg};
     for (size_t i = 0; i < digest_size(alg); i++)
-        d.bytes[i] = (uint8_t)(seed * 37 + i * 11 + (seed >> 8));
+        d.bytes[i] = (uint8_t)(i < sizeof(seed) ? seed >> (8 * i) : seed * 37 + i * 11);
     return d;
 }
 
