@@ -236,8 +236,14 @@ class FairleadRegistry(Registry):
             "admin": {"address": "127.0.0.1:%d" % self.admin_port},
             "control": {"socket": str(self.socket_path)},
             "log": {"access": str(self.folder / "access.log")},
-            "settings": self.settings,
+            "settings": {key: self.with_unit(key, value) for key, value in self.settings.items()},
         }
+
+    @staticmethod
+    def with_unit(key, value):
+        """Durations are given in milliseconds here; in a configuration they have a unit."""
+        duration = key.endswith(("_timeout", "_grace", "_expiry")) and isinstance(value, int)
+        return f"{value}ms" if duration else value
 
     def write_config(self):
         (self.folder / "config.yaml").write_text(json.dumps(self.config(), indent=1) + "\n")
