@@ -59,6 +59,8 @@ int command_repo_ls(struct cli *cli)
     int code = print_pages(cli, "repo.list", params, "repos", "name", table, print_repo);
     if (code == EXIT_OK && !(cli->options & OPTION_JSON))
         table_print(table, stdout);
+    else
+        table_free(table);
     return code;
 }
 
@@ -76,6 +78,8 @@ int command_repo_tags(struct cli *cli)
     int code = print_pages(cli, "repo.tags", params, "tags", "tag", table, print_tag);
     if (code == EXIT_OK && !(cli->options & OPTION_JSON))
         table_print(table, stdout);
+    else
+        table_free(table);
     return code;
 }
 

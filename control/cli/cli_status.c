@@ -146,16 +146,23 @@ static void print_rates(const char *title, const char *unit, json_t *object)
     struct table *table = table_new(titles);
     const char *key;
     json_t *value;
+    bool any = false;
     json_object_foreach(object, key, value)
     {
         char figure[FIGURE_MAX];
-        if (json_number_value(value) > 0)
-            table_row(table, key,
-                      strstr(key, "bytes") ? figure_bytes(json_number_value(value), figure)
-                                           : figure_count(json_number_value(value), figure));
+        if (json_number_value(value) <= 0)
+            continue;
+        any = true;
+        table_row(table, key,
+                  strstr(key, "bytes") ? figure_bytes(json_number_value(value), figure)
+                                       : figure_count(json_number_value(value), figure));
     }
-    printf("\n");
-    table_print(table, stdout);
+    if (any) {
+        printf("\n");
+        table_print(table, stdout);
+    } else {
+        table_free(table);
+    }
 }
 
 static void print_top(const struct cli *cli, const json_t *top)

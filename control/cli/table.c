@@ -101,9 +101,15 @@ static void print_row(const struct table *table, const struct row *row, FILE *ou
 
 void table_print(struct table *table, FILE *out)
 {
+    for (const struct row *row = table->first; row; row = row->next)
+        print_row(table, row, out);
+    table_free(table);
+}
+
+void table_free(struct table *table)
+{
     while (table->first) {
         struct row *row = table->first;
-        print_row(table, row, out);
         table->first = row->next;
         for (size_t i = 0; i < table->columns; i++)
             free(row->cell[i]);

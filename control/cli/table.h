@@ -17,6 +17,7 @@ void table_row(struct table *table, ...);
 
 /* Prints with as much room as the widest of each column needs, and frees. */
 void table_print(struct table *table, FILE *out);
+void table_free(struct table *table);
 
 /* "1.5 GiB"; "12k" for counts; "1.2 ms" from microseconds; "3d 4h" from seconds. Each returns out. */
 const char *figure_bytes(double bytes, char out[FIGURE_MAX]);
