@@ -561,6 +561,188 @@ static void test_write_faults(void **state)
     each_fault(story_write);
 }
 
+/* ------------------------------------------------------------------ a model under random commands */
+
+enum { MODEL_BLOBS = 120, MODEL_OPENS = 48, MODEL_STEPS = 3000, MODEL_BYTES_MAX = 80000 };
+
+struct model_open {
+    struct wait_test wait; /* first */
+    bool asked;            /* and not yet woken */
+    unsigned which;
+    struct blob *blob;
+};
+
+struct model {
+    struct digest d[MODEL_BLOBS];
+    size_t size[MODEL_BLOBS];
+    struct model_open open[MODEL_OPENS];
+    struct loop random;
+    unsigned served;
+};
+
+static const uint8_t *model_bytes(const struct model *m, unsigned which)
+{
+    static uint8_t bytes[MODEL_BYTES_MAX];
+    fill(bytes, m->size[which], which + 1);
+    return bytes;
+}
+
+static void model_init(struct model *m, uint64_t seed)
+{
+    *m = (struct model){.random.seed = seed * 2 + 1};
+    for (unsigned i = 0; i < MODEL_BLOBS; i++) {
+        uint32_t r = fake_random(&m->random);
+        m->size[i] = r % 4 == 0 ? r / 4 % MODEL_BYTES_MAX : r % 4 == 1 ? r / 4 % 600 : r / 4 % 9000;
+        m->d[i] = digest_of(i % 2 ? DIGEST_SHA256 : DIGEST_SHA512, model_bytes(m, i), m->size[i]);
+    }
+}
+
+/* What came is the blob asked for, and nothing damaged is passed off as it. */
+static void model_check_open(struct model *m, struct model_open *o)
+{
+    static uint8_t back[MODEL_BYTES_MAX + 1];
+    const struct blob *b = o->blob;
+    assert_true(digest_equal(&b->digest, &m->d[o->which]));
+    assert_int_equal(b->size, m->size[o->which]);
+    assert_true((b->fd < 0) == (b->bytes != NULL));
+    if (b->bytes)
+        assert_memory_equal(b->bytes, model_bytes(m, o->which), b->size);
+    else
+        assert_int_equal(pread(b->fd, back, sizeof(back), 0), b->size);
+    m->served++;
+}
+
+static void model_open(struct model *m, struct model_open *o, uint32_t r)
+{
+    o->wait = waiting();
+    o->blob = NULL;
+    o->which = r % MODEL_BLOBS;
+    int err = blob_open(fx.ring, &m->d[o->which], m->size[o->which], r / 128 % 3, &o->blob, &o->wait.waiter);
+    o->asked = err == -EINPROGRESS;
+    if (err == 0)
+        model_check_open(m, o);
+    else
+        assert_true(o->asked || err == -EMFILE);
+}
+
+static void model_settle(struct model *m)
+{
+    for (int i = 0; i < MODEL_OPENS; i++) {
+        struct model_open *o = &m->open[i];
+        if (!o->asked || !o->wait.woken)
+            continue;
+        o->asked = false;
+        if (o->wait.res == 0)
+            model_check_open(m, o);
+        else
+            o->blob = NULL;
+        assert_true(o->wait.res == 0 || o->wait.res == -EIO || o->wait.res == -ENOENT ||
+                    o->wait.res == -EMFILE);
+    }
+}
+
+/* Replaces a blob's file as a push would: by a rename. The damaged one has the right size. */
+static void model_change_file(struct model *m, unsigned which, uint32_t r)
+{
+    char path[BLOB_PATH_MAX + 1];
+    blob_path(&m->d[which], path);
+    (void)unlinkat(fx.blobs, path, 0);
+    blob_forget(fx.ring, &m->d[which]);
+    if (r % 4 == 0)
+        return;
+    uint8_t *bytes = (uint8_t *)(uintptr_t)model_bytes(m, which);
+    if (r % 4 == 1 && m->size[which])
+        bytes[r / 4 % m->size[which]] ^= 1;
+    plant(&fx, &m->d[which], bytes, m->size[which]);
+}
+
+static void model_step(struct model *m)
+{
+    uint32_t r = fake_random(&m->random);
+    struct model_open *o = &m->open[r % MODEL_OPENS];
+    fake_fault(fx.loop, (enum fake_fault)(r / 4096 % FAULT_LIE), r / 64 % 16);
+    if (r / 64 % 8 == 0)
+        model_change_file(m, r / 512 % MODEL_BLOBS, r / 65536);
+    else if (!o->asked && !o->blob)
+        model_open(m, o, fake_random(&m->random));
+    else if (!o->asked) {
+        blob_put(fx.ring, o->blob);
+        o->blob = NULL;
+    }
+    if (r / 1024 % 2)
+        fake_turn(fx.loop);
+    fake_fault_end(fx.loop);
+    model_settle(m);
+}
+
+static void test_model(void **state)
+{
+    (void)state;
+    static struct model m;
+    for (uint64_t seed = 1; seed <= 6; seed++) {
+        fx.tuning.open_files = 24;
+        fixture_tune(&fx);
+        model_init(&m, seed);
+        for (unsigned step = 0; step < MODEL_STEPS; step++) {
+            model_step(&m);
+            if (step % 64 == 0)
+                store_ring_check(fx.ring, false);
+        }
+        fake_run(fx.loop);
+        model_settle(&m);
+        for (int i = 0; i < MODEL_OPENS; i++)
+            if (m.open[i].blob)
+                blob_put(fx.ring, m.open[i].blob);
+        assert_true(m.served > MODEL_STEPS / 10 && counted(&fx, CTR_CACHE_HITS) > 0);
+        teardown(NULL);
+        setup(NULL);
+    }
+}
+
+/* The cache alone: blocks never overlap, and all memory comes back in one piece. */
+static void test_cache_random(void **state)
+{
+    (void)state;
+    enum { PAGES = 6, N = 300 };
+    struct cache c;
+    struct loop random = {.seed = 4711};
+    uint32_t block[N], seen[CACHE_PAGE_BLOCKS];
+    size_t size[N];
+    for (int i = 0; i < N; i++)
+        block[i] = CACHE_NONE;
+    assert_int_equal(cache_init(&c, PAGES * CACHE_PAGE_BYTES), 0);
+    for (int step = 0; step < 20000; step++) {
+        uint32_t r = fake_random(&random), i = r % N;
+        if (block[i] != CACHE_NONE) {
+            for (size_t at = 0; at < size[i]; at++)
+                assert_int_equal(cache_bytes(&c, block[i])[at], (uint8_t)i);
+            cache_free(&c, block[i]);
+            block[i] = CACHE_NONE;
+        } else {
+            size[i] = 1 + r / 512 % (r % 7 ? 2000 : CACHE_PAGE_BYTES);
+            block[i] = cache_alloc(&c, size[i], i);
+            if (block[i] != CACHE_NONE)
+                memset(cache_bytes(&c, block[i]), (int)i, size[i]);
+        }
+        if (step % 100 == 0)
+            cache_check(&c);
+        if (block[i] != CACHE_NONE) {
+            uint32_t owners = cache_page_owners(&c, block[i], seen), found = 0;
+            for (uint32_t k = 0; k < owners; k++)
+                found += seen[k] == i;
+            assert_int_equal(found, 1);
+        }
+    }
+    for (int i = 0; i < N; i++)
+        if (block[i] != CACHE_NONE)
+            cache_free(&c, block[i]);
+    cache_check(&c);
+    for (int i = 0; i < PAGES; i++)
+        assert_true(cache_alloc(&c, CACHE_PAGE_BYTES, 0) != CACHE_NONE);
+    assert_int_equal(cache_alloc(&c, 1, 0), CACHE_NONE);
+    cache_fini(&c);
+}
+
 /* ------------------------------------------------------------------ start */
 
 static void test_start_refusals(void **state)
@@ -603,6 +785,8 @@ int main(void)
         TEST(test_write_killed),
         TEST(test_read_faults),
         TEST(test_write_faults),
+        TEST(test_model),
+        TEST(test_cache_random),
         TEST(test_start_refusals),
 #undef TEST
     };

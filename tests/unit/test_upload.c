@@ -383,6 +383,29 @@ static void test_idle_files(void **state)
     assert_int_equal(fx.loop->count[FAKE_READ], 0); /* the running hash stayed */
 }
 
+/* No errand is free to close a descriptor by the loop: it is closed all the same. */
+static void test_errands_exhausted(void **state)
+{
+    (void)state;
+    enum { N = IDLE_FILES + ERRANDS + 40 };
+    static struct upload *u[N];
+    fx.tuning.uploads_max = N;
+    fixture_tune(&fx);
+    for (int i = 0; i < N; i++)
+        u[i] = create();
+    fx.loop->hold[FAKE_CLOSE] = true;
+    for (int i = 0; i < N; i++)
+        upload_checkin(u[i]);
+    assert_int_equal(fx.ring->errands.used, ERRANDS);
+    fx.loop->fds_open -= N - IDLE_FILES - ERRANDS; /* closed without the loop's knowledge */
+    fx.loop->hold[FAKE_CLOSE] = false;
+    fixture_check_idle(&fx);
+    unsigned count = 0;
+    for (int fd = 0; fd < 4096; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    assert_in_range(count, IDLE_FILES, IDLE_FILES + 16);
+}
+
 /* ------------------------------------------------------------------ restarts */
 
 static void test_restart(void **state)
@@ -956,6 +979,7 @@ int main(void)
         TEST(test_blob_bytes_max),
         TEST(test_reserve),
         TEST(test_idle_files),
+        TEST(test_errands_exhausted),
         TEST(test_restart),
         TEST(test_killed),
         TEST(test_recover_folder),
