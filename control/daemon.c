@@ -6,6 +6,7 @@
 #include "control/daemon.h"
 
 #include <inttypes.h>
+#include <linux/limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,10 +100,26 @@ static void on_propose(void *arg, void *cmd, size_t len, channel_done done, void
     cluster_propose(d->cluster, cmd, len, done, done_arg);
 }
 
+/* The folder of this program: the command line is installed or built beside it, or found by the PATH. */
+static void command_path(char *out, size_t cap)
+{
+    char own[PATH_MAX];
+    ssize_t len = readlink("/proc/self/exe", own, sizeof(own) - 1);
+    own[len > 0 ? len : 0] = '\0';
+    char *slash = strrchr(own, '/');
+    if (slash)
+        *slash = '\0';
+    snprintf(out, cap, "%s/fairlead", own);
+    if (!slash || access(out, X_OK))
+        snprintf(out, cap, "fairlead");
+}
+
 /* For who starts it by hand. */
 static void greet(struct daemon *d)
 {
     const char *registry = d->listeners.group[0].address.text;
+    char command[PATH_MAX + 16];
+    command_path(command, sizeof(command));
     d->greet = false;
     printf("Fairlead %s is ready.\n\n", FL_VERSION);
     for (uint16_t i = 0; i < d->listeners.group_count; i++)
@@ -114,7 +131,8 @@ static void greet(struct daemon *d)
     printf("  skopeo copy --dest-tls-verify=false docker://docker.io/library/alpine docker://%s/alpine\n",
            registry);
     printf("  curl http://%s/v2/_catalog\n", registry);
-    printf("  fairlead --socket %s status\n\nCtrl-C drains and stops.\n", d->config.control_socket);
+    printf("  %s --socket %s status --watch\n\nCtrl-C drains and stops.\n", command,
+           d->config.control_socket);
     fflush(stdout);
 }
 
@@ -217,7 +235,7 @@ static void on_reader_stuck(void *arg, unsigned ring)
     struct daemon *d = arg;
     journal_error(d->journal, "state", "ring %u has read the names for too long; the data plane is restarted",
                   ring);
-    supervise_kill(d->supervise);
+    supervise_kill(d->supervise, "it read the names for too long");
 }
 
 const struct cluster_handlers daemon_cluster_handlers = {
@@ -387,7 +405,7 @@ void daemon_stop(struct daemon *d)
     if (d->phase == DAEMON_CLOSING)
         return;
     if (d->phase == DAEMON_DRAINING) {
-        supervise_kill(d->supervise);
+        supervise_stop(d->supervise, 0);
         return;
     }
     d->phase = DAEMON_DRAINING;

@@ -230,6 +230,12 @@ static void run(struct daemon *d)
 {
     d->started_ms = uv_now(&d->loop);
     d->start_time_ms = journal_now_ms();
+    journal_info(d->journal, "daemon", "fairleadd %s starts: state %s, control socket %s", FL_VERSION,
+                 d->config.state_dir, d->config.control_socket);
+    for (uint16_t i = 0; i < d->listeners.group_count; i++)
+        journal_info(d->journal, "daemon", "%s listens on %s",
+                     d->listeners.group[i].address.service == SERVICE_ADMIN ? "admin" : "registry",
+                     d->listeners.group[i].address.text);
     start_timers(d);
     supervise_start(d->supervise);
     uv_run(&d->loop, UV_RUN_DEFAULT);

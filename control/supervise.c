@@ -494,16 +494,16 @@ void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation)
         dataplane_kill(s->dataplane, strerror(-err));
 }
 
-void supervise_kill(struct supervise *s)
+void supervise_kill(struct supervise *s, const char *why)
 {
     if (s->dataplane)
-        dataplane_kill(s->dataplane, "control was told to stop at once");
+        dataplane_kill(s->dataplane, why);
 }
 
 void supervise_stop(struct supervise *s, uint64_t timeout_ms)
 {
     if (s->state == STATE_DRAINING || s->state == STATE_STOPPED) {
-        supervise_kill(s);
+        supervise_kill(s, "control was told to stop at once");
         return;
     }
     if (!s->dataplane) {

@@ -77,9 +77,12 @@ void supervise_start(struct supervise *s);
 /* Hands a new plan to the running data plane, with the listeners that it has not got yet. Takes plan_fd. */
 void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation);
 
-/* Drains for timeout_ms at most. The second call, and kill, end it at once. stopped() comes once. */
+/* Drains for timeout_ms at most; a second call ends it at once. stopped() comes once. */
 void supervise_stop(struct supervise *s, uint64_t timeout_ms);
-void supervise_kill(struct supervise *s);
+
+/* Ends the data plane at once, to be started again unless it was told to stop. why: a literal, for the log.
+ */
+void supervise_kill(struct supervise *s, const char *why);
 
 void supervise_status(const struct supervise *s, struct supervise_status *out);
 

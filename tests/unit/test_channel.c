@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "check.h"
+#include "control/channel.h"
+
+enum { HELD_MAX = 3 * CHANNEL_PROPOSALS_MAX };
+
+/* A channel whose proposals are kept until the test answers them; `peer` is the ring's end. */
+struct fixture {
+    uv_loop_t loop;
+    struct channel *channel;
+    int peer;
+    struct {
+        channel_done done;
+        void *arg;
+    } held[HELD_MAX];
+    size_t held_count, bytes;
+    int ended;
+    const char *why;
+};
+
+static void on_propose(void *arg, void *cmd, size_t len, channel_done done, void *done_arg)
+{
+    struct fixture *f = arg;
+    CHECK(f->held_count < HELD_MAX);
+    f->held[f->held_count].done = done;
+    f->held[f->held_count++].arg = done_arg;
+    f->bytes += len;
+    free(cmd);
+}
+
+static void on_ended(void *arg, const char *why)
+{
+    struct fixture *f = arg;
+    f->ended++;
+    f->why = why;
+}
+
+static int setup(void **state)
+{
+    static const struct channel_handlers handlers = {on_propose, on_ended};
+    struct fixture *f = calloc(1, sizeof(*f));
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    assert_int_equal(uv_loop_init(&f->loop), 0);
+    assert_int_equal(channel_open(&f->loop, pair[0], &handlers, f, &f->channel), 0);
+    f->peer = pair[1];
+    *state = f;
+    return 0;
+}
+
+static void turn(struct fixture *f)
+{
+    for (int i = 0; i < 20; i++)
+        uv_run(&f->loop, UV_RUN_NOWAIT);
+}
+
+static void answer(struct fixture *f, size_t from, enum cmd_status status, const void *detail, size_t len)
+{
+    for (size_t i = from; i < f->held_count; i++)
+        f->held[i].done(f->held[i].arg, status, i + 1, detail, len);
+    f->held_count = from;
+}
+
+/* Proposals under way outlive the channel's close, and everything is freed when the last is answered. */
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    channel_close(f->channel);
+    turn(f);
+    answer(f, 0, CMD_UNKNOWN_OUTCOME, NULL, 0);
+    turn(f);
+    int err = uv_loop_close(&f->loop);
+    close(f->peer);
+    free(f);
+    return err;
+}
+
+static size_t put_frame(uint8_t *out, uint16_t frame_type, uint16_t cmd_type, uint64_t id)
+{
+    struct wire_writer w = {.buf = out + sizeof(struct frame_head), .cap = 256};
+    struct cmd_head head = {.type = cmd_type, .actor = "a", .actor_len = 1, .source = "", .request_id = ""};
+    cmd_put_head(&w, &head);
+    struct frame_head frame = {
+        .bytes = (uint32_t)w.len, .type = frame_type, .version = LINK_VERSION, .id = id};
+    memcpy(out, &frame, sizeof(frame));
+    return sizeof(frame) + w.len;
+}
+
+static void send_all(struct fixture *f, const uint8_t *data, size_t len)
+{
+    assert_int_equal(send(f->peer, data, len, MSG_NOSIGNAL), (ssize_t)len);
+}
+
+static void test_frames_at_any_cut(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t frames[600];
+    size_t one = put_frame(frames, FRAME_PROPOSE, CMD_BLOB_LINK, 7);
+    size_t len = one + put_frame(frames + one, FRAME_PROPOSE, CMD_MANIFEST_PUT, 8);
+    for (size_t cut = 0; cut <= len; cut++) {
+        f->held_count = 0;
+        send_all(f, frames, cut);
+        turn(f);
+        send_all(f, frames + cut, len - cut);
+        turn(f);
+        assert_int_equal(f->held_count, 2);
+        answer(f, 0, CMD_OK, NULL, 0);
+        turn(f);
+        struct {
+            struct frame_head head;
+            struct frame_result result;
+        } results[2];
+        assert_int_equal(recv(f->peer, results, sizeof(results), MSG_WAITALL), sizeof(results));
+        assert_int_equal(results[0].head.id, 7);
+        assert_int_equal(results[1].head.id, 8);
+        assert_int_equal(results[1].head.type, FRAME_RESULT);
+        assert_int_equal(results[1].result.index, 2);
+    }
+    assert_int_equal(f->ended, 0);
+}
+
+static void test_detail_is_bounded(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t frame[300], detail[2 * CHANNEL_DETAIL_MAX];
+    memset(detail, 5, sizeof(detail));
+    send_all(f, frame, put_frame(frame, FRAME_PROPOSE, CMD_BLOB_MOUNT, 1));
+    turn(f);
+    answer(f, 0, CMD_BLOB_UNKNOWN, detail, sizeof(detail));
+    turn(f);
+    struct frame_head head;
+    assert_int_equal(recv(f->peer, &head, sizeof(head), MSG_WAITALL), sizeof(head));
+    assert_int_equal(head.bytes, sizeof(struct frame_result) + CHANNEL_DETAIL_MAX);
+}
+
+static void test_breaches(void **state)
+{
+    static const struct {
+        struct frame_head head;
+        uint16_t cmd_type;
+    } rows[] = {
+        {{.type = FRAME_RESULT, .version = LINK_VERSION}, CMD_BLOB_LINK},
+        {{.type = 0, .version = LINK_VERSION}, CMD_BLOB_LINK},
+        {{.type = FRAME_PROPOSE, .version = LINK_VERSION + 1}, CMD_BLOB_LINK},
+        {{.type = FRAME_PROPOSE, .version = LINK_VERSION, .bytes = UINT32_MAX}, CMD_BLOB_LINK},
+        {{.type = FRAME_PROPOSE, .version = LINK_VERSION, .bytes = FRAME_BYTES_MAX + 1}, CMD_BLOB_LINK},
+        {{.type = FRAME_PROPOSE, .version = LINK_VERSION}, CMD_SETTING_SET},
+        {{.type = FRAME_PROPOSE, .version = LINK_VERSION}, CMD_SETTING_UNSET},
+        {{.type = FRAME_PROPOSE, .version = LINK_VERSION}, CMD_REPO_DELETE},
+        {{.type = FRAME_PROPOSE, .version = LINK_VERSION}, CMD_NONE},
+        {{.type = FRAME_PROPOSE, .version = LINK_VERSION}, CMD_TYPE_COUNT},
+        {{.type = FRAME_PROPOSE, .version = LINK_VERSION, .bytes = 3}, CMD_BLOB_LINK},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        if (i) {
+            assert_int_equal(teardown(state), 0);
+            setup(state);
+        }
+        struct fixture *f = *state;
+        uint8_t frame[300];
+        struct frame_head head;
+        size_t len = put_frame(frame, FRAME_PROPOSE, rows[i].cmd_type, 1);
+        memcpy(&head, frame, sizeof(head));
+        head.type = rows[i].head.type;
+        head.version = rows[i].head.version;
+        head.bytes = rows[i].head.bytes ? rows[i].head.bytes : head.bytes;
+        memcpy(frame, &head, sizeof(head));
+        send_all(f, frame, len);
+        turn(f);
+        assert_int_equal(f->ended, 1);
+        assert_non_null(f->why);
+        assert_int_equal(f->held_count, 0);
+    }
+}
+
+static void test_other_end_closes(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t frame[300];
+    send_all(f, frame, put_frame(frame, FRAME_PROPOSE, CMD_TAG_DELETE, 1));
+    turn(f);
+    shutdown(f->peer, SHUT_RDWR);
+    turn(f);
+    assert_int_equal(f->ended, 1);
+    assert_null(f->why);
+    answer(f, 0, CMD_OK, NULL, 0);
+}
+
+/* A ring that only proposes is not read beyond the bound, and goes on when it has its results. */
+static void test_backpressure(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t frame[300];
+    size_t len = put_frame(frame, FRAME_PROPOSE, CMD_BLOB_LINK, 1), sent = 0;
+    for (int round = 0; round < 3 * CHANNEL_PROPOSALS_MAX / 64; round++) {
+        for (int i = 0; i < 64 && sent < 2 * CHANNEL_PROPOSALS_MAX; i++)
+            sent += send(f->peer, frame, len, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)len;
+        turn(f);
+    }
+    assert_int_equal(f->held_count, CHANNEL_PROPOSALS_MAX);
+    answer(f, CHANNEL_PROPOSALS_MAX / 2, CMD_OK, NULL, 0);
+    static uint8_t results[1 << 20];
+    while (recv(f->peer, results, sizeof(results), MSG_DONTWAIT) > 0)
+        turn(f);
+    assert_true(f->held_count > CHANNEL_PROPOSALS_MAX / 2);
+    assert_true(f->held_count <= CHANNEL_PROPOSALS_MAX);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_frames_at_any_cut, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_detail_is_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_breaches, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_other_end_closes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_backpressure, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
