@@ -197,9 +197,16 @@ class Registry:
             except ProcessLookupError:
                 pass
 
-    def descriptors(self):
-        """Open descriptors over all processes."""
-        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids())
+    def descriptors(self, kind=""):
+        """Open descriptors over all processes, or those of a kind, as `socket:`."""
+        count = 0
+        for pid in self.pids():
+            for path in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+                try:
+                    count += os.readlink(path).startswith(kind)
+                except OSError:
+                    pass
+        return count
 
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

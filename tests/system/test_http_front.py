@@ -136,7 +136,7 @@ def test_options_asterisk(connection):
 
 @pytest.mark.parametrize("extra", [
     b"Host: x\r\nX:\r\n", b"host:   x   \r\nX: \xc3\xa9\xff\r\n", b"HOST:x\r\nAccept: a, b\r\nAccept: c\r\n",
-    b"Host: [::1]:5000\r\n", b"Host:\r\n", b"Host: x\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+    b"Host: [::1]:5000\r\n", b"Host: x\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n"
     b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n", b"Host: x\r\nConnection: keep-alive, x\r\nX: 1\r\n",
     b"Host: x\r\nContent-Length: 000\r\n", b"Host: x\r\nRange: bytes=0-1\r\n",
 ])
@@ -380,16 +380,12 @@ def test_head_too_large(connection, headers):
 
 
 def test_head_without_end(connection):
-    """A head that never ends is cut off at the limit, not stored."""
+    """A head that never ends is cut off at the limit: refused, and the connection closed soon after."""
     connection.send(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n")
-    sent = 0
-    try:
-        while sent < 64 * MIB:
+    started = time.monotonic()
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        while time.monotonic() - started < 20:
             connection.send(b"X: " + b"y" * 1000 + b"\r\n")
-            sent += 1000
-    except (BrokenPipeError, ConnectionResetError):
-        pass
-    assert sent < 32 * MIB
 
 
 @fairlead_only
@@ -486,6 +482,8 @@ def test_aborted_pulls_leave_nothing_behind(registry, repo):
 
 
 def test_aborted_pushes_leave_nothing_behind(registry, repo):
+    """Their sessions stay, for clients that come back; connections do not."""
+
     def abort(count):
         for i in range(count):
             connection = registry.client.connect()
@@ -494,9 +492,10 @@ def test_aborted_pushes_leave_nothing_behind(registry, repo):
 
     abort(10)
     time.sleep(0.5)
-    before = registry.descriptors()
+    sockets = lambda: registry.descriptors("socket:")
+    before = sockets()
     abort(100)
-    assert http1.wait_until(lambda: registry.descriptors() <= before + 8, 10), (before, registry.descriptors())
+    assert http1.wait_until(lambda: sockets() <= before + 2, 10), (before, sockets())
     repo.push_blob(b"as before")
 
 
