@@ -146,19 +146,7 @@ void api_answer_names_error(struct api *a, int err)
 
 void api_answer_unknown(struct api *a, enum error_code what, const char *message, const char *key)
 {
-    struct names *n = stream_names(a->s);
-    struct names_repo repo;
-    int err = names_begin(n);
-    if (err == 0) {
-        err = names_repo_get(n, a->route.repo, &repo);
-        names_end(n);
-    }
-    if (err == 0)
-        error_answer(a->s, 404, what, message, key, a->route.reference);
-    else if (err == -ENOENT)
-        error_answer(a->s, 404, ERROR_NAME_UNKNOWN, "no such repository", "name", a->route.repo);
-    else
-        api_answer_names_error(a, err);
+    error_answer(a->s, 404, what, message, key, a->route.reference);
 }
 
 /* ------------------------------------------------------------------ pieces of answers */

@@ -96,7 +96,7 @@ void api_answer_status(struct api *a, int status);
 /* Errors of the names file other than -ENOENT. */
 void api_answer_names_error(struct api *a, int err);
 
-/* 404: what if the repository is there, NAME_UNKNOWN otherwise. Outside of a names bracket. */
+/* 404. Also where the repository itself is unknown: clients look for the code of what they asked for. */
 void api_answer_unknown(struct api *a, enum error_code what, const char *message, const char *key);
 
 /* Fills etag from digest; the result is the entity tag, or the digest's text without the quotes. */

@@ -14,8 +14,10 @@
 #include "dataplane/registry/page.h"
 
 enum {
-    PAGE_BYTES_MAX = 8 << 20, /* of descriptors; one always goes, whatever its size */
-    PAGE_STEPS_MAX = 10000,   /* entries looked at */
+    /* Clients can be trusted to read a manifest of 4 MB (distribution-spec, "Pushing Manifests"), and this is
+     * one: with what stands around its descriptors a page is no larger. One descriptor always goes. */
+    PAGE_BYTES_MAX = (4 << 20) - 256,
+    PAGE_STEPS_MAX = 10000, /* entries looked at */
     CLOSING_MAX = 8,
 };
 
@@ -130,13 +132,13 @@ static bool scan_entry(void *ctx, const struct names_referrer *r)
     struct api *a = p->a;
     bool shown = wanted(a, r);
     p->more = p->steps == PAGE_STEPS_MAX || (shown && p->left == 0) ||
-              (shown && p->bytes && p->bytes + r->descriptor.len > PAGE_BYTES_MAX);
+              (shown && p->bytes && p->bytes + r->descriptor.len + 1 > PAGE_BYTES_MAX);
     if (p->more)
         return false;
     p->steps++;
     if (shown) {
         p->left--;
-        p->bytes += r->descriptor.len;
+        p->bytes += r->descriptor.len + 1; /* and a comma */
     }
     a->referrers.last = r->digest;
     a->referrers.has_last = true;
