@@ -141,7 +141,7 @@ bool body_skip(struct stream_full *f)
 static void send_continue(struct stream_full *f)
 {
     static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
-    if (!f->s.req.expect_continue || f->s.conn->input_len)
+    if (!f->s.req.expect_continue || conn_has_input(f->s.conn))
         return;
     f->continue_pending = true;
     loop_send(f->s.ring->loop, &f->s.conn->out, f->s.conn->fd, text, sizeof(text) - 1, 0);
@@ -203,8 +203,14 @@ int stream_body_to_memory(struct stream *s, size_t max)
 int stream_body_to_upload(struct stream *s, struct upload *u)
 {
     struct stream_full *f = stream_full(s);
+    uint64_t max = ring_setting(s->ring, SET_REGISTRY_BLOB_BYTES_MAX), offset = upload_offset(u);
     CHECK(f->body.sink == SINK_NONE);
     f->body.upload = u;
+    if (f->body.left > (max > offset ? max - offset : 0)) { /* said at once, before the client sends it all */
+        f->body.sink = SINK_UPLOAD;
+        body_fail(f, -EFBIG, (struct http_reject){0});
+        return 0;
+    }
     begin_reading(f, SINK_UPLOAD);
     return 0;
 }
@@ -283,9 +289,10 @@ static void upload_hand_over(struct stream_full *f)
 static bool upload_receive(struct stream_full *f)
 {
     struct body *b = &f->body;
-    if (f->s.conn->in.inflight || content_complete(f) || b->rx_len == BODY_BUFFER_BYTES)
+    if (b->state != BODY_READ || f->s.conn->in.inflight || content_complete(f) ||
+        b->rx_len == BODY_BUFFER_BYTES)
         return false;
-    bool here = f->s.conn->input_len > 0 || b->recv_direct;
+    bool here = conn_has_input(f->s.conn) || b->recv_direct;
     if (!here) {
         wait_readable(f);
         return false;

@@ -22,6 +22,9 @@
 #include "dataplane/ring.h"
 #include "dataplane/stream_private.h"
 
+/* What is read and dropped behind an answer, at most: more than two full socket buffers. */
+enum { LINGER_BYTES_MAX = 16 << 20 };
+
 static const uint8_t may_move[CONN_STATES] = {
     [CONN_FREE] = 1 << CONN_IDLE,
     [CONN_IDLE] = 1 << CONN_HEAD | 1 << CONN_EXCHANGE | 1 << CONN_LINGER | 1 << CONN_CLOSING,
@@ -34,7 +37,7 @@ static const uint8_t may_move[CONN_STATES] = {
 static void conn_invariant(const struct conn *c)
 {
     CHECK_DEBUG(c->state != CONN_EXCHANGE || c->stream);
-    CHECK_DEBUG(c->state != CONN_IDLE || (!c->stream && !c->partial && !c->out.inflight));
+    CHECK_DEBUG(c->state != CONN_IDLE || (!c->stream && !c->out.inflight));
     CHECK_DEBUG((c->state == CONN_CLOSING) == (c->reason != CLOSE_NONE) || c->state == CONN_FREE);
     (void)c;
 }
@@ -73,6 +76,7 @@ static bool partial_take(struct conn *c, size_t len)
     bool small = len <= PARTIAL_HEAD_BYTES;
     c->partial = pool_take(small ? &c->ring->partials : &c->ring->heads);
     c->partial_large = !small;
+    c->partial_fresh = false;
     if (!c->partial)
         ring_count(c->ring, CTR_BUFFERS_EXHAUSTED, 1);
     return c->partial != NULL;
@@ -189,10 +193,14 @@ static void linger_input(struct conn *c, const struct event *ev)
         loop_buffer_put(c->ring->loop, ev->buffer);
     if (ev->res == -ENOBUFS)
         conn_unfed(c);
-    else if (ev->res > 0 || ev->res == -ECANCELED)
+    else if (ev->res == -ECANCELED)
         conn_receive(c);
-    else
+    else if (ev->res <= 0 || (uint32_t)ev->res >= c->linger_left)
         conn_close(c, c->end_reason);
+    else {
+        c->linger_left -= (uint32_t)ev->res;
+        conn_receive(c);
+    }
 }
 
 static void request_input(struct conn *c, const struct event *ev)
@@ -258,7 +266,8 @@ static void head_fill(struct conn *c, struct stream_full *f)
 {
     if (!c->partial)
         return;
-    f->head_len = f->head_seen = c->partial_len;
+    f->head_len = c->partial_len;
+    f->head_seen = c->partial_fresh ? 0 : c->partial_len;
     if (c->partial_large) { /* a large head moves as it is */
         f->head = c->partial;
         f->head_cap = HEADER_BYTES_CEILING;
@@ -286,6 +295,7 @@ static bool head_park(struct conn *c, struct stream_full *f)
     if (f->head != f->head_own) {
         c->partial = f->head;
         c->partial_large = true;
+        c->partial_fresh = false;
         f->head = f->head_own;
     } else {
         if (!partial_take(c, f->head_len))
@@ -314,6 +324,17 @@ static void begin_exchange(struct conn *c, struct stream_full *f)
     conn_move(c, CONN_EXCHANGE);
 }
 
+/* Of the first `before` bytes, which were kept, and the input behind them, a head took `used`. */
+static void head_used(struct conn *c, struct stream_full *f, size_t used, size_t before)
+{
+    if (used < before) {
+        f->close_after = !conn_unread(c, f->head + used, before - used);
+        return;
+    }
+    c->input_at = (uint16_t)(c->input_at + used - before);
+    c->input_len = (uint16_t)(c->input_len - (used - before));
+}
+
 /*
  * Reads a head out of the partial one and the input. Returns the head's bytes, -EAGAIN (more is needed;
  * everything is in the stream), -EBADMSG with *reject, or -ENOBUFS.
@@ -325,9 +346,7 @@ static ssize_t head_read(struct conn *c, struct stream_full *f, struct http_reje
         size_t before = f->head_len, n = head_append(c, f);
         ssize_t used = http_request_read(f->head, f->head_len, f->head_seen, &limits, &f->s.req, reject);
         if (used > 0) {
-            size_t taken = (size_t)used - before; /* a complete head ends in the new bytes */
-            c->input_at = (uint16_t)(c->input_at + taken);
-            c->input_len = (uint16_t)(c->input_len - taken);
+            head_used(c, f, (size_t)used, before);
             return used;
         }
         if (used != -EAGAIN)
@@ -366,6 +385,8 @@ static void conn_linger(struct conn *c)
 {
     conn_move(c, CONN_LINGER);
     input_drop(c);
+    partial_drop(c);
+    c->linger_left = LINGER_BYTES_MAX;
     (void)shutdown(c->fd, SHUT_WR); /* of memory only; an error means that it is closed already */
     set_deadline(c, ring_setting(c->ring, SET_HTTP_LINGER_TIMEOUT));
     conn_receive(c);
@@ -411,8 +432,21 @@ static void conn_advance(struct conn *c)
     }
 }
 
+static size_t take_partial(struct conn *c, void *out, size_t cap)
+{
+    size_t n = c->partial_len < cap ? c->partial_len : cap;
+    memcpy(out, c->partial, n);
+    c->partial_len -= (uint32_t)n;
+    memmove(c->partial, c->partial + n, c->partial_len);
+    if (c->partial_len == 0)
+        partial_drop(c);
+    return n;
+}
+
 size_t conn_take_input(struct conn *c, void *out, size_t cap)
 {
+    if (c->partial)
+        return take_partial(c, out, cap);
     size_t n = c->input_len < cap ? c->input_len : cap;
     if (n == 0)
         return 0;
@@ -424,14 +458,20 @@ size_t conn_take_input(struct conn *c, void *out, size_t cap)
     return n;
 }
 
+/* The bytes were taken last, so they stand before all others that are kept. */
 bool conn_unread(struct conn *c, const void *data, size_t len)
 {
+    size_t cap = c->partial_large ? HEADER_BYTES_CEILING : PARTIAL_HEAD_BYTES;
     if (len == 0)
         return true;
-    if (c->partial || c->input_len || len > HEADER_BYTES_CEILING || !partial_take(c, len))
+    if (!c->partial && (len > HEADER_BYTES_CEILING || !partial_take(c, len)))
         return false;
+    if (c->partial_len && len > cap - c->partial_len)
+        return false;
+    memmove(c->partial + len, c->partial, c->partial_len);
     memcpy(c->partial, data, len);
-    c->partial_len = (uint32_t)len;
+    c->partial_len += (uint32_t)len;
+    c->partial_fresh = true;
     return true;
 }
 
@@ -441,7 +481,7 @@ bool conn_unread(struct conn *c, const void *data, size_t len)
 static void conn_next_request(struct conn *c)
 {
     conn_move(c, CONN_IDLE);
-    if (c->partial_len || c->input_len)
+    if (conn_has_input(c))
         conn_advance(c);
     else
         conn_wait_request(c);

@@ -45,12 +45,16 @@ struct conn {
     bool peer_known, close_after, lingers;
     bool has_input;     /* input_buffer is held */
     bool partial_large; /* which pool partial is of */
+    bool partial_fresh; /* nobody has looked for a head's end in it */
     uint8_t peer_family;
     uint16_t input_buffer; /* a receive buffer with bytes that nobody has taken, if input_len */
     uint16_t input_at, input_len;
     uint16_t peer_port;
-    char *partial; /* the beginning of a head */
-    uint32_t partial_len;
+    char *partial; /* received and not used: the beginning of a head, or what was unread; before the input */
+    union {
+        uint32_t partial_len;
+        uint32_t linger_left; /* bytes that are still read and dropped */
+    };
     uint32_t requests;
     uint8_t peer[16];
 };
@@ -69,6 +73,12 @@ void conn_exchange_done(struct conn *c);
 /* For the stream: bytes that were received behind the end of its body belong to the next request. False: no
  * room, the connection must close after this response. */
 bool conn_unread(struct conn *c, const void *data, size_t len);
+
+/* Whether bytes of the request are here already. */
+static inline bool conn_has_input(const struct conn *c)
+{
+    return c->input_len || c->partial;
+}
 
 /* For the stream: takes up to cap bytes of the input that is already here. Returns how many. */
 size_t conn_take_input(struct conn *c, void *out, size_t cap);

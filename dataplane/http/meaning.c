@@ -119,7 +119,7 @@ static enum http_reject_reason judge_host(struct http_request *req)
     struct view host = req->known[HTTP_KNOWN_HOST];
     if (!view_present(host))
         return req->version_minor ? HTTP_REJECT_HOST_MISSING : HTTP_REJECT_NONE;
-    if (!host_fits(host))
+    if (host.len && !host_fits(host)) /* empty: the target has no authority (RFC 9110, 7.2) */
         return HTTP_REJECT_HOST_SYNTAX;
     if (req->target_form != HTTP_TARGET_ABSOLUTE)
         req->host = host;
