@@ -60,8 +60,10 @@ static void apply_own_settings(struct daemon *d)
 {
     enum setting_source source;
     journal_set_rate(d->journal, setting_effective(&d->settings, SET_LOG_RATE, &source));
-    atomic_store(&d->memory.log->access_on,
-                 (uint32_t)setting_effective(&d->settings, SET_LOG_ACCESS, &source));
+    /* Lines that nobody writes need not be made. */
+    bool access =
+        setting_effective(&d->settings, SET_LOG_ACCESS, &source) && strcmp(d->config.log_access, "none") != 0;
+    atomic_store(&d->memory.log->access_on, access);
     cluster_set_snapshot_entries(d->cluster,
                                  setting_effective(&d->settings, SET_STATE_SNAPSHOT_ENTRIES, &source));
 }
@@ -412,6 +414,7 @@ void daemon_stop(struct daemon *d)
     uint64_t timeout_ms = setting_effective(&d->settings, SET_HTTP_DRAIN_TIMEOUT, &source);
     journal_info(d->journal, "daemon", "stopping: requests that run have %" PRIu64 " ms to finish",
                  timeout_ms);
+    publish_figures(d);
     /* The data plane has its own descriptors; with these gone, its closing them refuses new connections. */
     listeners_close(&d->listeners);
     supervise_stop(d->supervise, timeout_ms);

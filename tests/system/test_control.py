@@ -606,6 +606,11 @@ def test_metrics_are_well_formed(running):
     assert "fairlead_requests_total " in text
 
 
+def test_installed_completion_is_the_generated_one():
+    script = subprocess.run([FAIRLEAD, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+    assert (harness.SOURCE / "packaging" / "completion" / "fairlead").read_text() == script
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_scripts(shell):
     script = subprocess.run([FAIRLEAD, "completion", shell], capture_output=True, text=True, check=True).stdout
