@@ -144,7 +144,8 @@ def test_shipped_configuration_is_good():
 
 def test_manual_has_the_settings_as_they_are():
     settings = subprocess.run([FAIRLEADD, "--print-settings-man"], capture_output=True, text=True, check=True).stdout
-    assert settings in (harness.SOURCE / "docs" / "man" / "fairlead.yaml.5").read_text()
+    manual = (harness.SOURCE / "docs" / "man" / "fairlead.yaml.5").read_text()
+    assert settings in manual, "put what `fairleadd --print-settings-man` says into docs/man/fairlead.yaml.5"
 
 
 def test_usage_errors():
@@ -608,7 +609,8 @@ def test_metrics_are_well_formed(running):
 
 def test_installed_completion_is_the_generated_one():
     script = subprocess.run([FAIRLEAD, "completion", "bash"], capture_output=True, text=True, check=True).stdout
-    assert (harness.SOURCE / "packaging" / "completion" / "fairlead").read_text() == script
+    installed = (harness.SOURCE / "packaging" / "completion" / "fairlead").read_text()
+    assert installed == script, "write what `fairlead completion bash` says to packaging/completion/fairlead"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
