@@ -368,6 +368,10 @@ static struct consensus *make(const struct consensus_config *config)
         c->config.snapshot_bytes = 1ull << 30;
     if (!c->config.reserve_bytes)
         c->config.reserve_bytes = 32ull << 20;
+    if (!c->config.election_ms)
+        c->config.election_ms = ELECTION_TIMEOUT_MS;
+    if (!c->config.heartbeat_ms)
+        c->config.heartbeat_ms = HEARTBEAT_MS;
     c->dir = strdup(config->dir);
     if (!c->dir) {
         free(c);

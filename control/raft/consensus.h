@@ -57,6 +57,8 @@ struct consensus_config {
     uint64_t reserve_bytes;    /* disk space below which proposals are refused; 0: 32 MiB */
     uint64_t map_bytes;        /* upper end of each file; 0: NAMES_MAP_BYTES */
     uint32_t segment_bytes;    /* of the log; 0: LOG_SEGMENT_BYTES */
+    unsigned election_ms;      /* without a leader for so long, up to twice that: an election; 0: 1000 */
+    unsigned heartbeat_ms;     /* of a leader that has nothing to say; 0: 100 */
     /* An entry was applied (also while opening). Not for entries that the files held already. */
     void (*event)(void *arg, const struct state_event *event);
     /* The node must stop: nothing is taken any more. Once. Not from inside consensus_open(). */

@@ -216,8 +216,8 @@ static int raft_prepare(struct consensus *c)
         return -errno;
     raft_seed(&c->raft, seed);
     raft_set_pre_vote(&c->raft, true);
-    raft_set_election_timeout(&c->raft, ELECTION_TIMEOUT_MS);
-    raft_set_heartbeat_timeout(&c->raft, HEARTBEAT_MS);
+    raft_set_election_timeout(&c->raft, c->config.election_ms);
+    raft_set_heartbeat_timeout(&c->raft, c->config.heartbeat_ms);
     return 0;
 }
 
@@ -277,8 +277,12 @@ static int replay(struct loading *l)
         if (rc == 0)
             rc = cache_apply(l);
     }
-    while (rc == 0 && cache_last(c) < log_last(c->log) && log_last(c->log) > c->applied)
-        rc = cache_load(l, (c->cache_count ? cache_last(c) : c->applied) + 1, UINT64_MAX);
+    /* What is not known to be committed waits in memory until it is. */
+    uint64_t next = c->applied + 1;
+    while (rc == 0 && next <= log_last(c->log)) {
+        rc = cache_load(l, next, UINT64_MAX);
+        next = cache_last(c) + 1;
+    }
     return rc;
 }
 
