@@ -79,6 +79,9 @@ static int open_state(struct daemon *d, char *err)
     int result = cluster_open(&config, &d->cluster, err, ERROR_MAX);
     if (result)
         return result;
+    struct cluster_status status;
+    cluster_status(d->cluster, &status);
+    events_log_ends(d->events, status.last_index);
     return cluster_each_setting(d->cluster, daemon_setting_load, d);
 }
 

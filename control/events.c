@@ -153,6 +153,12 @@ void events_state(struct events *events, const struct state_event *in)
     tell(events, event);
 }
 
+void events_log_ends(struct events *events, uint64_t index)
+{
+    if (events->index > index)
+        events->index = index;
+}
+
 void events_note(struct events *events, const char *kind, const char *text)
 {
     json_t *event = event_new(kind, journal_now_ms());

@@ -509,6 +509,17 @@ def test_events_are_followed_and_kept(running):
     assert sum(event["kind"] == "setting.set" for event in after) == 1
 
 
+def test_events_of_another_state_do_not_hide_new_ones(running):
+    running.stop()
+    with open(running.state / "events.log", "a") as log:
+        log.write(json.dumps({"seq": 500, "kind": "blob.push", "index": 10 ** 6}) + "\n" + '{"seq": 501, "cut')
+    running.start()
+    running.call("settings.set", key="log.rate", value="51")
+    events = running.call("events.list")["result"]["events"]
+    assert [event["seq"] for event in events if event["seq"] >= 500][0] == 500
+    assert [event["value"] for event in events if event["kind"] == "setting.set"] == ["51"]
+
+
 def test_trace_is_on_only_while_somebody_listens(running):
     with running.connect() as listener:
         call(listener, "trace", filter="trace")
