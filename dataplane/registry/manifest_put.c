@@ -188,7 +188,7 @@ static void tags_encode(struct api *a, struct wire_writer *w)
 
 static struct wire_writer command_encode(struct api *a)
 {
-    struct manifest *m = a->put.manifest, again;
+    struct manifest *m = a->put.manifest, again = {0};
     struct encoding e = {.a = a, .w = api_command(a, CMD_MANIFEST_PUT)};
     struct wire_writer *w = &e.w;
     wire_put_bytes(w, a->route.repo.p, a->route.repo.len);
