@@ -26,11 +26,14 @@ static size_t blocks_of(const struct cache *c)
     return (size_t)c->pages * CACHE_PAGE_BLOCKS;
 }
 
-/* Zeroed memory that costs nothing until it is touched; NULL if the address space is not to be had. */
+/* Zeroed memory that costs nothing until it is touched, and then by small pages; NULL: no address space. */
 static void *reserve(size_t bytes)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    if (p == MAP_FAILED)
+        return NULL;
+    (void)madvise(p, bytes, MADV_NOHUGEPAGE); /* a kernel without huge pages does not know it */
+    return p;
 }
 
 int cache_init(struct cache *c, size_t bytes)

@@ -54,6 +54,8 @@ static void name_write(char *name, const char *id, uint64_t repo_hash)
 int sessions_init(struct session_table *t)
 {
     int err = pool_init(&t->slots, sizeof(struct upload), UPLOADS_CEILING);
+    if (err) /* where address space is accounted for as memory (vm.overcommit_memory=2) */
+        err = pool_init(&t->slots, sizeof(struct upload), UPLOADS_STRICT);
     if (!err)
         err = pool_init(&t->buckets, SESSION_BUCKETS * sizeof(struct upload *), 1);
     if (err) {
@@ -251,8 +253,8 @@ static int recover_session(struct store *s, const char *name, int64_t mono_ms, i
     if (st.st_nlink > 1)
         return unlinkat(s->uploads_dirfd, name, 0) ? -errno : 0;
     struct upload *u = pool_take(&s->sessions.slots);
-    if (!u)
-        return -ENFILE;
+    if (!u) /* a later start finds it, when others have ended */
+        return 0;
     int64_t age_ms = real_ms - ((int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000);
     slot_reset(u, name);
     u->size = (uint64_t)st.st_size;

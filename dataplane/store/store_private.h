@@ -34,6 +34,7 @@ enum {
     TEMP_NAME_MAX = 2 + 2 * 16,
 
     UPLOADS_CEILING = 1000000, /* upper end of registry.uploads_max */
+    UPLOADS_STRICT = 1 << 15,  /* slots where address space is short: more are -EMFILE */
     OPEN_FILES_CEILING = 65536,
     CACHED_OBJECT_MEAN = 1 << 10, /* bytes: how many small objects the table has room for */
     OPEN_WAITS = 4096,            /* requests of a ring that wait for a blob to be opened */
@@ -41,7 +42,7 @@ enum {
     WRITE_JOBS = 256,             /* whole blobs that a ring writes at a time */
     ERRANDS = 256,                /* orders of a ring that nobody waits for */
     WRITE_BACK_BYTES = 8 << 20,   /* a session's bytes are sent to the disk in pieces of this size */
-    PIECES = 8,                   /* buffers of a ring to hash files again, of PIECE_BYTES each */
+    PIECES = 4,                   /* buffers of a ring to hash files again, of PIECE_BYTES each */
     PIECE_BYTES = 128 << 10,
     IDLE_FILES = 256,       /* descriptors that sessions of the node keep while no request is at work */
     IDLE_FILE_MS = 10000,   /* and for how long */
