@@ -23,6 +23,7 @@ enum {
     SCOPE_ABSTRACT_SOCKET_AND_SIGNAL = 3, /* ABI 6 */
 };
 
+#ifndef FL_SANITIZER
 struct landlock_attr {
     uint64_t handled_access_fs, handled_access_net, scoped;
 };
@@ -142,11 +143,6 @@ static const int allowed[] = {
 enum { CACHESTAT_NUMBER = 451 };
 
 /* The sanitizers' runtimes need more calls than the list has. */
-#ifdef FL_SANITIZER
-static const bool has_filter = false;
-#else
-static const bool has_filter = true;
-#endif
 
 static int seccomp_enter(void)
 {
@@ -164,6 +160,27 @@ static int seccomp_enter(void)
     return err;
 }
 
+static int confine(int blobs_dirfd, int uploads_dirfd, const char **why)
+{
+    *why = "Landlock refused the rules for the store's folders";
+    int landlocked = landlock_enter(blobs_dirfd, uploads_dirfd);
+    if (landlocked < 0)
+        return landlocked;
+    *why = "the seccomp filter could not be loaded";
+    int err = seccomp_enter();
+    return err ? err : FEATURE_SECCOMP | (landlocked ? FEATURE_LANDLOCK : 0);
+}
+#else
+/* The sanitizers' runtimes read /proc, trace their own process and call more than any list has. */
+static int confine(int blobs_dirfd, int uploads_dirfd, const char **why)
+{
+    (void)blobs_dirfd;
+    (void)uploads_dirfd;
+    (void)why;
+    return 0;
+}
+#endif
+
 static int capabilities_drop(void)
 {
     cap_t none = cap_init();
@@ -175,7 +192,6 @@ static int capabilities_drop(void)
 
 int sandbox_enter(int blobs_dirfd, int uploads_dirfd, const char **why)
 {
-    int features = 0;
     *why = "no_new_privs could not be set";
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         return -errno;
@@ -183,14 +199,5 @@ int sandbox_enter(int blobs_dirfd, int uploads_dirfd, const char **why)
     int err = capabilities_drop();
     if (err)
         return err;
-    err = landlock_enter(blobs_dirfd, uploads_dirfd);
-    *why = "Landlock refused the rules for the store's folders";
-    if (err < 0)
-        return err;
-    features |= err ? FEATURE_LANDLOCK : 0;
-    err = has_filter ? seccomp_enter() : 0;
-    *why = "the seccomp filter could not be loaded";
-    if (err)
-        return err;
-    return features | (has_filter ? FEATURE_SECCOMP : 0);
+    return confine(blobs_dirfd, uploads_dirfd, why);
 }
