@@ -198,8 +198,9 @@ def test_state_has_no_space(node):
 @pytest.mark.parametrize("op,action", [("write", "EIO"), ("fsync", "EIO"), ("fsync", "ENOSPC"), ("write", "short")])
 @pytest.mark.parametrize("where", ["state/raft/*", "state/*.mdb"])
 def test_state_disk_is_broken(tmp_path, op, action, where):
-    """Errors under the log or the names after which nobody can know what is on the disk: nothing unsafe is acknowledged. Control may give up, with a reason; a start on
-    the repaired disk has everything that was acknowledged."""
+    """Errors under the log or the names after which nobody can know what is on the disk: nothing unsafe is
+    acknowledged. Control may give up, with a reason; a start on the repaired disk has everything that was
+    acknowledged."""
     with faultfs.FaultFs(tmp_path / "fs", journal=False) as fs:
         fs.make_durable_folder("state")
         registry = harness.new_registry(folder=tmp_path / "node", state=fs.path / "state",
