@@ -41,11 +41,12 @@ enum {
     READ_BYTES_MAX = 4 << 20,
     SAMPLES_MAX = 8 << 20, /* of all processes */
     PROCESSES_MAX = 16,
+    IDLE_AT_ONCE = 64,
     STALL_S = 30, /* no progress at all for so long is an error */
 };
 
 enum mode { MODE_GET, MODE_PUSH, MODE_IDLE };
-enum step { STEP_SEND, STEP_HEAD, STEP_BODY, STEP_REST };
+enum step { STEP_REST, STEP_SEND, STEP_HEAD, STEP_BODY };
 
 struct target {
     const char *path;   /* get: the path; push: the file */
@@ -83,6 +84,7 @@ struct load {
     uint32_t *samples_us; /* of all processes */
     int port, epoll;
     unsigned link_count;
+    unsigned next_link; /* had no request so far */
     struct link *links;
     struct target targets[PATHS_MAX];
     unsigned target_count, next_target;
@@ -289,6 +291,17 @@ static bool link_read_body(struct load *load, struct link *l)
     return true;
 }
 
+static void link_step(struct load *load, struct link *l);
+
+/* The first request of the next connection that has had none. */
+static void link_first(struct load *load)
+{
+    struct link *l = &load->links[load->next_link++];
+    l->step = STEP_REST;
+    if (request_begin(load, l))
+        link_step(load, l);
+}
+
 static void link_done(struct load *load, struct link *l)
 {
     struct outcome *o = load->outcome;
@@ -298,6 +311,8 @@ static void link_done(struct load *load, struct link *l)
     o->done++;
     if (load->mode == MODE_IDLE || !request_begin(load, l))
         l->step = STEP_REST;
+    if (load->mode == MODE_IDLE && load->next_link < load->link_count)
+        link_first(load);
 }
 
 /* Goes on with a connection until it would block. */
@@ -355,12 +370,10 @@ static void run(struct load *load)
     uint64_t progress_ns = now_ns();
     o->start_ns = progress_ns;
     uint64_t deadline_ns = o->start_ns + (uint64_t)(load->seconds_max * 1e9);
-    for (unsigned i = 0; i < load->link_count; i++) {
-        struct link *l = &load->links[i];
-        l->step = STEP_REST;
-        if (request_begin(load, l))
-            link_step(load, l);
-    }
+    unsigned at_once =
+        load->mode == MODE_IDLE && load->link_count > IDLE_AT_ONCE ? IDLE_AT_ONCE : load->link_count;
+    while (load->next_link < at_once)
+        link_first(load);
     while (load->requests_max ? o->done < load->requests_max : now_ns() < deadline_ns) {
         int n = epoll_wait(load->epoll, events, 64, 100);
         if (n > 0)
