@@ -30,7 +30,8 @@ void events_listen(struct events *events, events_listener listener, void *arg);
 /* An entry of the log was applied. Those that the file already holds (after a restart) are not told again. */
 void events_state(struct events *events, const struct state_event *in);
 
-/* The log ends at this index: a file that tells of later entries is of another state (a backup was put back). */
+/* The log ends at this index: a file that tells of later entries is of another state (a backup was put back).
+ */
 void events_log_ends(struct events *events, uint64_t index);
 
 /* Something that control itself did or saw. */

@@ -49,39 +49,6 @@ static void conn_move(struct conn *c, enum conn_state to)
     conn_invariant(c);
 }
 
-/* ------------------------------------------------------------------ memory of input */
-
-static void input_drop(struct conn *c)
-{
-    if (c->has_input) {
-        loop_buffer_put(c->ring->loop, c->input_buffer);
-        c->has_input = false;
-        c->input_len = 0;
-    }
-    conn_feed(c->ring);
-}
-
-static void partial_drop(struct conn *c)
-{
-    if (!c->partial)
-        return;
-    pool_give(c->partial_large ? &c->ring->heads : &c->ring->partials, c->partial);
-    c->partial = NULL;
-    c->partial_len = 0;
-}
-
-/* Room for a head's first len bytes outside a stream. */
-static bool partial_take(struct conn *c, size_t len)
-{
-    bool small = len <= PARTIAL_HEAD_BYTES;
-    c->partial = pool_take(small ? &c->ring->partials : &c->ring->heads);
-    c->partial_large = !small;
-    c->partial_fresh = false;
-    if (!c->partial)
-        ring_count(c->ring, CTR_BUFFERS_EXHAUSTED, 1);
-    return c->partial != NULL;
-}
-
 /* ------------------------------------------------------------------ receiving */
 
 static void conn_timer_fire(struct timer *t, uint64_t now_ms);
@@ -275,7 +242,7 @@ static void head_fill(struct conn *c, struct stream_full *f)
         c->partial_len = 0;
     } else {
         memcpy(f->head, c->partial, c->partial_len);
-        partial_drop(c);
+        conn_partial_drop(c);
     }
 }
 
@@ -298,7 +265,7 @@ static bool head_park(struct conn *c, struct stream_full *f)
         c->partial_fresh = false;
         f->head = f->head_own;
     } else {
-        if (!partial_take(c, f->head_len))
+        if (!conn_partial_take(c, f->head_len))
             return false;
         memcpy(c->partial, f->head, f->head_len);
     }
@@ -384,8 +351,8 @@ static void refuse(struct conn *c, struct stream_full *f, struct http_reject rej
 static void conn_linger(struct conn *c)
 {
     conn_move(c, CONN_LINGER);
-    input_drop(c);
-    partial_drop(c);
+    conn_input_drop(c);
+    conn_partial_drop(c);
     c->linger_left = LINGER_BYTES_MAX;
     (void)shutdown(c->fd, SHUT_WR); /* of memory only; an error means that it is closed already */
     set_deadline(c, ring_setting(c->ring, SET_HTTP_LINGER_TIMEOUT));
@@ -416,63 +383,20 @@ static void conn_advance(struct conn *c)
     ssize_t used = head_read(c, f, &reject);
     if (used > 0) {
         if (c->input_len == 0)
-            input_drop(c);
+            conn_input_drop(c);
         begin_exchange(c, f);
         stream_start(f);
     } else if (used == -EAGAIN && head_park(c, f)) {
-        input_drop(c);
+        conn_input_drop(c);
         stream_release(f);
         conn_wait_head(c);
     } else if (used == -EBADMSG) {
-        input_drop(c);
+        conn_input_drop(c);
         refuse(c, f, reject);
     } else {
-        input_drop(c);
+        conn_input_drop(c);
         refuse(c, f, http_reject_of(HTTP_REJECT_BUSY));
     }
-}
-
-static size_t take_partial(struct conn *c, void *out, size_t cap)
-{
-    size_t n = c->partial_len < cap ? c->partial_len : cap;
-    memcpy(out, c->partial, n);
-    c->partial_len -= (uint32_t)n;
-    memmove(c->partial, c->partial + n, c->partial_len);
-    if (c->partial_len == 0)
-        partial_drop(c);
-    return n;
-}
-
-size_t conn_take_input(struct conn *c, void *out, size_t cap)
-{
-    if (c->partial)
-        return take_partial(c, out, cap);
-    size_t n = c->input_len < cap ? c->input_len : cap;
-    if (n == 0)
-        return 0;
-    memcpy(out, loop_buffer(c->ring->loop, c->input_buffer) + c->input_at, n);
-    c->input_at = (uint16_t)(c->input_at + n);
-    c->input_len = (uint16_t)(c->input_len - n);
-    if (c->input_len == 0)
-        input_drop(c);
-    return n;
-}
-
-/* The bytes were taken last, so they stand before all others that are kept. */
-bool conn_unread(struct conn *c, const void *data, size_t len)
-{
-    size_t cap = c->partial_large ? HEADER_BYTES_CEILING : PARTIAL_HEAD_BYTES;
-    if (len == 0)
-        return true;
-    if (!c->partial && (len > HEADER_BYTES_CEILING || !partial_take(c, len)))
-        return false;
-    if (c->partial_len && len > cap - c->partial_len)
-        return false;
-    memmove(c->partial + len, c->partial, c->partial_len);
-    memcpy(c->partial, data, len);
-    c->partial_len += (uint32_t)len;
-    c->partial_fresh = true;
-    return true;
 }
 
 /* ------------------------------------------------------------------ the end of an exchange */
@@ -536,8 +460,8 @@ static void conn_try_free(struct conn *c)
 {
     if (c->state != CONN_CLOSING || c->in.inflight || c->out.inflight || c->stream)
         return;
-    input_drop(c);
-    partial_drop(c);
+    conn_input_drop(c);
+    conn_partial_drop(c);
     close(c->fd); /* a socket: closing it waits for nothing */
     *c->prev = c->next;
     if (c->next)
@@ -557,7 +481,7 @@ static void head_timeout(struct conn *c)
         return;
     }
     loop_cancel(c->ring->loop, &c->in);
-    partial_drop(c);
+    conn_partial_drop(c);
     refuse(c, f, http_reject_of(HTTP_REJECT_HEAD_TIMEOUT));
 }
 

@@ -94,4 +94,10 @@ void conn_peer_text(struct conn *c, char *out, size_t cap);
 void conn_feed(struct ring *ring);
 void conn_drain(struct conn *c);
 
+/* Within the connection (conn_input.c): gives the kept memory back, or takes some for len bytes (false: there
+ * is none). */
+void conn_input_drop(struct conn *c);
+void conn_partial_drop(struct conn *c);
+bool conn_partial_take(struct conn *c, size_t len);
+
 #endif

@@ -274,7 +274,7 @@ static void step_drain(struct ring *r, uint64_t now_ms)
         begin_drain(r);
     if (now_ms >= by)
         end_drain(r);
-    r->stopped = r->conn_list == NULL;
+    r->stopped = r->conn_list == NULL && store_ring_idle(r->store);
 }
 
 /* ------------------------------------------------------------------ running */

@@ -142,8 +142,6 @@ static const int allowed[] = {
  * mincore. */
 enum { CACHESTAT_NUMBER = 451 };
 
-/* The sanitizers' runtimes need more calls than the list has. */
-
 static int seccomp_enter(void)
 {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));

@@ -57,7 +57,7 @@ enum cmd_status {
     CMD_NO_SPACE = 8,        /* the log or the state has no room on its disk; not committed */
     CMD_SETTING_UNKNOWN = 9,
     CMD_TOO_LARGE = 10,
-    CMD_BUSY = 11,            /* not committed: too many commands wait already */
+    CMD_BUSY = 11, /* not committed: too many commands wait already */
     CMD_STATUS_COUNT
 };
 

@@ -18,13 +18,19 @@
 
 #include "names.h"
 
-enum { NAMES_READ_TRIES = 10000, NAMES_READ_SPINS = 100 };
+enum { NAMES_READ_TRIES = 64, NAMES_READ_SPINS = 16 };
+
+/* The ring reads nothing (any more). For who ends the transaction otherwise than by names_read_end(). */
+static inline void names_epoch_clear(struct names_epoch *epoch)
+{
+    atomic_store_explicit(&epoch->reading, 0, memory_order_release);
+}
 
 /* Ends the reading that names_read_begin() began. The transaction stays for the next. */
 static inline void names_read_end(struct names_epoch *epoch, MDB_txn *txn)
 {
     mdb_txn_reset(txn);
-    atomic_store_explicit(&epoch->reading, 0, memory_order_release);
+    names_epoch_clear(epoch);
 }
 
 /* One try. 0, EAGAIN if the writer went on meanwhile, or LMDB's error. The transaction is reset if not 0. */
@@ -57,14 +63,14 @@ static inline int names_read_begin(struct names_epochs *epochs, struct names_epo
     for (int i = 0; rc == EAGAIN && i < NAMES_READ_TRIES; i++) {
         uint64_t committed = atomic_load(&epochs->committed);
         /* Sequentially consistent: pairs with the writer's look at `reading` after its store to `committed`.
-         */
-        atomic_store(&epoch->reading, committed);
+         * 0 would mean "not reading", also before the first commit. */
+        atomic_store(&epoch->reading, committed ? committed : 1);
         rc = names_read_try(epochs, txn, committed);
         if (rc == EAGAIN && i >= NAMES_READ_SPINS)
             sched_yield();
     }
     if (rc)
-        atomic_store_explicit(&epoch->reading, 0, memory_order_release);
+        names_epoch_clear(epoch);
     return rc;
 }
 

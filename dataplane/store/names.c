@@ -1,14 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The reader's half of the protocol in include/names.h. A bracket is: announce the newest transaction, renew
- * the read transaction (no system call: without a lock file LMDB only copies the newest meta page), look up,
- * clear.
- *
- * Two things are not LMDB's own promise, because its lock table is not used:
- * - pages of transaction s are written over by s+3 at the earliest, and the writer does not begin s+3 before
- *   every announced ring is at s+1 or newer (include/names.h);
- * - the meta page of s lies in the slot that s+2 writes. So the copy is whole only if s+1 is not yet
- * published as committed after the copy was made: then s+2 has not begun.
+ * A bracket is: announce the newest transaction, renew the read transaction (no system call: without a lock
+ * file LMDB only copies the newest root), look up, clear. The protocol itself is include/names_reader.h.
  */
 #include "dataplane/store/names.h"
 
@@ -17,8 +10,7 @@
 #include <stdlib.h>
 
 #include "check.h"
-
-enum { BEGIN_TRIES_MAX = 16 };
+#include "names_reader.h"
 
 struct names_file {
     MDB_env *env;
@@ -53,67 +45,7 @@ static int error_of(int rc)
     }
 }
 
-/* ------------------------------------------------------------------ the protocol */
-
-/* ThreadSanitizer does not know fences and gcc says so; the copy is LMDB's, which it does not see either. */
-static void fence_acquire(void)
-{
-#if defined(__SANITIZE_THREAD__) && !defined(__clang__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wtsan"
-#endif
-    atomic_thread_fence(memory_order_acquire);
-#if defined(__SANITIZE_THREAD__) && !defined(__clang__)
-#pragma GCC diagnostic pop
-#endif
-}
-
-/* One try at a whole copy of the newest meta page. -EAGAIN: the writer published something meanwhile. */
-static int renew(MDB_txn *txn, struct names_epochs *epochs, uint64_t announced)
-{
-    int rc = mdb_txn_renew(txn);
-    if (rc)
-        return error_of(rc);
-    /* Newer than what is published: its meta page may have been in the middle of being written (a system
-     * call's copy of some hundred bytes, the number last). It has been seen, so a second copy finds all of
-     * it. */
-    if (mdb_txn_id(txn) > announced) {
-        mdb_txn_reset(txn);
-        rc = mdb_txn_renew(txn);
-        if (rc)
-            return error_of(rc);
-    }
-    /* The loads of the copy must not move behind this one; pairs with the release store after a commit. */
-    fence_acquire();
-    uint64_t committed = atomic_load_explicit(&epochs->committed, memory_order_acquire);
-    if (committed <= mdb_txn_id(txn))
-        return 0;
-    mdb_txn_reset(txn);
-    return -EAGAIN;
-}
-
-static void read_end(struct names_epoch *mine)
-{
-    atomic_store_explicit(&mine->reading, 0, memory_order_release);
-}
-
-/* txn has been reset. After an error nothing is announced. */
-static int read_begin(MDB_txn *txn, struct names_epochs *epochs, struct names_epoch *mine)
-{
-    int err = -EAGAIN;
-    for (unsigned i = 0; err == -EAGAIN && i < BEGIN_TRIES_MAX; i++) {
-        uint64_t committed = atomic_load_explicit(&epochs->committed, memory_order_acquire);
-        /* Sequentially consistent, as is the writer's look at it: either the writer sees the announcement, or
-         * the load below sees that the writer went on. 0 means "not reading", also before the first commit.
-         */
-        atomic_store(&mine->reading, committed ? committed : 1);
-        if (atomic_load(&epochs->committed) == committed)
-            err = renew(txn, epochs, committed);
-    }
-    if (err)
-        read_end(mine);
-    return err;
-}
+/* ------------------------------------------------------------------ the file */
 
 /* A read transaction of a thread, reset. Making one reads only the meta page, of which nothing is kept. */
 static int txn_new(MDB_env *env, MDB_txn **out)
@@ -123,8 +55,6 @@ static int txn_new(MDB_env *env, MDB_txn **out)
         mdb_txn_reset(*out);
     return error_of(rc);
 }
-
-/* ------------------------------------------------------------------ the file */
 
 /* The handles live as long as the environment, once the transaction that opened them has ended well. */
 static int dbs_open(struct names_file *f, const char **why)
@@ -136,7 +66,7 @@ static int dbs_open(struct names_file *f, const char **why)
     int err = txn_new(f->env, &txn);
     if (err)
         return err;
-    err = read_begin(txn, f->epochs, mine);
+    err = error_of(names_read_begin(f->epochs, mine, txn));
     if (err)
         goto err_abort;
     *why = "the names file lacks one of its tables: control has not made it, or it is another file";
@@ -145,10 +75,10 @@ static int dbs_open(struct names_file *f, const char **why)
     if (err)
         goto err_end;
     err = error_of(mdb_txn_commit(txn));
-    read_end(mine);
+    names_epoch_clear(mine);
     return err;
 err_end:
-    read_end(mine);
+    names_epoch_clear(mine);
 err_abort:
     mdb_txn_abort(txn);
     return err;
@@ -194,13 +124,12 @@ void names_file_close(struct names_file *f)
 
 static int cursors_open(struct names *n)
 {
-    int err = read_begin(n->txn, n->file->epochs, n->mine);
+    int err = error_of(names_read_begin(n->file->epochs, n->mine, n->txn));
     if (err)
         return err;
     for (unsigned i = 0; err == 0 && i < ARRAY_SIZE(db_walked); i++)
         err = error_of(mdb_cursor_open(n->txn, n->file->dbi[db_walked[i]], &n->cursor[db_walked[i]]));
-    mdb_txn_reset(n->txn);
-    read_end(n->mine);
+    names_read_end(n->mine, n->txn);
     return err;
 }
 
@@ -243,7 +172,7 @@ void names_free(struct names *n)
 int names_begin(struct names *n)
 {
     CHECK(!n->reading);
-    int err = read_begin(n->txn, n->file->epochs, n->mine);
+    int err = error_of(names_read_begin(n->file->epochs, n->mine, n->txn));
     n->reading = err == 0;
     return err;
 }
@@ -252,8 +181,7 @@ void names_end(struct names *n)
 {
     CHECK(n->reading);
     n->reading = false;
-    mdb_txn_reset(n->txn);
-    read_end(n->mine);
+    names_read_end(n->mine, n->txn);
 }
 
 /* ------------------------------------------------------------------ look-ups */
