@@ -76,7 +76,7 @@ test: test-deps
 
 ## test-san: the system tests with servers built under ASan+UBSan, then under TSan
 test-san: test-deps
-	$(AT)$(RUN) tier test-san "1500 system $(ASAN)" "1500 system $(TSAN)"
+	$(AT)$(RUN) tier test-san "720 system $(ASAN)" "720 system $(TSAN)"
 
 ## test-clients: docker, podman, buildah and skopeo against a node
 test-clients: test-deps

@@ -278,9 +278,13 @@ def main():
     parser.add_argument("what", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     os.chdir(pathlib.Path(__file__).resolve().parents[1])
     kinds = {"unit": unit, "pytest": pytest, "fuzz": fuzz, "one": one, "tier": tier}
-    return kinds[args.kind](args)
+    try:
+        return kinds[args.kind](args)
+    finally:
+        kill_orphans()
 
 
 if __name__ == "__main__":
