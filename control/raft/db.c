@@ -167,6 +167,38 @@ static int lock_file_make(const char *path)
     return rc;
 }
 
+static int folder_sync(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 || fsync(fd) ? -errno : 0;
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+/* A file comes to be whole: a power cut in LMDB's own making of it would leave one without a root, which
+ * looks like damage. */
+static int file_make(const struct db *db, enum db_file file, const char *path)
+{
+    char fresh[FILE_PATH_MAX + 8];
+    MDB_env *env = NULL;
+    if (access(path, F_OK) == 0 || errno != ENOENT)
+        return 0;
+    snprintf(fresh, sizeof(fresh), "%s.new", path);
+    int rc = unlink(fresh) && errno != ENOENT ? -errno : 0;
+    if (rc == 0)
+        rc = db_error(mdb_env_create(&env));
+    if (rc == 0)
+        rc = db_error(mdb_env_open(env, fresh, MDB_NOSUBDIR | MDB_NOLOCK, files[file].mode));
+    if (rc == 0)
+        rc = db_error(mdb_env_sync(env, 1));
+    if (env)
+        mdb_env_close(env);
+    if (rc == 0 && rename(fresh, path))
+        rc = -errno;
+    return rc ? rc : folder_sync(db->config.dir);
+}
+
 static int env_open(struct db *db, enum db_file file, char *err, size_t err_len)
 {
     char path[FILE_PATH_MAX];
@@ -174,6 +206,8 @@ static int env_open(struct db *db, enum db_file file, char *err, size_t err_len)
     mode_t mask = umask(0027);
     int len = snprintf(path, sizeof(path), "%s/%s", db->config.dir, files[file].name);
     int rc = len < (int)sizeof(path) ? db_error(mdb_env_create(env)) : -ENAMETOOLONG;
+    if (rc == 0)
+        rc = file_make(db, file, path);
     if (rc == 0)
         rc = lock_file_make(path);
     if (rc == 0)

@@ -464,6 +464,7 @@ int log_read(struct log *log, uint64_t from, size_t bytes_max, struct log_entrie
         return -ENOENT;
     const struct segment *s = &log->segment[at];
     out->count = read_extent(s, from, bytes_max, &bytes);
+    CHECK(out->count > 0); /* segment_of found the one with `from` in it */
     out->entry = calloc(out->count, sizeof(*out->entry));
     out->memory = malloc(bytes);
     int rc = out->entry && out->memory ? 0 : -ENOMEM;

@@ -254,7 +254,7 @@ int snapshot_take(const struct file_ops *ops, int dir_fd, struct db *db, uint64_
 int snapshot_find(int dir_fd, struct snapshot_meta *meta)
 {
     char name[SNAPSHOT_NAME_BYTES];
-    uint64_t newest;
+    uint64_t newest = 0;
     int rc = folder_scan(&file_ops_system, dir_fd, 0, &newest);
     if (rc || newest == 0)
         return rc ? rc : -ENOENT;
