@@ -454,7 +454,7 @@ static int env_free(MDB_env *env, uint64_t *bytes)
 
 int db_room(struct db *db, uint64_t reserve_bytes)
 {
-    struct db_sizes sizes;
+    struct db_sizes sizes = {0};
     int rc = db_sizes(db, &sizes);
     if (rc)
         return rc;
