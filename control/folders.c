@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "control/folders.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pwd.h>
@@ -61,6 +62,24 @@ static int make_path(const char *path, mode_t mode)
     return err;
 }
 
+/* Whether a folder is still as a start left it that was cut off between making it and giving it away. */
+static bool left_behind(int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) || st.st_uid != geteuid())
+        return false;
+    int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+    bool empty = dir != NULL;
+    for (const struct dirent *e; empty && (e = readdir(dir));)
+        empty = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+    if (dir)
+        closedir(dir);
+    else if (copy >= 0)
+        close(copy);
+    return empty;
+}
+
 /* A folder below `at`, made if it is missing; a new one is given to the user. Returns a descriptor or -errno.
  */
 static int open_folder(int at, const char *name, mode_t mode, const struct dataplane_user *user)
@@ -71,7 +90,8 @@ static int open_folder(int at, const char *name, mode_t mode, const struct datap
     int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    if (made && user && user->change && fchown(fd, user->uid, user->gid)) {
+    bool give = user && user->change && (made || left_behind(fd));
+    if (give && fchown(fd, user->uid, user->gid)) {
         int err = -errno;
         close(fd);
         return err;

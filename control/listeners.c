@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -23,6 +24,8 @@ void listeners_close(struct listeners *listeners)
     listeners->fd_count = 0;
     listeners->group_count = 0;
 }
+
+enum { PROBE_WAIT_MS = 2000, PROBE_PAUSE_MS = 20 };
 
 static int set_option(int fd, int level, int name)
 {
@@ -49,10 +52,19 @@ static int open_bound(const struct config_address *address, bool reuse_port)
     return err ? err : fd;
 }
 
-/* Whether somebody else listens there. SO_REUSEPORT alone would share the address with him in silence. */
+/*
+ * Whether somebody else listens there. SO_REUSEPORT alone would share the address with him in silence. A data
+ * plane that was killed a moment ago may still hold it: the kernel takes its rings apart after its end, in
+ * the background.
+ */
 static int probe_free(const struct config_address *address)
 {
+    const struct timespec pause = {0, PROBE_PAUSE_MS * 1000000L};
     int fd = open_bound(address, false);
+    for (int waited_ms = 0; fd == -EADDRINUSE && waited_ms < PROBE_WAIT_MS; waited_ms += PROBE_PAUSE_MS) {
+        nanosleep(&pause, NULL);
+        fd = open_bound(address, false);
+    }
     if (fd < 0)
         return fd;
     close(fd);

@@ -219,6 +219,7 @@ static void on_link_message(void *arg, const struct link_message *message)
         d->features = message->hello_reply.features;
         break;
     case LINK_READY:
+        d->features = message->hello_reply.features; /* known once the rings run and the sandbox holds */
         on_ready(s);
         break;
     case LINK_PLAN_APPLIED:

@@ -160,6 +160,16 @@ uint64_t body_deadline(const struct stream_full *f)
     return check;
 }
 
+bool body_too_slow(const struct stream_full *f)
+{
+    const struct body *b = &f->body;
+    uint64_t now_ms = ring_now_ms(f->s.ring), passed = now_ms - b->start_ms;
+    if (now_ms - b->progress_ms >= ring_setting(f->s.ring, SET_HTTP_BODY_TIMEOUT))
+        return true;
+    return passed >= ring_setting(f->s.ring, SET_HTTP_BODY_RATE_GRACE) &&
+           b->received * 1000 < passed * ring_setting(f->s.ring, SET_HTTP_BODY_RATE_MIN);
+}
+
 static void begin_reading(struct stream_full *f, enum body_sink sink)
 {
     struct body *b = &f->body;
@@ -352,6 +362,10 @@ static void received(struct stream_full *f, size_t n)
     struct body *b = &f->body;
     ring_count(f->s.ring, CTR_BYTES_RECEIVED, n);
     b->progress_ms = ring_now_ms(f->s.ring);
+    if (body_too_slow(f)) {
+        fail_with(f, HTTP_REJECT_BODY_TIMEOUT);
+        return;
+    }
     conn_deadline(f->s.conn, body_deadline(f));
     b->recv_direct = n == b->asked;
     if (b->sink == SINK_UPLOAD) {

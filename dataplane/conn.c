@@ -488,6 +488,7 @@ static void head_timeout(struct conn *c)
 static void conn_timer_fire(struct timer *t, uint64_t now_ms)
 {
     struct conn *c = container_of(t, struct conn, timer);
+    (void)now_ms;
     switch (c->state) {
     case CONN_IDLE:
         conn_close(c, CLOSE_IDLE);
@@ -496,7 +497,7 @@ static void conn_timer_fire(struct timer *t, uint64_t now_ms)
         head_timeout(c);
         return;
     case CONN_EXCHANGE:
-        stream_timeout(stream_full(c->stream), now_ms);
+        stream_timeout(stream_full(c->stream));
         return;
     case CONN_LINGER:
         conn_close(c, c->end_reason);

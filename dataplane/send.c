@@ -374,16 +374,6 @@ void send_output_done(struct stream_full *f, const struct event *ev)
 
 /* ------------------------------------------------------------------ time */
 
-static bool body_too_slow(const struct stream_full *f, uint64_t now_ms)
-{
-    const struct body *b = &f->body;
-    uint64_t passed = now_ms - b->start_ms;
-    if (now_ms - b->progress_ms >= ring_setting(f->s.ring, SET_HTTP_BODY_TIMEOUT))
-        return true;
-    return passed >= ring_setting(f->s.ring, SET_HTTP_BODY_RATE_GRACE) &&
-           b->received * 1000 < passed * ring_setting(f->s.ring, SET_HTTP_BODY_RATE_MIN);
-}
-
 /* What the client has acknowledged tells a slow reader from one that stands still. */
 static bool client_reads(struct stream_full *f)
 {
@@ -395,10 +385,10 @@ static bool client_reads(struct stream_full *f)
     return moved;
 }
 
-void stream_timeout(struct stream_full *f, uint64_t now_ms)
+void stream_timeout(struct stream_full *f)
 {
     if (f->body.state == BODY_READ) {
-        if (body_too_slow(f, now_ms))
+        if (body_too_slow(f))
             body_fail(f, -ECONNRESET, http_reject_of(HTTP_REJECT_BODY_TIMEOUT));
         else
             conn_deadline(f->s.conn, body_deadline(f));

@@ -118,7 +118,7 @@ void stream_start(struct stream_full *f);       /* the head is complete and in f
 void stream_refuse(struct stream_full *f, struct http_reject reject); /* instead of start */
 void stream_move(struct stream_full *f, enum stream_state to);
 void stream_abort(struct stream_full *f); /* the connection is gone */
-void stream_timeout(struct stream_full *f, uint64_t now_ms);
+void stream_timeout(struct stream_full *f);
 void stream_turn(struct stream *s);          /* its turn in the ready line */
 void stream_fed(struct stream *s);           /* a body buffer is free: take it now */
 void stream_step_end(struct stream_full *f); /* finishes the stream if nothing is left to do or to wait for */
@@ -136,6 +136,7 @@ bool body_skip(
     struct stream_full *f); /* drops a body that is here already; true if nothing of it is left to come */
 void body_release(struct stream_full *f);
 uint64_t body_deadline(const struct stream_full *f);
+bool body_too_slow(const struct stream_full *f);
 
 /* send.c */
 void send_begin(struct stream_full *f);
