@@ -110,10 +110,10 @@ static void conn_wait_request(struct conn *c)
     conn_receive(c);
 }
 
-static void nodelay(int fd)
+void conn_nodelay(struct conn *c, bool on)
 {
-    int one = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* not TCP: nothing to hurry */
+    int value = on;
+    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof(value)); /* not TCP: nothing to hurry */
 }
 
 /* No memory for one more: say so if the socket takes it at once, and go. */
@@ -148,7 +148,7 @@ void conn_accepted(struct ring *ring, int fd, uint16_t service)
         c->next->prev = &c->next;
     ring->conn_list = c;
     ring_count(ring, CTR_CONNECTIONS_OPEN, 1);
-    nodelay(fd);
+    conn_nodelay(c, true);
     conn_move(c, CONN_IDLE);
     conn_wait_request(c);
 }

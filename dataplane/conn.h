@@ -87,6 +87,9 @@ size_t conn_take_input(struct conn *c, void *out, size_t cap);
 void conn_deadline(struct conn *c, uint64_t deadline_ms);
 void conn_no_deadline(struct conn *c);
 
+/* Whether small segments go out at once. On but for the length of a large file. */
+void conn_nodelay(struct conn *c, bool on);
+
 /* The client's address as text, at most SOURCE_TEXT_MAX with its NUL. */
 void conn_peer_text(struct conn *c, char *out, size_t cap);
 

@@ -308,7 +308,8 @@ int loop_turn(struct loop *loop, uint64_t deadline_ms)
     struct __kernel_timespec ts = {.tv_sec = (long long)(wait_us / 1000000),
                                    .tv_nsec = (long long)(wait_us % 1000000) * 1000};
     struct io_uring_cqe *cqe = NULL;
-    int err = io_uring_submit_and_wait_timeout(&loop->ring, &cqe, 1, &ts, NULL);
+    int err = wait_us ? io_uring_submit_and_wait_timeout(&loop->ring, &cqe, 1, &ts, NULL)
+                      : io_uring_submit_and_get_events(&loop->ring);
     loop->now_ms = loop_clock_us() / 1000;
     if (err < 0 && err != -ETIME && err != -EINTR && err != -EAGAIN && err != -EBUSY)
         return err;

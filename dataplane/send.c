@@ -17,11 +17,13 @@
 #include "dataplane/stream_private.h"
 
 enum {
-    TURN_BYTES = 1 << 20,  /* of a file in one turn: then it is the next one's */
-    LOOK_AHEAD = 4 << 20,  /* how far the page cache is looked at, */
-    LOOK_VALID_MS = 100,   /* and for how long that counts */
-    AHEAD_BYTES = 4 << 20, /* what is read ahead where the cache is cold */
-    CHUNK_ROOM = 32,       /* for a chunk's header before, and its end and the body's end behind */
+    TURN_BYTES = 1 << 20,    /* of a file in one turn: then it is the next one's; */
+    ALONE_BYTES = 8 << 20,   /* in one turn of the only request at work */
+    LOOK_AHEAD = 4 << 20,    /* how far the page cache is looked at, */
+    LOOK_VALID_MS = 500,     /* and for how long that counts */
+    AHEAD_BYTES = 4 << 20,   /* what is read ahead where the cache is cold */
+    LARGE_BYTES = 256 << 10, /* of a file: from here on full segments are worth two system calls */
+    CHUNK_ROOM = 32,         /* for a chunk's header before, and its end and the body's end behind */
 };
 
 static void bytes_out(struct stream_full *f);
@@ -102,6 +104,10 @@ static void bytes_out(struct stream_full *f)
 static void head_then_file(struct stream_full *f)
 {
     struct iovec *head = &f->send.iov[0];
+    if (f->send.left >= LARGE_BYTES) {
+        f->send.delayed = true;
+        conn_nodelay(f->s.conn, false);
+    }
     ssize_t n = send(f->s.conn->fd, head->iov_base, head->iov_len, MSG_MORE | MSG_DONTWAIT | MSG_NOSIGNAL);
     if (n > 0) {
         iov_skip(f->send.iov, (size_t)n);
@@ -136,31 +142,37 @@ static void wait_writable(struct stream_full *f)
     loop_poll(f->s.ring->loop, &f->s.conn->out, f->s.conn->fd, POLLOUT);
 }
 
-/* Whether the next bytes are in the page cache. One look serves a while, and for a whole file all its
- * readers. */
+/* Remembers for all readers of the blob what was seen; a range that grows keeps the time of its oldest part.
+ */
+static void seen_resident(struct blob *b, uint64_t from, uint64_t to, uint64_t now_ms)
+{
+    bool fresh = b->resident_ms && now_ms - b->resident_ms < LOOK_VALID_MS;
+    if (fresh && from >= b->resident_from && from <= b->resident_to) {
+        if (to > b->resident_to)
+            b->resident_to = to;
+        return;
+    }
+    b->resident_from = from;
+    b->resident_to = to;
+    b->resident_ms = now_ms;
+}
+
+/* Whether the next bytes are in the page cache. */
 static bool resident(struct stream_full *f)
 {
-    struct sending *s = &f->send;
+    const struct sending *s = &f->send;
+    struct blob *b = s->blob;
     uint64_t now = ring_now_ms(f->s.ring);
-    if (s->blob->resident_ms && now - s->blob->resident_ms < LOOK_VALID_MS)
+    if (b->resident_ms && now - b->resident_ms < LOOK_VALID_MS && s->offset >= b->resident_from &&
+        s->offset < b->resident_to)
         return true;
-    if (s->offset < s->resident_to && now - s->resident_ms < LOOK_VALID_MS)
-        return true;
-    bool whole = s->blob->size <= LOOK_AHEAD;
-    uint64_t from = whole ? 0 : s->offset;
-    uint64_t len = whole ? s->blob->size : s->left < LOOK_AHEAD ? s->left : LOOK_AHEAD;
-    if (!file_resident(s->blob->fd, from, len)) {
-        if (len <= TURN_BYTES ||
-            !file_resident(s->blob->fd, s->offset, s->left < TURN_BYTES ? s->left : TURN_BYTES))
+    uint64_t len = s->left < LOOK_AHEAD ? s->left : LOOK_AHEAD;
+    if (!file_resident(b->fd, s->offset, len)) {
+        len = len < TURN_BYTES ? len : TURN_BYTES;
+        if (!file_resident(b->fd, s->offset, len))
             return false;
-        whole = false;
-        from = s->offset;
-        len = TURN_BYTES;
     }
-    if (whole)
-        s->blob->resident_ms = now;
-    s->resident_to = from + len;
-    s->resident_ms = now;
+    seen_resident(b, s->offset, s->offset + len, now);
     return true;
 }
 
@@ -212,10 +224,17 @@ static void file_ahead_done(struct op *op, const struct event *ev)
         ring_ready(f->s.ring, &f->s);
 }
 
+static void file_sent(struct stream_full *f)
+{
+    if (f->send.delayed)
+        conn_nodelay(f->s.conn, true); /* pushes what was held back, too */
+    stream_sent(f);
+}
+
 static void file_turn(struct stream_full *f)
 {
     struct sending *s = &f->send;
-    size_t budget = TURN_BYTES;
+    size_t budget = f->s.ring->streams.used > 1 ? TURN_BYTES : ALONE_BYTES;
     while (s->left && budget) {
         if (!resident(f)) {
             read_cold(f);
@@ -244,7 +263,7 @@ static void file_turn(struct stream_full *f)
     if (s->left)
         ring_ready(f->s.ring, &f->s);
     else
-        stream_sent(f);
+        file_sent(f);
 }
 
 /* ------------------------------------------------------------------ parts that the handler writes */
@@ -337,7 +356,7 @@ static void part_out(struct stream_full *f)
     if (more)
         ring_ready(f->s.ring, &f->s);
     else
-        stream_sent(f);
+        file_sent(f);
 }
 
 static void continue_out(struct stream_full *f, const struct event *ev)

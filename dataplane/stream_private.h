@@ -64,6 +64,7 @@ struct sending {
     uint8_t kind; /* enum send_kind */
     bool started; /* the first byte was handed to the socket */
     bool polling; /* conn's sending order waits for room in the socket */
+    bool delayed; /* the socket may wait for full segments (conn_nodelay is off) */
     bool copying; /* a cold piece goes through a buffer */
     bool filled;  /* the fill function is done */
     bool chunked;
@@ -72,8 +73,6 @@ struct sending {
     struct msghdr msg;
     struct blob *blob;
     uint64_t offset, left; /* of the file */
-    uint64_t resident_to;  /* seen in the page cache up to here, */
-    uint64_t resident_ms;  /* at this time */
     stream_fill *fill;
     char *buffer;          /* a body buffer, for cold pieces and for fill */
     struct op file, ahead; /* reading a cold piece; reading ahead of it */

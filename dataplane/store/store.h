@@ -75,7 +75,7 @@ void store_ring_tick(struct store_ring *r, uint64_t now_ms);
 /*
  * A blob that is open for reading: its bytes in memory (then fd is -1), or a descriptor. Reference counted;
  * one ring's only. Opening the same blob again gives the same object (the ring keeps the last ones). Its
- * fields but resident_ms are for reading only, and constant while there is a reference.
+ * fields but the mover's are for reading only, and constant while there is a reference.
  */
 struct blob {
     struct digest digest;
@@ -83,8 +83,8 @@ struct blob {
     int fd;        /* -1 if bytes is not NULL */
     uint32_t refs;
     const uint8_t *bytes; /* the whole content, verified, if it is small and in memory; else NULL */
-    uint64_t
-        resident_ms; /* for the mover: when the whole file was last seen in the page cache; 0: not known */
+    /* For the mover: the range that was last seen in the page cache, and when (0: never). */
+    uint64_t resident_from, resident_to, resident_ms;
 };
 
 /*
