@@ -29,6 +29,7 @@ enum {
 static void bytes_out(struct stream_full *f);
 static void file_read_done(struct op *op, const struct event *ev);
 static void file_ahead_done(struct op *op, const struct event *ev);
+static void file_warm_done(struct op *op, const struct event *ev);
 
 bool send_idle(const struct stream_full *f)
 {
@@ -176,7 +177,56 @@ static bool resident(struct stream_full *f)
     return true;
 }
 
-/* A ring does not wait for a disk: the piece is read by the loop, and goes out through a buffer. */
+/*
+ * A ring does not wait for a disk. A cold piece is read into the page cache by the loop, and goes out from
+ * there like any other: the order to read ahead, then one byte from the end of the piece, which comes when
+ * the disk has come so far.
+ */
+static void warm(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    ring_count(f->s.ring, CTR_FILE_COLD, 1);
+    s->warming = true;
+    s->warmed = s->offset;
+    s->was_warmed = true;
+    s->ahead.done = file_ahead_done;
+    loop_readahead(f->s.ring->loop, &s->ahead, s->blob->fd, s->offset,
+                   s->left < AHEAD_BYTES ? (size_t)s->left : AHEAD_BYTES);
+}
+
+static void file_ahead_done(struct op *op, const struct event *ev)
+{
+    struct sending *s = container_of(op, struct sending, ahead);
+    struct stream_full *f = container_of(s, struct stream_full, send);
+    (void)ev; /* advice: if it failed the read is slower */
+    if (f->gone) {
+        ring_ready(f->s.ring, &f->s);
+        return;
+    }
+    uint64_t piece = s->left < TURN_BYTES ? s->left : TURN_BYTES;
+    s->file.done = file_warm_done;
+    loop_read(f->s.ring->loop, &s->file, s->blob->fd, &s->byte, 1, s->offset + piece - 1);
+}
+
+static void file_failed(struct stream_full *f)
+{
+    ring_count(f->s.ring, CTR_STORE_ERRORS, 1);
+    conn_close(f->s.conn, CLOSE_STORE_ERROR);
+}
+
+static void file_warm_done(struct op *op, const struct event *ev)
+{
+    struct sending *s = container_of(op, struct sending, file);
+    struct stream_full *f = container_of(s, struct stream_full, send);
+    s->warming = false;
+    if (!f->gone && ev->res <= 0) /* also a file that ends too early */
+        file_failed(f);
+    else
+        ring_ready(f->s.ring, &f->s);
+}
+
+/* A piece that does not stay in the page cache, or of which the kernel does not say so, goes through a
+ * buffer. */
 static void read_cold(struct stream_full *f)
 {
     struct sending *s = &f->send;
@@ -184,13 +234,9 @@ static void read_cold(struct stream_full *f)
         s->buffer = ring_body_take(f->s.ring, &f->s);
     if (!s->buffer)
         return; /* in line for one */
-    ring_count(f->s.ring, CTR_FILE_COLD, 1);
     f->technique = "copy";
     s->file.done = file_read_done;
-    s->ahead.done = file_ahead_done;
     size_t len = s->left < BODY_BUFFER_BYTES ? (size_t)s->left : BODY_BUFFER_BYTES;
-    if (!s->ahead.inflight && s->left > BODY_BUFFER_BYTES)
-        loop_readahead(f->s.ring->loop, &s->ahead, s->blob->fd, s->offset, AHEAD_BYTES);
     loop_read(f->s.ring->loop, &s->file, s->blob->fd, s->buffer, len, s->offset);
 }
 
@@ -203,8 +249,7 @@ static void file_read_done(struct op *op, const struct event *ev)
         return;
     }
     if (ev->res <= 0) { /* also a file that ends too early */
-        ring_count(f->s.ring, CTR_STORE_ERRORS, 1);
-        conn_close(f->s.conn, CLOSE_STORE_ERROR);
+        file_failed(f);
         return;
     }
     s->copying = true;
@@ -213,15 +258,6 @@ static void file_read_done(struct op *op, const struct event *ev)
     s->iov[0] = (struct iovec){s->buffer, (size_t)ev->res};
     s->iov[1].iov_len = 0;
     bytes_out(f);
-}
-
-static void file_ahead_done(struct op *op, const struct event *ev)
-{
-    struct sending *s = container_of(op, struct sending, ahead);
-    struct stream_full *f = container_of(s, struct stream_full, send);
-    (void)ev; /* advice: if it failed the reads are slower */
-    if (f->gone || f->state == STREAM_DONE)
-        ring_ready(f->s.ring, &f->s);
 }
 
 static void file_sent(struct stream_full *f)
@@ -237,7 +273,10 @@ static void file_turn(struct stream_full *f)
     size_t budget = f->s.ring->streams.used > 1 ? TURN_BYTES : ALONE_BYTES;
     while (s->left && budget) {
         if (!resident(f)) {
-            read_cold(f);
+            if (s->was_warmed && s->warmed == s->offset)
+                read_cold(f);
+            else
+                warm(f);
             return;
         }
         size_t len = s->left < budget ? (size_t)s->left : budget;
@@ -336,7 +375,7 @@ static void fill_turn(struct stream_full *f)
 
 void send_turn(struct stream_full *f)
 {
-    if (f->s.conn->out.inflight || f->send.file.inflight || f->continue_pending)
+    if (f->s.conn->out.inflight || f->send.file.inflight || f->send.warming || f->continue_pending)
         return;
     if (f->send.kind == SEND_FILE)
         file_turn(f);

@@ -75,7 +75,11 @@ struct sending {
     uint64_t offset, left; /* of the file */
     stream_fill *fill;
     char *buffer;          /* a body buffer, for cold pieces and for fill */
-    struct op file, ahead; /* reading a cold piece; reading ahead of it */
+    struct op file, ahead; /* reading of a cold piece; reading ahead of it */
+    uint64_t warmed;       /* the offset of the piece that was read ahead last, */
+    bool was_warmed;       /* if one was */
+    bool warming;          /* its reading is under way */
+    uint8_t byte;          /* its end */
     uint64_t sent;         /* bytes of the response that the socket took */
     uint64_t acked_seen;   /* and that the client had acknowledged at the last look */
 };
