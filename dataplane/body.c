@@ -8,10 +8,13 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "check.h"
 #include "dataplane/store/store.h"
 #include "dataplane/stream_private.h"
+
+enum { KEPT_BYTES = 256 << 10 };
 
 static void appended(struct waiter *w, int res);
 
@@ -40,8 +43,11 @@ void body_release(struct stream_full *f)
     struct body *b = &f->body;
     if (b->rx)
         ring_body_give(f->s.ring, b->rx);
-    if (b->from_pool)
-        pool_give(&f->s.ring->manifests, b->memory);
+    if (!b->from_pool)
+        return;
+    if (b->memory_len > KEPT_BYTES) /* a large manifest's memory is not kept */
+        (void)madvise(b->memory + KEPT_BYTES, MANIFEST_BYTES_CEILING - KEPT_BYTES, MADV_DONTNEED);
+    pool_give(&f->s.ring->manifests, b->memory);
 }
 
 /* ------------------------------------------------------------------ outcome */

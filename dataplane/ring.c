@@ -34,7 +34,7 @@ static int pools_init(struct ring *r)
         {&r->partials, PARTIAL_HEAD_BYTES, conns},
         {&r->heads, HEADER_BYTES_CEILING, RING_LARGE_HEADS},
         {&r->bodies, BODY_BUFFER_BYTES, RING_BODY_BUFFERS},
-        {&r->manifests, MANIFEST_BYTES_CEILING, 1024},
+        {&r->manifests, MANIFEST_BYTES_CEILING, (uint32_t)ring_setting(r, SET_REGISTRY_MANIFESTS_INFLIGHT)},
     };
     for (size_t i = 0; i < ARRAY_SIZE(pools); i++) {
         int err = pool_init(pools[i].pool, pools[i].size, pools[i].count);
