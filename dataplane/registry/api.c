@@ -136,6 +136,17 @@ void api_answer_status(struct api *a, int status)
     }
 }
 
+void api_answer_deleted(struct api *a, int status)
+{
+    if (status != CMD_OK) {
+        api_answer_status(a, status);
+        return;
+    }
+    stream_count(a->s, CTR_DELETES, 1);
+    stream_response(a->s, 202);
+    stream_send(a->s);
+}
+
 void api_answer_names_error(struct api *a, int err)
 {
     if (err == -EAGAIN)

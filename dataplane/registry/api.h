@@ -93,6 +93,9 @@ void api_body_to_memory(struct api *a, size_t max, api_step *next);
 void api_answer_store_error(struct api *a, int err);
 void api_answer_status(struct api *a, int status);
 
+/* The step after a proposal that deletes: 202, or what the status says. */
+void api_answer_deleted(struct api *a, int status);
+
 /* Errors of the names file other than -ENOENT. */
 void api_answer_names_error(struct api *a, int err);
 

@@ -91,17 +91,6 @@ void api_blob_read(struct api *a)
              blob_opened);
 }
 
-static void blob_unlinked(struct api *a, int status)
-{
-    if (status != CMD_OK) {
-        api_answer_status(a, status);
-        return;
-    }
-    stream_count(a->s, CTR_DELETES, 1);
-    stream_response(a->s, 202);
-    stream_send(a->s);
-}
-
 void api_blob_delete(struct api *a)
 {
     a->digest = a->route.digest;
@@ -109,5 +98,5 @@ void api_blob_delete(struct api *a)
     struct wire_writer w = api_command(a, CMD_BLOB_UNLINK);
     wire_put_bytes(&w, a->route.repo.p, a->route.repo.len);
     cmd_put_digest(&w, &a->digest);
-    api_propose(a, &w, blob_unlinked);
+    api_propose(a, &w, api_answer_deleted);
 }

@@ -64,17 +64,6 @@ void api_manifest_read(struct api *a)
              manifest_opened);
 }
 
-static void deleted(struct api *a, int status)
-{
-    if (status != CMD_OK) {
-        api_answer_status(a, status);
-        return;
-    }
-    stream_count(a->s, CTR_DELETES, 1);
-    stream_response(a->s, 202);
-    stream_send(a->s);
-}
-
 void api_manifest_delete(struct api *a)
 {
     struct wire_writer w = api_command(a, a->route.by_digest ? CMD_MANIFEST_DELETE : CMD_TAG_DELETE);
@@ -83,5 +72,5 @@ void api_manifest_delete(struct api *a)
         cmd_put_digest(&w, &a->route.digest);
     else
         wire_put_bytes(&w, a->route.reference.p, a->route.reference.len);
-    api_propose(a, &w, deleted);
+    api_propose(a, &w, api_answer_deleted);
 }
