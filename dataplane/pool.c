@@ -3,8 +3,15 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "check.h"
+
+/* What stands at the front of an object that is not taken. */
+struct free_object {
+    struct free_object *next;
+    bool trimmed; /* its other pages were given back */
+};
 
 int pool_init(struct pool *p, size_t size, uint32_t count)
 {
@@ -28,7 +35,7 @@ void *pool_take(struct pool *p)
 {
     void *object = p->free;
     if (object)
-        p->free = *(void **)object;
+        p->free = p->free->next;
     else if (p->fresh < p->count)
         object = p->base + p->size * p->fresh++;
     if (object)
@@ -39,7 +46,23 @@ void *pool_take(struct pool *p)
 void pool_give(struct pool *p, void *object)
 {
     CHECK(p->used > 0 && (uint8_t *)object >= p->base && (uint8_t *)object < p->base + p->size * p->count);
-    *(void **)object = p->free;
-    p->free = object;
+    struct free_object *f = object;
+    *f = (struct free_object){.next = p->free};
+    p->free = f;
     p->used--;
+}
+
+void pool_trim(struct pool *p, uint32_t keep, uint32_t most)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    struct free_object *f = p->free;
+    for (uint32_t i = 0; f && i < keep + most; i++, f = f->next) {
+        if (i < keep || f->trimmed)
+            continue;
+        uintptr_t from = ((uintptr_t)f + sizeof(*f) + page - 1) / page * page;
+        uintptr_t to = ((uintptr_t)f + p->size) / page * page;
+        if (from < to)
+            (void)madvise((void *)from, to - from, MADV_DONTNEED);
+        f->trimmed = true;
+    }
 }

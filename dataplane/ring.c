@@ -17,7 +17,14 @@
 #include "dataplane/store/store.h"
 #include "dataplane/stream_private.h"
 
-enum { TICK_MS = 100, ACCEPT_RETRY_MS = 100, SCRATCH_KEPT_BYTES = 256 << 10 };
+enum {
+    TICK_MS = 100,
+    ACCEPT_RETRY_MS = 100,
+    SCRATCH_KEPT_BYTES = 256 << 10,
+    KEPT_OBJECTS = 8,
+    TRIM_TICKS = 10,
+    TRIM_LOOKS = 512
+};
 
 /* ------------------------------------------------------------------ making */
 
@@ -283,6 +290,10 @@ static void tick(struct ring *r, uint64_t now_ms)
 {
     channel_tick(r->channel, now_ms);
     store_ring_tick(r->store, now_ms);
+    if (++r->ticks % TRIM_TICKS == 0) { /* what a burst has touched is not kept for ever */
+        pool_trim(&r->streams, KEPT_OBJECTS, TRIM_LOOKS);
+        pool_trim(&r->bodies, KEPT_OBJECTS, TRIM_LOOKS);
+    }
     conn_feed(r);        /* should a buffer have come back unseen */
     if (r->scratch_used) /* a large command's memory is not kept */
         (void)madvise(r->scratch + SCRATCH_KEPT_BYTES, COMMAND_BYTES_MAX - SCRATCH_KEPT_BYTES, MADV_DONTNEED);

@@ -76,6 +76,7 @@ struct ring {
     struct conn *unfed;                     /* found no receive buffer */
 
     uint64_t next_id;
+    uint64_t ticks;
     uint64_t date_s; /* second of the text in date */
     char date[32];
     bool draining;

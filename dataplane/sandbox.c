@@ -114,6 +114,7 @@ static const int allowed[] = {
     SCMP_SYS(ppoll),
     SCMP_SYS(prctl),
     SCMP_SYS(pread64),
+    SCMP_SYS(preadv2),
     SCMP_SYS(read),
     SCMP_SYS(recvfrom),
     SCMP_SYS(recvmsg),

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -24,7 +25,7 @@ struct cachestat_arg {
     uint64_t cached, dirty, writeback, evicted, recently_evicted;
 };
 
-enum { LOOK_PAGES_MAX = 4096 };
+enum { LOOK_PAGES_MAX = 4096, PROBE_STEP = 256 << 10 };
 
 static uint64_t page_bytes(void)
 {
@@ -68,13 +69,33 @@ static bool mapped_resident(int fd, uint64_t first, uint64_t bytes)
     return true;
 }
 
+/*
+ * A page that is being read counts as cached, too, and sendfile would wait for it. Reads ahead end in the
+ * order of the file, so a look at every few pages tells whether they have: without waiting, by a read that
+ * may not wait.
+ */
+static bool read_to(int fd, uint64_t offset, uint64_t len)
+{
+    char byte;
+    struct iovec iov = {&byte, 1};
+    for (uint64_t at = offset; at < offset + len; at += PROBE_STEP) {
+        uint64_t last = at + PROBE_STEP < offset + len ? at + PROBE_STEP - 1 : offset + len - 1;
+        ssize_t n = preadv2(fd, &iov, 1, (off_t)last, RWF_NOWAIT);
+        if (n < 0 && errno == EOPNOTSUPP)
+            return true; /* this file system cannot say */
+        if (n != 1)
+            return false;
+    }
+    return true;
+}
+
 bool file_resident(int fd, uint64_t offset, uint64_t len)
 {
     uint64_t page = page_bytes(), pages = 0;
     uint64_t first = offset / page * page, bytes = offset + len - first;
     int err = cached_pages(fd, first, bytes, &pages);
     if (err == 0)
-        return pages >= (bytes + page - 1) / page;
+        return pages >= (bytes + page - 1) / page && read_to(fd, offset, len);
     return mapped_resident(fd, first, bytes);
 }
 

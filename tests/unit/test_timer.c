@@ -140,6 +140,7 @@ static void test_pool(void **state)
         assert_int_equal(*(unsigned char *)taken[i], i);
     pool_give(&pool, taken[3]);
     assert_ptr_equal(pool_take(&pool), taken[3]); /* the last one given is the next one taken */
+    pool_trim(&pool, 0, 100);
     pool_fini(&pool);
 }
 
