@@ -56,7 +56,7 @@ static void check_views(const struct reading *r, const char *buf)
         CHECK(req->fields[i].name.len > 0);
     }
     CHECK(req->path.len > 0 && (req->path.p[0] == '/' || view_lit(req->path, "*")));
-    CHECK(req->version_minor == 0 || req->host.len > 0);
+    CHECK(req->version_minor == 0 || view_present(req->host)); /* it may be empty */
     CHECK(req->framing == HTTP_BODY_LENGTH || req->content_length == 0);
     CHECK(req->content_length <= INT64_MAX);
 }
