@@ -460,9 +460,13 @@ static void conn_try_free(struct conn *c)
 {
     if (c->state != CONN_CLOSING || c->in.inflight || c->out.inflight || c->stream)
         return;
+    if (!c->closed) {
+        c->closed = true;
+        loop_close(c->ring->loop, &c->out, c->fd);
+        return;
+    }
     conn_input_drop(c);
     conn_partial_drop(c);
-    close(c->fd); /* a socket: closing it waits for nothing */
     *c->prev = c->next;
     if (c->next)
         c->next->prev = c->prev;

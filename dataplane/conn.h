@@ -46,6 +46,7 @@ struct conn {
     bool has_input;     /* input_buffer is held */
     bool partial_large; /* which pool partial is of */
     bool partial_fresh; /* nobody has looked for a head's end in it */
+    bool closed;        /* the descriptor is given back, or about to be */
     uint8_t peer_family;
     uint16_t input_buffer; /* a receive buffer with bytes that nobody has taken, if input_len */
     uint16_t input_at, input_len;

@@ -48,10 +48,11 @@ struct dataplane {
     unsigned features;
 };
 
-static int fail(const char *what, int err)
+/* What was taken and made so far goes with the process. */
+__attribute__((noreturn)) static void fail(const char *what, int err)
 {
     fprintf(stderr, "fairlead-dataplane: %s: %s\n", what, strerror(-err));
-    return EXIT_FAILURE;
+    _exit(EXIT_FAILURE);
 }
 
 /* ------------------------------------------------------------------ the link */
@@ -412,19 +413,19 @@ int main(int argc, char **argv)
     umask(0027);
     d.signals = take_signals();
     if (d.signals < 0)
-        return fail("signalfd", -errno);
+        fail("signalfd", -errno);
     int err = take_all(&d);
     if (err)
-        return fail("what control handed over cannot be used", err);
+        fail("what control handed over cannot be used", err);
     err = build(&d, &why);
     if (err)
-        return fail(why, err);
+        fail(why, err);
     int features = sandbox_enter(d.hello_fd[HELLO_BLOBS], d.hello_fd[HELLO_UPLOADS], &why);
     if (features < 0)
-        return fail(why, features);
+        fail(why, features);
     err = start_rings(&d);
     if (err)
-        return fail("the rings do not turn", err);
+        fail("the rings do not turn", err);
     link_send(&d, (struct link_message){.type = LINK_READY,
                                         .hello_reply = {.pid = (uint32_t)getpid(),
                                                         .features = (unsigned)features | loop_features(&d)}});

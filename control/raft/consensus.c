@@ -104,7 +104,8 @@ void cache_release(struct consensus *c)
         entry_put(c->cache[n++]);
     c->cache_count -= n;
     c->cache_first += n;
-    memmove(c->cache, c->cache + n, c->cache_count * sizeof(struct entry *));
+    if (n)
+        memmove(c->cache, c->cache + n, c->cache_count * sizeof(struct entry *));
 }
 
 /* After this nothing is proposed, persisted or applied any more; jobs that run are waited for by the close.
