@@ -7,62 +7,64 @@
 
 #include "check.h"
 
-/* What stands at the front of an object that is not taken. */
-struct free_object {
-    struct free_object *next;
-    bool trimmed; /* its other pages were given back */
-};
+static void *reserve(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
 
 int pool_init(struct pool *p, size_t size, uint32_t count)
 {
     size = (size + 31) & ~(size_t)31;
-    void *base =
-        mmap(NULL, size * count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED)
-        return -ENOMEM;
-    *p = (struct pool){.base = base, .size = size, .count = count};
-    return 0;
+    *p = (struct pool){.size = size, .count = count};
+    p->base = reserve(size * count);
+    p->stack = reserve(sizeof(*p->stack) * count);
+    if (p->base && p->stack)
+        return 0;
+    pool_fini(p);
+    return -ENOMEM;
 }
 
 void pool_fini(struct pool *p)
 {
     if (p->base)
         munmap(p->base, p->size * p->count);
+    if (p->stack)
+        munmap(p->stack, sizeof(*p->stack) * p->count);
     p->base = NULL;
+    p->stack = NULL;
 }
 
 void *pool_take(struct pool *p)
 {
-    void *object = p->free;
-    if (object)
-        p->free = p->free->next;
+    uint32_t n;
+    if (p->depth)
+        n = p->stack[--p->depth];
     else if (p->fresh < p->count)
-        object = p->base + p->size * p->fresh++;
-    if (object)
-        p->used++;
-    return object;
+        n = p->fresh++;
+    else
+        return NULL;
+    if (p->trimmed > p->depth)
+        p->trimmed = p->depth;
+    p->used++;
+    return p->base + p->size * n;
 }
 
 void pool_give(struct pool *p, void *object)
 {
-    CHECK(p->used > 0 && (uint8_t *)object >= p->base && (uint8_t *)object < p->base + p->size * p->count);
-    struct free_object *f = object;
-    *f = (struct free_object){.next = p->free};
-    p->free = f;
+    size_t at = (size_t)((uint8_t *)object - p->base);
+    CHECK(p->used > 0 && at < p->size * p->count && at % p->size == 0);
+    p->stack[p->depth++] = (uint32_t)(at / p->size);
     p->used--;
 }
 
 void pool_trim(struct pool *p, uint32_t keep, uint32_t most)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    struct free_object *f = p->free;
-    for (uint32_t i = 0; f && i < keep + most; i++, f = f->next) {
-        if (i < keep || f->trimmed)
-            continue;
-        uintptr_t from = ((uintptr_t)f + sizeof(*f) + page - 1) / page * page;
-        uintptr_t to = ((uintptr_t)f + p->size) / page * page;
+    for (; most && p->trimmed + keep < p->depth; p->trimmed++, most--) {
+        uintptr_t at = (uintptr_t)(p->base + p->size * p->stack[p->trimmed]);
+        uintptr_t from = (at + page - 1) / page * page, to = (at + p->size) / page * page;
         if (from < to)
             (void)madvise((void *)from, to - from, MADV_DONTNEED);
-        f->trimmed = true;
     }
 }

@@ -11,11 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct free_object;
-
 struct pool {
     uint8_t *base;
-    struct free_object *free;    /* the last one given back first */
+    uint32_t *stack;             /* numbers of the objects that were given back, the last one on top */
+    uint32_t depth, trimmed;     /* of the stack; of its lower end the memory was given back to the kernel */
     size_t size;                 /* of an object, bytes */
     uint32_t count, used, fresh; /* objects in all, taken now, ever taken */
 };
@@ -25,10 +24,8 @@ void pool_fini(struct pool *p);
 void *pool_take(struct pool *p); /* not cleared */
 void pool_give(struct pool *p, void *object);
 
-/*
- * Gives back to the kernel the pages of free objects but the `keep` that were used last, looking at `most` at
- * a time; for objects larger than a page.
- */
+/* Gives the memory of free objects back to the kernel, of `most` at a time, but not of the `keep` that were
+ * used last. */
 void pool_trim(struct pool *p, uint32_t keep, uint32_t most);
 
 #endif

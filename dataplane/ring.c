@@ -23,7 +23,7 @@ enum {
     SCRATCH_KEPT_BYTES = 256 << 10,
     KEPT_OBJECTS = 8,
     TRIM_TICKS = 10,
-    TRIM_LOOKS = 512
+    TRIM_MOST = 256,
 };
 
 /* ------------------------------------------------------------------ making */
@@ -291,8 +291,8 @@ static void tick(struct ring *r, uint64_t now_ms)
     channel_tick(r->channel, now_ms);
     store_ring_tick(r->store, now_ms);
     if (++r->ticks % TRIM_TICKS == 0) { /* what a burst has touched is not kept for ever */
-        pool_trim(&r->streams, KEPT_OBJECTS, TRIM_LOOKS);
-        pool_trim(&r->bodies, KEPT_OBJECTS, TRIM_LOOKS);
+        pool_trim(&r->streams, KEPT_OBJECTS, TRIM_MOST);
+        pool_trim(&r->bodies, KEPT_OBJECTS, TRIM_MOST);
     }
     conn_feed(r);        /* should a buffer have come back unseen */
     if (r->scratch_used) /* a large command's memory is not kept */

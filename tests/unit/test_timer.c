@@ -140,7 +140,15 @@ static void test_pool(void **state)
         assert_int_equal(*(unsigned char *)taken[i], i);
     pool_give(&pool, taken[3]);
     assert_ptr_equal(pool_take(&pool), taken[3]); /* the last one given is the next one taken */
-    pool_trim(&pool, 0, 100);
+    for (unsigned i = 0; i < 10; i++)
+        pool_give(&pool, taken[i]);
+    pool_trim(&pool, 2, 100);
+    for (unsigned i = 0; i < 10; i++) {
+        void *again = pool_take(&pool);
+        assert_ptr_equal(again, taken[9 - i]);
+        memset(again, 1, 100);
+    }
+    assert_null(pool_take(&pool));
     pool_fini(&pool);
 }
 
