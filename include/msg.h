@@ -67,7 +67,7 @@ struct link_message {
         } drain;
         struct {
             uint32_t pid;
-            uint32_t features; /* enum dataplane_feature bits */
+            uint32_t features; /* enum dataplane_feature bits; known, and said, with READY */
         } hello_reply;
         uint8_t pad[32];
     };
