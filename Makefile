@@ -82,5 +82,5 @@ help:
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-include tests/rules.mk packaging/rules.mk bench/rules.mk $(wildcard tests/vm/rules.mk)
+include bpf/rules.mk tests/rules.mk packaging/rules.mk bench/rules.mk $(wildcard tests/vm/rules.mk)
 -include $(patsubst %.o,%.d,$(DATAPLANE_OBJ) $(CONTROL_OBJ) $(CLI_OBJ))

@@ -1,0 +1,415 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * What the BPF programs and user space agree on: the layouts of the pinned maps. Included by bpf/ (after
+ * vmlinux.h) and by control/.
+ *
+ * Who writes what: control alone writes the configuration maps (node, services, rows, endpoints, backends,
+ * checks, probe_plan, probe_order, peers, peer_members, addresses); BPF alone writes verdicts and every
+ * *_state, *_stats, history and flow map. User space never writes a map that holds a bpf_timer.
+ *
+ * Pins: /sys/fs/bpf/fairlead-INSTANCE/vABI_VERSION/, one file a map, programs' links under links/. A change
+ * of any layout here changes ABI_VERSION; the loader then makes a new set beside the old one, takes over the
+ * verdicts and removes the old set.
+ *
+ * Units: times are CLOCK_MONOTONIC in nanoseconds (_ns) or microseconds (_us). Addresses and ports are in
+ * network byte order. An IPv4 address is written as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2) in every map.
+ */
+#ifndef FL_ABI_H
+#define FL_ABI_H
+
+#ifndef __VMLINUX_H__
+#include <linux/types.h>
+#endif
+
+enum abi_limits {
+    ABI_VERSION = 1,
+    ABI_BACKENDS_MAX = 131072, /* a host; the maps' real size is chosen at load */
+    ABI_SERVICES_MAX = 4096,   /* ids of services, 0 is none */
+    ABI_SERVICE_BACKENDS_MAX = 4096,
+    ABI_CANDIDATES = 4, /* backends a row names, best first */
+    ABI_ROW_SCANS = 16, /* rows looked at before "all are down" is believed */
+    ABI_PEERS_MAX = 1024,
+    ABI_ADDRESS_MANAGERS_MAX = 8,
+    ABI_REQUEST_MAX = 256, /* bytes of an HTTP check's request */
+    ABI_PROBE_CLASSES = 8,
+    ABI_PROBES_PER_TICK_MAX = 1024,
+    ABI_HISTORY = 8192,    /* changes kept, a power of two */
+    ABI_MARK = 0x0fa17000, /* skb mark of Fairlead's own packets (probes, heartbeats, resets); SO_MARK of
+                              exempt sockets */
+    ABI_PROBE_PORT_FIRST = 61000, /* source ports of probes, reserved by net.ipv4.ip_local_reserved_ports */
+    ABI_PROBE_PORTS = 512,        /* a power of two */
+    ABI_TC_HANDLE = 0xfa1,
+};
+
+/* Priorities of the tc filters, in the order in which a packet meets them. */
+enum abi_tc_priority {
+    ABI_TC_RX = 0xfa10,        /* ingress: answers to probes, evidence */
+    ABI_TC_HEARTBEAT = 0xfa11, /* ingress: BFD */
+    ABI_TC_TAKEOVER = 0xfa12,  /* ingress: ARP, neighbour discovery */
+    ABI_TC_EDGE = 0xfa13,      /* ingress: packets to service addresses, and their way back */
+    ABI_TC_CUT = 0xfa14,       /* egress: segments to a backend that is down */
+};
+
+struct abi_addr {
+    __u32 word[4];
+};
+
+/* Key of services and endpoints. `zero` is 0: keys are compared bytewise. */
+struct abi_endpoint {
+    struct abi_addr addr;
+    __u16 port;
+    __u16 zero;
+};
+
+/* --- node: one element, written by control ------------------------------------------------------------ */
+
+struct abi_node {
+    __u32 abi_version;
+    __u32 flags; /* enum abi_node_flag */
+    __u64 node_id;
+    __u32 tick_ifindex;    /* this side of the clock's pair: `tick` is on its ingress */
+    __u32 out_ifindex;     /* where `tick` clones its packets to */
+    __u32 fan_ifindex;     /* the other end of it: `fan` is on its ingress */
+    __u32 backends;        /* ids in use are below this */
+    __u64 tick_ns;         /* period of the clock */
+    __u64 stale_ns;        /* a clock that stood still this long freezes verdicts */
+    struct abi_addr inner; /* source of probes of this host's own addresses, on the fan's pair */
+    struct abi_addr inner6;
+};
+
+enum abi_node_flag {
+    ABI_NODE_PROBES = 1 << 0,   /* this node probes (managers and replicas do) */
+    ABI_NODE_DRAINING = 1 << 1, /* gives its addresses away */
+};
+
+/* --- services ------------------------------------------------------------------------------------------ */
+
+enum abi_policy {
+    ABI_POLICY_RANDOM = 1, /* a random row: rows are dealt by weight */
+    ABI_POLICY_MAGLEV =
+        2, /* the row of the client's address (steer: of the host and its cgroup; edge: addr and port) */
+    ABI_POLICY_LEAST = 3, /* two random candidates, the one with fewer connections of this host per weight */
+};
+
+enum abi_edge_mode {
+    ABI_EDGE_OFF = 0,
+    ABI_EDGE_NAT = 1,      /* DNAT; answers come back through this host */
+    ABI_EDGE_FULL_NAT = 2, /* DNAT and SNAT to an address of this host: backends need no route back */
+    ABI_EDGE_DSR = 3, /* forwarded unchanged to the backend's link address; it answers the client itself */
+};
+
+enum abi_all_down {
+    ABI_ALL_DOWN_REFUSE = 0, /* ECONNREFUSED under steer, a reset at the edge */
+    ABI_ALL_DOWN_OPEN = 1,   /* choose as if all were up */
+};
+
+enum abi_service_flag {
+    ABI_SERVICE_CUT = 1 << 0,      /* connections to a backend that is down are reset */
+    ABI_SERVICE_STEER = 1 << 1,    /* connect() is steered */
+    ABI_SERVICE_TAKEOVER = 1 << 2, /* the address is answered on the LAN */
+};
+
+/* Value of `services`; the key is the service's endpoint. The element is replaced as a whole, so that a
+ * reader sees the old table or the new one. Rows of the old table stay untouched for a grace period. */
+struct abi_service {
+    __u32 id;
+    __u32 first_row; /* in rows */
+    __u32 rows;      /* a prime, or 0: no backends */
+    __u8 policy;     /* enum abi_policy */
+    __u8 edge;       /* enum abi_edge_mode */
+    __u8 all_down;   /* enum abi_all_down */
+    __u8 flags;      /* enum abi_service_flag */
+    __u32 seed;      /* of hashes; the same on every node */
+    __u32 backend_count;
+    struct abi_addr edge_source; /* ABI_EDGE_FULL_NAT: the host's address towards the backends; 0: none */
+};
+
+/* One row of a Maglev table: its owner, then who would own it without the ones before (0xffffffff: none). The
+ * same on every node, so that a flow keeps its backend when another node takes the packets over. */
+struct abi_row {
+    __u32 backend[ABI_CANDIDATES];
+};
+#define ABI_NO_BACKEND 0xffffffffu
+
+/* --- backends ------------------------------------------------------------------------------------------ */
+
+enum abi_admin {
+    ABI_ADMIN_NONE = 0, /* id not in use */
+    ABI_ADMIN_ACTIVE = 1,
+    ABI_ADMIN_DRAIN = 2, /* takes no new connections, keeps what it has */
+};
+
+enum abi_backend_flag {
+    ABI_BACKEND_LOCAL = 1 << 0,     /* its address is one of this host's: probed over the inner pair */
+    ABI_BACKEND_UNCHECKED = 1 << 1, /* check none: up unless its peer is down or evidence says otherwise */
+};
+
+struct abi_backend {
+    struct abi_addr addr;
+    struct abi_addr source; /* of probes; control keeps it true when addresses change */
+    __u16 port;
+    __u16 generation; /* a verdict of another generation is unknown */
+    __u16 weight;     /* 1..256 */
+    __u8 admin;       /* enum abi_admin */
+    __u8 flags;       /* enum abi_backend_flag */
+    __u32 service;    /* id; also the index into checks */
+    __u32 peer;       /* index into peers + 1: the node it runs on; 0: not known */
+    __u32 next_same;  /* next id with the same endpoint (another service), ABI_NO_BACKEND: the last */
+    __u32 pad;
+};
+
+/* Value of `endpoints`: from an address in traffic to the first backend of that address. */
+struct abi_endpoint_backends {
+    __u32 first;
+};
+
+/* --- verdicts: one u64 a backend, an mmapable array
+ * --------------------------------------------------------------- bits 0-7 state, 8-15 reason, 16-31
+ * generation, 32-63 sequence (+1 with each change). Written with compare-and-swap. */
+
+enum abi_state { ABI_UNKNOWN = 0, ABI_UP = 1, ABI_SUSPECT = 2, ABI_DOWN = 3 };
+
+/* ABI_REASON(symbol, name, text) */
+#define ABI_REASONS(ABI_REASON)                                                                              \
+    ABI_REASON(NONE, "none", "not checked yet")                                                              \
+    ABI_REASON(PROBE_OK, "probe-ok", "probes are answered")                                                  \
+    ABI_REASON(PROBE_REFUSED, "probe-refused", "a probe was answered by a reset")                            \
+    ABI_REASON(PROBE_TIMEOUT, "probe-timeout", "probes are not answered")                                    \
+    ABI_REASON(HTTP_STATUS, "http-status", "the HTTP check was answered by another status")                  \
+    ABI_REASON(HTTP_TIMEOUT, "http-timeout", "connections are taken, but the HTTP check is not answered")    \
+    ABI_REASON(HTTP_INVALID, "http-invalid", "the HTTP check was answered by something else than HTTP")      \
+    ABI_REASON(HEARTBEAT, "heartbeat", "the heartbeats of its node stopped")                                 \
+    ABI_REASON(CANARY, "canary", "the canary connection was closed")                                         \
+    ABI_REASON(REFUSED, "refused", "a connection was refused")                                               \
+    ABI_REASON(RESET, "reset", "a connection was reset")                                                     \
+    ABI_REASON(CONNECT_TIMEOUT, "connect-timeout", "a connection attempt was not answered")                  \
+    ABI_REASON(RETRANSMITS, "retransmits", "data is not acknowledged")                                       \
+    ABI_REASON(EVIDENCE, "evidence", "the data plane saw it fail")                                           \
+    ABI_REASON(UNCHECKED, "unchecked", "no check is configured")
+
+enum abi_reason {
+#define ABI_REASON_ENUM(symbol, name, text) ABI_##symbol,
+    ABI_REASONS(ABI_REASON_ENUM)
+#undef ABI_REASON_ENUM
+        ABI_REASON_COUNT
+};
+
+#define ABI_VERDICT(state, reason, generation, sequence)                                                     \
+    ((__u64)(state) | (__u64)(reason) << 8 | (__u64)(generation) << 16 | (__u64)(sequence) << 32)
+#define ABI_VERDICT_STATE(v)      ((__u32)((v)&0xff))
+#define ABI_VERDICT_REASON(v)     ((__u32)((v) >> 8 & 0xff))
+#define ABI_VERDICT_GENERATION(v) ((__u32)((v) >> 16 & 0xffff))
+#define ABI_VERDICT_SEQUENCE(v)   ((__u32)((v) >> 32))
+
+/* History: an mmapable ring of changes; slot = number & (ABI_HISTORY - 1), number from history_head (one u64,
+ * the number of the next change). A slot is whole when its `number` is the one looked for, before and after
+ * reading. */
+struct abi_change {
+    __u64 number;
+    __u64 time_ns;
+    __u64 before; /* verdicts */
+    __u64 after;
+    __u32 backend;
+    __u32 rtt_us;
+};
+
+/* What control's wake-up (a BPF ring buffer) carries; a lost one costs nothing but time. */
+struct abi_wake {
+    __u64 number; /* of the change */
+};
+
+/* --- probe --------------------------------------------------------------------------------------------- */
+
+enum abi_check_kind { ABI_CHECK_NONE = 0, ABI_CHECK_TCP = 1, ABI_CHECK_HTTP = 2 };
+
+/* `checks`, by service id. */
+struct abi_check {
+    __u8 kind; /* enum abi_check_kind */
+    __u8 rise; /* answers in a row that make up */
+    __u8 fall; /* misses in a row that make down */
+    __u8 pad;
+    __u16 request_bytes; /* a multiple of 4, at most ABI_REQUEST_MAX */
+    __u16 pad1;
+    __u32 interval_us;      /* of TCP probes */
+    __u32 http_interval_us; /* of HTTP probes; a probe between them is TCP */
+    __u32 timeout_us;       /* a probe not answered by then is missed */
+    __u32 pad2;
+    __u64 statuses[8]; /* bit status - 100 */
+    char request[ABI_REQUEST_MAX];
+};
+
+/* Backends that share an interval: each tick takes the next count / divisor (rounded up) of them. */
+struct abi_probe_class {
+    __u32 first; /* in probe_order */
+    __u32 count;
+    __u32 divisor; /* ticks to an interval */
+    __u32 pad;
+};
+
+struct abi_probe_plan {
+    __u32 classes;
+    __u32 pad;
+    struct abi_probe_class class[ABI_PROBE_CLASSES];
+};
+
+/* `probe_state`, by backend id. */
+struct abi_probe_state {
+    __u64 sent_ns;      /* of the probe under way, 0: none */
+    __u64 answered_ns;  /* last good answer */
+    __u64 http_sent_ns; /* last HTTP check begun */
+    __u64 urgent_ns;    /* last probe sent at once on suspicion */
+    __u32 sequence;     /* of its SYN */
+    __u32 generation;
+    __u16 source_port;
+    __u8 http;     /* the probe under way is an HTTP check */
+    __u8 accepted; /* its SYN was answered, the HTTP answer is awaited */
+    __u8 misses;
+    __u8 rises;
+    __u8 http_failed; /* the last HTTP check failed: a SYN-ACK does not clear it */
+    __u8 wanted;      /* to be probed with the next tick: enum abi_wanted */
+    __u32 rtt_us;     /* SYN to SYN-ACK, smoothed by 1/8 */
+    __u32 http_rtt_us;
+    __u32 status; /* of the last HTTP answer */
+    __u32 pad;
+    __u64 probes, answers, refusals, timeouts, http_answers;
+};
+
+enum abi_wanted { ABI_WANTED_NOT = 0, ABI_WANTED_PROBE = 1, ABI_WANTED_HTTP = 2 };
+
+/* `tick_state`, one element: the clock as the programs see it. */
+struct abi_tick_state {
+    __u64 ticks;
+    __u64 last_ns;
+    __u64 max_gap_ns;
+    __u64 stale;       /* times the clock had stood still */
+    __u64 storms;      /* ticks dropped because they came too fast */
+    __u64 errors;      /* packets that could not be sent */
+    __u64 over_budget; /* probes put off to a later tick */
+    __u64 restarts;    /* kicks by traffic */
+    __u32 cursor[ABI_PROBE_CLASSES];
+};
+
+/* --- watch --------------------------------------------------------------------------------------------- */
+
+/* `backend_stats`, by backend id; counted by steer and watch on this host. */
+struct abi_backend_stats {
+    __u64 connects;
+    __u64 established;
+    __s64 active; /* connections open now */
+    __u64 refused;
+    __u64 timeouts;
+    __u64 resets;
+    __u64 retransmits;
+    __u64 cuts;
+    __u64 edge_flows;
+    __u64 edge_packets;
+    __u64 edge_bytes;
+};
+
+/* --- heartbeat: asynchronous BFD (RFC 5880, 5881, 5883)
+ * -------------------------------------------------------- */
+
+enum abi_peer_flag {
+    ABI_PEER_USED = 1 << 0,
+    ABI_PEER_MULTIHOP = 1 << 1, /* port 4784 and no TTL check (RFC 5883) */
+    ABI_PEER_SELF = 1 << 2,     /* this node */
+};
+
+/* `peers`, written by control. */
+struct abi_peer {
+    struct abi_addr addr;
+    struct abi_addr source;
+    __u64 node_id;
+    __u32 discriminator; /* ours for this session, not 0: index + 1 in the low 16 bits */
+    __u32 flags;         /* enum abi_peer_flag */
+    __u32 tx_us; /* desired min TX interval when the session is up (slow start: 1 s, RFC 5880, 6.8.3) */
+    __u32 rx_us; /* required min RX interval */
+    __u8 multiplier;
+    __u8 draining; /* AdminDown is sent */
+    __u16 generation;
+    __u32 members_first; /* its backends on it: peer_members[first, first + count) */
+    __u32 members_count;
+    __u16 source_port; /* 49152..65535, fixed for the session (RFC 5881, 4) */
+    __u16 pad[3];
+};
+
+enum abi_bfd_state { ABI_BFD_ADMIN_DOWN = 0, ABI_BFD_DOWN = 1, ABI_BFD_INIT = 2, ABI_BFD_UP = 3 };
+
+/* `peer_state`: the part that user space may read; the timers are in a map of their own. */
+struct abi_peer_state {
+    __u64 received_ns;
+    __u64 sent_ns;
+    __u64 changed_ns;
+    __u64 detect_ns; /* the detection time in force */
+    __u64 next_tx_ns;
+    __u32 remote_discriminator;
+    __u32 remote_min_rx_us;
+    __u32 remote_min_tx_us;
+    __u32 generation;
+    __u8 state; /* enum abi_bfd_state */
+    __u8 remote_state;
+    __u8 diagnostic; /* RFC 5880, 4.1 */
+    __u8 remote_multiplier;
+    __u8 poll;  /* a poll sequence is under way */
+    __u8 final; /* the next packet carries F */
+    __u8 pad[2];
+    __u64 received, sent, dropped, ups, downs;
+};
+
+/* --- takeover: who answers for an address on a segment ---------------------------------------------------
+ */
+
+struct abi_address_key {
+    struct abi_addr addr;
+    __u32 ifindex;
+};
+
+/* `addresses`: candidates in the order of preference, as peers' indices + 1; this node is among them. */
+struct abi_address {
+    __u32 managers;
+    __u32 self; /* position of this node */
+    __u32 peer[ABI_ADDRESS_MANAGERS_MAX];
+    __u64 node_id[ABI_ADDRESS_MANAGERS_MAX];
+    __u8 mac[ABI_ADDRESS_MANAGERS_MAX][8]; /* link address of each on this segment, as far as known; 0: not */
+    __u8 own_mac[8];
+};
+
+struct abi_address_state {
+    __u32 owner;    /* position, 0xffffffff: none yet */
+    __u32 announce; /* announcements still to send */
+    __u64 since_ns;
+    __u64 heard_ns; /* another's claim was heard */
+    __u64 answers;
+    __u64 conflicts;
+    __u64 takeovers;
+};
+
+/* --- edge ---------------------------------------------------------------------------------------------- */
+
+struct abi_flow_key {
+    struct abi_addr client;
+    struct abi_addr local; /* the service's address on the way in, the backend's on the way back */
+    __u16 client_port;
+    __u16 local_port;
+};
+
+struct abi_flow {
+    __u32 backend;
+    __u16 generation;
+    __u16 nat_port; /* ABI_EDGE_FULL_NAT: source port towards the backend */
+    __u64 seen_ns;
+    __u32 service;
+    __u8 direction; /* 0 in, 1 back */
+    __u8 closing;   /* bits: 1 FIN from the client, 2 from the backend, 4 reset */
+    __u8 pad[2];
+    struct abi_endpoint front; /* the service's endpoint, for the way back */
+    struct abi_addr client;    /* ABI_EDGE_FULL_NAT, way back: who it was for */
+    __u16 client_port;
+    __u16 pad2;
+};
+
+struct abi_edge_stats {
+    __u64 packets, bytes, flows, no_backend, fib_failed, icmp, fragments, malformed, resets, moved;
+};
+
+#endif
