@@ -23,11 +23,12 @@ JOBS := $(shell nproc)
 CFLAGS_WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wundef
 CFLAGS_BASE := -std=gnu11 -O2 -g -fno-omit-frame-pointer -fstack-protector-strong -D_GNU_SOURCE -fPIE
 CFLAGS_SAN := $(if $(SAN),-fsanitize=$(SAN)$(if $(FUZZ),$(comma)fuzzer-no-link) -fno-sanitize-recover=all -DFL_SANITIZER,-D_FORTIFY_SOURCE=2)
-CFLAGS := $(CFLAGS_BASE) $(CFLAGS_WARN) $(CFLAGS_SAN) $(if $(DEBUG)$(SAN),-DFL_DEBUG) -DFL_VERSION='"$(VERSION)"' -Iinclude -I.
+CFLAGS := $(CFLAGS_BASE) $(CFLAGS_WARN) $(CFLAGS_SAN) $(if $(DEBUG)$(SAN),-DFL_DEBUG) -DFL_VERSION='"$(VERSION)"' -Iinclude -I. \
+	-isystem $(BUILD)
 LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
 MALLOC := $(if $(SAN),,-ljemalloc)
 DATAPLANE_LIBS := -luring -llmdb -lcrypto -lseccomp -lcap -lpthread $(MALLOC)
-CONTROL_LIBS := -luv -lraft -llmdb -lcrypto -ljansson -lyaml -lcap -lpthread $(MALLOC)
+CONTROL_LIBS := -luv -lraft -llmdb -lcrypto -ljansson -lyaml -lcap -lbpf -lmnl -lpthread $(MALLOC)
 CLI_LIBS := -ljansson
 
 DATAPLANE_SRC := $(wildcard dataplane/*.c dataplane/*/*.c)
@@ -67,6 +68,9 @@ $(BUILD)/libcontrol.a: $(filter-out %/control/main.o %/cli/main.o,$(CONTROL_OBJ)
 	$(AT)rm -f $@; ar rcs $@ $^
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  CC    $<"; $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The loader takes the programs for the kernel in.
+$(BUILD)/obj/control/bpf_load.o: $(BUILD)/bpf/objects.skel.h
 
 # Changes when the compiler or its flags do, and all is compiled again.
 $(BUILD)/flags: FORCE

@@ -20,5 +20,10 @@ $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c $(BUILD)/bpf/vmlinux.h
 	$(AT)echo "  BPF   $<"; $(BPF_CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<
 $(BUILD)/bpf/%.skel.h: $(BUILD)/bpf/%.bpf.o
 	$(AT)$(BPFTOOL) gen skeleton $< name $*_bpf >$@
+# All skeletons and their names: BPF_OBJECTS(X) is X(name) for each.
+$(BUILD)/bpf/objects.skel.h: $(BPF_SKEL) FORCE
+	$(AT)mkdir -p $(@D); { $(foreach skel,$(notdir $(BPF_SKEL)),echo '#include "$(skel)"';) \
+		echo '#define BPF_OBJECTS(X) $(foreach skel,$(notdir $(BPF_SKEL)),X($(skel:.skel.h=)))'; } >$@.new; \
+		cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 -include $(BPF_OBJ:.o=.d)

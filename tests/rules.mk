@@ -11,6 +11,7 @@ UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT_HELP_OBJ := $(call obj,$(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c)))
 UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 TOOL_BIN := $(patsubst tests/tools/%.c,$(BUILD)/tools/%,$(wildcard tests/tools/*.c))
+BPF_TEST_BIN := $(patsubst tests/bpf/%.c,$(BUILD)/bpf-tests/%,$(wildcard tests/bpf/test_*.c))
 FUZZ_BUILD := $(BUILD)/fuzz
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/bin/%,$(wildcard tests/fuzz/fuzz_*.c))
 # What a test links, by what it includes: the two sides are never meant to be in one program.
@@ -21,15 +22,18 @@ test_libs = $(call test_control,$(1)) $(if $(call test_dataplane,$(1)),$(BUILD)/
 
 $(BUILD)/unit/%: tests/unit/%.c $(UNIT_HELP_OBJ) $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
 	$(AT)mkdir -p $(@D); echo "  TEST  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(UNIT_HELP_OBJ) $(call test_libs,$<) -lcmocka
+$(BUILD)/bpf-tests/%: tests/bpf/%.c $(BPF_SKEL) $(BUILD)/libcontrol.a
+	$(AT)mkdir -p $(@D); echo "  TEST  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libcontrol.a $(CONTROL_LIBS) -lcmocka
 $(BUILD)/tools/%: tests/tools/%.c $(BUILD)/libdataplane.a
 	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libdataplane.a
 $(BUILD)/bin/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
 	$(AT)mkdir -p $(@D); echo "  FUZZ  $@"; $(CC) $(CFLAGS) -Wno-missing-prototypes -fsanitize=fuzzer -MMD -MP $(LDFLAGS) -o $@ $< $(call test_libs,$<)
 
-.PHONY: unit unit-bin system fuzz fuzz-bin tools layers format-check analyze check test test-clients test-san test-deps
+.PHONY: unit unit-bin bpf-unit bpf-bin system fuzz fuzz-bin tools layers format-check analyze check test test-clients test-san test-deps
 test-deps:
 	$(AT)packaging/deps.sh build test
 unit-bin: $(UNIT_BIN)
+bpf-bin: $(BPF_TEST_BIN)
 tools: $(TOOL_BIN)
 fuzz-bin: $(FUZZ_BIN)
 
@@ -37,6 +41,11 @@ fuzz-bin: $(FUZZ_BIN)
 unit: test-deps
 	$(AT)$(MAKE_QUIET) -j$(JOBS) unit-bin
 	$(AT)$(RUN) --san "$(SAN)" unit $(UNIT_BIN)
+
+## bpf-unit: packets in, packets and verdicts out: the programs run by the kernel (as root)
+bpf-unit: test-deps
+	$(AT)$(MAKE_QUIET) -j$(JOBS) bpf-bin
+	$(AT)$(RUN) --san "$(SAN)" unit $(BPF_TEST_BIN)
 
 ## system: system tests: real processes on loopback; PYTEST_ARGS="-k name" chooses
 system: test-deps
@@ -59,8 +68,9 @@ format-check: test-deps
 
 ## analyze: clang-tidy and cppcheck find nothing
 ANALYZED = $(shell git ls-files -co --exclude-standard -- 'dataplane/*.c' 'control/*.c' 'bench/*.c')
-analyze: test-deps
-	$(AT)$(RUN) one clang-tidy sh -c 'printf "%s\n" $(ANALYZED) | xargs -P $(JOBS) -n 4 clang-tidy --quiet 2>/dev/null'
+analyze: test-deps $(BUILD)/bpf/objects.skel.h
+	$(AT)$(RUN) one clang-tidy sh -c 'printf "%s\n" $(ANALYZED) | \
+		xargs -P $(JOBS) -n 4 clang-tidy --quiet --extra-arg=-isystem$(abspath $(BUILD)) 2>/dev/null'
 	$(AT)$(RUN) one cppcheck cppcheck --quiet -j $(JOBS) --error-exitcode=1 --std=c11 --enable=warning,portability \
 		--inline-suppr --suppressions-list=tests/cppcheck.txt --include=tests/cppcheck.h \
 		$$(grep "^-[DI]" compile_flags.txt) $(ANALYZED)
@@ -71,7 +81,7 @@ check: test-deps
 
 ## test: units, system, a minute of fuzzing, units under sanitizers
 test: test-deps
-	$(AT)$(RUN) tier test "60 layers" "300 unit" "540 system PYTEST_ARGS=\"-m 'not slow'\"" "300 fuzz" \
+	$(AT)$(RUN) tier test "60 layers" "300 unit" "120 bpf-unit" "540 system PYTEST_ARGS=\"-m 'not slow'\"" "300 fuzz" \
 		"400 unit $(ASAN)" "400 unit $(TSAN)"
 
 ## test-san: the system tests with servers built under ASan+UBSan, then under TSan
@@ -87,4 +97,4 @@ clients:
 	$(AT)$(MAKE_QUIET) -j$(JOBS) all
 	$(AT)FAIRLEAD_BUILD="$(abspath $(BUILD))" $(RUN) --build "$(BUILD)" --serial --timeout 400 pytest tests/clients $(PYTEST_ARGS)
 
--include $(UNIT_HELP_OBJ:.o=.d) $(addsuffix .d,$(UNIT_BIN) $(TOOL_BIN) $(FUZZ_BIN))
+-include $(UNIT_HELP_OBJ:.o=.d) $(addsuffix .d,$(UNIT_BIN) $(BPF_TEST_BIN) $(TOOL_BIN) $(FUZZ_BIN))
