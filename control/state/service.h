@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Services and backends: what one is, which values are allowed, its texts and its bytes. The texts are the
+ * same in the configuration file, on the control socket and on the command line. Pure.
+ *
+ * Addresses are kept as IPv6, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2); ports in host byte order.
+ * Times are milliseconds.
+ */
+#ifndef FL_STATE_SERVICE_H
+#define FL_STATE_SERVICE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "limits.h"
+#include "wire.h"
+
+enum {
+    SVC_NAME_MAX = 63,  /* bytes of a service's, backend's or node's name */
+    SVC_PATH_MAX = 128, /* of a check's path */
+    SVC_HOST_MAX = 48,  /* of a check's Host */
+    SVC_SERVICES_MAX = 4096,
+    SVC_BACKENDS_MAX = 4096, /* of a service */
+    SVC_BACKENDS_ALL_MAX = 131072,
+    SVC_WEIGHT_MAX = 256,
+    SVC_INTERVAL_MS_MIN = 1,
+    SVC_INTERVAL_MS_MAX = 3600000,
+    SVC_STATUS_FIRST = 100,
+    SVC_STATUS_LAST = 599,
+    SVC_TEXT_MAX = 256,       /* any field as a text, with its NUL */
+    SVC_ERROR_MAX = 256,      /* a message, with its NUL */
+    SVC_ROW_BYTES_MAX = 1024, /* an encoded service or backend */
+};
+
+/* The numbers are in the log: they never change their meaning. */
+enum svc_kind { SVC_TCP = 1, SVC_HTTP = 2, SVC_REGISTRY = 3, SVC_DOCKER = 4, SVC_KUBERNETES = 5 };
+enum svc_route { SVC_DIRECT = 1, SVC_PROXY = 2 };
+enum svc_policy { SVC_RANDOM = 1, SVC_MAGLEV = 2, SVC_LEAST = 3 };
+enum svc_edge { SVC_EDGE_OFF = 0, SVC_EDGE_NAT = 1, SVC_EDGE_FULL_NAT = 2, SVC_EDGE_DSR = 3 };
+enum svc_all_down { SVC_REFUSE = 0, SVC_OPEN = 1 };
+enum svc_check_kind { SVC_CHECK_NONE = 0, SVC_CHECK_TCP = 1, SVC_CHECK_HTTP = 2 };
+enum svc_admin { SVC_ACTIVE = 1, SVC_DRAIN = 2 };
+/* Who said so: the control socket, or the configuration file (then only the file may change it). */
+enum svc_origin { SVC_FROM_API = 0, SVC_FROM_FILE = 1 };
+
+struct svc_address {
+    uint8_t ip[16];
+    uint16_t port; /* 1..65535 */
+};
+
+struct svc_check {
+    uint8_t kind; /* enum svc_check_kind */
+    uint8_t rise, fall;
+    uint32_t interval_ms;
+    uint32_t http_interval_ms;
+    uint32_t timeout_ms;
+    uint64_t statuses[8]; /* bit status - SVC_STATUS_FIRST */
+    char path[SVC_PATH_MAX + 1];
+    char host[SVC_HOST_MAX + 1]; /* "": the service's address */
+};
+
+struct svc {
+    char name[SVC_NAME_MAX + 1];
+    struct svc_address address;
+    uint8_t kind, route, policy, edge, all_down; /* the enums above */
+    bool steer, takeover, cut;
+    uint8_t origin;
+    struct svc_check check;
+    /* Given by the state. */
+    uint32_t id;       /* 1..SVC_SERVICES_MAX; as long as the service is there */
+    uint64_t revision; /* index of the log entry that changed it last */
+    uint64_t created_ms, updated_ms;
+    uint32_t backends; /* how many it has */
+};
+
+struct svc_backend {
+    char name[SVC_NAME_MAX + 1];
+    char node[SVC_NAME_MAX + 1]; /* the peer it runs on, "": not said */
+    struct svc_address address;
+    uint16_t weight; /* 1..SVC_WEIGHT_MAX */
+    uint8_t origin;
+    /* Given by the state. */
+    uint8_t admin;       /* enum svc_admin */
+    uint32_t id;         /* below SVC_BACKENDS_ALL_MAX; as long as the backend is there */
+    uint16_t generation; /* another one when the id means something else: another backend, another address */
+    uint64_t revision;
+    uint64_t created_ms, updated_ms;
+    uint32_t service; /* id */
+};
+
+/* Everything there is: services by name, backends by service and then by name. */
+struct svc_table {
+    struct svc *service;
+    size_t count;
+    struct svc_backend *backend;
+    size_t backend_count;
+};
+
+/* A service of a kind with every default; the address and the name are still to be set. */
+void svc_init(struct svc *s, enum svc_kind kind);
+void svc_backend_init(struct svc_backend *b);
+
+bool svc_name_valid(const char *name, size_t len);
+
+/*
+ * Sets a field from its text; *err gets what is wrong and what to write. 0, -ENOENT for an unknown key,
+ * -EINVAL. Keys: address, kind, path, policy, edge, steer, takeover, all_down, cut, check.kind,
+ * check.interval, check.http_interval, check.timeout, check.rise, check.fall, check.path, check.host,
+ * check.statuses. Of a backend: address, weight, node. A kind brings its check's defaults only in svc_init.
+ */
+int svc_field_set(struct svc *s, const char *key, const char *text, char err[SVC_ERROR_MAX]);
+int svc_backend_field_set(struct svc_backend *b, const char *key, const char *text, char err[SVC_ERROR_MAX]);
+
+/* The canonical text of a field; NULL for an unknown key. Returns out. */
+const char *svc_field_text(const struct svc *s, const char *key, char out[SVC_TEXT_MAX]);
+const char *svc_backend_field_text(const struct svc_backend *b, const char *key, char out[SVC_TEXT_MAX]);
+
+/* The keys, in the order in which they are shown; count in *count. */
+const char *const *svc_fields(size_t *count);
+const char *const *svc_backend_fields(size_t *count);
+
+/* "10.0.0.1:80" or "[fd00::1]:80". 0 or -EINVAL. */
+int svc_address_parse(const char *text, struct svc_address *out);
+const char *svc_address_text(const struct svc_address *a, char out[ADDRESS_TEXT_MAX]);
+bool svc_address_is_v4(const struct svc_address *a);
+bool svc_address_is_loopback(const struct svc_address *a);
+
+/* Judges a whole. 0, or -EINVAL with what is wrong and what to do. */
+int svc_check(const struct svc *s, char err[SVC_ERROR_MAX]);
+int svc_backend_check(const struct svc *s, const struct svc_backend *b, char err[SVC_ERROR_MAX]);
+
+/* The text of the HTTP check's request into out, padded to a multiple of 4 bytes. Returns its length, 0 if it
+ * does not fit cap. */
+size_t svc_check_request(const struct svc *s, char *out, size_t cap);
+
+/* Probes a second that one backend of the service costs a host, rounded up. */
+uint32_t svc_probes_per_s(const struct svc *s);
+
+/* Whether two say the same, but for what the state gives. */
+bool svc_same(const struct svc *a, const struct svc *b);
+bool svc_backend_same(const struct svc_backend *a, const struct svc_backend *b);
+
+const char *svc_kind_name(unsigned kind);
+const char *svc_admin_name(unsigned admin);
+const char *svc_origin_name(unsigned origin);
+
+/* In the table; NULL if it is not there. */
+const struct svc *svc_find(const struct svc_table *t, const char *name);
+const struct svc *svc_find_id(const struct svc_table *t, uint32_t id);
+/* The backends of a service are table.backend[*first .. *first + s->backends). */
+size_t svc_first_backend(const struct svc_table *t, const struct svc *s);
+const struct svc_backend *svc_find_backend(const struct svc_table *t, const struct svc *s, const char *name);
+void svc_table_fini(struct svc_table *t);
+
+/* The bytes that commands and rows share, with a version of their own. A reader that finds another version,
+ * or a value out of its range, fails. */
+void svc_put(struct wire_writer *w, const struct svc *s);
+void svc_get(struct wire_reader *r, struct svc *s);
+void svc_backend_put(struct wire_writer *w, const struct svc_backend *b);
+void svc_backend_get(struct wire_reader *r, struct svc_backend *b);
+
+#endif
