@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The programs for the kernel: opens, sizes and loads each object, on maps that are pinned and that all of
+ * them share. The only user of the skeletons. What is loaded here does nothing until it is attached
+ * (bpf_attach.h), and goes on without this process afterwards.
+ *
+ * Maps of an earlier process are used again. Where they do not fit (another version of the layouts, other
+ * sizes), a new set is made beside the old one: the caller fills it, bpf_load_carry_verdicts() takes over
+ * what is known of the same backends, and after everything is attached bpf_load_settle() removes the old one.
+ */
+#ifndef FL_CONTROL_BPF_LOAD_H
+#define FL_CONTROL_BPF_LOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "control/bpf_pins.h"
+
+enum { BPF_LOAD_WHY_MAX = 320, BPF_LOAD_NAME_MAX = 32 };
+
+struct bpf_load_config {
+    const char *instance;
+    uint32_t backends_max; /* elements of the maps by backend */
+    uint32_t rows_max;     /* elements of the map of rows */
+};
+
+struct bpf_load;
+
+/* An object and what became of it. */
+struct bpf_load_object {
+    const char *name;
+    bool loaded;
+    char why[BPF_LOAD_WHY_MAX]; /* not loaded, or a part of it: the reason */
+};
+
+/* A loaded program; borrowed. */
+struct bpf_load_program {
+    const char *object, *name;
+    int fd;
+    int type;        /* enum bpf_prog_type */
+    int attach_type; /* enum bpf_attach_type, of cgroup programs */
+};
+
+/* Loads what can be loaded. 0, or -errno with a message in err when nothing can: no rights, no bpffs. */
+int bpf_load_open(const struct bpf_load_config *config, struct bpf_load **out, char *err, size_t err_len);
+
+/* Lets go of descriptors; all that is pinned or attached stays. */
+void bpf_load_close(struct bpf_load *load);
+
+const struct bpf_pins *bpf_load_pins(const struct bpf_load *load);
+const struct bpf_load_object *bpf_load_objects(const struct bpf_load *load, size_t *count);
+
+/* The descriptor of a map, borrowed; -ENOENT when no loaded object has it. */
+int bpf_load_map(const struct bpf_load *load, const char *name);
+
+/* Names of all maps in turn: NULL behind the last. */
+const char *bpf_load_map_name(const struct bpf_load *load, size_t i, int *fd);
+
+/* Loaded programs in turn. False behind the last. */
+bool bpf_load_program(const struct bpf_load *load, size_t i, struct bpf_load_program *out);
+
+/* Whether this set is new, with no verdicts of its own yet. */
+bool bpf_load_is_new(const struct bpf_load *load);
+
+/* Takes the verdicts of older sets for backends that are the same there: id, address, port and generation.
+ * Only for a new set that is filled and not attached. Returns how many. */
+size_t bpf_load_carry_verdicts(struct bpf_load *load);
+
+/* Removes older sets. 0 or -errno. */
+int bpf_load_settle(struct bpf_load *load);
+
+#endif
