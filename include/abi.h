@@ -36,8 +36,11 @@ enum abi_limits {
     ABI_HISTORY = 8192,    /* changes kept, a power of two */
     ABI_MARK = 0x0fa17000, /* skb mark of Fairlead's own packets (probes, heartbeats, resets); SO_MARK of
                               exempt sockets */
-    ABI_PROBE_PORT_FIRST = 61000, /* source ports of probes, reserved by net.ipv4.ip_local_reserved_ports */
-    ABI_PROBE_PORTS = 512,        /* a power of two */
+    ABI_PROBE_PORT_FIRST = 61000,  /* source ports of probes, reserved by net.ipv4.ip_local_reserved_ports */
+    ABI_PROBE_PORTS = 512,         /* a power of two */
+    ABI_CANARY_PORT_FIRST = 61512, /* source ports of canary connections, which also carry ABI_MARK: a FIN or
+                                      RST towards one of them is evidence of its own (reason canary) */
+    ABI_CANARY_PORTS = 512,
     ABI_TC_HANDLE = 0xfa1,
 };
 
@@ -142,6 +145,8 @@ enum abi_admin {
 enum abi_backend_flag {
     ABI_BACKEND_LOCAL = 1 << 0,     /* its address is one of this host's: probed over the inner pair */
     ABI_BACKEND_UNCHECKED = 1 << 1, /* check none: up unless its peer is down or evidence says otherwise */
+    ABI_BACKEND_CUT = 1 << 2,       /* its service has ABI_SERVICE_CUT: what a program that has only the
+                                       backend goes by */
 };
 
 struct abi_backend {
@@ -185,7 +190,8 @@ enum abi_state { ABI_UNKNOWN = 0, ABI_UP = 1, ABI_SUSPECT = 2, ABI_DOWN = 3 };
     ABI_REASON(CONNECT_TIMEOUT, "connect-timeout", "a connection attempt was not answered")                  \
     ABI_REASON(RETRANSMITS, "retransmits", "data is not acknowledged")                                       \
     ABI_REASON(EVIDENCE, "evidence", "the data plane saw it fail")                                           \
-    ABI_REASON(UNCHECKED, "unchecked", "no check is configured")
+    ABI_REASON(UNCHECKED, "unchecked", "no check is configured")                                             \
+    ABI_REASON(CONNECTED, "connected", "a connection was accepted")
 
 enum abi_reason {
 #define ABI_REASON_ENUM(symbol, name, text) ABI_##symbol,
@@ -299,11 +305,9 @@ struct abi_backend_stats {
     __u64 refused;
     __u64 timeouts;
     __u64 resets;
-    __u64 retransmits;
+    __u64 retransmits; /* timeouts of it: not every segment sent again */
+    __u64 rtt_us;      /* of connections, smoothed by 1/8 */
     __u64 cuts;
-    __u64 edge_flows;
-    __u64 edge_packets;
-    __u64 edge_bytes;
 };
 
 /* --- heartbeat: asynchronous BFD (RFC 5880, 5881, 5883)
@@ -386,30 +390,88 @@ struct abi_address_state {
 
 /* --- edge ---------------------------------------------------------------------------------------------- */
 
-struct abi_flow_key {
-    struct abi_addr client;
-    struct abi_addr local; /* the service's address on the way in, the backend's on the way back */
-    __u16 client_port;
-    __u16 local_port;
+enum abi_edge_limits {
+    /* Source ports of ABI_EDGE_FULL_NAT: 40960..57343, kept from the host's own connections by
+     * net.ipv4.ip_local_reserved_ports. As many flows at a time can go to one backend. */
+    ABI_EDGE_PORT_FIRST = 40960,
+    ABI_EDGE_PORTS = 16384, /* a power of two */
+    ABI_EDGE_PORT_TRIES = 16,
+    ABI_EDGE_HALF_OPEN = 65536, /* elements of half_open, for each flow two */
+    ABI_EDGE_FLOWS = 262144,    /* elements of flows, unless the loader chooses another size */
+    ABI_EDGE_FRAGMENTS = 8192,
 };
 
+/* Key of flows and half_open: addresses and ports of a packet as it arrives. A flow has an element for each
+ * direction (with ABI_EDGE_DSR only the one from the client). */
+struct abi_flow_key {
+    struct abi_addr source;
+    struct abi_addr target;
+    __u16 source_port;
+    __u16 target_port;
+};
+
+enum abi_flow_flag {
+    ABI_FLOW_BACK = 1 << 0,     /* from the backend to the client */
+    ABI_FLOW_LOCAL = 1 << 1,    /* what this direction leads to is this host */
+    ABI_FLOW_ANSWERED = 1 << 2, /* half open: the backend answered, `expected` is set */
+};
+
+enum abi_flow_closing { ABI_FLOW_FIN = 1 << 0, ABI_FLOW_RESET = 1 << 1 };
+
+/* What becomes of a packet. The first 40 bytes are what each packet needs: they share their cache lines with
+ * the key. */
 struct abi_flow {
     __u32 backend;
-    __u16 generation;
-    __u16 nat_port; /* ABI_EDGE_FULL_NAT: source port towards the backend */
-    __u64 seen_ns;
+    __u16 generation; /* of the backend */
+    __u8 mode;        /* enum abi_edge_mode */
+    __u8 flags;       /* enum abi_flow_flag */
+    __u32 addr_diff;  /* what the new addresses and ports add to a checksum; 0: nothing changes */
+    __u32 port_diff;
+    __u16 source_port; /* new ones */
+    __u16 target_port;
+    __u32 path_ticks; /* when the path was looked up, in jiffies; 0: never */
+    __u32 ifindex;    /* the path: where to, over which neighbour, with which MTU */
+    __u16 mtu_bytes;
+    __u8 closing; /* enum abi_flow_closing */
+    __u8 packets; /* half open: from the client so far, at most 255 */
     __u32 service;
-    __u8 direction; /* 0 in, 1 back */
-    __u8 closing;   /* bits: 1 FIN from the client, 2 from the backend, 4 reset */
-    __u8 pad[2];
-    struct abi_endpoint front; /* the service's endpoint, for the way back */
-    struct abi_addr client;    /* ABI_EDGE_FULL_NAT, way back: who it was for */
-    __u16 client_port;
-    __u16 pad2;
+    __u32 expected;         /* half open: what the client's first acknowledgement says at least */
+    struct abi_addr hop;    /* the neighbour */
+    struct abi_addr source; /* new ones */
+    struct abi_addr target;
+    __u32 pad[4];
 };
 
+/* Key of `fragments`: its first fragment told where the others go. */
+struct abi_fragment_key {
+    struct abi_addr source;
+    struct abi_addr target;
+    __u32 id;
+    __u32 zero;
+};
+
+/* `edge_stats`, by service id, per processor. */
 struct abi_edge_stats {
-    __u64 packets, bytes, flows, no_backend, fib_failed, icmp, fragments, malformed, resets, moved;
+    __u64 flows;      /* begun */
+    __u64 no_backend; /* begun, but all backends are down */
+    __u64 moved;      /* new connections on known ports that went to another backend than the one before */
+    __u64 resets;     /* sent to clients */
+    __u64 icmp;       /* errors forwarded */
+    __u64 fragments;  /* forwarded, the first ones not counted */
+    __u64 malformed;  /* dropped */
+    __u64 expired;    /* dropped: time to live */
+    __u64 too_big;    /* dropped: MTU of the way out */
+    __u64 no_route;   /* dropped: no way to the backend or the client */
+    __u64 no_port;    /* dropped: no free port to the backend */
+};
+
+/* `edge_backends`, by backend id, per processor; a service's traffic is the sum of its backends'. */
+struct abi_edge_backend {
+    __u64 flows;
+    __u64 packets; /* from clients */
+    __u64 bytes;
+    __u64 back_packets;
+    __u64 back_bytes;
 };
 
 #endif
