@@ -240,7 +240,7 @@ struct abi_check {
     __u32 http_interval_us; /* of HTTP probes; a probe between them is TCP */
     __u32 timeout_us;       /* a probe whose SYN is not answered by then is missed */
     __u32 http_timeout_us;  /* an HTTP check not answered by then, from its SYN on, is missed */
-    __u64 statuses[8]; /* bit status - 100 */
+    __u64 statuses[8];      /* bit status - 100 */
     char request[ABI_REQUEST_MAX];
 };
 
