@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "control/adopt.h"
 #include "control/cluster.h"
 #include "control/config.h"
 #include "control/folders.h"
@@ -30,6 +31,8 @@ enum {
     DAEMON_SECOND_MS = 1000,
     DAEMON_START_TRIES_MS = 10000, /* a data plane that never served is given up after this */
     DAEMON_ORPHAN_WAIT_MS = 10000,
+    DAEMON_READERS_WAIT_MS =
+        5000, /* for the rings of a data plane that is taken over to end their readings */
 };
 
 enum daemon_phase { DAEMON_STARTING, DAEMON_SERVING, DAEMON_DRAINING, DAEMON_CLOSING };
@@ -42,6 +45,7 @@ struct daemon {
     struct dataplane_user user;
     struct folders folders;
     struct listeners listeners;
+    struct adopted adopted; /* the data plane of an earlier control, as it was met */
     struct shared_memory memory;
     struct log_drain drains[RINGS_MAX];
     struct cluster *cluster;

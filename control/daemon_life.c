@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,8 @@ static void check_descriptors(struct daemon *d, uint32_t rings)
 static int open_listeners(struct daemon *d, bool shared, char *err)
 {
     listeners_init(&d->listeners, (uint16_t)at_most(cpu_count(), LISTENERS_PER_ADDRESS_MAX));
+    if (d->adopted.pid)
+        listeners_adopt(&d->listeners, d->config.listen, d->config.listen_count, d->adopted.listener_fd);
     for (size_t i = 0; i < d->config.listen_count; i++) {
         int result = listeners_add(&d->listeners, &d->config.listen[i], shared, err, ERROR_MAX);
         if (result) {
@@ -95,6 +98,7 @@ static int open_supervise(struct daemon *d, char *err)
                                             .user = &d->user,
                                             .binary = d->config.dataplane_binary,
                                             .names_path = cluster_names_path(d->cluster),
+                                            .adopted = &d->adopted,
                                             .handlers = daemon_supervise_handlers,
                                             .arg = d};
     return supervise_open(&config, &d->supervise, err, ERROR_MAX);
@@ -141,25 +145,98 @@ static void start_timers(struct daemon *d)
     uv_timer_start(&d->second_timer, daemon_on_second_timer, 0, DAEMON_SECOND_MS);
 }
 
+/* Logs go on where the control before left off, plans with the next number. */
+static void adopt_positions(struct daemon *d)
+{
+    for (uint32_t i = 0; i < d->memory.rings; i++)
+        d->drains[i].tail = atomic_load(&d->memory.log->ring[i].tail);
+    d->plan.generation = d->adopted.generation;
+}
+
+/* Why the data plane that was met cannot go on, or NULL: then its memory is ours. */
+static const char *adopt_memory(struct daemon *d, uint32_t rings)
+{
+    const int *fds = d->adopted.fds;
+    if (!d->adopted.same_layout)
+        return "it is of another version";
+    if (d->adopted.rings != rings)
+        return "it has another number of rings";
+    if (shared_memory_adopt(&d->memory, rings, fds[ADOPT_COUNTERS], fds[ADOPT_LOG], fds[ADOPT_EPOCHS]))
+        return "its memory is not what it should be";
+    if (!shared_memory_readers_rest(&d->memory, DAEMON_READERS_WAIT_MS)) {
+        shared_memory_close(&d->memory);
+        d->adopted.fds[ADOPT_COUNTERS] = d->adopted.fds[ADOPT_LOG] = d->adopted.fds[ADOPT_EPOCHS] = -1;
+        return "a ring has stood still in a reading";
+    }
+    d->adopted.fds[ADOPT_COUNTERS] = d->adopted.fds[ADOPT_LOG] = d->adopted.fds[ADOPT_EPOCHS] = -1;
+    adopt_positions(d);
+    return NULL;
+}
+
+/* Ends a data plane that cannot go on; its readers must be gone before the names are written. */
+static void replace_orphan(struct daemon *d, const char *why)
+{
+    journal_warn(d->journal, "supervise",
+                 "the data plane of an earlier fairleadd is replaced: %s; what it runs has %d ms to finish",
+                 why, DAEMON_ORPHAN_WAIT_MS);
+    orphan_end(&d->folders, d->journal, DAEMON_ORPHAN_WAIT_MS);
+}
+
+/* The names that an adopted data plane reads must be the file that is written from now on. */
+static bool same_names(struct daemon *d)
+{
+    struct stat theirs, ours;
+    return fstat(d->adopted.fds[ADOPT_NAMES], &theirs) == 0 &&
+           stat(cluster_names_path(d->cluster), &ours) == 0 && theirs.st_dev == ours.st_dev &&
+           theirs.st_ino == ours.st_ino;
+}
+
+/*
+ * Listening sockets and shared memory: of the data plane that outlived its control, if there is one and it
+ * can be talked to, so that no connect is refused; and the data plane itself, if it can go on.
+ */
+static int open_shared(struct daemon *d, uint32_t rings, char *err)
+{
+    const char *why = NULL;
+    int met = adopt_meet(&d->folders, &d->user, &d->adopted, &why);
+    bool orphan = met && orphan_runs(&d->folders);
+    int result = open_listeners(d, orphan, err);
+    if (result)
+        return result;
+    if (met == 0)
+        why = adopt_memory(d, rings);
+    if (met == 0 && !why)
+        return 0;
+    if (met == 0 || orphan) {
+        /* Without the copies that are not configured any more, its closing them refuses connects. */
+        if (met == 0)
+            adopt_forget(&d->adopted);
+        replace_orphan(d, why);
+    }
+    result = shared_memory_open(&d->memory, rings);
+    if (!result)
+        return 0;
+    snprintf(err, ERROR_MAX, "no memory to share with the data plane: %s", strerror(-result));
+    listeners_close(&d->listeners);
+    return result;
+}
+
 /* Everything that needs the locked state. On failure what was opened is closed again. */
 static int start_inside(struct daemon *d, char *err)
 {
     uint32_t rings = d->config.dataplane_rings ? d->config.dataplane_rings : at_most(cpu_count(), RINGS_MAX);
-    bool orphan = orphan_runs(&d->folders);
-    int result = open_listeners(d, orphan, err);
+    int result = open_shared(d, rings, err);
     if (result)
-        return result;
-    if (orphan)
-        orphan_end(&d->folders, d->journal, DAEMON_ORPHAN_WAIT_MS);
-    result = shared_memory_open(&d->memory, rings);
-    if (result) {
-        snprintf(err, ERROR_MAX, "no memory to share with the data plane: %s", strerror(-result));
-        goto err_listeners;
-    }
+        goto out;
     d->events = events_open(d->journal, d->folders.state_fd);
     result = open_state(d, err);
     if (result)
         goto err_memory;
+    if (d->adopted.pid && !same_names(d)) {
+        adopt_forget(&d->adopted);
+        replace_orphan(d, "it reads another names file");
+        shared_memory_reset_rings(&d->memory);
+    }
     daemon_publish_plan(d);
     check_descriptors(d, rings);
     result = open_supervise(d, err);
@@ -178,8 +255,9 @@ err_state:
 err_memory:
     events_close(d->events);
     shared_memory_close(&d->memory);
-err_listeners:
     listeners_close(&d->listeners);
+out:
+    adopt_forget(&d->adopted);
     return result;
 }
 
@@ -225,6 +303,7 @@ static void finish(struct daemon *d)
     events_close(d->events);
     shared_memory_close(&d->memory);
     listeners_close(&d->listeners);
+    adopt_forget(&d->adopted);
     folders_close(&d->folders);
 }
 

@@ -121,8 +121,7 @@ static int flush(struct link *link)
     return 0;
 }
 
-/* Descriptors are not expected from the data plane: whatever came is closed. Returns bytes or -errno. */
-static ssize_t receive(int fd, struct link_message *message)
+static ssize_t receive(int fd, struct link_message *message, int flags, int *fds, size_t *fd_count)
 {
     union {
         struct cmsghdr align;
@@ -131,19 +130,46 @@ static ssize_t receive(int fd, struct link_message *message)
     struct iovec iov = {.iov_base = message, .iov_len = sizeof(*message)};
     struct msghdr msg = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-    ssize_t n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    *fd_count = 0;
+    ssize_t n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC | flags);
     if (n < 0)
         return -errno;
     for (struct cmsghdr *head = CMSG_FIRSTHDR(&msg); head; head = CMSG_NXTHDR(&msg, head)) {
         if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS)
             continue;
-        for (size_t at = 0; at + CMSG_LEN(0) + sizeof(int) <= head->cmsg_len; at += sizeof(int)) {
-            int got;
-            memcpy(&got, CMSG_DATA(head) + at, sizeof(got));
-            close(got);
-        }
+        *fd_count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(fds, CMSG_DATA(head), *fd_count * sizeof(int));
     }
     return msg.msg_flags & MSG_TRUNC ? -EPROTO : n;
+}
+
+static void close_all(const int *fds, size_t fd_count)
+{
+    while (fd_count)
+        close(fds[--fd_count]);
+}
+
+ssize_t link_receive_fds(int fd, struct link_message *message, int *fds, size_t *fd_count)
+{
+    ssize_t n;
+    do
+        n = receive(fd, message, 0, fds, fd_count);
+    while (n == -EINTR);
+    if (n != (ssize_t)sizeof(*message)) {
+        close_all(fds, *fd_count);
+        *fd_count = 0;
+    }
+    return n;
+}
+
+/* Descriptors are not expected from a data plane that serves: whatever came is closed. */
+static ssize_t receive_now(int fd, struct link_message *message)
+{
+    int fds[LINK_FDS_MAX];
+    size_t fd_count;
+    ssize_t n = receive(fd, message, MSG_DONTWAIT, fds, &fd_count);
+    close_all(fds, fd_count);
+    return n;
 }
 
 static void on_readable(struct link *link)
@@ -151,7 +177,7 @@ static void on_readable(struct link *link)
     enum { MESSAGES_A_TURN = 64 };
     for (int i = 0; i < MESSAGES_A_TURN && !link->ended && !link->closing; i++) {
         struct link_message message;
-        ssize_t n = receive(link->fd, &message);
+        ssize_t n = receive_now(link->fd, &message);
         if (n == -EAGAIN || n == -EINTR)
             return;
         if (n == 0 || n == -ECONNRESET)

@@ -14,13 +14,18 @@ void listeners_init(struct listeners *listeners, uint16_t per_address)
 {
     CHECK(per_address >= 1 && per_address <= LISTENERS_PER_ADDRESS_MAX);
     memset(listeners, 0, sizeof(*listeners));
+    for (int i = 0; i < LISTENERS_MAX; i++)
+        listeners->fd[i] = -1;
     listeners->per_address = per_address;
 }
 
 void listeners_close(struct listeners *listeners)
 {
-    for (uint16_t i = 0; i < listeners->fd_count; i++)
-        close(listeners->fd[i]);
+    for (uint16_t i = 0; i < listeners->fd_count; i++) {
+        if (listeners->fd[i] >= 0)
+            close(listeners->fd[i]);
+        listeners->fd[i] = -1;
+    }
     listeners->fd_count = 0;
     listeners->group_count = 0;
 }
@@ -71,9 +76,33 @@ static int probe_free(const struct config_address *address)
     return 0;
 }
 
+/* The first of `count` free slots in a row, or -ENOSPC. */
+static int find_slots(const struct listeners *listeners, uint16_t count)
+{
+    int run = 0;
+    for (int i = 0; i < LISTENERS_MAX; i++) {
+        run = listeners->fd[i] < 0 ? run + 1 : 0;
+        if (run == count)
+            return i + 1 - count;
+    }
+    return -ENOSPC;
+}
+
+static void add_group(struct listeners *listeners, const struct config_address *address, uint16_t first,
+                      uint16_t count)
+{
+    listeners->group[listeners->group_count++] =
+        (struct listener_group){.address = *address, .first = first, .count = count};
+    if (listeners->fd_count < first + count)
+        listeners->fd_count = (uint16_t)(first + count);
+}
+
 static int open_group(struct listeners *listeners, const struct config_address *address)
 {
-    for (uint16_t i = 0; i < listeners->per_address; i++) {
+    int first = find_slots(listeners, listeners->per_address);
+    if (first < 0)
+        return first;
+    for (int i = 0; i < listeners->per_address; i++) {
         int fd = open_bound(address, true);
         if (fd >= 0 && listen(fd, LISTENER_BACKLOG)) {
             int err = -errno;
@@ -81,13 +110,48 @@ static int open_group(struct listeners *listeners, const struct config_address *
             fd = err;
         }
         if (fd < 0) {
-            while (i-- > 0)
-                close(listeners->fd[listeners->fd_count + i]);
+            while (i-- > 0) {
+                close(listeners->fd[first + i]);
+                listeners->fd[first + i] = -1;
+            }
             return fd;
         }
-        listeners->fd[listeners->fd_count + i] = fd;
+        listeners->fd[first + i] = fd;
     }
+    add_group(listeners, address, (uint16_t)first, listeners->per_address);
     return 0;
+}
+
+static bool bound_to(int fd, const struct config_address *address)
+{
+    struct sockaddr_storage own = {0};
+    socklen_t len = sizeof(own);
+    return fd >= 0 && getsockname(fd, (struct sockaddr *)&own, &len) == 0 && len == address->addr_len &&
+           memcmp(&own, &address->addr, len) == 0;
+}
+
+static bool has_group(const struct listeners *listeners, const struct config_address *address)
+{
+    for (uint16_t i = 0; i < listeners->group_count; i++)
+        if (strcmp(listeners->group[i].address.text, address->text) == 0)
+            return true;
+    return false;
+}
+
+void listeners_adopt(struct listeners *listeners, const struct config_address *addresses, size_t count,
+                     int fd[LISTENERS_MAX])
+{
+    for (size_t i = 0; i < count; i++) {
+        uint16_t first = 0, end;
+        while (first < LISTENERS_MAX && !bound_to(fd[first], &addresses[i]))
+            first++;
+        for (end = first; end < LISTENERS_MAX && bound_to(fd[end], &addresses[i]); end++) {
+            listeners->fd[end] = fd[end];
+            fd[end] = -1;
+        }
+        if (end > first)
+            add_group(listeners, &addresses[i], first, (uint16_t)(end - first));
+    }
 }
 
 static void explain(const char *address, int err, char *out, size_t out_len)
@@ -107,14 +171,12 @@ static void explain(const char *address, int err, char *out, size_t out_len)
 int listeners_add(struct listeners *listeners, const struct config_address *address, bool shared, char *err,
                   size_t err_len)
 {
-    for (uint16_t i = 0; i < listeners->group_count; i++)
-        if (strcmp(listeners->group[i].address.text, address->text) == 0)
-            return 0;
-    if (listeners->group_count == PLAN_LISTENERS_MAX ||
-        listeners->fd_count + listeners->per_address > LISTENERS_MAX) {
+    if (has_group(listeners, address))
+        return 0;
+    if (listeners->group_count == PLAN_LISTENERS_MAX || find_slots(listeners, listeners->per_address) < 0) {
         snprintf(err, err_len,
-                 "cannot listen on %s: there are %u listening sockets, of %d; write fewer addresses",
-                 address->text, listeners->fd_count, LISTENERS_MAX);
+                 "cannot listen on %s: no more than %d listening sockets; write fewer addresses",
+                 address->text, LISTENERS_MAX);
         return -ENOSPC;
     }
     int result = shared ? 0 : probe_free(address);
@@ -124,11 +186,5 @@ int listeners_add(struct listeners *listeners, const struct config_address *addr
         explain(address->text, result, err, err_len);
         return result;
     }
-    listeners->group[listeners->group_count++] = (struct listener_group){
-        .address = *address,
-        .first = listeners->fd_count,
-        .count = listeners->per_address,
-    };
-    listeners->fd_count = (uint16_t)(listeners->fd_count + listeners->per_address);
     return 0;
 }

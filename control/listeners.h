@@ -2,7 +2,8 @@
 /*
  * The listening sockets: for each address a group of SO_REUSEPORT sockets whose number never changes, so that
  * a connection that waits in one of them is never reset by a new number of rings. They stay open as long as
- * control runs, whatever happens to the data plane.
+ * the address is configured, whatever happens to the data plane; and if control dies, the data plane's
+ * descriptors of them go back to the next control. A socket has a slot, its number in messages and plans.
  */
 #ifndef FL_CONTROL_LISTENERS_H
 #define FL_CONTROL_LISTENERS_H
@@ -17,12 +18,12 @@ enum { LISTENER_BACKLOG = 4096 };
 
 struct listener_group {
     struct config_address address;
-    uint16_t first, count; /* of fd[] */
+    uint16_t first, count; /* slots */
 };
 
 struct listeners {
-    int fd[LISTENERS_MAX];
-    uint16_t fd_count;
+    int fd[LISTENERS_MAX]; /* by slot; -1: none */
+    uint16_t fd_count;     /* slots below it may be in use */
     struct listener_group group[PLAN_LISTENERS_MAX];
     uint16_t group_count;
     uint16_t per_address;
@@ -37,5 +38,12 @@ void listeners_close(struct listeners *listeners);
  */
 int listeners_add(struct listeners *listeners, const struct config_address *address, bool shared, char *err,
                   size_t err_len);
+
+/*
+ * The sockets of an earlier control, by slot: those of configured addresses become groups, in the same slots.
+ * What is taken is set to -1 in fd[].
+ */
+void listeners_adopt(struct listeners *listeners, const struct config_address *addresses, size_t count,
+                     int fd[LISTENERS_MAX]);
 
 #endif

@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "control/adopt.h"
+
 #define PID_FILE "dataplane.pid"
 
 /* Killed, but perhaps inside a write to a slow disk. */
@@ -58,10 +60,10 @@ int orphan_note(const struct folders *folders, pid_t pid)
 void orphan_forget(const struct folders *folders)
 {
     unlinkat(folders->state_fd, PID_FILE, 0);
+    adopt_socket_remove(folders);
 }
 
-/* A pidfd of the process in the file if it still runs, else -errno. */
-static int orphan_find(const struct folders *folders, pid_t *pid)
+int orphan_find(const struct folders *folders, pid_t *pid)
 {
     char text[64];
     int noted;

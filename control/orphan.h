@@ -13,6 +13,9 @@
 int orphan_note(const struct folders *folders, pid_t pid);
 void orphan_forget(const struct folders *folders);
 
+/* A pidfd of the data plane of an earlier control, if it still runs, else -errno. */
+int orphan_find(const struct folders *folders, pid_t *pid);
+
 /* Whether a data plane of an earlier control still runs. */
 bool orphan_runs(const struct folders *folders);
 

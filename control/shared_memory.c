@@ -6,6 +6,8 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "plan.h"
@@ -66,6 +68,63 @@ err_log:
 err_counters:
     memory_free(memory->counters_fd, memory->counters, sizeof(*memory->counters));
     return err;
+}
+
+/* Only a size that nobody can change any more is one. */
+static int memory_take(int fd, size_t bytes, void **map)
+{
+    const int wanted = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    struct stat st;
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || fstat(fd, &st))
+        return -errno;
+    if ((seals & wanted) != wanted || st.st_size != (off_t)bytes)
+        return -EPROTO;
+    *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return *map == MAP_FAILED ? -errno : 0;
+}
+
+int shared_memory_adopt(struct shared_memory *memory, uint32_t rings, int counters_fd, int log_fd,
+                        int epochs_fd)
+{
+    memset(memory, 0, sizeof(*memory));
+    *memory = (struct shared_memory){
+        .counters_fd = counters_fd,
+        .log_fd = log_fd,
+        .epochs_fd = epochs_fd,
+        .rings = rings,
+        .log_bytes = offsetof(struct log_page, ring) + rings * sizeof(struct log_ring),
+    };
+    int err = memory_take(counters_fd, sizeof(*memory->counters), (void **)&memory->counters);
+    if (err)
+        return err;
+    err = memory_take(log_fd, memory->log_bytes, (void **)&memory->log);
+    if (err)
+        goto err_counters;
+    err = memory_take(epochs_fd, sizeof(*memory->epochs), (void **)&memory->epochs);
+    if (err)
+        goto err_log;
+    atomic_store(&memory->log->trace_on, 0); /* who listened went with the control before */
+    return 0;
+err_log:
+    munmap(memory->log, memory->log_bytes);
+err_counters:
+    munmap(memory->counters, sizeof(*memory->counters));
+    return err;
+}
+
+bool shared_memory_readers_rest(const struct shared_memory *memory, uint64_t wait_ms)
+{
+    enum { LOOKS_A_MS = 200 };
+    const struct timespec pause = {0, 1000000};
+    uint32_t ring = 0;
+    for (uint64_t ms = 0; ring < memory->rings && ms <= wait_ms; ms++) {
+        for (int i = 0; i < LOOKS_A_MS && ring < memory->rings; i++)
+            ring += atomic_load(&memory->epochs->ring[ring].reading) == 0;
+        if (ring < memory->rings)
+            nanosleep(&pause, NULL);
+    }
+    return ring == memory->rings;
 }
 
 void shared_memory_close(struct shared_memory *memory)

@@ -6,6 +6,7 @@
 #ifndef FL_CONTROL_SHARED_MEMORY_H
 #define FL_CONTROL_SHARED_MEMORY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "names.h"
@@ -24,6 +25,16 @@ struct shared_memory {
 
 /* 0 or -errno. */
 int shared_memory_open(struct shared_memory *memory, uint32_t rings);
+
+/* The same memory as an earlier control's, from a data plane that outlived it: the three descriptors are
+ * taken if it is what it should be (0), else -errno and they stay the caller's. */
+int shared_memory_adopt(struct shared_memory *memory, uint32_t rings, int counters_fd, int log_fd,
+                        int epochs_fd);
+
+/* Whether every ring was seen without a reading of the names, in wait_ms: what it reads from then on is the
+ * newest transaction, if nobody writes meanwhile. */
+bool shared_memory_readers_rest(const struct shared_memory *memory, uint64_t wait_ms);
+
 void shared_memory_close(struct shared_memory *memory);
 
 /* What a data plane that is gone can no longer take back: gauges and readers' announcements go to zero. */

@@ -10,24 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "check.h"
-#include "control/link.h"
 #include "control/orphan.h"
 #include "control/spawn.h"
-
-enum state {
-    STATE_IDLE,
-    STATE_STARTING,
-    STATE_RUNNING,
-    STATE_BACKOFF,
-    STATE_DRAINING,
-    STATE_STOPPED,
-    STATES_COUNT
-};
+#include "control/supervise_private.h"
 
 /* Which state may follow which, as bits. */
 static const struct {
@@ -36,47 +26,10 @@ static const struct {
 } states[STATES_COUNT] = {
     [STATE_IDLE] = {"idle", 1 << STATE_STARTING | 1 << STATE_BACKOFF | 1 << STATE_STOPPED},
     [STATE_STARTING] = {"starting", 1 << STATE_RUNNING | 1 << STATE_BACKOFF | 1 << STATE_DRAINING},
-    [STATE_RUNNING] = {"running", 1 << STATE_BACKOFF | 1 << STATE_DRAINING},
+    [STATE_RUNNING] = {"running", 1 << STATE_BACKOFF | 1 << STATE_DRAINING | 1 << STATE_STOPPED},
     [STATE_BACKOFF] = {"backoff", 1 << STATE_STARTING | 1 << STATE_BACKOFF | 1 << STATE_STOPPED},
     [STATE_DRAINING] = {"draining", 1 << STATE_STOPPED},
     [STATE_STOPPED] = {"stopped", 0},
-};
-
-/* What is known of one ring's turning. */
-struct ring_watch {
-    uint64_t liveness;
-    unsigned still_ticks;
-};
-
-/* One data plane process, from its start to its end. */
-struct dataplane {
-    struct supervise *supervise;
-    uv_poll_t exit_poll;
-    pid_t pid;
-    int pidfd;
-    struct link *link;
-    struct channel *channels[RINGS_MAX];
-    uint16_t listeners_sent;
-    uint32_t features;
-    uint64_t plan_at_start;
-    uint64_t plan_sent; /* generation of the newest plan that it was handed */
-    bool channel_lost;
-    const char *killed_because;
-    struct ring_watch watch[RINGS_MAX];
-};
-
-struct supervise {
-    struct supervise_config config;
-    enum state state;
-    struct dataplane *dataplane; /* NULL: none */
-    int binary_fd;
-    uv_timer_t timer; /* of the state: READY's time-out, back-off, drain */
-    uv_timer_t tick;
-    unsigned failures;
-    bool ever_ready;
-    uint64_t ready_at_ms; /* of the loop's clock, 0: not since the last failure */
-    uint64_t up_since_ms, restarts, plan_applied;
-    unsigned handles; /* not closed yet, for the end */
 };
 
 static void dataplane_start(struct supervise *s);
@@ -93,11 +46,10 @@ static void dataplane_kill(struct dataplane *d, const char *why)
     if (d->killed_because)
         return;
     d->killed_because = why;
-    kill(d->pid, SIGKILL);
+    syscall(SYS_pidfd_send_signal, d->pidfd, SIGKILL, NULL, 0);
 }
 
-/* A breach of the protocol by our own child: it cannot be trusted with anything any more. */
-static void dataplane_breach(struct dataplane *d, const char *why)
+void dataplane_breach(struct dataplane *d, const char *why)
 {
     journal_error(d->supervise->config.journal, "supervise",
                   "the data plane (pid %d) broke the protocol: %s; it is restarted", (int)d->pid, why);
@@ -147,9 +99,16 @@ static void log_exit(struct supervise *s, const struct dataplane *d, const sigin
         journal_info(s->config.journal, "supervise", "the data plane (pid %d) has drained", (int)d->pid);
         return;
     }
-    journal_error(s->config.journal, "supervise", "the data plane (pid %d) ended by %s %d%s%s", (int)d->pid,
-                  info->si_code == CLD_EXITED ? "exit status" : "signal", info->si_status,
-                  d->killed_because ? ": " : "", d->killed_because ? d->killed_because : "");
+    const char *why = d->killed_because;
+    if (d->adopted && s->state == STATE_DRAINING && !why)
+        journal_info(s->config.journal, "supervise", "the data plane (pid %d) has drained", (int)d->pid);
+    else if (d->adopted) /* its exit status is for its parent */
+        journal_error(s->config.journal, "supervise", "the data plane (pid %d) ended%s%s", (int)d->pid,
+                      why ? ": " : "", why ? why : "");
+    else
+        journal_error(s->config.journal, "supervise", "the data plane (pid %d) ended by %s %d%s%s",
+                      (int)d->pid, info->si_code == CLD_EXITED ? "exit status" : "signal", info->si_status,
+                      why ? ": " : "", why ? why : "");
 }
 
 static void on_exit_poll(uv_poll_t *poll, int status, int events)
@@ -159,7 +118,7 @@ static void on_exit_poll(uv_poll_t *poll, int status, int events)
     siginfo_t info = {0};
     (void)status;
     (void)events;
-    if (waitid(P_PID, (id_t)d->pid, &info, WEXITED | WNOHANG) || info.si_pid != d->pid)
+    if (!d->adopted && (waitid(P_PID, (id_t)d->pid, &info, WEXITED | WNOHANG) || info.si_pid != d->pid))
         return;
     log_exit(s, d, &info);
     orphan_forget(s->config.folders);
@@ -187,8 +146,9 @@ static void on_ready(struct supervise *s)
     s->up_since_ms = journal_now_ms();
     s->ever_ready = true;
     s->plan_applied = s->dataplane->plan_at_start;
-    journal_info(s->config.journal, "supervise", "the data plane (pid %d) serves with %u rings",
-                 (int)s->dataplane->pid, s->config.memory->rings);
+    journal_info(s->config.journal, "supervise", "the data plane (pid %d) %s with %u rings",
+                 (int)s->dataplane->pid, s->dataplane->adopted ? "goes on" : "serves",
+                 s->config.memory->rings);
     s->config.handlers.ready(s->config.arg);
     s->config.handlers.plan_applied(s->config.arg, s->plan_applied);
 }
@@ -240,125 +200,23 @@ static void on_link_ended(void *arg, int err)
     d->channel_lost = true;
 }
 
-static void on_propose(void *arg, void *cmd, size_t len, channel_done done, void *done_arg)
+/* A process that is known by pid and pidfd, and the link to it (taken): it exists from here on. */
+static void dataplane_watch(struct dataplane *d, int link_fd)
 {
-    const struct supervise_config *config = &((struct dataplane *)arg)->supervise->config;
-    config->handlers.propose(config->arg, cmd, len, done, done_arg);
-}
-
-/* An end without a reason is mostly the process' end, which comes as an event of its own. */
-static void on_channel_ended(void *arg, const char *why)
-{
-    struct dataplane *d = arg;
-    d->channel_lost = true;
-    if (why)
-        dataplane_breach(d, why);
-}
-
-static int send_message(struct dataplane *d, struct link_message message, const int *fds, size_t fd_count)
-{
-    message.version = LINK_VERSION;
-    return link_send(d->link, &message, fds, fd_count);
-}
-
-/* LMDB opens the file once more by its descriptor's path, so the data plane's group must be allowed to read
- * it. */
-static int open_names(const struct supervise_config *config)
-{
-    int fd = open(config->names_path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    if (config->user->change && (fchown(fd, (uid_t)-1, config->user->gid) || fchmod(fd, 0640))) {
-        int err = -errno;
-        close(fd);
-        return err;
-    }
-    return fd;
-}
-
-static int send_hello(struct dataplane *d)
-{
-    const struct supervise_config *config = &d->supervise->config;
-    int names_fd = open_names(config);
-    if (names_fd < 0)
-        return names_fd;
-    const int fds[HELLO_FDS] = {
-        [HELLO_COUNTERS] = config->memory->counters_fd, [HELLO_LOG] = config->memory->log_fd,
-        [HELLO_EPOCHS] = config->memory->epochs_fd,     [HELLO_BLOBS] = config->folders->blobs_fd,
-        [HELLO_UPLOADS] = config->folders->uploads_fd,  [HELLO_NAMES] = names_fd,
-    };
-    int err = send_message(d,
-                           (struct link_message){.type = LINK_HELLO,
-                                                 .hello = {.rings = config->memory->rings,
-                                                           .listeners = config->listeners->fd_count,
-                                                           .control_pid = (uint64_t)getpid()}},
-                           fds, HELLO_FDS);
-    close(names_fd);
-    return err;
-}
-
-static int send_ring(struct dataplane *d, uint32_t index)
-{
-    static const struct channel_handlers handlers = {.propose = on_propose, .ended = on_channel_ended};
-    int pair[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-        return -errno;
-    int err =
-        send_message(d, (struct link_message){.type = LINK_RING, .ring = {.index = index}}, &pair[1], 1);
-    close(pair[1]);
-    if (err) {
-        close(pair[0]);
-        return err;
-    }
-    return channel_open(d->supervise->config.loop, pair[0], &handlers, d, &d->channels[index]);
-}
-
-/* The listeners that this data plane has not got yet. */
-static int send_listeners(struct dataplane *d)
-{
-    const struct listeners *listeners = d->supervise->config.listeners;
-    int err = 0;
-    while (d->listeners_sent < listeners->fd_count && !err) {
-        err = send_message(
-            d, (struct link_message){.type = LINK_LISTENER, .listener = {.index = d->listeners_sent}},
-            &listeners->fd[d->listeners_sent], 1);
-        d->listeners_sent++;
-    }
-    return err;
-}
-
-static int send_plan(struct dataplane *d, int plan_fd, uint64_t generation)
-{
-    int err = send_listeners(d);
-    if (!err)
-        err = send_message(d, (struct link_message){.type = LINK_PLAN, .plan = {.generation = generation}},
-                           &plan_fd, 1);
-    close(plan_fd);
-    d->plan_sent = generation;
-    return err;
-}
-
-static int dataplane_introduce(struct dataplane *d)
-{
-    const struct supervise_config *config = &d->supervise->config;
-    uint64_t generation = 0;
-    int err = send_hello(d);
-    for (uint32_t i = 0; i < config->memory->rings && !err; i++)
-        err = send_ring(d, i);
-    if (err)
-        return err;
-    int plan_fd = config->handlers.plan(config->arg, &generation);
-    if (plan_fd < 0)
-        return plan_fd;
-    d->plan_at_start = generation;
-    err = send_plan(d, plan_fd, generation);
-    return err ? err : send_message(d, (struct link_message){.type = LINK_GO}, NULL, 0);
+    static const struct link_handlers handlers = {.message = on_link_message, .ended = on_link_ended};
+    struct supervise *s = d->supervise;
+    d->exit_poll.data = d;
+    CHECK(uv_poll_init(s->config.loop, &d->exit_poll, d->pidfd) == 0);
+    CHECK(uv_poll_start(&d->exit_poll, UV_READABLE, on_exit_poll) == 0);
+    if (link_open(s->config.loop, link_fd, &handlers, d, &d->link))
+        dataplane_kill(d, "no link");
+    s->dataplane = d;
+    supervise_move(s, STATE_STARTING);
 }
 
 /* Makes the process and its link. On failure nothing is left. */
 static int dataplane_spawn(struct supervise *s, struct dataplane *d)
 {
-    static const struct link_handlers handlers = {.message = on_link_message, .ended = on_link_ended};
     struct spawned spawned;
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
@@ -371,20 +229,29 @@ static int dataplane_spawn(struct supervise *s, struct dataplane *d)
     }
     d->pid = spawned.pid;
     d->pidfd = spawned.pidfd;
-    d->exit_poll.data = d;
-    CHECK(uv_poll_init(s->config.loop, &d->exit_poll, d->pidfd) == 0);
-    CHECK(uv_poll_start(&d->exit_poll, UV_READABLE, on_exit_poll) == 0);
-    err = link_open(s->config.loop, pair[0], &handlers, d, &d->link);
-    if (err)
-        dataplane_kill(d, "no link");
+    dataplane_watch(d, pair[0]);
     return 0;
 }
 
-static void dataplane_start(struct supervise *s)
+static void dataplane_introduce(struct dataplane *d)
+{
+    int err = d->link ? introduce(d) : -ENOTCONN;
+    /* A process that has ended meanwhile gives EPIPE; its end is the better reason. */
+    if (err && err != -EPIPE && err != -ECONNRESET)
+        dataplane_kill(d, strerror(-err));
+}
+
+static struct dataplane *dataplane_new(struct supervise *s)
 {
     struct dataplane *d = calloc(1, sizeof(*d));
     CHECK(d);
     d->supervise = s;
+    return d;
+}
+
+static void dataplane_start(struct supervise *s)
+{
+    struct dataplane *d = dataplane_new(s);
     int err = dataplane_spawn(s, d);
     if (err) {
         free(d);
@@ -393,17 +260,29 @@ static void dataplane_start(struct supervise *s)
         supervise_backoff(s);
         return;
     }
-    s->dataplane = d;
-    supervise_move(s, STATE_STARTING);
     uv_timer_start(&s->timer, on_timer, SUPERVISE_READY_MS, 0);
     err = orphan_note(s->config.folders, d->pid);
     if (err)
         journal_warn(s->config.journal, "supervise", "dataplane.pid could not be written: %s",
                      strerror(-err));
-    err = d->link ? dataplane_introduce(d) : -ENOTCONN;
-    /* A process that has ended meanwhile gives EPIPE; its end is the better reason. */
-    if (err && err != -EPIPE && err != -ECONNRESET)
-        dataplane_kill(d, strerror(-err));
+    dataplane_introduce(d);
+}
+
+/* The slots are those of the control before: what it had of them, it has. */
+static void dataplane_adopt(struct supervise *s, struct adopted *a)
+{
+    struct dataplane *d = dataplane_new(s);
+    d->adopted = true;
+    d->pid = a->pid;
+    d->pidfd = a->pidfd;
+    d->features = a->features;
+    for (uint16_t i = 0; i < s->config.listeners->fd_count; i++)
+        d->has_slot[i] = s->config.listeners->fd[i] >= 0 && a->had_slot[i];
+    int link_fd = a->link_fd;
+    a->pidfd = a->link_fd = -1;
+    dataplane_watch(d, link_fd);
+    uv_timer_start(&s->timer, on_timer, SUPERVISE_ADOPT_MS, 0);
+    dataplane_introduce(d);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -480,7 +359,10 @@ int supervise_open(const struct supervise_config *config, struct supervise **out
 void supervise_start(struct supervise *s)
 {
     uv_timer_start(&s->tick, on_tick, SUPERVISE_TICK_MS, SUPERVISE_TICK_MS);
-    dataplane_start(s);
+    if (s->config.adopted && s->config.adopted->pid)
+        dataplane_adopt(s, s->config.adopted);
+    else
+        dataplane_start(s);
 }
 
 void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation)
@@ -490,7 +372,7 @@ void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation)
         close(plan_fd);
         return;
     }
-    int err = send_plan(s->dataplane, plan_fd, generation);
+    int err = introduce_plan(s->dataplane, plan_fd, generation);
     if (err && err != -EPIPE && err != -ECONNRESET)
         dataplane_kill(s->dataplane, strerror(-err));
 }
@@ -511,16 +393,30 @@ void supervise_stop(struct supervise *s, uint64_t timeout_ms)
         supervise_stopped(s);
         return;
     }
-    bool serving = s->state == STATE_RUNNING;
+    bool serving = s->state == STATE_RUNNING || (s->dataplane->adopted && s->dataplane->link);
     supervise_move(s, STATE_DRAINING);
     uv_timer_start(&s->timer, on_timer, timeout_ms + SUPERVISE_DRAIN_GRACE_MS, 0);
     int err =
-        serving ? send_message(s->dataplane,
-                               (struct link_message){.type = LINK_DRAIN, .drain = {.timeout_ms = timeout_ms}},
-                               NULL, 0)
-                : -ENOTCONN;
+        serving
+            ? introduce_send(s->dataplane,
+                             (struct link_message){.type = LINK_DRAIN, .drain = {.timeout_ms = timeout_ms}},
+                             NULL, 0)
+            : -ENOTCONN;
     if (err)
         dataplane_kill(s->dataplane, "it was not serving yet");
+}
+
+bool supervise_leave(struct supervise *s)
+{
+    struct dataplane *d = s->dataplane;
+    if (s->state != STATE_RUNNING || d->killed_because || d->channel_lost)
+        return false;
+    journal_info(s->config.journal, "supervise", "the data plane (pid %d) serves on, for the next fairleadd",
+                 (int)d->pid);
+    s->dataplane = NULL;
+    dataplane_free(d);
+    supervise_stopped(s);
+    return true;
 }
 
 void supervise_status(const struct supervise *s, struct supervise_status *out)
@@ -529,6 +425,7 @@ void supervise_status(const struct supervise *s, struct supervise_status *out)
         .state = states[s->state].name,
         .pid = s->dataplane ? s->dataplane->pid : 0,
         .features = s->dataplane ? s->dataplane->features : 0,
+        .adopted = s->dataplane && s->dataplane->adopted,
         .restarts = s->restarts,
         .plan_applied = s->plan_applied,
         .up_since_ms = s->up_since_ms,

@@ -6,6 +6,8 @@
  *   IDLE -> STARTING -> RUNNING -> (exit) -> BACKOFF -> STARTING ...
  *              |           |
  *              '-----------+-> DRAINING -> STOPPED        (supervise_stop)
+ *
+ * A data plane that outlived its control comes in at STARTING and is handed what is new (adopt.h).
  */
 #ifndef FL_CONTROL_SUPERVISE_H
 #define FL_CONTROL_SUPERVISE_H
@@ -15,6 +17,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "control/adopt.h"
 #include "control/channel.h"
 #include "control/folders.h"
 #include "control/listeners.h"
@@ -25,6 +28,7 @@ struct supervise;
 
 enum {
     SUPERVISE_READY_MS = 30000,   /* from the start of the process to READY */
+    SUPERVISE_ADOPT_MS = 10000,   /* for one that is taken over; then it is killed and replaced */
     SUPERVISE_BACKOFF_MIN_MS = 1, /* doubled with each failure in a row ... */
     SUPERVISE_BACKOFF_MAX_MS = 5000,
     SUPERVISE_HEALTHY_MS = 10000, /* ... and forgotten after this long without one */
@@ -57,6 +61,9 @@ struct supervise_config {
     const struct dataplane_user *user;
     const char *binary;     /* NULL: beside this program */
     const char *names_path; /* of the names file, which exists */
+    /* A data plane that outlived its control and goes on, or NULL. Its pidfd and link are taken when
+     * supervise_start() comes; the memory and the listeners are its own already. */
+    struct adopted *adopted;
     struct supervise_handlers handlers;
     void *arg;
 };
@@ -64,6 +71,7 @@ struct supervise_config {
 struct supervise_status {
     const char *state;
     pid_t pid;         /* 0: none */
+    bool adopted;      /* an earlier fairleadd started it */
     uint32_t features; /* enum dataplane_feature */
     uint64_t restarts;
     uint64_t plan_applied; /* generation */
@@ -79,6 +87,10 @@ void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation);
 
 /* Drains for timeout_ms at most; a second call ends it at once. stopped() comes once. */
 void supervise_stop(struct supervise *s, uint64_t timeout_ms);
+
+/* Lets go of a data plane that serves, for the next control to take over; stopped() comes before the return.
+ * False, and nothing is done, if there is none. */
+bool supervise_leave(struct supervise *s);
 
 /* Ends the data plane at once, to be started again unless it was told to stop. why: a literal, for the log.
  */

@@ -7,6 +7,7 @@
 #include "dataplane/link.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -27,6 +28,7 @@ struct channel {
     struct loop *loop;
     int fd;
     bool connected;
+    _Atomic int offered_fd; /* -1: none */
     struct op in, out;
     uint64_t next_id;
     struct proposal *first, **last; /* oldest first: results mostly come in that order */
@@ -53,6 +55,7 @@ int channel_new(struct loop *loop, int fd, struct channel **out)
     c->loop = loop;
     c->fd = fd;
     c->connected = true;
+    c->offered_fd = -1;
     c->in.done = in_done;
     c->out.done = out_done;
     c->last = &c->first;
@@ -62,6 +65,9 @@ int channel_new(struct loop *loop, int fd, struct channel **out)
 
 void channel_free(struct channel *c)
 {
+    int offered = atomic_exchange(&c->offered_fd, -1);
+    if (offered >= 0)
+        close(offered);
     munmap(c->out_buf, OUT_BYTES);
     close(c->fd);
     free(c);
@@ -110,8 +116,36 @@ static void disconnect(struct channel *c)
         proposal_end(c, c->first, CMD_UNKNOWN_OUTCOME);
 }
 
+void channel_offer(struct channel *c, int fd)
+{
+    int before = atomic_exchange(&c->offered_fd, fd);
+    if (before >= 0) /* of a control that died before it was taken */
+        close(before);
+}
+
+bool channel_offered(const struct channel *c)
+{
+    return atomic_load(&c->offered_fd) >= 0;
+}
+
+/* The kernel must have given up the old socket's buffers first. */
+static void take_offered(struct channel *c)
+{
+    if (atomic_load(&c->offered_fd) < 0)
+        return;
+    disconnect(c);
+    if (c->in.inflight || c->out.inflight)
+        return;
+    close(c->fd);
+    c->fd = atomic_exchange(&c->offered_fd, -1);
+    c->in_len = c->out_at = c->out_len = 0;
+    c->connected = true;
+    receive(c);
+}
+
 void channel_tick(struct channel *c, uint64_t now_ms)
 {
+    take_offered(c);
     /* Deadlines are one setting apart from the call, so the oldest is due first (or a little later, if it was
      * changed). */
     while (c->first && c->first->deadline_ms <= now_ms) {
@@ -153,7 +187,7 @@ int channel_propose(struct channel *c, struct proposal *p, const void *cmd, size
 static void out_done(struct op *op, const struct event *ev)
 {
     struct channel *c = container_of(op, struct channel, out);
-    if (ev->res <= 0) {
+    if (ev->res <= 0 || !c->connected) {
         disconnect(c);
         return;
     }
@@ -197,7 +231,7 @@ static bool result(struct channel *c, const struct frame_head *head, const uint8
 static void in_done(struct op *op, const struct event *ev)
 {
     struct channel *c = container_of(op, struct channel, in);
-    if (ev->res <= 0) {
+    if (ev->res <= 0 || !c->connected) {
         disconnect(c);
         return;
     }

@@ -21,7 +21,14 @@ void channel_start(struct channel *c);
 void channel_free(struct channel *c);
 bool channel_connected(const struct channel *c);
 
-/* About ten times a second: wakes proposals whose time is over. */
+/*
+ * From main's thread: fd (taken) is the way to a new control. The ring takes it with one of its next ticks;
+ * what was under way to the old control has then an unknown outcome. channel_offered: not taken yet.
+ */
+void channel_offer(struct channel *c, int fd);
+bool channel_offered(const struct channel *c);
+
+/* About ten times a second: wakes proposals whose time is over, and goes over to a new control. */
 void channel_tick(struct channel *c, uint64_t now_ms);
 
 /*

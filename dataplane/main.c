@@ -23,6 +23,9 @@
 #include "names.h"
 #include "plan.h"
 #include "shared.h"
+#include "dataplane/adopt.h"
+#include "dataplane/link.h"
+#include "dataplane/messages.h"
 #include "dataplane/move/file.h"
 #include "dataplane/ring.h"
 #include "dataplane/sandbox.h"
@@ -35,9 +38,11 @@ struct dataplane {
     int link; /* -1: control is away */
     int signals;
     int hello_fd[HELLO_FDS];
-    unsigned ring_count, listener_count;
+    unsigned ring_count;
     int channel_fd[RINGS_MAX];
-    int listener_fd[LISTENERS_MAX];
+    unsigned listener_count;        /* slots below it may be in use */
+    int listener_fd[LISTENERS_MAX]; /* -1: none */
+    bool listened[LISTENERS_MAX];   /* a ring has it */
     struct ring *ring[RINGS_MAX];
     const struct plan *plan;
     struct counters_page *counters;
@@ -46,6 +51,9 @@ struct dataplane {
     struct store *store;
     struct names_file *names;
     unsigned features;
+    struct adopt adopt;
+    bool adopting; /* a new control's link, from ADOPT to GO */
+    bool draining;
 };
 
 /* What was taken and made so far goes with the process. */
@@ -57,34 +65,11 @@ __attribute__((noreturn)) static void fail(const char *what, int err)
 
 /* ------------------------------------------------------------------ the link */
 
-/* One message and at most LINK_FDS_MAX descriptors. 1, 0 at the end of the link, or -errno. */
-static int link_receive(int fd, struct link_message *m, int *fds, unsigned *fd_count)
-{
-    char control[CMSG_SPACE(LINK_FDS_MAX * sizeof(int))];
-    struct iovec iov = {m, sizeof(*m)};
-    struct msghdr msg = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-    ssize_t n;
-    do
-        n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
-    *fd_count = 0;
-    if (n <= 0)
-        return n < 0 ? -errno : 0;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-            continue;
-        *fd_count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-        memcpy(fds, CMSG_DATA(c), *fd_count * sizeof(int));
-    }
-    return n == sizeof(*m) && !(msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ? 1 : -EPROTO;
-}
-
 static void link_send(struct dataplane *d, struct link_message m)
 {
-    m.version = LINK_VERSION;
-    if (d->link >= 0 && send(d->link, &m, sizeof(m), MSG_NOSIGNAL) < 0 && errno != EINTR)
-        fprintf(stderr, "fairlead-dataplane: no answer to control: %s\n", strerror(errno));
+    int err = d->link >= 0 ? message_send(d->link, m, NULL, 0) : 0;
+    if (err)
+        fprintf(stderr, "fairlead-dataplane: no answer to control: %s\n", strerror(-err));
 }
 
 /* ------------------------------------------------------------------ taking what control hands over */
@@ -118,6 +103,7 @@ static int take_hello(struct dataplane *d, const struct link_message *m, const i
     if (fd_count != HELLO_FDS || m->hello.rings == 0 || m->hello.rings > RINGS_MAX)
         return -EPROTO;
     memcpy(d->hello_fd, fds, sizeof(d->hello_fd));
+    adopt_open(&d->adopt, fds[HELLO_ADOPT], d->link);
     d->ring_count = m->hello.rings;
     d->counters = map_shared(fds[HELLO_COUNTERS], sizeof(*d->counters));
     d->log =
@@ -128,6 +114,16 @@ static int take_hello(struct dataplane *d, const struct link_message *m, const i
         return -EPROTO;
     link_send(d, (struct link_message){.type = LINK_HELLO_REPLY,
                                        .hello_reply = {.pid = (uint32_t)getpid(), .features = d->features}});
+    return 0;
+}
+
+static int take_listener(struct dataplane *d, uint32_t slot, const int *fds, unsigned fd_count)
+{
+    if (fd_count != 1 || slot >= LISTENERS_MAX || (slot < d->listener_count && d->listener_fd[slot] >= 0))
+        return -EPROTO;
+    while (d->listener_count <= slot)
+        d->listener_fd[d->listener_count++] = -1;
+    d->listener_fd[slot] = fds[0];
     return 0;
 }
 
@@ -147,10 +143,7 @@ static int take_message(struct dataplane *d, const struct link_message *m, const
         d->channel_fd[m->ring.index] = fds[0];
         return 0;
     case LINK_LISTENER:
-        if (fd_count != 1 || d->listener_count == LISTENERS_MAX)
-            return -EPROTO;
-        d->listener_fd[d->listener_count++] = fds[0];
-        return 0;
+        return take_listener(d, m->listener.index, fds, fd_count);
     case LINK_PLAN:
         d->plan = fd_count == 1 ? map_plan(fds[0]) : NULL;
         return d->plan ? 0 : -EPROTO;
@@ -167,7 +160,7 @@ static int take_all(struct dataplane *d)
         struct link_message m;
         int fds[LINK_FDS_MAX];
         unsigned fd_count;
-        int got = link_receive(d->link, &m, fds, &fd_count);
+        int got = message_receive(d->link, &m, fds, &fd_count);
         if (got <= 0)
             return got ? got : -ECONNRESET;
         got = take_message(d, &m, fds, fd_count);
@@ -190,17 +183,19 @@ static struct store_tuning tuning(const struct plan *p)
     };
 }
 
-/* Hands the sockets from `from` on to rings: those of one address in turn, so that each ring has its share.
- */
-static void share_listeners(struct dataplane *d, const struct plan *plan, unsigned from,
+/* Hands the sockets that no ring has yet to rings: those of one address in turn, so that each ring has its
+ * share. */
+static void share_listeners(struct dataplane *d, const struct plan *plan,
                             void (*give)(struct ring *r, int fd, uint16_t service))
 {
     for (unsigned i = 0; i < plan->listener_count; i++) {
         const struct plan_listener *l = &plan->listener[i];
         for (unsigned j = 0; j < l->count; j++) {
             unsigned at = l->first + j;
-            if (at >= from && at < d->listener_count)
-                give(d->ring[j % d->ring_count], d->listener_fd[at], l->service);
+            if (at >= d->listener_count || d->listener_fd[at] < 0 || d->listened[at])
+                continue;
+            d->listened[at] = true;
+            give(d->ring[j % d->ring_count], d->listener_fd[at], l->service);
         }
     }
 }
@@ -233,7 +228,7 @@ static int build(struct dataplane *d, const char **why)
             err = ring_new(&c, &d->ring[i], why);
     }
     if (!err)
-        share_listeners(d, d->plan, 0, give_at_start);
+        share_listeners(d, d->plan, give_at_start);
     return err;
 }
 
@@ -298,16 +293,22 @@ static bool plan_taken(const struct dataplane *d, uint64_t generation)
     return true;
 }
 
-static void new_plan(struct dataplane *d, int fd, unsigned first_new_listener)
+static bool plan_follows(const struct plan *plan, const struct plan *old)
+{
+    return plan->generation > old->generation && plan->node_id == old->node_id &&
+           memcmp(plan->cluster_id, old->cluster_id, sizeof(plan->cluster_id)) == 0;
+}
+
+static void new_plan(struct dataplane *d, int fd)
 {
     const struct plan *plan = map_plan(fd), *old = d->plan;
-    if (!plan || plan->generation <= old->generation) {
+    if (!plan || !plan_follows(plan, old)) {
         fprintf(stderr, "fairlead-dataplane: a plan that cannot be used was dropped\n");
         return;
     }
     struct store_tuning t = tuning(plan);
     store_tune(d->store, &t);
-    share_listeners(d, plan, first_new_listener, give_while_running);
+    share_listeners(d, plan, give_while_running);
     d->plan = plan;
     for (unsigned i = 0; i < d->ring_count; i++) {
         atomic_store(&d->ring[i]->offered, plan);
@@ -323,34 +324,106 @@ static void new_plan(struct dataplane *d, int fd, unsigned first_new_listener)
 static void drain(struct dataplane *d, uint64_t timeout_ms)
 {
     uint64_t by = loop_clock_us() / 1000 + timeout_ms + 1;
+    d->draining = true;
     for (unsigned i = 0; i < d->ring_count; i++) {
         atomic_store_explicit(&d->ring[i]->drain_by_ms, by, memory_order_release);
         loop_wake(d->ring[i]->loop);
     }
 }
 
-/* One message while running. `seen` counts the listeners that rings have. */
-static void link_event(struct dataplane *d, unsigned *seen)
+static void link_lost(struct dataplane *d)
+{
+    close(d->link);
+    d->link = -1;
+    d->adopting = false;
+}
+
+/* A new control serves writes from here on, once each ring has its channel. */
+static void adopted(struct dataplane *d)
+{
+    uint64_t end = loop_clock_us() / 1000 + PLAN_WAIT_MS;
+    for (unsigned i = 0; i < d->ring_count; i++)
+        while (channel_offered(d->ring[i]->channel)) {
+            if (loop_clock_us() / 1000 > end) {
+                link_lost(d); /* what it makes of that is control's affair */
+                return;
+            }
+            pause_1ms();
+        }
+    d->adopting = false;
+    link_send(d, (struct link_message){.type = LINK_READY,
+                                       .hello_reply = {.pid = (uint32_t)getpid(), .features = d->features}});
+}
+
+/* Returns false for what is not expected; then the descriptors are still the caller's. */
+static bool running_message(struct dataplane *d, const struct link_message *m, const int *fds,
+                            unsigned fd_count)
+{
+    switch (m->type) {
+    case LINK_RING:
+        if (!d->adopting || fd_count != 1 || m->ring.index >= d->ring_count)
+            return false;
+        channel_offer(d->ring[m->ring.index]->channel, fds[0]);
+        loop_wake(d->ring[m->ring.index]->loop);
+        return true;
+    case LINK_LISTENER:
+        return take_listener(d, m->listener.index, fds, fd_count) == 0;
+    case LINK_PLAN:
+        if (fd_count != 1)
+            return false;
+        new_plan(d, fds[0]);
+        return true;
+    case LINK_GO:
+        if (!d->adopting || fd_count)
+            return false;
+        adopted(d);
+        return true;
+    case LINK_DRAIN:
+        drain(d, m->drain.timeout_ms);
+        return fd_count == 0;
+    default:
+        return false;
+    }
+}
+
+static void link_event(struct dataplane *d)
 {
     struct link_message m;
     int fds[LINK_FDS_MAX];
     unsigned fd_count;
-    int got = link_receive(d->link, &m, fds, &fd_count);
-    if (got <= 0 || m.version != LINK_VERSION) {
-        close(d->link);
-        d->link = -1; /* control is gone, or not one of ours: serve on with what there is */
+    int got = message_receive(d->link, &m, fds, &fd_count);
+    if (got > 0 && m.version == LINK_VERSION) {
+        if (running_message(d, &m, fds, fd_count))
+            return;
+        fprintf(stderr, "fairlead-dataplane: message %u from control was not expected\n", m.type);
+    } else {
+        link_lost(d); /* control is gone, or not one of ours: serve on with what there is */
+    }
+    while (fd_count)
+        close(fds[--fd_count]);
+}
+
+/* The sockets of a draining data plane are being closed by its rings: there is nothing to hand over. */
+static void adopt_event(struct dataplane *d)
+{
+    const struct adopt_offer offer = {
+        .generation = d->plan->generation,
+        .rings = d->ring_count,
+        .features = d->features,
+        .fds = {[ADOPT_COUNTERS] = d->hello_fd[HELLO_COUNTERS],
+                [ADOPT_LOG] = d->hello_fd[HELLO_LOG],
+                [ADOPT_EPOCHS] = d->hello_fd[HELLO_EPOCHS],
+                [ADOPT_NAMES] = d->hello_fd[HELLO_NAMES]},
+        .listener_fd = d->listener_fd,
+        .listener_count = d->listener_count,
+    };
+    int fd = adopt_take(&d->adopt, d->link < 0 && !d->draining ? &offer : NULL);
+    if (fd < 0) {
+        fprintf(stderr, "fairlead-dataplane: a control that came was refused: %s\n", strerror(-fd));
         return;
     }
-    if (m.type == LINK_LISTENER && fd_count == 1 && d->listener_count < LISTENERS_MAX) {
-        d->listener_fd[d->listener_count++] = fds[0];
-    } else if (m.type == LINK_PLAN && fd_count == 1) {
-        new_plan(d, fds[0], *seen);
-        *seen = d->listener_count;
-    } else if (m.type == LINK_DRAIN) {
-        drain(d, m.drain.timeout_ms);
-    } else {
-        fprintf(stderr, "fairlead-dataplane: message %u from control was not expected\n", m.type);
-    }
+    d->link = fd;
+    d->adopting = true;
 }
 
 static bool all_stopped(const struct dataplane *d)
@@ -363,17 +436,19 @@ static bool all_stopped(const struct dataplane *d)
 
 static void run(struct dataplane *d)
 {
-    unsigned seen = d->listener_count;
     while (!all_stopped(d)) {
-        struct pollfd p[2] = {{d->signals, POLLIN, 0}, {d->link, POLLIN, 0}};
-        int n = poll(p, d->link >= 0 ? 2 : 1, 20);
+        struct pollfd p[] = {
+            {d->signals, POLLIN, 0}, {d->link, POLLIN, 0}, {d->adopt.fd, POLLIN, 0}}; /* -1 is left out */
+        int n = poll(p, ARRAY_SIZE(p), 20);
         if (n > 0 && p[0].revents) {
             struct signalfd_siginfo info;
             if (read(d->signals, &info, sizeof(info)) == sizeof(info))
                 drain(d, d->plan->setting[SET_HTTP_DRAIN_TIMEOUT]);
         }
-        if (n > 0 && d->link >= 0 && p[1].revents)
-            link_event(d, &seen);
+        if (n > 0 && p[1].revents)
+            link_event(d);
+        if (n > 0 && p[2].revents)
+            adopt_event(d);
     }
     for (unsigned i = 0; i < d->ring_count; i++)
         pthread_join(d->ring[i]->thread, NULL);
@@ -405,7 +480,7 @@ static int usage(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    static struct dataplane d = {.link = LINK_FD};
+    static struct dataplane d = {.link = LINK_FD, .adopt = {.fd = -1}};
     const char *why = "";
     struct stat st;
     if (argc > 1 || fstat(LINK_FD, &st) || !S_ISSOCK(st.st_mode))
@@ -426,9 +501,9 @@ int main(int argc, char **argv)
     err = start_rings(&d);
     if (err)
         fail("the rings do not turn", err);
+    d.features = (unsigned)features | loop_features(&d);
     link_send(&d, (struct link_message){.type = LINK_READY,
-                                        .hello_reply = {.pid = (uint32_t)getpid(),
-                                                        .features = (unsigned)features | loop_features(&d)}});
+                                        .hello_reply = {.pid = (uint32_t)getpid(), .features = d.features}});
     run(&d);
     for (unsigned i = 0; i < d.ring_count; i++)
         ring_free(d.ring[i]);

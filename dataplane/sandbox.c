@@ -95,6 +95,7 @@ static const int allowed[] = {
     SCMP_SYS(getpid),
     SCMP_SYS(getrandom),
     SCMP_SYS(getrusage),
+    SCMP_SYS(getsockopt),
     SCMP_SYS(gettid),
     SCMP_SYS(gettimeofday),
     SCMP_SYS(io_uring_enter),

@@ -4,13 +4,22 @@
  *
  * The link: a SOCK_SEQPACKET pair, descriptor LINK_FD in the data plane; one message a packet, descriptors by
  * SCM_RIGHTS. Control begins:
- *   HELLO (fds: counters memfd, log memfd, epochs memfd, blobs folder, uploads folder, names file)
- *   RING x rings (fd: that ring's channel)      LISTENER x n (fd: a listening socket)
+ *   HELLO (fds: counters memfd, log memfd, epochs memfd, blobs folder, uploads folder, names file, and a unix
+ *          socket with a name, on which the data plane listens for the control that comes after this one)
+ *   RING x rings (fd: that ring's channel)      LISTENER x n (fd: a listening socket, and its slot)
  *   PLAN (fd: sealed memfd)                      GO
  * The data plane answers HELLO_REPLY at once and READY when every ring runs. Later PLAN (preceded by LISTENER
  * for new addresses) is answered by PLAN_APPLIED, DRAIN by DRAINED and an exit with status 0.
  * A version that does not match is answered with the own version in HELLO_REPLY and an exit: both are
  * installed together.
+ *
+ * When control has gone, the data plane serves on and takes the next one's connection as its link (adoption):
+ *   ADOPT (the control's version and layout), answered by
+ *   ADOPT_REPLY (fds: counters memfd, log memfd, epochs memfd, names file) and LISTENER x n
+ * If version, layout (layout.h) and number of rings are its own, control goes on with
+ *   RING x rings      LISTENER (what is new)      PLAN (of the same cluster and node, newer)      GO
+ * and gets PLAN_APPLIED and READY. Else it has the listening sockets, and ends the data plane. The layout of
+ * struct link_message and of these three messages is the same in every version.
  *
  * A ring's channel: a SOCK_STREAM pair that carries frames: struct frame_head, then `bytes` of body.
  *   PROPOSE  data plane -> control: body is a command (cmd.h)
@@ -26,7 +35,7 @@
 
 enum {
     LINK_FD = 3, /* number of the link's descriptor in a new data plane */
-    LINK_VERSION = 1,
+    LINK_VERSION = 2,
     LINK_MESSAGE_MAX = 512,
     LINK_FDS_MAX = 8,
 };
@@ -42,10 +51,24 @@ enum link_type {
     LINK_READY,
     LINK_PLAN_APPLIED,
     LINK_DRAINED,
+    LINK_ADOPT,
+    LINK_ADOPT_REPLY,
 };
 
 /* Descriptors of HELLO, in this order. */
-enum hello_fd { HELLO_COUNTERS, HELLO_LOG, HELLO_EPOCHS, HELLO_BLOBS, HELLO_UPLOADS, HELLO_NAMES, HELLO_FDS };
+enum hello_fd {
+    HELLO_COUNTERS,
+    HELLO_LOG,
+    HELLO_EPOCHS,
+    HELLO_BLOBS,
+    HELLO_UPLOADS,
+    HELLO_NAMES,
+    HELLO_ADOPT,
+    HELLO_FDS
+};
+
+/* Descriptors of ADOPT_REPLY, in this order. */
+enum adopt_fd { ADOPT_COUNTERS, ADOPT_LOG, ADOPT_EPOCHS, ADOPT_NAMES, ADOPT_FDS };
 
 struct link_message {
     uint32_t type; /* enum link_type */
@@ -57,7 +80,7 @@ struct link_message {
             uint64_t control_pid;
         } hello;
         struct {
-            uint32_t index;
+            uint32_t index; /* of the ring; the listening socket's slot */
         } ring, listener;
         struct {
             uint64_t generation;
@@ -69,6 +92,17 @@ struct link_message {
             uint32_t pid;
             uint32_t features; /* enum dataplane_feature bits; known, and said, with READY */
         } hello_reply;
+        struct {
+            uint64_t layout;
+        } adopt;
+        struct {
+            uint64_t layout;
+            uint64_t generation; /* of the plan in use */
+            uint32_t pid;
+            uint32_t rings;
+            uint32_t listeners; /* LISTENER messages that follow */
+            uint32_t features;
+        } adopt_reply;
         uint8_t pad[32];
     };
 };

@@ -66,8 +66,9 @@ static void print_status(const struct cli *cli, const json_t *status)
            ready ? "ready" : "not ready", plain, figure_seconds(cli_number(status, "uptime_s"), up));
     printf("state       %s, term %lld, applied %lld of %lld\n", truth(state, "leads") ? "leader" : "follower",
            cli_number(state, "term"), cli_number(state, "applied_index"), cli_number(state, "commit_index"));
-    printf("data plane  %s%s%s, %lld rings, up %s, %lld restarts, plan %lld of %lld\n", good(cli, running),
-           cli_text(dataplane, "state"), plain, cli_number(dataplane, "rings"),
+    printf("data plane  %s%s%s%s, %lld rings, up %s, %lld restarts, plan %lld of %lld\n", good(cli, running),
+           cli_text(dataplane, "state"), plain, truth(dataplane, "adopted") ? ", taken over" : "",
+           cli_number(dataplane, "rings"),
            figure_seconds(cli_number(dataplane, "uptime_s"), dataplane_up), cli_number(dataplane, "restarts"),
            cli_number(dataplane, "plan_applied"), cli_number(status, "plan_generation"));
     print_services(json_object_get(status, "services"));

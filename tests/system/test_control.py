@@ -309,15 +309,46 @@ def test_missing_data_plane_is_told(node):
     assert "install it there or set dataplane.binary" in node.log()
 
 
-def test_data_plane_outlives_control_and_the_next_control_ends_it(running):
+@pytest.mark.parametrize("how, reason", [
+    (None, "its socket cannot be reached"),
+    ("VERSION", "it is of another version"),
+    ("LIAR", "it did not answer as one does"),
+    ("NONSENSE", "it did not answer as one does"),
+    ("SILENT", "it did not answer as one does"),
+])
+def test_data_plane_that_cannot_be_taken_over_is_replaced(running, how, reason):
+    """The next control lets it finish and starts its own; one of another version still hands over its listening
+    sockets, so that no connect is refused."""
     orphan = running.serving_pid()
     running.children.add(orphan)
+    if how:
+        assert running.get(f"/meet/{how}").split()[2] == str(orphan)
     running.kill_control()
     assert running.get("/").split()[2] == str(orphan)
-    running.start()
-    assert http1.wait_until(lambda: not harness.process_alive(orphan), 15)
-    assert http1.wait_until(lambda: running.serving_pid() != orphan, 10)
-    running.wait_log("of an earlier fairleadd still serves")
+    refused, done = [], threading.Event()
+
+    def connect():
+        while not done.is_set():
+            try:
+                running.get("/", timeout_s=20)
+            except ConnectionRefusedError as error:
+                refused.append(error)
+            except OSError:
+                pass  # accepted by the old one when it ended
+    threads = [threading.Thread(target=connect) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        running.start()
+        assert http1.wait_until(lambda: not harness.process_alive(orphan), 15)
+        assert http1.wait_until(lambda: running.serving_pid() != orphan, 10)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(30)
+    running.wait_log(reason)
+    assert running.call("status")["result"]["dataplane"]["adopted"] is False
+    assert how != "VERSION" or not refused
 
 
 # Settings.

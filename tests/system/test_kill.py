@@ -2,18 +2,25 @@
 """kill -9 at any moment, of the data plane, of control, of all, under concurrent pushes. What was acknowledged is there
 afterwards; what was not is there whole or not at all; and a client that comes back can go on."""
 
+import inspect
+import json
+import os
+import re
 import socket
+import struct
+import subprocess
 import threading
 import time
 
 import pytest
 
 import http1
-from harness import KIND, Repository, digest_of, randomness
+from harness import BUILD, IMAGE_TYPE, KIND, Repository, digest_of, process_alive, randomness
 from ledger import Ledger, Pusher
 
 MIB = 1 << 20
 CLIENTS = 4
+ADOPT = 11  # LINK_ADOPT of msg.h
 needs_two_processes = pytest.mark.skipif(KIND != "fairlead", reason="the peer is one process")
 
 
@@ -133,14 +140,263 @@ def test_data_plane_outlives_control(make_registry):
         answer = repo.put_manifest("other", body, "application/vnd.oci.image.manifest.v1+json")
         assert answer.status == 503 and answer.codes(), answer
         assert answer.header("Retry-After")
-    old = registry.pids()
+    old = registry.dataplane_pids()
     assert old
     registry.start()
-    # Until the new control has told it to finish, the old data plane answers.
-    assert http1.wait_until(lambda: not set(old) & set(registry.dataplane_pids()), 20)
-    assert http1.wait_until(registry.is_ready, 20)
+    assert http1.wait_until(lambda: adopted(registry), 20), registry.report("it was not taken over")
+    assert registry.dataplane_pids() == old
     assert repo.manifest(digest).body == body and repo.manifest("other").status in (404, 200)
     repo.push_image("new", b"after")
+
+
+def status(registry):
+    done = subprocess.run([BUILD / "fairlead", "--socket", registry.socket_path, "status", "--json"],
+                          capture_output=True, text=True, check=False)
+    return json.loads(done.stdout) if done.returncode == 0 else {}
+
+
+def adopted(registry):
+    """Control has the data plane of the one before, and takes writes."""
+    told = status(registry)
+    return told and told["ready"] and told["dataplane"]["state"] == "running" and told["dataplane"]["adopted"]
+
+
+class Traffic:
+    """A slow download, a slow upload and connects, for as long as the block runs; checked at its end."""
+
+    def __init__(self, registry):
+        self.registry, self.done, self.failures = registry, threading.Event(), []
+        self.data = randomness("traffic").randbytes(24 * MIB)
+        self.repo = registry.repository("kill/traffic")
+        self.digest = self.repo.push_blob(self.data)
+        self.counts = dict.fromkeys((self.download, self.upload, self.connect), 0)
+
+    def __enter__(self):
+        self.threads = [threading.Thread(target=self.repeat, args=(each, )) for each in self.counts]
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.done.set()
+        for thread in self.threads:
+            thread.join(60)
+        assert kind or not self.failures, self.failures[:3]
+        assert kind or all(self.counts.values()), self.counts
+
+    def repeat(self, each):
+        try:
+            while not self.done.is_set():
+                each()
+                self.counts[each] += 1
+        except Exception as failure:  # told by the main thread
+            self.failures.append((each.__name__, failure))
+
+    def pause(self, seconds):
+        self.done.wait(seconds)
+
+    def download(self):
+        """Two seconds, if nobody is in a hurry."""
+        pieces = []
+
+        def slowly(piece):
+            pieces.append(piece)
+            self.pause(2 * len(piece) / len(self.data))
+        with self.registry.client.connect(receive_buffer_bytes=131072) as connection:
+            connection.send(connection.head("GET", self.repo.target(f"blobs/{self.digest}")))
+            assert connection.response(sink=slowly).status == 200
+        assert b"".join(pieces) == self.data
+
+    def upload(self):
+        """The body of one PATCH, over a second; what needs control, before and after, may have to be asked again."""
+        data = self.data[:4 * MIB] + str(self.counts[self.upload]).encode()
+        target = http1.target_of(self.again(self.repo.start_upload, 202).header("Location"))
+        with self.registry.client.connect() as connection:
+            connection.send(connection.head("PATCH", target, {"Content-Length": str(len(data))}))
+            for at in range(0, len(data), MIB // 2):
+                connection.send(data[at:at + MIB // 2])
+                self.pause(0.12)
+            answer = connection.response()
+            assert answer.status == 202, answer
+        digest = digest_of(data)
+        self.again(lambda: self.repo.at(answer.header("Location"), "PUT", query=[("digest", digest)]), 201)
+        assert self.repo.blob(digest).body == data
+
+    @staticmethod
+    def again(call, wanted):
+        deadline = time.monotonic() + 20
+        while True:
+            answer = call()
+            if answer.status == wanted:
+                return answer
+            assert answer.status == 503 and time.monotonic() < deadline, answer
+            time.sleep(0.05)
+
+    def connect(self):
+        assert self.registry.client.exchange("GET", "/v2/").status == 200
+        self.pause(0.01)
+
+
+@needs_two_processes
+def test_control_is_replaced_under_transfers(make_registry):
+    """Ten times in a row, the same data plane goes on: no transfer is cut, no connect refused, and pushes work soon."""
+    registry = make_registry()
+    old = registry.dataplane_pids()
+    repo = registry.repository("kill/replaced")
+    _, body = repo.push_image("tag", b"layer")
+    with Traffic(registry):
+        for i in range(10):
+            time.sleep(0.3)
+            registry.kill_control()
+            time.sleep(0.1)
+            registry.start()
+            started = time.monotonic()
+            Traffic.again(lambda: repo.put_manifest(f"tag{i}", body, IMAGE_TYPE), 201)
+            assert time.monotonic() - started < 5
+            assert registry.dataplane_pids() == old
+    assert adopted(registry) and status(registry)["dataplane"]["restarts"] == 0
+    registry.stop()
+    assert not [pid for pid in old if process_alive(pid)]
+
+
+@needs_two_processes
+def test_control_is_killed_while_it_takes_over(make_registry):
+    registry = make_registry()
+    rng = randomness("while it takes over")
+    old = registry.dataplane_pids()
+    with Traffic(registry):
+        registry.kill_control()
+        for _ in range(25):
+            registry.spawn()
+            time.sleep(rng.uniform(0.0, 0.12))
+            registry.kill_control()
+        registry.start()
+        assert http1.wait_until(lambda: adopted(registry), 20), registry.report("it was not taken over")
+    assert registry.dataplane_pids() == old
+    registry.repository("kill/taken").push_image("tag", b"after")
+
+
+@needs_two_processes
+def test_data_plane_is_killed_while_it_is_taken_over(make_registry):
+    registry = make_registry()
+    rng = randomness("killed while taken over")
+
+    def disturb():
+        for _ in range(8):
+            time.sleep(rng.uniform(0.1, 0.4))
+            registry.kill_control()
+            old = registry.dataplane_pids()
+            registry.spawn()
+            time.sleep(rng.uniform(0.0, 0.1))
+            registry._kill_pids(old)
+            assert http1.wait_until(registry.is_ready, 20)
+            assert not set(old) & set(registry.dataplane_pids())
+        time.sleep(0.5)
+
+    ledger, _ = with_clients(registry, disturb)
+    check(registry, ledger, 20)
+
+
+@needs_two_processes
+def test_changed_number_of_rings_replaces_the_data_plane(make_registry):
+    """What cannot be taken over finishes what it runs; its listening sockets go on, so no connect is refused."""
+    registry = make_registry()
+    old = registry.dataplane_pids()
+    data = randomness("rings").randbytes(8 * MIB)
+    repo = registry.repository("kill/rings")
+    digest = repo.push_blob(data)
+    rings = status(registry)["dataplane"]["rings"]
+    config = registry.config
+    registry.config = lambda: config() | {"dataplane": {"rings": rings + 1}}
+    refused, done, pieces = [], threading.Event(), []
+
+    def connects():
+        while not done.is_set():
+            try:
+                registry.client.exchange("GET", "/v2/")
+            except ConnectionRefusedError as error:
+                refused.append(error)
+            except (OSError, http1.ConnectionEnded):
+                pass
+
+    def download():
+        with registry.client.connect(receive_buffer_bytes=131072) as connection:
+            connection.send(connection.head("GET", repo.target(f"blobs/{digest}")))
+            connection.response(sink=lambda piece: (pieces.append(piece), time.sleep(1.5 * len(piece) / len(data))))
+    threads = [threading.Thread(target=connects), threading.Thread(target=download)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    registry.kill_control()
+    registry.start()
+    assert http1.wait_until(lambda: registry.is_ready() and registry.dataplane_pids() != old, 20)
+    done.set()
+    for thread in threads:
+        thread.join(30)
+    assert not refused and b"".join(pieces) == data
+    assert status(registry)["dataplane"]["rings"] == rings + 1
+    assert "it has another number of rings" in registry.log()
+
+
+@needs_two_processes
+def test_the_way_in_is_for_control_alone(make_registry):
+    registry = make_registry()
+    old = registry.dataplane_pids()
+    path = registry.state / "dataplane.sock"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+    def knock(wait_s):
+        """What the data plane answers to a correct first message."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(wait_s)
+            sock.connect(str(path))
+            try:
+                sock.send(struct.pack("<II", ADOPT, 0) + bytes(32))
+                return sock.recv(4096)
+            except ConnectionError:
+                return b""
+    assert knock(5) == b"", "while control is there nobody else is let in"
+    registry.kill_control()
+    if os.geteuid() == 0:
+        for each in (path, registry.state, registry.folder):
+            each.chmod(0o777)
+        script = inspect.getsource(knock).replace("\n    ", "\n").strip()
+        script = f"import socket, struct\nADOPT = {ADOPT}\npath = {str(path)!r}\n{script}\nprint(len(knock(5)))"
+        outsider = ["setpriv", "--reuid", "daemon", "--regid", "daemon", "--clear-groups"]
+        done = subprocess.run([*outsider, "/usr/bin/python3", "-c", script], capture_output=True, text=True, check=False)
+        assert done.stdout == "0\n", done
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as silent, \
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as nonsense:
+        silent.connect(str(path))  # says nothing, and keeps no other out for long
+        nonsense.settimeout(10)
+        nonsense.connect(str(path))
+        nonsense.send(b"\xff" * 40)
+        assert nonsense.recv(4096) == b""
+        assert registry.client.exchange("GET", "/v2/").status == 200
+        registry.start()
+        assert http1.wait_until(lambda: adopted(registry), 20), registry.report("it was not taken over")
+    assert registry.dataplane_pids() == old
+
+
+@needs_two_processes
+def test_logs_and_figures_go_on(make_registry):
+    registry = make_registry()
+    lines = registry.folder / "access.log"
+
+    def requests():
+        return int(re.search(r"^fairlead_requests_total(?:{.*})? (\d+)", http1.Client(
+            ("127.0.0.1", registry.admin_port)).exchange("GET", "/metrics").body.decode(), re.M)[1])
+    assert registry.client.exchange("GET", "/v2/before").status == 404
+    before = requests()
+    registry.kill_control()
+    assert registry.client.exchange("GET", "/v2/meanwhile").status == 404
+    registry.start()
+    assert http1.wait_until(lambda: adopted(registry), 20)
+    assert registry.client.exchange("GET", "/v2/after").status == 404
+    assert requests() >= before + 2
+    assert http1.wait_until(lambda: "/v2/after" in lines.read_text(), 10)
+    text = lines.read_text()
+    assert [text.count(f"/v2/{word}") for word in ("before", "meanwhile", "after")] == [1, 1, 1]
 
 
 @needs_two_processes

@@ -8,6 +8,8 @@
  *   /still       its rings stop turning    /closed      closes the channel of ring 0
  *   /breach      a frame of no known type  /forbidden   proposes a setting, which is control's business
  *   /propose/R   links a blob to the repository R and answers with the status and index of the result
+ *   /meet/HOW    listens for another control, and answers it as a data plane of another VERSION, with the pid of
+ *                another process (LIAR), with nonsense (NONSENSE), or not at all (SILENT)
  *   /log         writes an access line, an error line and a trace line to the log ring
  */
 #include <errno.h>
@@ -40,6 +42,8 @@ struct fake {
     int listeners[LISTENERS_MAX];
     uint32_t rings, listener_count;
     bool still;
+    int way_in, memory[ADOPT_FDS];
+    char how[16]; /* it meets another control; empty: it does not */
 };
 
 static void send_link(uint32_t type, uint64_t generation)
@@ -78,6 +82,10 @@ static void take_message(struct fake *f, const struct link_message *message, con
         f->counters = map(fds[HELLO_COUNTERS], sizeof(*f->counters), PROT_READ | PROT_WRITE);
         f->log = map(fds[HELLO_LOG], offsetof(struct log_page, ring) + f->rings * sizeof(struct log_ring),
                      PROT_READ | PROT_WRITE);
+        f->way_in = fds[HELLO_ADOPT];
+        memcpy(f->memory,
+               (int[]){fds[HELLO_COUNTERS], fds[HELLO_LOG], fds[HELLO_EPOCHS], fds[HELLO_NAMES]},
+               sizeof(f->memory));
         send_link(LINK_HELLO_REPLY, 0);
         break;
     case LINK_RING:
@@ -120,6 +128,46 @@ static bool read_link(struct fake *f)
         memcpy(fds, CMSG_DATA(head), head->cmsg_len - CMSG_LEN(0));
     take_message(f, &message, fds);
     return true;
+}
+
+static void send_fds(int link, struct link_message message, const int *fds, size_t fd_count)
+{
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int) * FDS)];
+    } control = {0};
+    struct iovec iov = {.iov_base = &message, .iov_len = sizeof(message)};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = CMSG_SPACE(sizeof(int) * fd_count)};
+    struct cmsghdr *head = CMSG_FIRSTHDR(&msg);
+    *head = (struct cmsghdr){
+        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int) * fd_count)};
+    memcpy(CMSG_DATA(head), fds, sizeof(int) * fd_count);
+    CHECK(sendmsg(link, &msg, MSG_NOSIGNAL) == (ssize_t)sizeof(message));
+}
+
+/* Another control has come. The connection stays open: it is this process' end that ends it. */
+static void meet(struct fake *f)
+{
+    struct link_message m = {.type = LINK_ADOPT_REPLY, .version = LINK_VERSION + 1};
+    int link = accept(f->way_in, NULL, NULL);
+    if (link < 0 || strcmp(f->how, "SILENT") == 0)
+        return;
+    if (strcmp(f->how, "NONSENSE") == 0) {
+        CHECK(send(link, "nonsense", 8, MSG_NOSIGNAL) == 8);
+        return;
+    }
+    m.adopt_reply.pid = (uint32_t)getpid() + (strcmp(f->how, "LIAR") == 0);
+    m.adopt_reply.rings = f->rings;
+    m.adopt_reply.listeners = f->listener_count;
+    send_fds(link, m, f->memory, ADOPT_FDS);
+    for (uint32_t i = 0; i < f->listener_count && m.adopt_reply.pid == (uint32_t)getpid(); i++) {
+        struct link_message one = {.type = LINK_LISTENER, .version = LINK_VERSION + 1};
+        one.listener.index = i;
+        send_fds(link, one, &f->listeners[i], 1);
+    }
 }
 
 static void log_record(struct fake *f, uint8_t kind, const char *text)
@@ -198,6 +246,8 @@ static void act(struct fake *f, const char *path, char *answer, size_t cap)
     if (strcmp(path, "/forbidden") == 0)
         write_frame(f, FRAME_PROPOSE, cmd,
                     make_command(cmd, sizeof(cmd), CMD_SETTING_SET, "http.idle_timeout"));
+    if (sscanf(path, "/meet/%15s", f->how) == 1)
+        CHECK(listen(f->way_in, 1) == 0);
     if (strcmp(path, "/log") == 0) {
         log_record(f, LOG_ACCESS_LINE, "{\"access\":\"line\nwith a line end\"}");
         log_record(f, LOG_ERROR_LINE, "{\"error\":\"line\"}");
@@ -249,6 +299,7 @@ int main(void)
     bool linked = true;
     while (true) {
         struct pollfd fds[LISTENERS_MAX + 1] = {{.fd = linked ? LINK_FD : -1, .events = POLLIN}};
+        struct pollfd way_in = {.fd = fake.how[0] ? fake.way_in : -1, .events = POLLIN};
         for (uint32_t i = 0; i < fake.listener_count; i++)
             fds[i + 1] = (struct pollfd){.fd = fake.listeners[i], .events = POLLIN};
         poll(fds, fake.listener_count + 1, TURN_MS);
@@ -257,6 +308,8 @@ int main(void)
         for (uint32_t i = 0; i < fake.listener_count; i++)
             if (fds[i + 1].revents && fake.plan)
                 serve(&fake, fake.listeners[i]);
+        if (poll(&way_in, 1, 0) == 1)
+            meet(&fake);
         turn(&fake);
     }
 }
