@@ -54,8 +54,9 @@ struct svc_check {
     uint8_t rise, fall;
     uint32_t interval_ms;
     uint32_t http_interval_ms;
-    uint32_t timeout_ms;
-    uint64_t statuses[8]; /* bit status - SVC_STATUS_FIRST */
+    uint32_t timeout_ms;      /* of a SYN */
+    uint32_t http_timeout_ms; /* of an HTTP check, from its SYN on */
+    uint64_t statuses[8];     /* bit status - SVC_STATUS_FIRST */
     char path[SVC_PATH_MAX + 1];
     char host[SVC_HOST_MAX + 1]; /* "": the service's address */
 };
@@ -71,7 +72,8 @@ struct svc {
     uint32_t id;       /* 1..SVC_SERVICES_MAX; as long as the service is there */
     uint64_t revision; /* index of the log entry that changed it last */
     uint64_t created_ms, updated_ms;
-    uint32_t backends; /* how many it has */
+    uint32_t backends;    /* how many it has */
+    size_t first_backend; /* in a table: its backends are table.backend[first_backend, + backends) */
 };
 
 struct svc_backend {
@@ -106,8 +108,9 @@ bool svc_name_valid(const char *name, size_t len);
 /*
  * Sets a field from its text; *err gets what is wrong and what to write. 0, -ENOENT for an unknown key,
  * -EINVAL. Keys: address, kind, path, policy, edge, steer, takeover, all_down, cut, check.kind,
- * check.interval, check.http_interval, check.timeout, check.rise, check.fall, check.path, check.host,
- * check.statuses. Of a backend: address, weight, node. A kind brings its check's defaults only in svc_init.
+ * check.interval, check.http_interval, check.timeout, check.http_timeout, check.rise, check.fall, check.path,
+ * check.host, check.statuses. Of a backend: address, weight, node. A kind brings its check's defaults only in
+ * svc_init.
  */
 int svc_field_set(struct svc *s, const char *key, const char *text, char err[SVC_ERROR_MAX]);
 int svc_backend_field_set(struct svc_backend *b, const char *key, const char *text, char err[SVC_ERROR_MAX]);
@@ -116,9 +119,11 @@ int svc_backend_field_set(struct svc_backend *b, const char *key, const char *te
 const char *svc_field_text(const struct svc *s, const char *key, char out[SVC_TEXT_MAX]);
 const char *svc_backend_field_text(const struct svc_backend *b, const char *key, char out[SVC_TEXT_MAX]);
 
-/* The keys, in the order in which they are shown; count in *count. */
-const char *const *svc_fields(size_t *count);
-const char *const *svc_backend_fields(size_t *count);
+/* The keys, in the order in which they are shown. */
+size_t svc_field_count(void);
+const char *svc_field_key(size_t i);
+size_t svc_backend_field_count(void);
+const char *svc_backend_field_key(size_t i);
 
 /* "10.0.0.1:80" or "[fd00::1]:80". 0 or -EINVAL. */
 int svc_address_parse(const char *text, struct svc_address *out);
@@ -148,16 +153,20 @@ const char *svc_origin_name(unsigned origin);
 /* In the table; NULL if it is not there. */
 const struct svc *svc_find(const struct svc_table *t, const char *name);
 const struct svc *svc_find_id(const struct svc_table *t, uint32_t id);
-/* The backends of a service are table.backend[*first .. *first + s->backends). */
-size_t svc_first_backend(const struct svc_table *t, const struct svc *s);
 const struct svc_backend *svc_find_backend(const struct svc_table *t, const struct svc *s, const char *name);
 void svc_table_fini(struct svc_table *t);
 
-/* The bytes that commands and rows share, with a version of their own. A reader that finds another version,
- * or a value out of its range, fails. */
+/* The bytes of a command, with a version of their own. A reader that finds another version, or a value out of
+ * its range, fails. */
 void svc_put(struct wire_writer *w, const struct svc *s);
 void svc_get(struct wire_reader *r, struct svc *s);
 void svc_backend_put(struct wire_writer *w, const struct svc_backend *b);
 void svc_backend_get(struct wire_reader *r, struct svc_backend *b);
+
+/* The bytes of a row: what the state gives, too. */
+void svc_row_put(struct wire_writer *w, const struct svc *s);
+void svc_row_get(struct wire_reader *r, struct svc *s);
+void svc_backend_row_put(struct wire_writer *w, const struct svc_backend *b);
+void svc_backend_row_get(struct wire_reader *r, struct svc_backend *b);
 
 #endif

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Services and backends as bytes: in commands, and in rows. */
+#include <string.h>
+
+#include "control/state/service.h"
+
+enum { SVC_VERSION = 1, BACKEND_VERSION = 1, ROW_VERSION = 1 };
+
+static void put_text(struct wire_writer *w, const char *text)
+{
+    wire_put_bytes(w, text, strlen(text));
+}
+
+/* A text without a NUL in it that fits cap bytes with one. */
+static void get_text(struct wire_reader *r, char *out, size_t cap)
+{
+    size_t len;
+    const uint8_t *data = wire_get_bytes(r, &len);
+    out[0] = '\0';
+    if (r->failed)
+        return;
+    if (len >= cap || (len && memchr(data, 0, len))) {
+        r->failed = true;
+        return;
+    }
+    if (len)
+        memcpy(out, data, len);
+    out[len] = '\0';
+}
+
+static void get_version(struct wire_reader *r, uint8_t version)
+{
+    if (wire_get_u8(r) != version)
+        r->failed = true;
+}
+
+static uint32_t get_range(struct wire_reader *r, size_t size, uint32_t min, uint32_t max)
+{
+    uint64_t value = wire_get_uint(r, size);
+    if (value < min || value > max)
+        r->failed = true;
+    return (uint32_t)value;
+}
+
+static void put_address(struct wire_writer *w, const struct svc_address *a)
+{
+    wire_put(w, a->ip, sizeof(a->ip));
+    wire_put_u16(w, a->port);
+}
+
+static void get_address(struct wire_reader *r, struct svc_address *a)
+{
+    const uint8_t *ip = wire_get(r, sizeof(a->ip));
+    if (ip)
+        memcpy(a->ip, ip, sizeof(a->ip));
+    a->port = (uint16_t)get_range(r, 2, 1, UINT16_MAX);
+}
+
+static void put_check(struct wire_writer *w, const struct svc_check *c)
+{
+    wire_put_u8(w, c->kind);
+    wire_put_u8(w, c->rise);
+    wire_put_u8(w, c->fall);
+    wire_put_u32(w, c->interval_ms);
+    wire_put_u32(w, c->http_interval_ms);
+    wire_put_u32(w, c->timeout_ms);
+    wire_put_u32(w, c->http_timeout_ms);
+    for (size_t i = 0; i < 8; i++)
+        wire_put_u64(w, c->statuses[i]);
+    put_text(w, c->path);
+    put_text(w, c->host);
+}
+
+static uint32_t get_ms(struct wire_reader *r)
+{
+    return get_range(r, 4, SVC_INTERVAL_MS_MIN, SVC_INTERVAL_MS_MAX);
+}
+
+static void get_check(struct wire_reader *r, struct svc_check *c)
+{
+    c->kind = (uint8_t)get_range(r, 1, SVC_CHECK_NONE, SVC_CHECK_HTTP);
+    c->rise = (uint8_t)get_range(r, 1, 1, 255);
+    c->fall = (uint8_t)get_range(r, 1, 1, 255);
+    c->interval_ms = get_ms(r);
+    c->http_interval_ms = get_ms(r);
+    c->timeout_ms = get_ms(r);
+    c->http_timeout_ms = get_ms(r);
+    for (size_t i = 0; i < 8; i++)
+        c->statuses[i] = wire_get_u64(r);
+    get_text(r, c->path, sizeof(c->path));
+    get_text(r, c->host, sizeof(c->host));
+}
+
+void svc_put(struct wire_writer *w, const struct svc *s)
+{
+    wire_put_u8(w, SVC_VERSION);
+    put_text(w, s->name);
+    put_address(w, &s->address);
+    wire_put_u8(w, s->kind);
+    wire_put_u8(w, s->route);
+    wire_put_u8(w, s->policy);
+    wire_put_u8(w, s->edge);
+    wire_put_u8(w, s->all_down);
+    wire_put_u8(w, s->steer);
+    wire_put_u8(w, s->takeover);
+    wire_put_u8(w, s->cut);
+    wire_put_u8(w, s->origin);
+    put_check(w, &s->check);
+}
+
+void svc_get(struct wire_reader *r, struct svc *s)
+{
+    memset(s, 0, sizeof(*s));
+    get_version(r, SVC_VERSION);
+    get_text(r, s->name, sizeof(s->name));
+    get_address(r, &s->address);
+    s->kind = (uint8_t)get_range(r, 1, SVC_TCP, SVC_KUBERNETES);
+    s->route = (uint8_t)get_range(r, 1, SVC_DIRECT, SVC_PROXY);
+    s->policy = (uint8_t)get_range(r, 1, SVC_RANDOM, SVC_LEAST);
+    s->edge = (uint8_t)get_range(r, 1, SVC_EDGE_OFF, SVC_EDGE_DSR);
+    s->all_down = (uint8_t)get_range(r, 1, SVC_REFUSE, SVC_OPEN);
+    s->steer = get_range(r, 1, 0, 1);
+    s->takeover = get_range(r, 1, 0, 1);
+    s->cut = get_range(r, 1, 0, 1);
+    s->origin = (uint8_t)get_range(r, 1, SVC_FROM_API, SVC_FROM_FILE);
+    get_check(r, &s->check);
+}
+
+void svc_backend_put(struct wire_writer *w, const struct svc_backend *b)
+{
+    wire_put_u8(w, BACKEND_VERSION);
+    put_text(w, b->name);
+    put_text(w, b->node);
+    put_address(w, &b->address);
+    wire_put_u16(w, b->weight);
+    wire_put_u8(w, b->origin);
+}
+
+void svc_backend_get(struct wire_reader *r, struct svc_backend *b)
+{
+    memset(b, 0, sizeof(*b));
+    get_version(r, BACKEND_VERSION);
+    get_text(r, b->name, sizeof(b->name));
+    get_text(r, b->node, sizeof(b->node));
+    get_address(r, &b->address);
+    b->weight = (uint16_t)get_range(r, 2, 1, SVC_WEIGHT_MAX);
+    b->origin = (uint8_t)get_range(r, 1, SVC_FROM_API, SVC_FROM_FILE);
+    b->admin = SVC_ACTIVE;
+}
+
+void svc_row_put(struct wire_writer *w, const struct svc *s)
+{
+    wire_put_u8(w, ROW_VERSION);
+    wire_put_u32(w, s->id);
+    wire_put_u64(w, s->revision);
+    wire_put_u64(w, s->created_ms);
+    wire_put_u64(w, s->updated_ms);
+    wire_put_u32(w, s->backends);
+    svc_put(w, s);
+}
+
+void svc_row_get(struct wire_reader *r, struct svc *s)
+{
+    get_version(r, ROW_VERSION);
+    uint32_t id = get_range(r, 4, 1, SVC_SERVICES_MAX);
+    uint64_t revision = wire_get_u64(r), created_ms = wire_get_u64(r), updated_ms = wire_get_u64(r);
+    uint32_t backends = get_range(r, 4, 0, SVC_BACKENDS_MAX);
+    svc_get(r, s);
+    s->id = id;
+    s->revision = revision;
+    s->created_ms = created_ms;
+    s->updated_ms = updated_ms;
+    s->backends = backends;
+}
+
+void svc_backend_row_put(struct wire_writer *w, const struct svc_backend *b)
+{
+    wire_put_u8(w, ROW_VERSION);
+    wire_put_u32(w, b->id);
+    wire_put_u16(w, b->generation);
+    wire_put_u32(w, b->service);
+    wire_put_u8(w, b->admin);
+    wire_put_u64(w, b->revision);
+    wire_put_u64(w, b->created_ms);
+    wire_put_u64(w, b->updated_ms);
+    svc_backend_put(w, b);
+}
+
+void svc_backend_row_get(struct wire_reader *r, struct svc_backend *b)
+{
+    get_version(r, ROW_VERSION);
+    uint32_t id = get_range(r, 4, 0, SVC_BACKENDS_ALL_MAX - 1);
+    uint16_t generation = (uint16_t)get_range(r, 2, 1, UINT16_MAX);
+    uint32_t service = get_range(r, 4, 1, SVC_SERVICES_MAX);
+    uint8_t admin = (uint8_t)get_range(r, 1, SVC_ACTIVE, SVC_DRAIN);
+    uint64_t revision = wire_get_u64(r), created_ms = wire_get_u64(r), updated_ms = wire_get_u64(r);
+    svc_backend_get(r, b);
+    b->id = id;
+    b->generation = generation;
+    b->service = service;
+    b->admin = admin;
+    b->revision = revision;
+    b->created_ms = created_ms;
+    b->updated_ms = updated_ms;
+}
