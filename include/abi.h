@@ -319,7 +319,9 @@ enum abi_peer_flag {
     ABI_PEER_SELF = 1 << 2,     /* this node */
 };
 
-/* `peers`, written by control. */
+/* `peers`, written by control. Backends are told of a session that was up and ends: down when it fell silent,
+ * suspect when the peer itself said that it does not hear this node; an administrative end is neither. A new
+ * generation begins the session anew; intervals may change under the same one (a poll sequence follows). */
 struct abi_peer {
     struct abi_addr addr;
     struct abi_addr source;
@@ -339,26 +341,32 @@ struct abi_peer {
 
 enum abi_bfd_state { ABI_BFD_ADMIN_DOWN = 0, ABI_BFD_DOWN = 1, ABI_BFD_INIT = 2, ABI_BFD_UP = 3 };
 
-/* `peer_state`: the part that user space may read; the timers are in a map of their own. */
+/* `peer_state`: a session, with the names of RFC 5880, 6.8.1. Its timer is in a map of its own. */
 struct abi_peer_state {
     __u64 received_ns;
     __u64 sent_ns;
-    __u64 changed_ns;
-    __u64 detect_ns; /* the detection time in force */
-    __u64 next_tx_ns;
+    __u64 changed_ns; /* of state */
+    __u64 detect_ns;  /* the detection time in force */
+    __u64 next_tx_ns; /* jitter chose it; 0: with the next tick */
     __u32 remote_discriminator;
     __u32 remote_min_rx_us;
     __u32 remote_min_tx_us;
-    __u32 generation;
+    __u32 generation;    /* of the configuration it was begun with, ABI_PEER_BEGUN set */
+    __u32 desired_tx_us; /* as announced */
+    __u32 required_rx_us;
+    __u32 sending_us; /* in use: lags behind what was announced until a poll sequence ends */
+    __u32 listening_us;
     __u8 state; /* enum abi_bfd_state */
     __u8 remote_state;
     __u8 diagnostic; /* RFC 5880, 4.1 */
     __u8 remote_multiplier;
-    __u8 poll;  /* a poll sequence is under way */
-    __u8 final; /* the next packet carries F */
-    __u8 pad[2];
+    __u8 poll;   /* a poll sequence is under way */
+    __u8 final;  /* the next packet carries F */
+    __u8 demand; /* the peer asked for silence while all is well */
+    __u8 spared; /* a timer that fired late was forgiven once */
     __u64 received, sent, dropped, ups, downs;
 };
+#define ABI_PEER_BEGUN 0x10000u
 
 /* --- takeover: who answers for an address on a segment ---------------------------------------------------
  */
