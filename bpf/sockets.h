@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What is known of a connecting socket: written by steer at connect(), by watch while the connection lives.
+ */
+#ifndef FL_BPF_SOCKETS_H
+#define FL_BPF_SOCKETS_H
+
+#include "common.h"
+
+struct socket_note {
+    struct abi_endpoint front; /* what the application connected to; port 0: it was not steered */
+    __u32 backend;
+    __u8 counted; /* in backend_stats.active */
+    __u8 canary;
+    __u16 pad;
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_SK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __uint(pinning, LIBBPF_PIN_BY_NAME);
+    __type(key, int);
+    __type(value, struct socket_note);
+} sockets SEC(".maps");
+
+#endif
