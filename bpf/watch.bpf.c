@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Evidence from the host's own connections to backends: counts them, and suspects a backend that refuses,
+ * does not answer, does not acknowledge, or closes its canary. Attached to the instance's cgroup as sock_ops.
+ */
+#include "common.h"
+#include "maps.h"
+#include "context.h"
+#include "sockets.h"
+#include "suspicion.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+enum {
+    EPIPE = 32,
+    ECONNRESET = 104,
+    ETIMEDOUT = 110,
+    ECONNREFUSED = 111,
+    EHOSTUNREACH = 113,
+    /* Timeouts in a row on one connection that are more than bad luck. */
+    HARD_RETRANSMITS = 2,
+    RTT_SHIFT = 3, /* srtt_us is 8 times the time */
+};
+
+INLINE struct abi_endpoint remote_of(struct bpf_sock_ops *ctx)
+{
+    struct abi_endpoint remote = {.port = bpf_htons((__u16)bpf_ntohl(ctx->remote_port))};
+    if (ctx->family == AF_INET6)
+        context_read_addr(&remote.addr, ctx, struct bpf_sock_ops, remote_ip6);
+    else
+        addr_set_v4(&remote.addr, ctx->remote_ip4);
+    return remote;
+}
+
+INLINE bool is_canary(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+    __u32 port = ctx->local_port;
+    return sk->mark == ABI_MARK && port >= ABI_CANARY_PORT_FIRST &&
+           port < ABI_CANARY_PORT_FIRST + ABI_CANARY_PORTS;
+}
+
+/* The note of a socket that is about to connect; null if it goes to no backend. One that was not steered gets
+ * its note here. */
+INLINE struct socket_note *note_at_connect(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+    struct socket_note *note = bpf_sk_storage_get(&sockets, sk, 0, 0);
+    if (note && note->front.port)
+        return note;
+    struct abi_endpoint remote = remote_of(ctx);
+    __u32 id = backend_at(&remote);
+    if (id == ABI_NO_BACKEND)
+        return 0;
+    note = bpf_sk_storage_get(&sockets, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    if (note) {
+        note->backend = id;
+        note->counted = 0;
+        note->canary = is_canary(ctx, sk);
+    }
+    return note;
+}
+
+INLINE void connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
+{
+    struct socket_note *note = note_at_connect(ctx, sk);
+    if (!note || note->counted)
+        return;
+    if (bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG))
+        return;
+    __u32 id = note->backend;
+    struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
+    if (stats && !note->canary) {
+        __sync_fetch_and_add(&stats->active, 1);
+        note->counted = 1;
+    }
+}
+
+INLINE void note_rtt(struct abi_backend_stats *stats, __u32 srtt_us)
+{
+    __u64 rtt_us = srtt_us >> RTT_SHIFT, before = stats->rtt_us;
+    if (rtt_us)
+        stats->rtt_us = before ? before - before / 8 + rtt_us / 8 : rtt_us;
+}
+
+/* Where this host does not probe, a connection is the best there is against a suspicion. */
+INLINE void clear_suspicion(__u32 id)
+{
+    const struct abi_node *n = node_get(&node);
+    const struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
+    const __u64 *verdict = bpf_map_lookup_elem(&verdicts, &id);
+    if (!n || (n->flags & ABI_NODE_PROBES) || !b || !verdict)
+        return;
+    if (verdict_state(*(const volatile __u64 *)verdict, b) == ABI_SUSPECT)
+        verdict_set(id, b, ABI_UP, ABI_CONNECTED, 0);
+}
+
+INLINE void established(struct bpf_sock_ops *ctx, const struct socket_note *note)
+{
+    __u32 id = note->backend;
+    struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
+    if (!stats)
+        return;
+    __sync_fetch_and_add(&stats->established, 1);
+    note_rtt(stats, ctx->srtt_us);
+    sign_of_life(id);
+    clear_suspicion(id);
+}
+
+INLINE int error_of(struct bpf_sock *sk)
+{
+    struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+    return tcp ? tcp->inet_conn.icsk_inet.sk.sk_err : 0;
+}
+
+/* The connection was never made; closed by the application itself, it says nothing. */
+INLINE void connect_failed(struct abi_backend_stats *stats, __u32 id, int error)
+{
+    if (error == ECONNREFUSED) {
+        __sync_fetch_and_add(&stats->refused, 1);
+        suspect(id, ABI_REFUSED);
+    } else if (error == ETIMEDOUT || error == EHOSTUNREACH) {
+        __sync_fetch_and_add(&stats->timeouts, 1);
+        suspect(id, ABI_CONNECT_TIMEOUT);
+    }
+}
+
+/* Data was in flight when it ended: servers do reset connections, now and then. */
+INLINE void broken(struct abi_backend_stats *stats, __u32 id, int error)
+{
+    if (error == ECONNRESET || error == EPIPE) {
+        __sync_fetch_and_add(&stats->resets, 1);
+        suspect_softly(id, ABI_RESET);
+    } else if (error == ETIMEDOUT) {
+        suspect(id, ABI_RETRANSMITS);
+    }
+}
+
+INLINE void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct socket_note *note, __u32 before)
+{
+    __u32 id = note->backend;
+    struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
+    if (!stats)
+        return;
+    if (note->counted) {
+        note->counted = 0;
+        __sync_fetch_and_add(&stats->active, -1);
+    }
+    int error = error_of(sk);
+    if (before == BPF_TCP_SYN_SENT)
+        connect_failed(stats, id, error);
+    else if (!note->canary)
+        broken(stats, id, error);
+    else if (before == BPF_TCP_ESTABLISHED && error == ECONNRESET)
+        suspect(id, ABI_CANARY);
+}
+
+INLINE void state_changed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct socket_note *note)
+{
+    __u32 before = ctx->args[0], after = ctx->args[1];
+    if (after == BPF_TCP_CLOSE)
+        closed(ctx, sk, note, before);
+    else if (after == BPF_TCP_CLOSE_WAIT && note->canary)
+        suspect(note->backend, ABI_CANARY);
+}
+
+INLINE void timed_out(struct bpf_sock_ops *ctx, const struct socket_note *note)
+{
+    __u32 id = note->backend;
+    struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
+    __u32 reason = ctx->state == BPF_TCP_SYN_SENT ? ABI_CONNECT_TIMEOUT : ABI_RETRANSMITS;
+    if (stats)
+        __sync_fetch_and_add(&stats->retransmits, 1);
+    if (ctx->args[0] >= HARD_RETRANSMITS)
+        suspect(id, reason);
+    else
+        suspect_softly(id, reason);
+}
+
+SEC("sockops")
+int watch_sockets(struct bpf_sock_ops *ctx)
+{
+    struct bpf_sock *sk = ctx->sk;
+    __u32 op = ctx->op;
+    ctx->reply = -1; /* nothing is changed */
+    if (!sk)
+        return 1;
+    if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
+        connecting(ctx, sk);
+        return 1;
+    }
+    if (op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_STATE_CB && op != BPF_SOCK_OPS_RTO_CB)
+        return 1;
+    struct socket_note *note = bpf_sk_storage_get(&sockets, sk, 0, 0);
+    if (!note)
+        return 1;
+    if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+        established(ctx, note);
+    else if (op == BPF_SOCK_OPS_STATE_CB)
+        state_changed(ctx, sk, note);
+    else
+        timed_out(ctx, note);
+    return 1;
+}
