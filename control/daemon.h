@@ -17,6 +17,7 @@
 #include "control/journal.h"
 #include "control/log_drain.h"
 #include "control/settings.h"
+#include "control/signals.h"
 #include "control/shared_memory.h"
 #include "control/supervise.h"
 #include "plan.h"
@@ -59,7 +60,7 @@ struct daemon {
     int exit_code;
     uint64_t started_ms;    /* of the loop's clock */
     uint64_t start_time_ms; /* UTC */
-    uv_signal_t sigterm, sigint, sighup;
+    struct signals signals;
     uv_timer_t log_timer, second_timer;
 };
 

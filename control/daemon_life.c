@@ -104,35 +104,13 @@ static int open_supervise(struct daemon *d, char *err)
     return supervise_open(&config, &d->supervise, err, ERROR_MAX);
 }
 
-static void on_signal(uv_signal_t *handle, int signum)
+static void on_signal(void *arg, int signum)
 {
-    struct daemon *d = handle->data;
+    struct daemon *d = arg;
     if (signum == SIGHUP)
         daemon_reload(d);
     else
         daemon_stop(d);
-}
-
-/* Before everything else, so that a signal in the middle of the start is answered when it is done. */
-static void start_signals(struct daemon *d)
-{
-    const struct {
-        uv_signal_t *handle;
-        int signum;
-    } signals[] = {{&d->sigterm, SIGTERM}, {&d->sigint, SIGINT}, {&d->sighup, SIGHUP}};
-    for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
-        uv_signal_init(&d->loop, signals[i].handle);
-        signals[i].handle->data = d;
-        uv_signal_start(signals[i].handle, on_signal, signals[i].signum);
-        uv_unref((uv_handle_t *)signals[i].handle);
-    }
-}
-
-static void close_signals(struct daemon *d)
-{
-    uv_close((uv_handle_t *)&d->sigterm, NULL);
-    uv_close((uv_handle_t *)&d->sigint, NULL);
-    uv_close((uv_handle_t *)&d->sighup, NULL);
 }
 
 static void start_timers(struct daemon *d)
@@ -283,7 +261,7 @@ static void on_cluster_closed(void *arg)
 {
     struct daemon *d = arg;
     d->cluster = NULL;
-    close_signals(d);
+    signals_close(&d->signals);
 }
 
 void daemon_life_close(struct daemon *d)
@@ -343,10 +321,11 @@ int daemon_run(struct daemon *d, struct config *config, const char *config_path,
         return 1;
     }
     CHECK(uv_loop_init(&d->loop) == 0);
-    start_signals(d);
+    /* Before everything else, so that a signal in the middle of the start is answered when it is done. */
+    CHECK(signals_open(&d->signals, &d->loop, on_signal, d) == 0);
     if (start(d)) {
         d->exit_code = 1;
-        close_signals(d);
+        signals_close(&d->signals);
         uv_run(&d->loop, UV_RUN_DEFAULT);
     } else {
         run(d);
