@@ -48,13 +48,15 @@ INLINE bool suspicion_allowed(__u32 id, __u64 now)
     return true;
 }
 
-INLINE void probe_soon(__u32 id, const struct abi_backend *b)
+INLINE void probe_soon(__u32 id, const struct abi_backend *b, __u64 now)
 {
     __u32 service = b->service;
     struct abi_probe_state *p = bpf_map_lookup_elem(&probe_state, &id);
     const struct abi_check *c = bpf_map_lookup_elem(&checks, &service);
-    if (p)
-        p->wanted = c && c->kind == ABI_CHECK_HTTP ? ABI_WANTED_HTTP : ABI_WANTED_PROBE;
+    if (!p)
+        return;
+    p->suspected_ns = now;
+    p->wanted = c && c->kind == ABI_CHECK_HTTP ? ABI_WANTED_HTTP : ABI_WANTED_PROBE;
 }
 
 INLINE void suspect_one(__u32 id, __u32 reason, __u64 now)
@@ -66,8 +68,8 @@ INLINE void suspect_one(__u32 id, __u32 reason, __u64 now)
     __u32 state = verdict_state(*(const volatile __u64 *)verdict, b);
     if (state == ABI_DOWN || state == ABI_SUSPECT || !suspicion_allowed(id, now))
         return;
+    probe_soon(id, b, now);
     verdict_set(id, b, ABI_SUSPECT, reason, 0);
-    probe_soon(id, b);
 }
 
 /* The first backend of an address in traffic, or ABI_NO_BACKEND. */

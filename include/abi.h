@@ -33,6 +33,7 @@ enum abi_limits {
     ABI_REQUEST_MAX = 256, /* bytes of an HTTP check's request */
     ABI_PROBE_CLASSES = 8,
     ABI_PROBES_PER_TICK_MAX = 1024,
+    ABI_PROBE_SHOTS = 4,   /* TCP probes of a backend under way, a power of two */
     ABI_HISTORY = 8192,    /* changes kept, a power of two */
     ABI_MARK = 0x0fa17000, /* skb mark of Fairlead's own packets (probes, heartbeats, resets); SO_MARK of
                               exempt sockets */
@@ -83,6 +84,16 @@ struct abi_node {
 enum abi_node_flag {
     ABI_NODE_PROBES = 1 << 0,   /* this node probes (managers and replicas do) */
     ABI_NODE_DRAINING = 1 << 1, /* gives its addresses away */
+    ABI_NODE_TOKEN = 1 << 2, /* the clock has a token bucket (kernel_clock.h), its neighbour only guards it */
+};
+
+/* Low bits of the mark of packets that are sent to node.out_ifindex: what `fan` does with them. */
+enum abi_fan_order {
+    ABI_FAN_SEND = 0,    /* on their way as they are */
+    ABI_FAN_PROBE = 1,   /* a packet that came from a backend: probe that backend at once */
+    ABI_FAN_RESET = 2,   /* a backend's answer to a probe: end its connection */
+    ABI_FAN_REQUEST = 3, /* a backend's SYN-ACK: answer it with the HTTP check's request */
+    ABI_FAN_MORE = 4,    /* the tick goes on with its probes */
 };
 
 /* --- services ------------------------------------------------------------------------------------------ */
@@ -244,7 +255,8 @@ struct abi_check {
     char request[ABI_REQUEST_MAX];
 };
 
-/* Backends that share an interval: each tick takes the next count / divisor (rounded up) of them. */
+/* Backends that share an interval: each tick takes the next count / divisor (rounded up) of them. Those that
+ * are not checked are among them: they are probed while something speaks against them. */
 struct abi_probe_class {
     __u32 first; /* in probe_order */
     __u32 count;
@@ -258,26 +270,37 @@ struct abi_probe_plan {
     struct abi_probe_class class[ABI_PROBE_CLASSES];
 };
 
+/* One probe under way, or the last one there was. */
+struct abi_probe_shot {
+    __u64 sent_ns;     /* 0: answered, or given up */
+    __u32 sequence;    /* of its SYN, host byte order: random */
+    __u16 source_port; /* host byte order */
+    __u8 used;         /* there was one: a late answer is one too */
+    __u8 accepted;     /* its SYN was answered (HTTP) */
+};
+
 /* `probe_state`, by backend id. */
 struct abi_probe_state {
-    __u64 sent_ns;      /* of the probe under way, 0: none */
-    __u64 answered_ns;  /* last good answer */
-    __u64 http_sent_ns; /* last HTTP check begun */
-    __u64 urgent_ns;    /* last probe sent at once on suspicion */
-    __u32 sequence;     /* of its SYN */
-    __u32 generation;
-    __u16 source_port;
-    __u8 http;     /* the probe under way is an HTTP check */
-    __u8 accepted; /* its SYN was answered, the HTTP answer is awaited */
-    __u8 misses;
-    __u8 rises;
-    __u8 http_failed; /* the last HTTP check failed: a SYN-ACK does not clear it */
-    __u8 wanted;      /* to be probed with the next tick: enum abi_wanted */
-    __u32 rtt_us;     /* SYN to SYN-ACK, smoothed by 1/8 */
-    __u32 http_rtt_us;
-    __u32 status; /* of the last HTTP answer */
+    struct abi_probe_shot tcp[ABI_PROBE_SHOTS];
+    struct abi_probe_shot http;
+    __u64 answered_ns;     /* last good answer */
+    __u64 http_sent_ns;    /* last HTTP check begun */
+    __u64 urgent_ns;       /* last probe sent at once */
+    __u64 suspected_ns;    /* an answer to a probe from before does not clear a suspicion */
+    __u32 http_sequence;   /* what the HTTP answer begins with: the sequence number after the SYN's */
+    __u32 next;            /* number of the next TCP probe */
+    __u32 generation;      /* of the backend this is about */
+    __u8 misses;           /* TCP probes in a row */
+    __u8 http_misses;      /* HTTP checks in a row, failures included */
+    __u8 rises;            /* good answers in a row while it is down */
+    __u8 http_failed;      /* the last HTTP check failed: a SYN-ACK does not clear it */
+    __u8 wanted;           /* to be probed at once (abi_wanted) */
+    __u8 http_fail_reason; /* (abi_reason) */
+    __u16 status;          /* of the last HTTP answer, 0: it was none */
+    __u32 rtt_us;          /* SYN to SYN-ACK, smoothed by 1/8 */
+    __u32 http_rtt_us;     /* SYN to status */
     __u32 pad;
-    __u64 probes, answers, refusals, timeouts, http_answers;
+    __u64 probes, answers, refusals, timeouts, http_probes, http_answers, http_failures;
 };
 
 enum abi_wanted { ABI_WANTED_NOT = 0, ABI_WANTED_PROBE = 1, ABI_WANTED_HTTP = 2 };
@@ -291,8 +314,12 @@ struct abi_tick_state {
     __u64 storms;      /* ticks dropped because they came too fast */
     __u64 errors;      /* packets that could not be sent */
     __u64 over_budget; /* probes put off to a later tick */
-    __u64 restarts;    /* kicks by traffic */
+    __u64 restarts;    /* kicks by traffic, lost tokens made anew */
+    __u64 resumed_ns;  /* end of the last gap: probes from before it count as not sent */
+    __u64 fan_ns;      /* when a packet last came to `fan`: what was sent after that did not leave */
     __u32 cursor[ABI_PROBE_CLASSES];
+    __u32 fast; /* ticks in a row that came too soon */
+    __u32 port; /* of the last probe, less ABI_PROBE_PORT_FIRST */
 };
 
 /* --- watch --------------------------------------------------------------------------------------------- */
