@@ -13,6 +13,7 @@ struct socket_note {
     __u8 counted; /* in backend_stats.active */
     __u8 canary;
     __u16 pad;
+    __u32 late; /* sequence of the verdict that said down when the connection was made all the same, or 0 */
 };
 
 struct {

@@ -46,6 +46,7 @@ INLINE void note_connect(struct bpf_sock *sk, const struct abi_endpoint *front, 
         note->backend = id;
         note->counted = 0;
         note->canary = 0;
+        note->late = 0;
     }
     struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
     if (stats)

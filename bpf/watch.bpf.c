@@ -55,6 +55,7 @@ INLINE struct socket_note *note_at_connect(struct bpf_sock_ops *ctx, struct bpf_
         note->backend = id;
         note->counted = 0;
         note->canary = is_canary(ctx, sk);
+        note->late = 0;
     }
     return note;
 }
@@ -81,19 +82,25 @@ INLINE void note_rtt(struct abi_backend_stats *stats, __u32 srtt_us)
         stats->rtt_us = before ? before - before / 8 + rtt_us / 8 : rtt_us;
 }
 
-/* Where this host does not probe, a connection is the best there is against a suspicion. */
-INLINE void clear_suspicion(__u32 id)
+/* Where this host does not probe, a connection is the best there is against a suspicion. One that is made
+ * with a backend that is down (the service fails open, or it was not steered) is not stuck there. */
+INLINE void weigh_verdict(struct socket_note *note)
 {
+    __u32 id = note->backend;
     const struct abi_node *n = node_get(&node);
     const struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
     const __u64 *verdict = bpf_map_lookup_elem(&verdicts, &id);
-    if (!n || (n->flags & ABI_NODE_PROBES) || !b || !verdict)
+    if (!n || !b || !verdict)
         return;
-    if (verdict_state(*(const volatile __u64 *)verdict, b) == ABI_SUSPECT)
+    __u64 now = *(const volatile __u64 *)verdict;
+    __u32 state = verdict_state(now, b);
+    if (state == ABI_DOWN)
+        note->late = ABI_VERDICT_SEQUENCE(now);
+    if (state == ABI_SUSPECT && !(n->flags & ABI_NODE_PROBES))
         verdict_set(id, b, ABI_UP, ABI_CONNECTED, 0);
 }
 
-INLINE void established(struct bpf_sock_ops *ctx, const struct socket_note *note)
+INLINE void established(struct bpf_sock_ops *ctx, struct socket_note *note)
 {
     __u32 id = note->backend;
     struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
@@ -102,7 +109,7 @@ INLINE void established(struct bpf_sock_ops *ctx, const struct socket_note *note
     __sync_fetch_and_add(&stats->established, 1);
     note_rtt(stats, ctx->srtt_us);
     sign_of_life(id);
-    clear_suspicion(id);
+    weigh_verdict(note);
 }
 
 INLINE int error_of(struct bpf_sock *sk)
