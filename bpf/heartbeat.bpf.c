@@ -133,14 +133,16 @@ static __noinline int tell_members(__u32 index, __u32 event)
 
 /* --- the timer ----------------------------------------------------------------------------------------- */
 
-static int bfd_fired(void *map, __u32 *key, struct bfd_session *session)
+/* Looks its own element up: Linux 6.1 does not let the one it is given be locked. */
+static int bfd_fired(void *map, __u32 *key, void *element)
 {
     __u32 index = *key;
+    struct bfd_session *session = bpf_map_lookup_elem(&bfd_sessions, &index);
     struct abi_peer *peer = bpf_map_lookup_elem(&peers, &index);
     struct abi_peer_state *s = bpf_map_lookup_elem(&peer_state, &index);
     __u64 now = bpf_ktime_get_ns(), again_ns = 0;
     enum bfd_event event = BFD_EVENT_NONE;
-    if (!peer || !s)
+    if (!session || !peer || !s)
         return 0;
     bpf_spin_lock(&session->lock);
     if (s->generation == (peer->generation | ABI_PEER_BEGUN) && (peer->flags & ABI_PEER_USED))
