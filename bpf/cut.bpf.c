@@ -16,8 +16,22 @@ enum {
     RESET_TTL = 64,
     IP4_PLAIN = 0x45, /* version 4, no options */
     IP6_PLAIN = 0x60,
-    TCP_BYTES = sizeof(struct tcphdr),
+    TCP_FIN = 0x0001,
+    TCP_SYN = 0x0002,
+    TCP_RST = 0x0004,
+    TCP_ACK = 0x0010,
 };
+
+/* As on the wire: the kernel's own type has bit-fields whose names changed. */
+struct tcp {
+    __be16 source, dest;
+    __be32 seq, ack_seq;
+    __be16 offset_and_flags;
+    __be16 window;
+    __sum16 check;
+    __be16 urgent;
+};
+enum { TCP_BYTES = sizeof(struct tcp) };
 
 /* A segment of this host to a backend, without IP options or extension headers. */
 struct segment {
@@ -25,7 +39,7 @@ struct segment {
     __u32 ip_bytes; /* of the IP header */
     __u32 bytes;    /* of sequence space */
     struct ethhdr eth;
-    struct tcphdr tcp;
+    struct tcp tcp;
 };
 
 struct pseudo4 {
@@ -75,13 +89,19 @@ INLINE bool read_segment(struct __sk_buff *skb, struct segment *s)
     return read;
 }
 
+INLINE bool has(const struct segment *s, __u16 flag)
+{
+    return s->tcp.offset_and_flags & bpf_htons(flag);
+}
+
 /* What the reset acknowledges: all of the segment. */
 INLINE bool measure(struct __sk_buff *skb, struct segment *s)
 {
-    __u32 headers = ETH_HLEN + s->ip_bytes + s->tcp.doff * 4;
-    if (skb->len < headers || s->tcp.doff < 5)
+    __u32 tcp_bytes = (bpf_ntohs(s->tcp.offset_and_flags) >> 12) * 4;
+    __u32 headers = ETH_HLEN + s->ip_bytes + tcp_bytes;
+    if (skb->len < headers || tcp_bytes < TCP_BYTES)
         return false;
-    s->bytes = skb->len - headers + s->tcp.fin;
+    s->bytes = skb->len - headers + has(s, TCP_FIN);
     return bpf_skb_load_bytes(skb, 0, &s->eth, sizeof(s->eth)) == 0;
 }
 
@@ -125,7 +145,7 @@ INLINE bool is_own_and_stuck(struct __sk_buff *skb, __u32 sequence)
  * kernel leaves it as it is when other bytes change. */
 INLINE bool checksum_is_partial(struct __sk_buff *skb, const struct segment *s)
 {
-    __u32 offset = ETH_HLEN + s->ip_bytes + __builtin_offsetof(struct tcphdr, check);
+    __u32 offset = ETH_HLEN + s->ip_bytes + __builtin_offsetof(struct tcp, check);
     __sum16 after = s->tcp.check;
     if (bpf_l4_csum_replace(skb, offset, 0, 1, 2))
         return false;
@@ -139,7 +159,7 @@ INLINE __u16 fold(__u32 sum)
     return sum + (sum >> 16);
 }
 
-INLINE void set_check(struct tcphdr *reset, __u32 pseudo_sum, bool partial)
+INLINE void set_check(struct tcp *reset, __u32 pseudo_sum, bool partial)
 {
     reset->check = 0;
     if (partial)
@@ -149,21 +169,19 @@ INLINE void set_check(struct tcphdr *reset, __u32 pseudo_sum, bool partial)
 }
 
 /* From the backend, exactly where the socket awaits it (RFC 5961, 3.2). */
-INLINE struct tcphdr reset_for(const struct segment *s)
+INLINE struct tcp reset_for(const struct segment *s)
 {
-    struct tcphdr reset = {
+    struct tcp reset = {
         .source = s->tcp.dest,
         .dest = s->tcp.source,
         .seq = s->tcp.ack_seq,
         .ack_seq = bpf_htonl(bpf_ntohl(s->tcp.seq) + s->bytes),
-        .doff = TCP_BYTES / 4,
-        .rst = 1,
-        .ack = 1,
+        .offset_and_flags = bpf_htons((TCP_BYTES / 4) << 12 | TCP_RST | TCP_ACK),
     };
     return reset;
 }
 
-INLINE long turn_ip4(struct __sk_buff *skb, struct tcphdr *reset, bool partial)
+INLINE long turn_ip4(struct __sk_buff *skb, struct tcp *reset, bool partial)
 {
     struct iphdr ip;
     if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
@@ -182,7 +200,7 @@ INLINE long turn_ip4(struct __sk_buff *skb, struct tcphdr *reset, bool partial)
            bpf_skb_store_bytes(skb, ETH_HLEN + sizeof(ip), reset, TCP_BYTES, 0);
 }
 
-INLINE long turn_ip6(struct __sk_buff *skb, struct tcphdr *reset, bool partial)
+INLINE long turn_ip6(struct __sk_buff *skb, struct tcp *reset, bool partial)
 {
     struct ipv6hdr ip;
     if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
@@ -203,7 +221,7 @@ INLINE long turn_ip6(struct __sk_buff *skb, struct tcphdr *reset, bool partial)
 /* The segment becomes the reset that the backend would have sent. */
 INLINE bool turn(struct __sk_buff *skb, const struct segment *s)
 {
-    struct tcphdr reset = reset_for(s);
+    struct tcp reset = reset_for(s);
     bool partial = checksum_is_partial(skb, s);
     if (bpf_skb_change_tail(skb, ETH_HLEN + s->ip_bytes + TCP_BYTES, 0))
         return false;
@@ -231,7 +249,7 @@ int cut_egress(struct __sk_buff *skb)
     if (skb->mark == ABI_MARK || skb->ifindex == LOOPBACK_IFINDEX || !read_segment(skb, &s))
         return TC_ACT_UNSPEC;
     const struct abi_endpoint_backends *found = bpf_map_lookup_elem(&endpoints, &s.to);
-    if (!found || s.tcp.syn || s.tcp.rst || !s.tcp.ack)
+    if (!found || has(&s, TCP_SYN) || has(&s, TCP_RST) || !has(&s, TCP_ACK))
         return TC_ACT_UNSPEC;
     __u32 first = found->first, sequence = down_sequence(first);
     if (!sequence || !measure(skb, &s))
