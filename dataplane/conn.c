@@ -67,17 +67,9 @@ static void conn_receive(struct conn *c)
 static void conn_unfed(struct conn *c)
 {
     ring_count(c->ring, CTR_BUFFERS_EXHAUSTED, 1);
-    c->next_unfed = c->ring->unfed;
-    c->ring->unfed = c;
-}
-
-void conn_feed(struct ring *ring)
-{
-    struct conn *c = ring->unfed;
-    if (!c)
-        return;
-    ring->unfed = c->next_unfed;
-    conn_receive(c);
+    c->next_unfed = NULL;
+    *c->ring->unfed_tail = c;
+    c->ring->unfed_tail = &c->next_unfed;
 }
 
 static void unfed_leave(struct conn *c)
@@ -85,8 +77,20 @@ static void unfed_leave(struct conn *c)
     struct conn **at = &c->ring->unfed;
     while (*at && *at != c)
         at = &(*at)->next_unfed;
-    if (*at)
-        *at = c->next_unfed;
+    if (!*at)
+        return;
+    *at = c->next_unfed;
+    if (!*at)
+        c->ring->unfed_tail = at;
+}
+
+void conn_feed(struct ring *ring)
+{
+    struct conn *c = ring->unfed;
+    if (!c)
+        return;
+    unfed_leave(c);
+    conn_receive(c);
 }
 
 static void set_deadline(struct conn *c, uint64_t after_ms)
@@ -371,7 +375,7 @@ static void turn_away(struct conn *c)
     conn_linger(c);
 }
 
-static void conn_advance(struct conn *c)
+static void head_advance(struct conn *c)
 {
     struct stream_full *f = stream_new(c);
     if (!f) {
@@ -399,12 +403,26 @@ static void conn_advance(struct conn *c)
     }
 }
 
+/* From the bytes that are here, one request after another as long as each is answered at once; else the next
+ * bytes are awaited. */
+static void conn_advance(struct conn *c)
+{
+    c->advancing = true;
+    do
+        head_advance(c);
+    while (c->state == CONN_IDLE && conn_has_input(c));
+    c->advancing = false;
+    if (c->state == CONN_IDLE)
+        conn_wait_request(c);
+}
+
 /* ------------------------------------------------------------------ the end of an exchange */
 
-/* What was received behind this request is looked at now; else the next bytes are awaited. */
 static void conn_next_request(struct conn *c)
 {
     conn_move(c, CONN_IDLE);
+    if (c->advancing)
+        return;
     if (conn_has_input(c))
         conn_advance(c);
     else

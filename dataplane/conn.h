@@ -42,11 +42,12 @@ struct conn {
     uint8_t reason;     /* enum close_reason, once it closes */
     uint8_t end_reason; /* the one to close with after this exchange */
     uint8_t service;    /* index into the plan's services */
-    bool peer_known, close_after, lingers;
-    bool has_input;     /* input_buffer is held */
-    bool partial_large; /* which pool partial is of */
-    bool partial_fresh; /* nobody has looked for a head's end in it */
-    bool closed;        /* the descriptor is given back, or about to be */
+    bool peer_known : 1, close_after : 1, lingers : 1;
+    bool has_input : 1;     /* input_buffer is held */
+    bool partial_large : 1; /* which pool partial is of */
+    bool partial_fresh : 1; /* nobody has looked for a head's end in it */
+    bool closed : 1;        /* the descriptor is given back, or about to be */
+    bool advancing : 1;     /* conn_advance is on the stack: it goes on with the next request */
     uint8_t peer_family;
     uint16_t input_buffer; /* a receive buffer with bytes that nobody has taken, if input_len */
     uint16_t input_at, input_len;

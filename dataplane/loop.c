@@ -26,10 +26,12 @@
 
 #include "check.h"
 #include "limits.h"
+#include "dataplane/pool.h"
 
 enum {
     BUFFER_GROUP = 1,
-    CQ_FACTOR = 4,
+    CQ_FACTOR = 8,
+    OFFERED = 64, /* receive buffers that the kernel has at a time: what is not touched costs no memory */
     /* Threads that run what cannot complete at once, for each ring: bounded by the disks' parallelism, not by
        clients. */
     IOWQ_BOUNDED = 16,
@@ -40,8 +42,9 @@ enum {
 struct loop {
     struct io_uring ring;
     struct io_uring_buf_ring *buffers; /* shared with the kernel */
-    uint8_t *buffer_memory;
-    unsigned buffer_count, buffers_free;
+    struct pool buffer_memory;
+    unsigned buffer_count;
+    unsigned offered; /* buffers that the kernel has */
     size_t buffer_ring_bytes;
     uint64_t now_ms;
     int wake_fd;
@@ -79,11 +82,6 @@ bool loop_has_defer_taskrun(const struct loop *loop)
 bool loop_has_restrictions(const struct loop *loop)
 {
     return loop->restrictions;
-}
-
-unsigned loop_buffers_free(const struct loop *loop)
-{
-    return loop->buffers_free;
 }
 
 static const char *why_blocked(int err)
@@ -147,6 +145,22 @@ static int ring_restrict(struct loop *loop)
     return ring_register(loop, IORING_REGISTER_RESTRICTIONS, res, ARRAY_SIZE(res));
 }
 
+/* Those that wait with input in them are replaced, so that they are nobody else's concern; the ones that were
+ * used last come first. */
+static void buffers_offer(struct loop *loop)
+{
+    while (loop->offered < OFFERED) {
+        uint8_t *buffer = pool_take(&loop->buffer_memory);
+        if (!buffer)
+            return;
+        size_t number = (size_t)(buffer - loop->buffer_memory.base) / RECV_BUFFER_BYTES;
+        io_uring_buf_ring_add(loop->buffers, buffer, RECV_BUFFER_BYTES, (uint16_t)number,
+                              io_uring_buf_ring_mask(loop->buffer_count), 0);
+        io_uring_buf_ring_advance(loop->buffers, 1);
+        loop->offered++;
+    }
+}
+
 static int buffers_setup(struct loop *loop, unsigned count)
 {
     CHECK(count && (count & (count - 1)) == 0 && count <= 32768);
@@ -154,9 +168,7 @@ static int buffers_setup(struct loop *loop, unsigned count)
     loop->buffer_ring_bytes = count * sizeof(struct io_uring_buf);
     loop->buffers =
         mmap(NULL, loop->buffer_ring_bytes, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_PRIVATE, -1, 0);
-    loop->buffer_memory = mmap(NULL, (size_t)count * RECV_BUFFER_BYTES, PROT_READ | PROT_WRITE,
-                               MAP_ANONYMOUS | MAP_PRIVATE | MAP_POPULATE, -1, 0);
-    if (loop->buffers == MAP_FAILED || loop->buffer_memory == MAP_FAILED)
+    if (loop->buffers == MAP_FAILED || pool_init(&loop->buffer_memory, RECV_BUFFER_BYTES, count))
         return -ENOMEM;
     struct io_uring_buf_reg reg = {
         .ring_addr = (uintptr_t)loop->buffers, .ring_entries = count, .bgid = BUFFER_GROUP};
@@ -164,8 +176,7 @@ static int buffers_setup(struct loop *loop, unsigned count)
     if (err)
         return err;
     io_uring_buf_ring_init(loop->buffers);
-    for (unsigned i = 0; i < count; i++)
-        loop_buffer_put(loop, (uint16_t)i);
+    buffers_offer(loop);
     return 0;
 }
 
@@ -259,7 +270,7 @@ void loop_free(struct loop *loop)
 {
     io_uring_queue_exit(&loop->ring);
     munmap(loop->buffers, loop->buffer_ring_bytes);
-    munmap(loop->buffer_memory, (size_t)loop->buffer_count * RECV_BUFFER_BYTES);
+    pool_fini(&loop->buffer_memory);
     close(loop->wake_fd);
     free(loop);
 }
@@ -273,16 +284,18 @@ void loop_wake(struct loop *loop)
 
 uint8_t *loop_buffer(const struct loop *loop, uint16_t buffer)
 {
-    return loop->buffer_memory + (size_t)buffer * RECV_BUFFER_BYTES;
+    return loop->buffer_memory.base + (size_t)buffer * RECV_BUFFER_BYTES;
 }
 
 void loop_buffer_put(struct loop *loop, uint16_t buffer)
 {
-    io_uring_buf_ring_add(loop->buffers, loop_buffer(loop, buffer), RECV_BUFFER_BYTES, buffer,
-                          io_uring_buf_ring_mask(loop->buffer_count), 0);
-    io_uring_buf_ring_advance(loop->buffers, 1);
-    loop->buffers_free++;
-    CHECK_DEBUG(loop->buffers_free <= loop->buffer_count);
+    pool_give(&loop->buffer_memory, loop_buffer(loop, buffer));
+    buffers_offer(loop);
+}
+
+void loop_trim(struct loop *loop)
+{
+    pool_trim(&loop->buffer_memory, loop->buffer_count);
 }
 
 static void deliver(struct loop *loop, const struct io_uring_cqe *cqe)
@@ -294,7 +307,7 @@ static void deliver(struct loop *loop, const struct io_uring_cqe *cqe)
     if (cqe->flags & IORING_CQE_F_BUFFER) {
         ev.buffer = (uint16_t)(cqe->flags >> IORING_CQE_BUFFER_SHIFT);
         ev.data = loop_buffer(loop, ev.buffer);
-        loop->buffers_free--;
+        loop->offered--;
     }
     if (!ev.more)
         op->inflight = false;

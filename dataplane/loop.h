@@ -73,7 +73,7 @@ void loop_cancel(struct loop *loop, struct op *op); /* op completes soon, with -
 void loop_shutdown(struct loop *loop, struct op *op, int fd, int how);
 uint8_t *loop_buffer(const struct loop *loop, uint16_t buffer);
 void loop_buffer_put(struct loop *loop, uint16_t buffer);
-unsigned loop_buffers_free(const struct loop *loop);
+void loop_trim(struct loop *loop); /* gives memory of receive buffers that a burst has touched back */
 
 /* Files: names, buffers and statx results are borrowed until the completion. Nothing here blocks the ring. */
 void loop_openat(struct loop *loop, struct op *op, int dirfd, const char *path, int flags, mode_t mode);

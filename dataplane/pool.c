@@ -44,6 +44,8 @@ void *pool_take(struct pool *p)
         n = p->fresh++;
     else
         return NULL;
+    if (p->low > p->depth)
+        p->low = p->depth;
     if (p->trimmed > p->depth)
         p->trimmed = p->depth;
     p->used++;
@@ -58,13 +60,14 @@ void pool_give(struct pool *p, void *object)
     p->used--;
 }
 
-void pool_trim(struct pool *p, uint32_t keep, uint32_t most)
+void pool_trim(struct pool *p, uint32_t most)
 {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    for (; most && p->trimmed + keep < p->depth; p->trimmed++, most--) {
+    for (; most && p->trimmed < p->low; p->trimmed++, most--) {
         uintptr_t at = (uintptr_t)(p->base + p->size * p->stack[p->trimmed]);
         uintptr_t from = (at + page - 1) / page * page, to = (at + p->size) / page * page;
         if (from < to)
             (void)madvise((void *)from, to - from, MADV_DONTNEED);
     }
+    p->low = p->depth;
 }

@@ -14,7 +14,8 @@
 struct pool {
     uint8_t *base;
     uint32_t *stack;             /* numbers of the objects that were given back, the last one on top */
-    uint32_t depth, trimmed;     /* of the stack; of its lower end the memory was given back to the kernel */
+    uint32_t depth, low;         /* of the stack: now, the least since the last trim */
+    uint32_t trimmed;            /* of its lower end the memory was given back to the kernel */
     size_t size;                 /* of an object, bytes */
     uint32_t count, used, fresh; /* objects in all, taken now, ever taken */
 };
@@ -24,8 +25,8 @@ void pool_fini(struct pool *p);
 void *pool_take(struct pool *p); /* not cleared */
 void pool_give(struct pool *p, void *object);
 
-/* Gives the memory of free objects back to the kernel, of `most` at a time, but not of the `keep` that were
- * used last. */
-void pool_trim(struct pool *p, uint32_t keep, uint32_t most);
+/* Gives the memory of objects that were free ever since the last call back to the kernel, of `most` at a
+ * time. */
+void pool_trim(struct pool *p, uint32_t most);
 
 #endif

@@ -21,8 +21,6 @@ enum {
     TICK_MS = 100,
     ACCEPT_RETRY_MS = 100,
     SCRATCH_KEPT_BYTES = 256 << 10,
-    KEPT_OBJECTS = 8,
-    TRIM_TICKS = 10,
     TRIM_MOST = 256,
 };
 
@@ -69,6 +67,7 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
     r->log = &config->log_page->ring[config->index];
     r->ready_tail = &r->ready;
     r->starved_tail = &r->starved;
+    r->unfed_tail = &r->unfed;
     r->next_id = (uint64_t)time(NULL) << 24; /* ids do not come again after a restart */
     int err = pools_init(r);
     if (err)
@@ -290,10 +289,9 @@ static void tick(struct ring *r, uint64_t now_ms)
 {
     channel_tick(r->channel, now_ms);
     store_ring_tick(r->store, now_ms);
-    if (++r->ticks % TRIM_TICKS == 0) { /* what a burst has touched is not kept for ever */
-        pool_trim(&r->streams, KEPT_OBJECTS, TRIM_MOST);
-        pool_trim(&r->bodies, KEPT_OBJECTS, TRIM_MOST);
-    }
+    pool_trim(&r->streams, TRIM_MOST); /* what a burst has touched is not kept for ever */
+    pool_trim(&r->bodies, TRIM_MOST);
+    loop_trim(r->loop);
     conn_feed(r);        /* should a buffer have come back unseen */
     if (r->scratch_used) /* a large command's memory is not kept */
         (void)madvise(r->scratch + SCRATCH_KEPT_BYTES, COMMAND_BYTES_MAX - SCRATCH_KEPT_BYTES, MADV_DONTNEED);

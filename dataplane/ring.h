@@ -26,7 +26,7 @@ struct names;
 struct channel;
 
 enum {
-    RING_ENTRIES = 1024,
+    RING_ENTRIES = 512,
     RING_RECV_BUFFERS = 512,
     RING_ACCEPTORS_MAX = LISTENERS_MAX,
     RING_BODY_BUFFERS = 128,   /* of BODY_BUFFER_BYTES: two make an upload run at full speed */
@@ -73,10 +73,9 @@ struct ring {
     struct conn *conn_list;                 /* all that are open */
     struct stream *ready, **ready_tail;     /* have bytes to move now, without waiting for anything */
     struct stream *starved, **starved_tail; /* wait for a body buffer */
-    struct conn *unfed;                     /* found no receive buffer */
+    struct conn *unfed, **unfed_tail;       /* found no receive buffer */
 
     uint64_t next_id;
-    uint64_t ticks;
     uint64_t date_s; /* second of the text in date */
     char date[32];
     bool draining;

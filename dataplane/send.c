@@ -27,6 +27,7 @@ enum {
 };
 
 static void bytes_out(struct stream_full *f);
+static void part_out(struct stream_full *f);
 static void file_read_done(struct op *op, const struct event *ev);
 static void file_ahead_done(struct op *op, const struct event *ev);
 static void file_warm_done(struct op *op, const struct event *ev);
@@ -101,38 +102,61 @@ static void bytes_out(struct stream_full *f)
     }
 }
 
-/* A file's head is sent at once, so that the file can follow it in the same segment. */
+/* What the socket takes at once is out before the rest of the batch is looked at. False: a rest, or an error
+ * that the order for the rest will tell. */
+static bool out_at_once(struct stream_full *f, int flags)
+{
+    struct iovec *iov = f->send.iov;
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = iov[1].iov_len ? 2 : 1};
+    ssize_t n = sendmsg(f->s.conn->fd, &msg, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n > 0) {
+        iov_skip(iov, (size_t)n);
+        f->send.sent += (size_t)n;
+        ring_count(f->s.ring, CTR_BYTES_SENT, (uint64_t)n);
+    }
+    return iov[0].iov_len == 0 && iov[1].iov_len == 0;
+}
+
 static void head_then_file(struct stream_full *f)
 {
-    struct iovec *head = &f->send.iov[0];
     if (f->send.left >= LARGE_BYTES) {
         f->send.delayed = true;
         conn_nodelay(f->s.conn, false);
     }
-    ssize_t n = send(f->s.conn->fd, head->iov_base, head->iov_len, MSG_MORE | MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (n > 0) {
-        iov_skip(f->send.iov, (size_t)n);
-        took(f, (size_t)n);
-    }
-    if (head->iov_len)
-        bytes_out(f); /* the rest, or the error, comes by way of the loop */
-    else
+    bool out = out_at_once(f, MSG_MORE); /* the file can follow it in the same segment */
+    progress(f);
+    if (out)
         send_turn(f);
+    else
+        bytes_out(f);
+}
+
+static void bytes_at_once(struct stream_full *f)
+{
+    join(&f->send, f->response_own);
+    if (out_at_once(f, 0)) {
+        part_out(f);
+    } else {
+        progress(f);
+        bytes_out(f);
+    }
 }
 
 void send_begin(struct stream_full *f)
 {
+    bool held = f->held;
     if (f->continue_pending)
         return; /* begins when that is sent */
     if (!f->send.started)
         first_byte(f);
-    progress(f);
-    if (f->send.kind == SEND_FILE) {
+    f->held = true;
+    if (f->send.kind == SEND_FILE)
         head_then_file(f);
-        return;
-    }
-    join(&f->send, f->response_own);
-    bytes_out(f);
+    else
+        bytes_at_once(f);
+    f->held = held;
+    if (!held && f->state == STREAM_DONE)
+        ring_ready(f->s.ring, &f->s); /* ends at its turn */
 }
 
 /* ------------------------------------------------------------------ a file */

@@ -194,7 +194,11 @@ void stream_start(struct stream_full *f)
         stream_send(&f->s);
         return;
     }
+    f->held = true;
     f->s.handler->begin(&f->s);
+    f->held = false;
+    if (f->state == STREAM_DONE) /* answered and sent already */
+        stream_step_end(f);
 }
 
 void stream_refuse(struct stream_full *f, struct http_reject reject)
@@ -393,7 +397,7 @@ void stream_sent(struct stream_full *f)
 
 void stream_step_end(struct stream_full *f)
 {
-    if (!f->responded || f->in_ready || !send_idle(f) || !body_idle(f))
+    if (!f->responded || f->in_ready || f->held || !send_idle(f) || !body_idle(f))
         return;
     if (f->state != STREAM_DONE) {
         if (!f->gone)

@@ -88,6 +88,7 @@ struct stream_full {
     struct stream s; /* first: handlers see this */
     struct stream *next_ready, *next_starved;
     bool in_ready, in_starved, gone, responded, close_after, cut, continue_pending;
+    bool held;     /* a handler's call is on the stack: the stream outlives it */
     uint8_t state; /* enum stream_state; written by stream_move alone */
     int status;
     struct http_reject refusal; /* replaces the handler's answer if set */
