@@ -376,11 +376,7 @@ static void opened(struct store_ring *r, struct entry *e)
 static bool bytes_are_right(struct store_ring *r, const struct entry *e)
 {
     struct digest d;
-    uint8_t alg = e->blob.digest.alg;
-    if (hash_begin(r->store, r->hash, alg))
-        return false;
-    hash_add(r->hash, cache_bytes(&r->cache, e->block), (size_t)e->blob.size);
-    hash_end(r->hash, alg, &d);
+    store_digest(e->blob.digest.alg, cache_bytes(&r->cache, e->block), (size_t)e->blob.size, &d);
     return digest_equal(&d, &e->blob.digest);
 }
 

@@ -72,7 +72,6 @@ void sessions_fini(struct session_table *t)
         struct upload *u = pool_at(&t->slots, i);
         if (u->fd >= 0)
             close(u->fd);
-        EVP_MD_CTX_free(u->hash);
     }
     pool_fini(&t->slots);
     pool_fini(&t->buckets);
@@ -96,11 +95,9 @@ static struct upload *find(const struct session_table *t, const char *id)
     return u;
 }
 
-/* Everything but the hash, which stays with the slot. */
 static void slot_reset(struct upload *u, const char *name)
 {
-    EVP_MD_CTX *hash = u->hash;
-    *u = (struct upload){.hash = hash, .fd = -1};
+    *u = (struct upload){.fd = -1};
     memcpy(u->id, name, UPLOAD_ID_LEN);
     memcpy(u->name, name, UPLOAD_NAME_MAX);
 }

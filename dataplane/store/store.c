@@ -71,38 +71,47 @@ int store_error(struct store_ring *r, int err)
 
 /* ------------------------------------------------------------------ hashes */
 
-int hash_begin(const struct store *s, EVP_MD_CTX *hash, uint8_t alg)
+void hash_begin(struct hash *h, uint8_t alg)
 {
-    return EVP_DigestInit_ex2(hash, s->md[alg], NULL) == 1 ? 0 : -ENOMEM;
+    h->alg = alg;
+    if (alg == DIGEST_SHA512)
+        (void)SHA512_Init(&h->sha512);
+    else
+        (void)SHA256_Init(&h->sha256);
 }
 
-void hash_add(EVP_MD_CTX *hash, const void *bytes, size_t len)
+void hash_add(struct hash *h, const void *bytes, size_t len)
 {
-    CHECK(EVP_DigestUpdate(hash, bytes, len) == 1);
+    if (h->alg == DIGEST_SHA512)
+        (void)SHA512_Update(&h->sha512, bytes, len);
+    else
+        (void)SHA256_Update(&h->sha256, bytes, len);
 }
 
-void hash_end(EVP_MD_CTX *hash, uint8_t alg, struct digest *out)
+void hash_end(struct hash *h, struct digest *out)
 {
-    *out = (struct digest){.alg = alg};
-    CHECK(EVP_DigestFinal_ex(hash, out->bytes, NULL) == 1);
+    *out = (struct digest){.alg = h->alg};
+    if (h->alg == DIGEST_SHA512)
+        (void)SHA512_Final(out->bytes, &h->sha512);
+    else
+        (void)SHA256_Final(out->bytes, &h->sha256);
 }
 
-uint64_t hash_repo(struct store_ring *r, const char *repo, size_t len)
+uint64_t hash_repo(const char *repo, size_t len)
 {
     struct digest d;
     uint64_t hash;
-    CHECK(hash_begin(r->store, r->hash, DIGEST_SHA256) == 0);
-    hash_add(r->hash, repo, len);
-    hash_end(r->hash, DIGEST_SHA256, &d);
+    store_digest(DIGEST_SHA256, repo, len, &d);
     memcpy(&hash, d.bytes, sizeof(hash));
     return hash;
 }
 
 void store_digest(uint8_t alg, const void *bytes, size_t len, struct digest *out)
 {
-    const EVP_MD *md = alg == DIGEST_SHA512 ? EVP_sha512() : EVP_sha256();
-    *out = (struct digest){.alg = alg};
-    CHECK(EVP_Digest(bytes, len, out->bytes, NULL, md, NULL) == 1);
+    struct hash hash;
+    hash_begin(&hash, alg);
+    hash_add(&hash, bytes, len);
+    hash_end(&hash, out);
 }
 
 /* ------------------------------------------------------------------ free space */
@@ -195,12 +204,7 @@ int store_new(int blobs_dirfd, int uploads_dirfd, const struct store_tuning *t, 
     int err = sessions_init(&s->sessions);
     if (err)
         goto err_store;
-    *why = "OpenSSL has no SHA-256 or no SHA-512";
-    s->md[DIGEST_SHA256] = EVP_MD_fetch(NULL, "SHA2-256", NULL);
-    s->md[DIGEST_SHA512] = EVP_MD_fetch(NULL, "SHA2-512", NULL);
-    err = s->md[DIGEST_SHA256] && s->md[DIGEST_SHA512] ? 0 : -ENOTSUP;
-    if (!err)
-        err = folders_prepare(s, why);
+    err = folders_prepare(s, why);
     if (err)
         goto err_sessions;
     *why = "the sessions under uploads/ cannot be read";
@@ -211,8 +215,6 @@ int store_new(int blobs_dirfd, int uploads_dirfd, const struct store_tuning *t, 
     *out = s;
     return 0;
 err_sessions:
-    EVP_MD_free(s->md[DIGEST_SHA512]);
-    EVP_MD_free(s->md[DIGEST_SHA256]);
     sessions_fini(&s->sessions);
 err_store:
     free(s);
@@ -222,8 +224,6 @@ err_store:
 void store_free(struct store *s)
 {
     sessions_fini(&s->sessions);
-    EVP_MD_free(s->md[DIGEST_SHA512]);
-    EVP_MD_free(s->md[DIGEST_SHA256]);
     free(s);
 }
 
@@ -271,15 +271,13 @@ int store_ring_new(struct store *s, struct loop *loop, struct ring_counters *cou
     r->loop = loop;
     r->counters = counters;
     r->line_last = &r->line_first;
-    r->hash = EVP_MD_CTX_new();
-    int err = r->hash ? pools_init(r) : -ENOMEM;
+    int err = pools_init(r);
     if (!err && getrandom(&r->seed, sizeof(r->seed), 0) != sizeof(r->seed))
         err = -EIO;
     if (!err)
         err = blobs_init(r, cache_bytes);
     if (err) {
         pools_fini(r);
-        EVP_MD_CTX_free(r->hash);
         free(r);
         return err;
     }
@@ -297,7 +295,6 @@ void store_ring_free(struct store_ring *r)
 {
     blobs_fini(r);
     pools_fini(r);
-    EVP_MD_CTX_free(r->hash);
     free(r);
 }
 

@@ -13,7 +13,10 @@
 #ifndef FL_STORE_PRIVATE_H
 #define FL_STORE_PRIVATE_H
 
-#include <openssl/evp.h>
+/* The plain functions: EVP takes half a megabyte of code and tables for the same instructions, and its
+ * contexts come from the heap. */
+#define OPENSSL_API_COMPAT 0x10100000L
+#include <openssl/sha.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdatomic.h>
@@ -118,6 +121,14 @@ enum upload_state {
     UPLOAD_CLOSING,
 };
 
+struct hash {
+    uint8_t alg;
+    union {
+        SHA256_CTX sha256;
+        SHA512_CTX sha512;
+    };
+};
+
 struct upload {
     /* The table's, under its mutex. */
     struct upload *chain;     /* of its bucket */
@@ -137,7 +148,7 @@ struct upload {
     int fd;           /* -1: not open */
     uint64_t size;    /* bytes of the file that count: received in order and written */
     uint64_t hashed;  /* bytes that the running hash has seen: at most size when at rest */
-    EVP_MD_CTX *hash; /* stays with the slot */
+    struct hash hash; /* the running one */
     struct waiter *waiter;
     struct upload **out; /* create, checkout */
     const uint8_t *buf;  /* append */
@@ -198,7 +209,6 @@ struct store {
     _Atomic uint32_t uploads_max, open_files;
     _Atomic int64_t free_bytes; /* as of the last look, less what was written since */
     _Atomic uint32_t rings;
-    EVP_MD *md[DIGEST_SHA512 + 1];
     struct session_table sessions;
 };
 
@@ -214,7 +224,6 @@ struct store_ring {
     struct ring_counters *counters;
     bool is_first;
     uint32_t orders; /* under way */
-    EVP_MD_CTX *hash;
 
     struct pool entries, waits, paths, table;
     struct entry **bucket;
@@ -246,11 +255,11 @@ int store_error(struct store_ring *r, int err);
 /* 0 if len bytes may be written, else -ENOSPC (counted); they are taken off the free space. */
 int store_room_take(struct store_ring *r, uint64_t len);
 
-/* A running hash begins. -ENOMEM. */
-int hash_begin(const struct store *s, EVP_MD_CTX *hash, uint8_t alg);
-void hash_add(EVP_MD_CTX *hash, const void *bytes, size_t len);
-void hash_end(EVP_MD_CTX *hash, uint8_t alg, struct digest *out);
-uint64_t hash_repo(struct store_ring *r, const char *repo, size_t len);
+/* A running hash. */
+void hash_begin(struct hash *h, uint8_t alg);
+void hash_add(struct hash *h, const void *bytes, size_t len);
+void hash_end(struct hash *h, struct digest *out);
+uint64_t hash_repo(const char *repo, size_t len);
 
 /*
  * Closes a descriptor by the loop, behind everybody's back. If all errands are taken, at once: the file has

@@ -56,7 +56,7 @@ int upload_create(struct store_ring *r, const char *repo, size_t repo_len, uint8
     struct upload *u;
     int err = store_room_take(r, 0);
     if (!err)
-        err = session_new(r, hash_repo(r, repo, repo_len), &u);
+        err = session_new(r, hash_repo(repo, repo_len), &u);
     if (err)
         return err;
     task_init(&u->task, r, step);
@@ -96,7 +96,7 @@ int upload_checkout(struct store_ring *r, const char *id, size_t id_len, const c
     for (size_t i = 0; i < id_len; i++)
         if (digest_hex_value(id[i]) < 0)
             return -ENOENT;
-    int err = session_take(r, id, hash_repo(r, repo, repo_len), &u);
+    int err = session_take(r, id, hash_repo(repo, repo_len), &u);
     if (err)
         return err;
     task_init(&u->task, r, step);
@@ -165,24 +165,21 @@ uint64_t upload_offset(const struct upload *u)
 
 /* ------------------------------------------------------------------ append */
 
-static int running_hash_begin(struct upload *u, uint8_t alg)
+static void running_hash_begin(struct upload *u, uint8_t alg)
 {
     u->hashed = 0;
-    u->alg = DIGEST_NONE;
-    if (!u->hash)
-        u->hash = EVP_MD_CTX_new();
-    int err = u->hash ? hash_begin(u->task.ring->store, u->hash, alg) : -ENOMEM;
-    if (!err)
-        u->alg = alg;
-    return err;
+    u->alg = alg;
+    hash_begin(&u->hash, alg);
 }
 
 /* Without a running hash that has seen all so far, the commit will read the file. */
 static void hash_along(struct upload *u, const void *buf, size_t len)
 {
-    if (u->hashed != u->size || (!u->alg && running_hash_begin(u, u->hint)))
+    if (u->hashed != u->size)
         return;
-    hash_add(u->hash, buf, len);
+    if (!u->alg)
+        running_hash_begin(u, u->hint);
+    hash_add(&u->hash, buf, len);
     u->hashed += len;
 }
 
@@ -302,7 +299,7 @@ static void commit_on(struct upload *u)
         return;
     }
     if (!u->has_result) {
-        hash_end(u->hash, u->alg, &u->result);
+        hash_end(&u->hash, &u->result);
         u->has_result = true;
         u->alg = DIGEST_NONE;
         u->hashed = 0;
@@ -328,8 +325,8 @@ int upload_commit(struct upload *u, const struct digest *expected, struct waiter
         return store_error(r, -EIO);
     if (u->has_result && u->result.alg != expected->alg)
         u->has_result = false;
-    if (!u->has_result && u->alg != expected->alg && running_hash_begin(u, expected->alg))
-        return store_error(r, -EIO);
+    if (!u->has_result && u->alg != expected->alg)
+        running_hash_begin(u, expected->alg);
     u->expected = *expected;
     u->waiter = w;
     commit_on(u);
@@ -340,7 +337,7 @@ static void hashed_piece(struct upload *u)
 {
     int res = u->task.res;
     if (res > 0) {
-        hash_add(u->hash, u->piece, (size_t)res);
+        hash_add(&u->hash, u->piece, (size_t)res);
         u->hashed += (uint64_t)res;
     }
     piece_return(u);
