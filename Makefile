@@ -26,8 +26,9 @@ CFLAGS_SAN := $(if $(SAN),-fsanitize=$(SAN)$(if $(FUZZ),$(comma)fuzzer-no-link) 
 CFLAGS := $(CFLAGS_BASE) $(CFLAGS_WARN) $(CFLAGS_SAN) $(if $(DEBUG)$(SAN),-DFL_DEBUG) -DFL_VERSION='"$(VERSION)"' -Iinclude -I. \
 	-isystem $(BUILD)
 LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
-MALLOC := $(if $(SAN),,-ljemalloc)
-DATAPLANE_LIBS := -luring -llmdb -lcrypto -lseccomp -lcap -lpthread $(MALLOC)
+# Linked in: the shared one brings the whole C++ library with it. The data plane allocates at start only.
+MALLOC := $(if $(SAN),,-l:libjemalloc_pic.a -lm)
+DATAPLANE_LIBS := -luring -llmdb -lcrypto -lseccomp -lcap -lpthread
 CONTROL_LIBS := -luv -lraft -llmdb -lcrypto -ljansson -lyaml -lcap -lbpf -lmnl -lpthread $(MALLOC)
 CLI_LIBS := -ljansson
 
