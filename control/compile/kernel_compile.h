@@ -17,6 +17,8 @@
 #include "abi.h"
 #include "control/state/service.h"
 
+enum { KERNEL_TICK_US = 20000 }; /* of the clock, unless something asks for less */
+
 /* A peer of the configuration file, in its order. */
 struct kernel_peer_config {
     char name[SVC_NAME_MAX + 1];
@@ -48,10 +50,10 @@ struct kernel_local {
 struct kernel_facts {
     uint64_t node_id;
     bool probes;           /* this node probes */
+    bool draining;         /* it gives its addresses away, and says so to its peers */
     uint64_t tick_us;      /* period of the clock */
     uint32_t backends_max; /* elements of `backends` and its like: ids from there on are left out */
     uint32_t rows_max;     /* elements of `rows` that services may use in all */
-    uint32_t endpoints_max;
     const struct kernel_local *local;
     size_t local_count;
     /* The source address of packets to `to`; false: there is no route. */
@@ -118,5 +120,9 @@ struct kernel_entries {
  */
 struct kernel_entries *kernel_compile(const struct kernel_input *in, const struct kernel_entries *before);
 void kernel_entries_free(struct kernel_entries *e);
+
+/* The longest period of the clock that keeps every interval of the input (its facts are not looked at): the
+ * shortest interval, or default_us if that is less. */
+uint64_t kernel_tick_us(const struct kernel_input *in, uint64_t default_us);
 
 #endif
