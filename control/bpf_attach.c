@@ -40,10 +40,13 @@ static const struct hook_row {
     {"tick", BPF_HOOK_TICK, ABI_TC_RX},
     {"fan", BPF_HOOK_FAN, ABI_TC_RX},
     {"rx", BPF_HOOK_INGRESS, ABI_TC_RX},
-    {"heartbeat", BPF_HOOK_INGRESS, ABI_TC_HEARTBEAT},
+    {"bfd_tick", BPF_HOOK_TICK, ABI_TC_HEARTBEAT},
+    {"bfd_rx", BPF_HOOK_INGRESS, ABI_TC_HEARTBEAT},
     {"takeover", BPF_HOOK_INGRESS, ABI_TC_TAKEOVER},
+    {"takeover_tick", BPF_HOOK_TICK, ABI_TC_TAKEOVER},
     {"edge", BPF_HOOK_INGRESS, ABI_TC_EDGE},
-    {"cut", BPF_HOOK_EGRESS, ABI_TC_CUT},
+    {"edge_out", BPF_HOOK_EGRESS, ABI_TC_EDGE},
+    {"cut_egress", BPF_HOOK_EGRESS, ABI_TC_CUT},
     {"edge_xdp", BPF_HOOK_XDP, 0},
 };
 

@@ -39,8 +39,8 @@ struct bpf_load {
 };
 
 /* What is as large as there are backends. */
-static const char *const backend_maps[] = {"endpoints", "backends",    "probe_order",  "peer_members",
-                                           "verdicts",  "probe_state", "backend_stats"};
+static const char *const backend_maps[] = {"endpoints", "backends",    "probe_order",   "peer_members",
+                                           "verdicts",  "probe_state", "backend_stats", "edge_backends"};
 
 static void set_size(const struct bpf_load *load, struct bpf_map *map)
 {
@@ -66,20 +66,25 @@ static struct bpf_object *open_object(struct bpf_load *load, size_t i)
     return object;
 }
 
-/* Whether a map that is pinned already is what this one shall be; so is none. */
-static bool map_fits(const struct bpf_map *map)
+static bool same_shape(int fd, const struct bpf_map *map)
 {
     struct bpf_map_info info = {0};
     uint32_t len = sizeof(info);
+    return bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.type == bpf_map__type(map) &&
+           info.key_size == bpf_map__key_size(map) && info.value_size == bpf_map__value_size(map) &&
+           info.max_entries == bpf_map__max_entries(map) && info.map_flags == bpf_map__map_flags(map);
+}
+
+/* Whether a map that is pinned already is what this one shall be; so is none. */
+static bool map_fits(const struct bpf_map *map)
+{
     const char *path = bpf_map__pin_path(map);
     int fd = path ? bpf_obj_get(path) : -1;
     if (fd < 0)
         return true;
-    int err = bpf_obj_get_info_by_fd(fd, &info, &len);
+    bool fits = same_shape(fd, map);
     close(fd);
-    return !err && info.type == bpf_map__type(map) && info.key_size == bpf_map__key_size(map) &&
-           info.value_size == bpf_map__value_size(map) && info.max_entries == bpf_map__max_entries(map) &&
-           info.map_flags == bpf_map__map_flags(map);
+    return fits;
 }
 
 /* Whether all that is pinned in the set fits this build and these sizes. */
@@ -95,6 +100,50 @@ static bool set_fits(struct bpf_load *load)
         bpf_object__close(object);
     }
     return fits;
+}
+
+/* Maps that control writes. A new set has its own, so that the old programs go by the old ones to the end. */
+static const char *const control_maps[] = {"node",     "services",     "rows",       "endpoints",
+                                           "backends", "checks",       "probe_plan", "probe_order",
+                                           "peers",    "peer_members", "addresses"};
+
+static bool is_control_map(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(control_maps); i++)
+        if (strcmp(control_maps[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* Pins a map of the old set in this one too, if it is what it shall be (map NULL: whatever it is). */
+static void share_map(struct bpf_load *load, const char *old, const char *name, const struct bpf_map *map)
+{
+    char from[BPF_PINS_PATH_MAX + BPF_LOAD_NAME_MAX], to[BPF_PINS_PATH_MAX + BPF_LOAD_NAME_MAX];
+    snprintf(from, sizeof(from), "%s/%s", old, name);
+    snprintf(to, sizeof(to), "%s/%s", load->pins.set, name);
+    int fd = bpf_obj_get(from);
+    if (fd < 0)
+        return;
+    if (!map || same_shape(fd, map))
+        bpf_obj_pin(fd, to); /* or it is there already */
+    close(fd);
+}
+
+/* A set of the same version and other sizes goes on with all that BPF wrote and that kept its size: flows,
+ * sessions, history. */
+static void share_maps(struct bpf_load *load, const char *old)
+{
+    for (size_t i = 0; sources[i].name; i++) {
+        struct bpf_object *object = open_object(load, i);
+        struct bpf_map *map;
+        if (!object)
+            continue;
+        bpf_object__for_each_map(map,
+                                 object) if (bpf_map__pin_path(map) && !is_control_map(bpf_map__name(map)))
+            share_map(load, old, bpf_map__name(map), map);
+        bpf_object__close(object);
+    }
+    share_map(load, old, "told", NULL);
 }
 
 /* Why it failed. */
@@ -199,9 +248,14 @@ static void load_object(struct bpf_load *load, size_t i)
 
 static int choose_set(struct bpf_load *load, char *err, size_t err_len)
 {
+    char same[BPF_PINS_PATH_MAX];
     int result = bpf_pins_choose(&load->pins, false);
-    if (!result && !set_fits(load))
+    if (!result && !set_fits(load)) {
+        memcpy(same, load->pins.set, sizeof(same));
         result = bpf_pins_choose(&load->pins, true);
+        if (!result)
+            share_maps(load, same);
+    }
     if (result) {
         snprintf(err, err_len, "%s: %s", load->pins.set, strerror(-result));
         return result;

@@ -16,7 +16,7 @@
 #include "check.h"
 
 #define ROOT_PREFIX "fairlead-"
-#define NEW_SUFFIX  ".new"
+#define NEW_SUFFIX  "-new" /* names there have no dots */
 
 bool bpf_pins_instance_valid(const char *instance)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where an instance keeps its maps and links: FAIRLEAD_BPFFS/fairlead-INSTANCE/vVERSION/, a *set*. A set that
- * is being built beside another of the same version is called vVERSION.new until it has taken over. What is
+ * is being built beside another of the same version is called vVERSION-new until it has taken over. What is
  * pinned lives on without this process.
  */
 #ifndef FL_CONTROL_BPF_PINS_H

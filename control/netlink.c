@@ -100,12 +100,23 @@ static int take_attribute(const struct nlattr *attribute, void *arg)
     return MNL_CB_OK;
 }
 
-/* Devices. */
-
-struct device_reader {
-    void (*each)(void *arg, const struct netlink_device *device);
-    void *arg;
+/* What a dump brought, told only when it is whole: whoever is told may ask again. */
+struct list {
+    size_t size, count, cap; /* bytes of an item; items */
+    char *item;
 };
+
+static void list_add(struct list *list, const void *item)
+{
+    if (list->count == list->cap) {
+        list->cap = list->cap * 2 + 16;
+        list->item = reallocarray(list->item, list->cap, list->size);
+        CHECK(list->item);
+    }
+    memcpy(list->item + list->count++ * list->size, item, list->size);
+}
+
+/* Devices. */
 
 static void read_kind(const struct nlattr *info, struct netlink_device *device)
 {
@@ -125,7 +136,6 @@ static bool has_hardware(const char *name)
 
 static int read_device(const struct nlmsghdr *head, void *arg)
 {
-    const struct device_reader *reader = arg;
     const struct ifinfomsg *info = mnl_nlmsg_get_payload(head);
     const struct nlattr *table[IFLA_MAX + 1] = {NULL};
     struct attributes to = {table, IFLA_MAX};
@@ -146,7 +156,7 @@ static int read_device(const struct nlmsghdr *head, void *arg)
         memcpy(device.mac, mnl_attr_get_payload(table[IFLA_ADDRESS]),
                mnl_attr_get_payload_len(table[IFLA_ADDRESS]));
     device.hardware = !device.loopback && !device.kind[0] && has_hardware(device.name);
-    reader->each(reader->arg, &device);
+    list_add(arg, &device);
     return MNL_CB_OK;
 }
 
@@ -154,10 +164,14 @@ int netlink_devices(struct netlink *netlink, void (*each)(void *arg, const struc
                     void *arg)
 {
     struct nlmsghdr *head = request(netlink, RTM_GETLINK, NLM_F_DUMP);
-    struct device_reader reader = {each, arg};
+    struct list list = {.size = sizeof(struct netlink_device)};
     struct ifinfomsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
     info->ifi_family = AF_UNSPEC;
-    return ask(netlink, head, read_device, &reader);
+    int result = ask(netlink, head, read_device, &list);
+    for (size_t i = 0; i < list.count; i++)
+        each(arg, (const struct netlink_device *)(list.item + i * list.size));
+    free(list.item);
+    return result;
 }
 
 /* Addresses. */
@@ -175,14 +189,8 @@ static bool take_address(const struct nlattr *attribute, struct abi_addr *out)
     return len == 4 || len == 16;
 }
 
-struct address_reader {
-    void (*each)(void *arg, const struct netlink_address *address);
-    void *arg;
-};
-
 static int read_address(const struct nlmsghdr *head, void *arg)
 {
-    const struct address_reader *reader = arg;
     const struct ifaddrmsg *info = mnl_nlmsg_get_payload(head);
     const struct nlattr *table[IFA_MAX + 1] = {NULL};
     struct attributes to = {table, IFA_MAX};
@@ -191,7 +199,7 @@ static int read_address(const struct nlmsghdr *head, void *arg)
         return MNL_CB_OK;
     mnl_attr_parse(head, sizeof(*info), take_attribute, &to);
     if (take_address(table[IFA_LOCAL] ? table[IFA_LOCAL] : table[IFA_ADDRESS], &address.addr))
-        reader->each(reader->arg, &address);
+        list_add(arg, &address);
     return MNL_CB_OK;
 }
 
@@ -199,10 +207,14 @@ int netlink_addresses(struct netlink *netlink, void (*each)(void *arg, const str
                       void *arg)
 {
     struct nlmsghdr *head = request(netlink, RTM_GETADDR, NLM_F_DUMP);
-    struct address_reader reader = {each, arg};
+    struct list list = {.size = sizeof(struct netlink_address)};
     struct ifaddrmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
     info->ifa_family = AF_UNSPEC;
-    return ask(netlink, head, read_address, &reader);
+    int result = ask(netlink, head, read_address, &list);
+    for (size_t i = 0; i < list.count; i++)
+        each(arg, (const struct netlink_address *)(list.item + i * list.size));
+    free(list.item);
+    return result;
 }
 
 /* Routes. */
