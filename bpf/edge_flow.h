@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Flows of the edge: from the service's rows to an element for each direction.
+ *
+ * A new flow is in half_open until the client has acknowledged what the backend said; then it moves to
+ * flows. An element knows its own opposite (flow_mirror), so that one that was evicted is made again from the
+ * other.
+ */
+#ifndef FL_BPF_EDGE_FLOW_H
+#define FL_BPF_EDGE_FLOW_H
+
+#include "edge_maps.h"
+#include "choose.h"
+#include "parse.h"
+
+enum {
+    FLOW_PATH_TICKS = 256,  /* how long a path is used before it is looked up again: about a second */
+    FLOW_FREE_TICKS = 1024, /* a closed flow that was quiet for so long gives its port away */
+    FLOW_WINDOW = 1 << 20,  /* how far a client's first acknowledgement may be ahead */
+    FLOW_DSR_PACKETS = 3,   /* from the client, that make a flow whose other side is not seen established */
+};
+
+INLINE __u32 flow_ticks(void)
+{
+    return (__u32)bpf_jiffies64() | 1;
+}
+
+INLINE bool flow_path_old(const struct abi_flow *f)
+{
+    return flow_ticks() - f->path_ticks > FLOW_PATH_TICKS || f->path_ticks == 0;
+}
+
+INLINE bool flow_backend_down(const struct abi_flow *f)
+{
+    const __u64 *verdict = bpf_map_lookup_elem(&verdicts, &f->backend);
+    if (!verdict)
+        return false;
+    __u64 v = *(const volatile __u64 *)verdict;
+    return ABI_VERDICT_STATE(v) == ABI_DOWN && ABI_VERDICT_GENERATION(v) == f->generation;
+}
+
+/* The row of a client is the same on every node: what another node began goes on here. */
+INLINE __u32 flow_hash(const struct abi_flow_key *k, __u32 seed)
+{
+    __u32 hash = seed ^ k->source_port;
+    for (int i = 0; i < 4; i++) {
+        hash = (hash ^ k->source.word[i]) * 0x85ebca6b;
+        hash ^= hash >> 15;
+    }
+    hash *= 0xc2b2ae35;
+    return hash ^ hash >> 16;
+}
+
+INLINE void flow_differences(const struct abi_flow_key *k, struct abi_flow *f)
+{
+    f->addr_diff = 0;
+    f->port_diff = 0;
+    if (!addr_equal(&k->source, &f->source) || !addr_equal(&k->target, &f->target))
+        f->addr_diff = bpf_csum_diff((__be32 *)&k->source, 32, (__be32 *)&f->source, 32, 0);
+    if (k->source_port != f->source_port)
+        f->port_diff += (__u16)~k->source_port + f->source_port;
+    if (k->target_port != f->target_port)
+        f->port_diff += (__u16)~k->target_port + f->target_port;
+}
+
+/* The element of the other direction. */
+INLINE void flow_mirror(const struct abi_flow_key *k, const struct abi_flow *f,
+                        struct abi_flow_key *mirror_key, struct abi_flow *mirror)
+{
+    mirror_key->source = f->target;
+    mirror_key->target = f->source;
+    mirror_key->source_port = f->target_port;
+    mirror_key->target_port = f->source_port;
+    __builtin_memset(mirror, 0, sizeof(*mirror));
+    mirror->backend = f->backend;
+    mirror->generation = f->generation;
+    mirror->mode = f->mode;
+    mirror->flags = (f->flags ^ ABI_FLOW_BACK) & ABI_FLOW_BACK;
+    mirror->service = f->service;
+    mirror->source = k->target;
+    mirror->target = k->source;
+    mirror->source_port = k->target_port;
+    mirror->target_port = k->source_port;
+    flow_differences(mirror_key, mirror);
+}
+
+INLINE void flow_mirror_key(const struct abi_flow *f, struct abi_flow_key *key)
+{
+    key->source = f->target;
+    key->target = f->source;
+    key->source_port = f->target_port;
+    key->target_port = f->source_port;
+}
+
+INLINE struct edge_work *edge_work(void)
+{
+    __u32 zero = 0;
+    return bpf_map_lookup_elem(&edge_room, &zero);
+}
+
+/* --- ports towards the backend ------------------------------------------------------------------------- */
+
+/* Whether the way back of w->flow is free, or was its own before; an old closed flow is taken away. */
+INLINE bool flow_way_back_free(struct edge_work *w)
+{
+    struct abi_flow *held = bpf_map_lookup_elem(&flows, &w->mirror_key);
+    if (!held)
+        held = bpf_map_lookup_elem(&half_open, &w->mirror_key);
+    if (!held)
+        return true;
+    if (addr_equal(&held->target, &w->mirror.target) && addr_equal(&held->source, &w->mirror.source) &&
+        held->target_port == w->mirror.target_port && held->source_port == w->mirror.source_port)
+        return true;
+    if (!held->closing || flow_ticks() - held->path_ticks < FLOW_FREE_TICKS)
+        return false;
+    struct abi_flow_key old;
+    flow_mirror_key(held, &old);
+    bpf_map_delete_elem(&flows, &old);
+    bpf_map_delete_elem(&flows, &w->mirror_key);
+    return true;
+}
+
+/* Finds a source port with which the way back is free: with ABI_EDGE_NAT first the client's own. (Two
+ * services may have a backend in common, and a client may use a port for both.) */
+static long flow_try_port(__u32 i, void *context)
+{
+    __u32 hash = *(__u32 *)context;
+    struct edge_work *w = edge_work();
+    if (!w)
+        return 1;
+    if (i > 0 || w->flow.mode == ABI_EDGE_FULL_NAT)
+        w->flow.source_port = bpf_htons(ABI_EDGE_PORT_FIRST + ((hash + i * 0x9e37) & (ABI_EDGE_PORTS - 1)));
+    flow_differences(&w->key, &w->flow);
+    flow_mirror(&w->key, &w->flow, &w->mirror_key, &w->mirror);
+    if (!flow_way_back_free(w))
+        return 0;
+    if (bpf_map_update_elem(&half_open, &w->mirror_key, &w->mirror, BPF_ANY) != 0)
+        return 0;
+    *(__u32 *)context = 0;
+    return 1;
+}
+
+/* --- making and moving --------------------------------------------------------------------------------- */
+
+/* Fills w->key and w->flow. False: the backend cannot be reached from this service. */
+INLINE bool flow_fill(struct edge_work *w, const struct packet *p, const struct abi_service *s, __u32 id)
+{
+    const struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
+    if (!b || addr_is_v4(&b->addr) != p->v4)
+        return false;
+    __builtin_memset(&w->flow, 0, sizeof(w->flow));
+    w->key = p->key;
+    w->flow.backend = id;
+    w->flow.generation = b->generation;
+    w->flow.service = s->id;
+    w->flow.mode = s->edge;
+    w->flow.source = p->key.source;
+    w->flow.source_port = p->key.source_port;
+    if (s->edge == ABI_EDGE_DSR) {
+        w->flow.target = p->key.target;
+        w->flow.target_port = p->key.target_port;
+        w->flow.hop = b->addr;
+        return true;
+    }
+    w->flow.target = b->addr;
+    w->flow.target_port = b->port;
+    if (s->edge == ABI_EDGE_FULL_NAT && b->flags & ABI_BACKEND_LOCAL)
+        w->flow.mode = ABI_EDGE_NAT; /* its answers are seen on their way out */
+    if (w->flow.mode == ABI_EDGE_FULL_NAT) {
+        if (addr_is_v4(&s->edge_source) != p->v4)
+            return false;
+        w->flow.source = s->edge_source;
+    }
+    return true;
+}
+
+/* Makes the elements of w->flow in half_open and returns that of the client's direction, or NULL. */
+INLINE struct abi_flow *flow_begin(struct edge_work *w, __u32 hash)
+{
+    if (w->flow.mode != ABI_EDGE_DSR) {
+        __u32 left = hash | 1;
+        bpf_loop(ABI_EDGE_PORT_TRIES, flow_try_port, &left, 0);
+        if (left != 0) {
+            EDGE_COUNT(w->flow.service, no_port);
+            return NULL;
+        }
+    }
+    if (bpf_map_update_elem(&half_open, &w->key, &w->flow, BPF_ANY) != 0)
+        return NULL;
+    struct abi_edge_backend *b = bpf_map_lookup_elem(&edge_backends, &w->flow.backend);
+    if (b)
+        b->flows++;
+    EDGE_COUNT(w->flow.service, flows);
+    return bpf_map_lookup_elem(&half_open, &w->key);
+}
+
+/* Both ends speak: from half_open to flows. Returns the new element of this direction, or NULL. */
+INLINE struct abi_flow *flow_establish(const struct packet *p, const struct abi_flow *f)
+{
+    struct edge_work *w = edge_work();
+    if (!w)
+        return NULL;
+    w->key = p->key;
+    w->flow = *f;
+    if (f->mode != ABI_EDGE_DSR) {
+        flow_mirror(&w->key, &w->flow, &w->mirror_key, &w->mirror);
+        bpf_map_update_elem(&flows, &w->mirror_key, &w->mirror, BPF_ANY);
+        bpf_map_delete_elem(&half_open, &w->mirror_key);
+    }
+    if (bpf_map_update_elem(&flows, &w->key, &w->flow, BPF_ANY) != 0)
+        return NULL;
+    bpf_map_delete_elem(&half_open, &w->key);
+    return bpf_map_lookup_elem(&flows, &w->key);
+}
+
+/* Takes a flow of the client's direction away, wherever it is. */
+INLINE void flow_forget(const struct packet *p, const struct abi_flow *f)
+{
+    struct abi_flow_key mirror;
+    flow_mirror_key(f, &mirror);
+    if (f->mode != ABI_EDGE_DSR) {
+        bpf_map_delete_elem(&flows, &mirror);
+        bpf_map_delete_elem(&half_open, &mirror);
+    }
+    bpf_map_delete_elem(&flows, &p->key);
+    bpf_map_delete_elem(&half_open, &p->key);
+}
+
+/* An established flow whose other element was evicted gets it again; asked about once a second. */
+INLINE void flow_keep_mirror(const struct packet *p, const struct abi_flow *f)
+{
+    struct edge_work *w = edge_work();
+    if (!w || f->mode == ABI_EDGE_DSR)
+        return;
+    flow_mirror(&p->key, f, &w->mirror_key, &w->mirror);
+    if (!bpf_map_lookup_elem(&flows, &w->mirror_key))
+        bpf_map_update_elem(&flows, &w->mirror_key, &w->mirror, BPF_NOEXIST);
+}
+
+/* What a packet of a half-open flow says about it. True: it is established now. */
+INLINE bool flow_hears(const struct packet *p, struct abi_flow *f)
+{
+    if (p->flags & TCP_RST)
+        return false;
+    if (f->flags & ABI_FLOW_BACK) {
+        struct abi_flow_key key;
+        flow_mirror_key(f, &key);
+        struct abi_flow *in = bpf_map_lookup_elem(&half_open, &key);
+        if (in) {
+            in->expected = p->sequence + (p->flags & TCP_SYN ? 1 : 0);
+            in->flags |= ABI_FLOW_ANSWERED;
+        }
+        return false;
+    }
+    if (f->packets < 255)
+        f->packets++;
+    if (p->flags & TCP_SYN)
+        return false;
+    if (f->mode == ABI_EDGE_DSR)
+        return f->packets >= FLOW_DSR_PACKETS;
+    return f->flags & ABI_FLOW_ANSWERED && p->flags & TCP_ACK && p->acknowledged - f->expected < FLOW_WINDOW;
+}
+
+/* FIN and RST are noted at the element of the client's direction, and at the one of the packet. */
+INLINE void flow_note_closing(const struct packet *p, struct abi_flow *f)
+{
+    __u8 closing = (p->flags & TCP_FIN ? ABI_FLOW_FIN : 0) | (p->flags & TCP_RST ? ABI_FLOW_RESET : 0);
+    f->closing |= closing;
+    if (f->mode == ABI_EDGE_DSR)
+        return;
+    struct abi_flow_key key;
+    flow_mirror_key(f, &key);
+    struct abi_flow *mirror = bpf_map_lookup_elem(&flows, &key);
+    if (mirror)
+        mirror->closing |= closing;
+}
+
+#endif
