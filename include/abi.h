@@ -87,6 +87,10 @@ enum abi_node_flag {
     ABI_NODE_TOKEN = 1 << 2, /* the clock has a token bucket (kernel_clock.h), its neighbour only guards it */
 };
 
+/* The clock's own network has these addresses (host byte order): its device's, and its neighbour's, which
+ * nobody has. */
+enum abi_clock_address { ABI_CLOCK_ADDRESS = 0xa9fe4d01, ABI_CLOCK_NEIGHBOUR = 0xa9fe4d02 };
+
 /* Low bits of the mark of packets that are sent to node.out_ifindex: what `fan` does with them. */
 enum abi_fan_order {
     ABI_FAN_SEND = 0,    /* on their way as they are */
@@ -245,7 +249,7 @@ struct abi_check {
     __u8 rise; /* answers in a row that make up */
     __u8 fall; /* misses in a row that make down */
     __u8 pad;
-    __u16 request_bytes; /* a multiple of 4, at most ABI_REQUEST_MAX */
+    __u16 request_bytes; /* at most ABI_REQUEST_MAX; request is zero behind them */
     __u16 pad1;
     __u32 interval_us;      /* of TCP probes */
     __u32 http_interval_us; /* of HTTP probes; a probe between them is TCP */
@@ -317,6 +321,7 @@ struct abi_tick_state {
     __u64 restarts;    /* kicks by traffic, lost tokens made anew */
     __u64 resumed_ns;  /* end of the last gap: probes from before it count as not sent */
     __u64 fan_ns;      /* when a packet last came to `fan`: what was sent after that did not leave */
+    __u64 kick_ns;     /* last kick */
     __u32 cursor[ABI_PROBE_CLASSES];
     __u32 fast; /* ticks in a row that came too soon */
     __u32 port; /* of the last probe, less ABI_PROBE_PORT_FIRST */
@@ -396,30 +401,45 @@ struct abi_peer_state {
 #define ABI_PEER_BEGUN 0x10000u
 
 /* --- takeover: who answers for an address on a segment ---------------------------------------------------
- */
+ *
+ * Control sees to it that the device takes in what is sent to the address's solicited-node group (IPv6): the
+ * link address 33:33:ff:XX:XX:XX joined on the device (SIOCADDMULTI, which outlives the process), and the
+ * group itself where switches look at MLD. */
 
 struct abi_address_key {
     struct abi_addr addr;
     __u32 ifindex;
 };
 
-/* `addresses`: candidates in the order of preference, as peers' indices + 1; this node is among them. */
+/* `addresses`: candidates in the order of preference, the same on every node, as peers' indices + 1; this
+ * node is among them. */
 struct abi_address {
     __u32 managers;
     __u32 self; /* position of this node */
     __u32 peer[ABI_ADDRESS_MANAGERS_MAX];
-    __u64 node_id[ABI_ADDRESS_MANAGERS_MAX];
+    __u64 node_id[ABI_ADDRESS_MANAGERS_MAX]; /* not 0 */
     __u8 mac[ABI_ADDRESS_MANAGERS_MAX][8]; /* link address of each on this segment, as far as known; 0: not */
     __u8 own_mac[8];
 };
 
+#define ABI_NO_OWNER 0xffffffffu
+
 struct abi_address_state {
-    __u32 owner;    /* position, 0xffffffff: none yet */
-    __u32 announce; /* announcements still to send */
-    __u64 since_ns;
-    __u64 heard_ns; /* another's claim was heard */
+    __u64 owner_node;      /* 0: none */
+    __u32 owner;           /* its position, ABI_NO_OWNER: none */
+    __u32 announce;        /* of a burst, still to send */
+    __u64 since_ns;        /* of this owner, or of having none */
+    __u64 heard_ns;        /* another's last claim */
+    __u64 claimed_ns;      /* own last claim */
+    __u64 unrest_ns;       /* own claim was disputed, or candidates were missed */
+    __u64 looked_ns;       /* the clock's last look */
+    __u64 claim;           /* the owner's, as compared: support, term, position */
+    __u64 last_owner_node; /* who is gone, while there is none */
+    __u32 listening;       /* nothing is known of this segment yet */
+    __u32 pad;
     __u64 answers;
-    __u64 conflicts;
+    __u64 conflicts; /* with another candidate */
+    __u64 foreign;   /* somebody else uses the address */
     __u64 takeovers;
 };
 
