@@ -12,6 +12,7 @@
 #include "common.h"
 #include "maps.h"
 #include "verdict.h"
+#include "clock.h"
 #include "bfd_machine.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -197,20 +198,6 @@ INLINE bool bfd_acceptable(const struct abi_peer *p, const struct bfd_arrival *a
 INLINE __u32 bfd_clock_us(const struct abi_node *n)
 {
     return (n->tick_ns + n->tick_ns / CLOCK_MARGIN_PARTS) / 1000;
-}
-
-/* A clock that stands still is started again by this packet. */
-INLINE void clock_kick(struct __sk_buff *skb, const struct abi_node *n, __u64 now)
-{
-    __u32 zero = 0;
-    struct abi_tick_state *t = bpf_map_lookup_elem(&tick_state, &zero);
-    if (!t || !n->tick_ifindex || !n->stale_ns)
-        return;
-    __u64 last = t->last_ns;
-    if (now < last + n->stale_ns || __sync_val_compare_and_swap(&t->last_ns, last, now) != last)
-        return;
-    __sync_fetch_and_add(&t->restarts, 1);
-    bpf_clone_redirect(skb, n->tick_ifindex, BPF_F_INGRESS);
 }
 
 static __noinline int bfd_accept(__u32 index, const struct bfd_packet *packet, __u64 now)

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What answers to probes, and the lack of them, say about a backend.
+ *
+ *   a SYN-ACK      up after `rise` of them (at once, if it was never down); says nothing where HTTP is
+ * checked HTTP, good     the same where HTTP is checked RST to a SYN   down HTTP, bad      down after `fall`
+ * of them in a row: another status, no HTTP, a reset, silence no answer      down after `fall` probes in a
+ * row; any late answer ends the row
+ *
+ * A miss counts only if the probe left this host and the clock ran since (probe_void). A suspicion is cleared
+ * only by the answer to a probe that was sent after it.
+ *
+ * Fields of probe_state are written by the tick, by `rx` on any processor, and by a timer. Each shot's end is
+ * claimed by compare-and-swap of sent_ns; a row's count that a race makes one too small costs one probe more.
+ */
+#ifndef FL_BPF_PROBE_JUDGE_H
+#define FL_BPF_PROBE_JUDGE_H
+
+#include "common.h"
+#include "maps.h"
+#include "verdict.h"
+
+enum {
+    JUDGE_FALL = 3, /* where the check says nothing: backends that are not checked */
+    JUDGE_RISE = 1,
+    JUDGE_TIMEOUT_US = 100000,
+    JUDGE_HTTP_TIMEOUT_US = 1000000,
+    RTT_WEIGHT = 8,
+    NS_PER_US = 1000,
+};
+
+/* One backend and what belongs to it. */
+struct checkup {
+    __u32 id;
+    struct abi_backend *backend;
+    struct abi_check *check;
+    struct abi_probe_state *state;
+    struct abi_tick_state *clock;
+    __u64 now;
+};
+
+/* False: there is no such backend now. */
+INLINE bool probe_get(struct checkup *p, __u32 id)
+{
+    __u32 zero = 0;
+    p->id = id;
+    p->backend = bpf_map_lookup_elem(&backends, &id);
+    p->state = bpf_map_lookup_elem(&probe_state, &id);
+    p->clock = bpf_map_lookup_elem(&tick_state, &zero);
+    if (!p->backend || !p->state || !p->clock || p->backend->admin == ABI_ADMIN_NONE)
+        return false;
+    __u32 service = p->backend->service;
+    p->check = bpf_map_lookup_elem(&checks, &service);
+    return p->check != NULL;
+}
+
+INLINE __u32 probe_verdict(const struct checkup *p)
+{
+    __u32 id = p->id;
+    __u64 *word = bpf_map_lookup_elem(&verdicts, &id);
+    return word ? verdict_state(*(volatile __u64 *)word, p->backend) : ABI_UNKNOWN;
+}
+
+INLINE __u32 probe_fall(const struct checkup *p)
+{
+    return p->check->fall ? p->check->fall : JUDGE_FALL;
+}
+
+INLINE __u64 probe_timeout_ns(const struct checkup *p)
+{
+    return (__u64)(p->check->timeout_us ? p->check->timeout_us : JUDGE_TIMEOUT_US) * NS_PER_US;
+}
+
+INLINE __u64 probe_http_timeout_ns(const struct checkup *p)
+{
+    return (__u64)(p->check->http_timeout_us ? p->check->http_timeout_us : JUDGE_HTTP_TIMEOUT_US) * NS_PER_US;
+}
+
+INLINE __u32 rtt_smooth(__u32 before_us, __u64 sample_ns)
+{
+    __u64 sample_us = sample_ns / NS_PER_US;
+    if (sample_us > 0xffffffff / RTT_WEIGHT)
+        sample_us = 0xffffffff / RTT_WEIGHT;
+    return before_us ? ((__u64)before_us * (RTT_WEIGHT - 1) + sample_us) / RTT_WEIGHT : sample_us;
+}
+
+/* When the shot was sent, if it is still under way; from now on it is not. 0: it was not. */
+INLINE __u64 shot_claim(struct abi_probe_shot *shot)
+{
+    __u64 sent_ns = *(volatile __u64 *)&shot->sent_ns;
+    if (!sent_ns || __sync_val_compare_and_swap(&shot->sent_ns, sent_ns, 0) != sent_ns)
+        return 0;
+    return sent_ns;
+}
+
+/* --- verdicts --------------------------------------------------------------------------------------------
+ */
+
+INLINE void judge_down(struct checkup *p, __u32 reason)
+{
+    p->state->rises = 0;
+    verdict_set(p->id, p->backend, ABI_DOWN, reason, p->state->rtt_us);
+}
+
+/* `sent_ns` 0: a late answer. It shows life, but not that all is well now. */
+INLINE void judge_good(struct checkup *p, __u64 sent_ns, __u32 rtt_us)
+{
+    struct abi_probe_state *s = p->state;
+    __u32 verdict = probe_verdict(p);
+    if (verdict == ABI_UP || !sent_ns)
+        return;
+    if (verdict == ABI_SUSPECT && sent_ns < s->suspected_ns)
+        return;
+    if (verdict == ABI_DOWN && ++s->rises < (p->check->rise ? p->check->rise : JUDGE_RISE))
+        return;
+    s->rises = 0;
+    verdict_set(p->id, p->backend, ABI_UP, ABI_PROBE_OK, rtt_us);
+}
+
+INLINE void judge_syn_ack(struct checkup *p, __u64 sent_ns)
+{
+    struct abi_probe_state *s = p->state;
+    s->misses = 0;
+    s->answered_ns = p->now;
+    __sync_fetch_and_add(&s->answers, 1);
+    if (sent_ns)
+        s->rtt_us = rtt_smooth(s->rtt_us, p->now - sent_ns);
+    if (p->check->kind != ABI_CHECK_HTTP)
+        judge_good(p, sent_ns, s->rtt_us);
+}
+
+/* What comes up again is asked for its HTTP answer with the first SYN-ACK, so the failure is forgotten. */
+INLINE void judge_refused(struct checkup *p)
+{
+    struct abi_probe_state *s = p->state;
+    s->misses = 0;
+    s->http_misses = 0;
+    s->http_failed = 0;
+    __sync_fetch_and_add(&s->refusals, 1);
+    judge_down(p, ABI_PROBE_REFUSED);
+}
+
+INLINE void judge_http_good(struct checkup *p, __u64 sent_ns)
+{
+    struct abi_probe_state *s = p->state;
+    s->http_misses = 0;
+    s->http_failed = 0;
+    s->answered_ns = p->now;
+    __sync_fetch_and_add(&s->http_answers, 1);
+    s->http_rtt_us = rtt_smooth(s->http_rtt_us, p->now - sent_ns);
+    judge_good(p, sent_ns, s->http_rtt_us);
+}
+
+INLINE void judge_http_bad(struct checkup *p, __u32 reason)
+{
+    struct abi_probe_state *s = p->state;
+    s->rises = 0;
+    s->http_failed = 1;
+    s->http_fail_reason = reason;
+    __sync_fetch_and_add(&s->http_failures, 1);
+    if (s->http_misses < 0xff)
+        s->http_misses++;
+    if (s->http_misses >= probe_fall(p))
+        judge_down(p, reason);
+}
+
+/* --- time-outs -------------------------------------------------------------------------------------------
+ */
+
+/* Whether a probe that got no answer counts as not sent: the clock stood still since, or nothing came through
+ * to `fan` after it. */
+INLINE bool probe_void(const struct checkup *p, __u64 sent_ns)
+{
+    return sent_ns <= p->clock->resumed_ns || p->clock->fan_ns < sent_ns;
+}
+
+INLINE void judge_miss(struct checkup *p)
+{
+    struct abi_probe_state *s = p->state;
+    __sync_fetch_and_add(&s->timeouts, 1);
+    if (s->misses < 0xff)
+        s->misses++;
+    if (s->misses >= probe_fall(p))
+        judge_down(p, ABI_PROBE_TIMEOUT);
+}
+
+/* Judges TCP probes whose time is up. Returns how long the next one has, 0: none is under way. `late_ns`: who
+ * judges so much too late was stopped with the host, and cannot say what happened. */
+static __noinline __u64 judge_shots(struct checkup *p, __u64 late_ns)
+{
+    __u64 left_ns = 0;
+    if (!p || !p->state || !p->check || !p->clock || !p->backend)
+        return 0;
+    __u64 timeout_ns = probe_timeout_ns(p);
+    for (int i = 0; i < ABI_PROBE_SHOTS; i++) {
+        struct abi_probe_shot *shot = &p->state->tcp[i];
+        __u64 sent_ns = *(volatile __u64 *)&shot->sent_ns;
+        if (!sent_ns)
+            continue;
+        __u64 age_ns = p->now > sent_ns ? p->now - sent_ns : 0;
+        if (age_ns < timeout_ns) {
+            if (!left_ns || timeout_ns - age_ns < left_ns)
+                left_ns = timeout_ns - age_ns;
+            continue;
+        }
+        if (shot_claim(shot) && !probe_void(p, sent_ns) && age_ns - timeout_ns < late_ns)
+            judge_miss(p);
+    }
+    return left_ns;
+}
+
+INLINE void judge_http_time(struct checkup *p)
+{
+    struct abi_probe_shot *shot = &p->state->http;
+    __u64 sent_ns = *(volatile __u64 *)&shot->sent_ns;
+    if (!sent_ns || p->now < sent_ns + probe_http_timeout_ns(p) || !shot_claim(shot))
+        return;
+    if (!probe_void(p, sent_ns))
+        judge_http_bad(p, shot->accepted ? ABI_HTTP_TIMEOUT : ABI_PROBE_TIMEOUT);
+}
+
+/* Another backend has this id now, or its check begins anew. */
+INLINE void probe_renew(struct checkup *p)
+{
+    struct abi_probe_state *s = p->state;
+    for (int i = 0; i < ABI_PROBE_SHOTS; i++) {
+        s->tcp[i].sent_ns = 0;
+        s->tcp[i].used = 0;
+    }
+    s->http.sent_ns = 0;
+    s->http.used = 0;
+    s->misses = 0;
+    s->http_misses = 0;
+    s->rises = 0;
+    s->http_failed = 0;
+    s->wanted = ABI_WANTED_NOT;
+    s->http_sent_ns = 0;
+    s->generation = p->backend->generation;
+}
+
+#endif
