@@ -165,11 +165,11 @@ static struct bpf_attach_place *place_of(struct bpf_attach *attach, const struct
     return &entry->place;
 }
 
-void bpf_attach_forget(struct bpf_attach *attach, uint32_t ifindex)
+void bpf_attach_keep(struct bpf_attach *attach, bool (*is_there)(void *arg, uint32_t ifindex), void *arg)
 {
     size_t kept = 0;
     for (size_t i = 0; i < attach->count; i++)
-        if (attach->entry[i].ifindex != ifindex)
+        if (attach->entry[i].ifindex == 0 || is_there(arg, attach->entry[i].ifindex))
             attach->entry[kept++] = attach->entry[i];
     attach->count = kept;
 }
@@ -271,7 +271,6 @@ int bpf_attach_cgroup(struct bpf_attach *attach, const char *cgroup)
     struct stat stat_buf = {0};
     int first = 0, fd = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int opened = fd < 0 || fstat(fd, &stat_buf) ? -errno : 0;
-    bpf_attach_forget(attach, 0);
     for (size_t i = 0; bpf_load_program(attach->load, i, &program); i++) {
         if (hook_of(&program)->hook != BPF_HOOK_CGROUP)
             continue;

@@ -45,8 +45,8 @@ int bpf_attach_cgroup(struct bpf_attach *attach, const char *cgroup);
 int bpf_attach_device(struct bpf_attach *attach, const struct netlink_device *device,
                       enum bpf_device_role role);
 
-/* Forgets a device that is gone. */
-void bpf_attach_forget(struct bpf_attach *attach, uint32_t ifindex);
+/* Forgets the places of devices that are not there any more. */
+void bpf_attach_keep(struct bpf_attach *attach, bool (*is_there)(void *arg, uint32_t ifindex), void *arg);
 
 /* All places in turn: those of the last calls. NULL behind the last. */
 const struct bpf_attach_place *bpf_attach_place(const struct bpf_attach *attach, size_t i);

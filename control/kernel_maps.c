@@ -340,7 +340,7 @@ int kernel_maps_apply(struct kernel_maps *maps, const struct abi_node *node,
         result = put_one(maps, MAP_NODE, &during, &before);
     if (result)
         return result;
-    int room = kernel_rows_apply(maps, entries, now_ms);
+    int room = kernel_services_apply(maps, entries, now_ms);
     result = apply_peers(maps, entries);
     if (!result)
         result = apply_plan(maps, entries);

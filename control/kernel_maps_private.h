@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between the files that write the shared maps: kernel_maps.c and kernel_rows.c. */
+/* Between the files that write the shared maps: kernel_maps.c and kernel_services.c. */
 #ifndef FL_CONTROL_KERNEL_MAPS_PRIVATE_H
 #define FL_CONTROL_KERNEL_MAPS_PRIVATE_H
 
@@ -78,7 +78,7 @@ int kernel_map_write(struct kernel_maps *maps, enum map_id id, uint32_t first, u
 void kernel_map_remove_others(struct kernel_maps *maps, enum map_id id, const void *keys, size_t count,
                               size_t stride);
 
-/* kernel_rows.c: the services and their rows, as kernel_maps_apply says. */
-int kernel_rows_apply(struct kernel_maps *maps, const struct kernel_entries *e, uint64_t now_ms);
+/* kernel_services.c: the services and their rows, as kernel_maps_apply says. */
+int kernel_services_apply(struct kernel_maps *maps, const struct kernel_entries *e, uint64_t now_ms);
 
 #endif

@@ -219,6 +219,11 @@ int netlink_addresses(struct netlink *netlink, void (*each)(void *arg, const str
 
 /* Routes. */
 
+static bool is_v4(const struct abi_addr *addr)
+{
+    return addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
+}
+
 static int read_route(const struct nlmsghdr *head, void *arg)
 {
     struct netlink_route *out = arg;
@@ -237,7 +242,7 @@ static int read_route(const struct nlmsghdr *head, void *arg)
 
 int netlink_route(struct netlink *netlink, const struct abi_addr *to, struct netlink_route *out)
 {
-    bool v4 = to->word[0] == 0 && to->word[1] == 0 && to->word[2] == htonl(0xffff);
+    bool v4 = is_v4(to);
     struct nlmsghdr *head = request(netlink, RTM_GETROUTE, 0);
     struct rtmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
     *out = (struct netlink_route){0};
@@ -248,6 +253,40 @@ int netlink_route(struct netlink *netlink, const struct abi_addr *to, struct net
     else
         mnl_attr_put(head, RTA_DST, sizeof(to->word), to->word);
     return ask(netlink, head, read_route, out);
+}
+
+/* Neighbours. */
+
+static int read_neighbour(const struct nlmsghdr *head, void *arg)
+{
+    uint8_t *mac = arg;
+    const struct ndmsg *info = mnl_nlmsg_get_payload(head);
+    const struct nlattr *table[NDA_MAX + 1] = {NULL};
+    struct attributes to = {table, NDA_MAX};
+    if (head->nlmsg_type != RTM_NEWNEIGH)
+        return MNL_CB_OK;
+    mnl_attr_parse(head, sizeof(*info), take_attribute, &to);
+    if (!(info->ndm_state & (NUD_INCOMPLETE | NUD_FAILED)) && table[NDA_LLADDR] &&
+        mnl_attr_get_payload_len(table[NDA_LLADDR]) == 6)
+        memcpy(mac, mnl_attr_get_payload(table[NDA_LLADDR]), 6);
+    return MNL_CB_OK;
+}
+
+int netlink_neighbour(struct netlink *netlink, uint32_t ifindex, const struct abi_addr *addr, uint8_t mac[6])
+{
+    static const uint8_t none[6];
+    bool v4 = is_v4(addr);
+    struct nlmsghdr *head = request(netlink, RTM_GETNEIGH, 0);
+    struct ndmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
+    memset(mac, 0, sizeof(none));
+    info->ndm_family = v4 ? AF_INET : AF_INET6;
+    info->ndm_ifindex = (int)ifindex;
+    if (v4)
+        mnl_attr_put_u32(head, NDA_DST, addr->word[3]);
+    else
+        mnl_attr_put(head, NDA_DST, sizeof(addr->word), addr->word);
+    int result = ask(netlink, head, read_neighbour, mac);
+    return result ? result : memcmp(mac, none, sizeof(none)) == 0 ? -ENOENT : 0;
 }
 
 /* Filters. */

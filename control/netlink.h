@@ -54,6 +54,9 @@ int netlink_addresses(struct netlink *netlink, void (*each)(void *arg, const str
 /* -ENETUNREACH and its like: there is no way. */
 int netlink_route(struct netlink *netlink, const struct abi_addr *to, struct netlink_route *out);
 
+/* The link address of a neighbour; -ENOENT: it is not known. */
+int netlink_neighbour(struct netlink *netlink, uint32_t ifindex, const struct abi_addr *addr, uint8_t mac[6]);
+
 /* The number of traffic control filters at a parent of a device; -errno. */
 int netlink_filter_count(struct netlink *netlink, uint32_t ifindex, uint32_t parent);
 

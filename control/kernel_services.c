@@ -146,7 +146,7 @@ static void retire_removed(struct kernel_maps *maps, const struct kernel_entries
 }
 
 /* A service without room does not keep the others from theirs. */
-int kernel_rows_apply(struct kernel_maps *maps, const struct kernel_entries *e, uint64_t now_ms)
+int kernel_services_apply(struct kernel_maps *maps, const struct kernel_entries *e, uint64_t now_ms)
 {
     struct regions used = {0};
     int first = 0;

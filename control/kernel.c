@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/kernel.h"
+
+#include <arpa/inet.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "check.h"
+#include "control/netlink.h"
+
+enum { NS_PER_MS = 1000000, STALE_TICKS = 10, STALE_MS_MIN = 200, LOCALS_STEP = 32 };
+
+struct locals {
+    struct kernel_local *local;
+    size_t count, cap;
+};
+
+struct devices {
+    struct netlink_device *device;
+    size_t count, cap;
+};
+
+struct kernel {
+    struct kernel_config config;
+    struct kernel_wishes wishes;
+    enum kernel_phase phase;
+    bool fail_quietly; /* the reason was logged already */
+    char why[KERNEL_WHY_MAX];
+    char cgroup[BPF_PINS_PATH_MAX];
+    struct bpf_load *load;
+    struct bpf_attach *attach;
+    struct kernel_maps *maps;
+    struct netlink *netlink;
+    struct netlink_watch *watch;
+    struct ring_buffer *wake;
+    uv_poll_t *wake_poll;
+    struct devices devices;
+    struct locals locals;
+    struct abi_peer *peers; /* ABI_PEERS_MAX */
+    const struct kernel_entries *entries;
+    bool again; /* the last apply found no room yet */
+    uint64_t changes_lost, skipped_devices;
+};
+
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / NS_PER_MS;
+}
+
+struct kernel *kernel_new(const struct kernel_config *config)
+{
+    struct kernel *kernel = calloc(1, sizeof(*kernel));
+    CHECK(kernel);
+    kernel->config = *config;
+    kernel->peers = calloc(ABI_PEERS_MAX, sizeof(*kernel->peers));
+    CHECK(kernel->peers);
+    snprintf(kernel->why, sizeof(kernel->why), "nothing needs it");
+    return kernel;
+}
+
+static void note(struct kernel *kernel, const char *kind, const char *text)
+{
+    if (kernel->config.handlers.note)
+        kernel->config.handlers.note(kernel->config.arg, kind, text);
+}
+
+/* Changes of verdicts. */
+
+static void on_change(void *arg, const struct abi_change *change)
+{
+    struct kernel *kernel = arg;
+    uint64_t now = now_ms(), then = change->time_ns / NS_PER_MS;
+    uint64_t ago_ms = now > then ? now - then : 0;
+    kernel->config.handlers.changed(kernel->config.arg, change, journal_now_ms() - ago_ms);
+}
+
+static void read_changes(struct kernel *kernel)
+{
+    uint64_t lost = kernel_maps_changes(kernel->maps, on_change, kernel);
+    if (lost)
+        journal_warn(kernel->config.journal, "kernel",
+                     "%llu changes of verdicts came too fast to be told; the verdicts themselves are right",
+                     (unsigned long long)lost);
+    kernel->changes_lost += lost;
+}
+
+static int on_wake_record(void *arg, void *data, size_t len)
+{
+    (void)arg;
+    (void)data;
+    (void)len;
+    return 0; /* what happened is in the history */
+}
+
+static void on_wake(uv_poll_t *poll, int status, int events)
+{
+    struct kernel *kernel = poll->data;
+    (void)status;
+    (void)events;
+    ring_buffer__consume(kernel->wake);
+    read_changes(kernel);
+}
+
+static void on_poll_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+/* Without it changes are told once a second. */
+static void open_wake(struct kernel *kernel)
+{
+    int fd = bpf_load_map(kernel->load, "wake");
+    kernel->wake = fd < 0 ? NULL : ring_buffer__new(fd, on_wake_record, kernel, NULL);
+    if (!kernel->wake)
+        return;
+    kernel->wake_poll = calloc(1, sizeof(*kernel->wake_poll));
+    CHECK(kernel->wake_poll);
+    CHECK(uv_poll_init(kernel->config.loop, kernel->wake_poll, ring_buffer__epoll_fd(kernel->wake)) == 0);
+    kernel->wake_poll->data = kernel;
+    CHECK(uv_poll_start(kernel->wake_poll, UV_READABLE, on_wake) == 0);
+}
+
+static void close_wake(struct kernel *kernel)
+{
+    if (!kernel->wake)
+        return;
+    uv_poll_stop(kernel->wake_poll);
+    uv_close((uv_handle_t *)kernel->wake_poll, on_poll_closed);
+    ring_buffer__free(kernel->wake);
+    kernel->wake = NULL;
+}
+
+/* What is known of this node. */
+
+static void take_device(void *arg, const struct netlink_device *device)
+{
+    struct devices *devices = arg;
+    if (devices->count == devices->cap) {
+        devices->cap += LOCALS_STEP;
+        devices->device = reallocarray(devices->device, devices->cap, sizeof(*devices->device));
+        CHECK(devices->device);
+    }
+    devices->device[devices->count++] = *device;
+}
+
+static const struct netlink_device *device_of(const struct kernel *kernel, uint32_t ifindex)
+{
+    for (size_t i = 0; i < kernel->devices.count; i++)
+        if (kernel->devices.device[i].ifindex == ifindex)
+            return &kernel->devices.device[i];
+    return NULL;
+}
+
+static bool is_v4(const struct abi_addr *addr)
+{
+    return addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
+}
+
+static void take_address(void *arg, const struct netlink_address *address)
+{
+    struct kernel *kernel = arg;
+    struct locals *locals = &kernel->locals;
+    const struct netlink_device *device = device_of(kernel, address->ifindex);
+    if (locals->count == locals->cap) {
+        locals->cap += LOCALS_STEP;
+        locals->local = reallocarray(locals->local, locals->cap, sizeof(*locals->local));
+        CHECK(locals->local);
+    }
+    struct kernel_local *local = &locals->local[locals->count++];
+    *local =
+        (struct kernel_local){.addr = address->addr,
+                              .ifindex = address->ifindex,
+                              .prefix = (uint8_t)(address->prefix_bits + (is_v4(&address->addr) ? 96 : 0))};
+    if (device && device->ethernet)
+        memcpy(local->mac, device->mac, sizeof(local->mac));
+}
+
+static void read_network(struct kernel *kernel)
+{
+    kernel->devices.count = 0;
+    kernel->locals.count = 0;
+    int result = netlink_devices(kernel->netlink, take_device, &kernel->devices);
+    if (!result)
+        result = netlink_addresses(kernel->netlink, take_address, kernel);
+    if (result)
+        journal_warn(kernel->config.journal, "kernel", "the devices cannot be listed: %s", strerror(-result));
+}
+
+static bool fact_source(void *arg, const struct abi_addr *to, struct abi_addr *source)
+{
+    struct kernel *kernel = arg;
+    struct netlink_route route;
+    if (netlink_route(kernel->netlink, to, &route))
+        return false;
+    *source = route.source;
+    return (route.source.word[2] | route.source.word[3]) != 0;
+}
+
+static bool fact_neighbour(void *arg, uint32_t ifindex, const struct abi_addr *addr, uint8_t mac[6])
+{
+    struct kernel *kernel = arg;
+    return netlink_neighbour(kernel->netlink, ifindex, addr, mac) == 0;
+}
+
+static struct kernel_facts facts_of(struct kernel *kernel)
+{
+    bool peers = kernel_maps_peers(kernel->maps, kernel->peers) == 0;
+    return (struct kernel_facts){.node_id = kernel->wishes.node_id,
+                                 .probes = kernel->wishes.probes,
+                                 .draining = kernel->wishes.draining,
+                                 .tick_us = kernel->wishes.tick_ms * 1000,
+                                 .backends_max = kernel_maps_backends_max(kernel->maps),
+                                 .rows_max = kernel_maps_rows_max(kernel->maps),
+                                 .local = kernel->locals.local,
+                                 .local_count = kernel->locals.count,
+                                 .source = fact_source,
+                                 .neighbour = fact_neighbour,
+                                 .arg = kernel,
+                                 .peers_now = peers ? kernel->peers : NULL,
+                                 .peers_now_count = peers ? ABI_PEERS_MAX : 0};
+}
+
+static struct abi_node node_of(const struct kernel *kernel)
+{
+    uint64_t tick_ns = (uint64_t)kernel->wishes.tick_ms * NS_PER_MS, stale_ns = tick_ns * STALE_TICKS;
+    struct abi_node node = {
+        .abi_version = ABI_VERSION, .node_id = kernel->wishes.node_id, .tick_ns = tick_ns};
+    node.stale_ns = stale_ns < STALE_MS_MIN * NS_PER_MS ? STALE_MS_MIN * NS_PER_MS : stale_ns;
+    node.flags =
+        (kernel->wishes.probes ? ABI_NODE_PROBES : 0u) | (kernel->wishes.draining ? ABI_NODE_DRAINING : 0u);
+    return node;
+}
+
+/* Bringing it up to date. */
+
+static void apply(struct kernel *kernel)
+{
+    struct kernel_facts facts = facts_of(kernel);
+    struct abi_node node = node_of(kernel);
+    kernel->entries = kernel->config.handlers.compile(kernel->config.arg, &facts);
+    int result = kernel_maps_apply(kernel->maps, &node, kernel->entries, now_ms());
+    kernel->again = result == -EAGAIN;
+    if (result == -ENOSPC)
+        journal_error(kernel->config.journal, "kernel",
+                      "there is no room for the rows of all services: raise kernel.rows_max (now %u), and "
+                      "restart fairleadd; services without room go on with their old backends",
+                      kernel_maps_rows_max(kernel->maps));
+    else if (result && result != -EAGAIN)
+        journal_error(kernel->config.journal, "kernel", "the maps cannot be written: %s; what they say stays",
+                      strerror(-result));
+}
+
+static bool is_excluded(const struct kernel *kernel, const struct netlink_device *device)
+{
+    for (size_t i = 0; i < kernel->config.exclude_count; i++)
+        if (fnmatch(kernel->config.exclude[i], device->name, 0) == 0)
+            return true;
+    return false;
+}
+
+/* Packets of a port of a bridge or bond pass the bridge or bond too; those of a VRF's device do not. */
+static bool is_port(const struct kernel *kernel, const struct netlink_device *device)
+{
+    const struct netlink_device *master = device->master ? device_of(kernel, device->master) : NULL;
+    return device->master && (!master || strcmp(master->kind, "vrf") != 0);
+}
+
+static bool is_there(void *arg, uint32_t ifindex)
+{
+    return device_of(arg, ifindex) != NULL;
+}
+
+static void attach_devices(struct kernel *kernel)
+{
+    kernel->skipped_devices = 0;
+    for (size_t i = 0; i < kernel->devices.count; i++) {
+        const struct netlink_device *device = &kernel->devices.device[i];
+        if (device->loopback || !device->ethernet || is_port(kernel, device) || is_excluded(kernel, device)) {
+            kernel->skipped_devices++;
+            continue;
+        }
+        bpf_attach_device(kernel->attach, device, BPF_DEVICE_TRAFFIC);
+    }
+    bpf_attach_keep(kernel->attach, is_there, kernel);
+}
+
+static void on_network(void *arg)
+{
+    struct kernel *kernel = arg;
+    if (kernel->phase != KERNEL_ON)
+        return;
+    read_network(kernel);
+    attach_devices(kernel);
+    apply(kernel);
+}
+
+/* Starting and ending. */
+
+static void let_go(struct kernel *kernel)
+{
+    close_wake(kernel);
+    if (kernel->watch)
+        netlink_watch_close(kernel->watch);
+    if (kernel->netlink)
+        netlink_close(kernel->netlink);
+    if (kernel->attach)
+        bpf_attach_free(kernel->attach);
+    if (kernel->maps)
+        kernel_maps_close(kernel->maps);
+    if (kernel->load)
+        bpf_load_close(kernel->load);
+    kernel->watch = NULL;
+    kernel->netlink = NULL;
+    kernel->attach = NULL;
+    kernel->maps = NULL;
+    kernel->load = NULL;
+    kernel->entries = NULL;
+    kernel->again = false;
+}
+
+static int open_all(struct kernel *kernel)
+{
+    const struct bpf_load_config config = {.instance = kernel->config.instance,
+                                           .backends_max = kernel->wishes.backends_max,
+                                           .rows_max = kernel->wishes.rows_max};
+    kernel->why[0] = '\0';
+    int result = bpf_load_open(&config, &kernel->load, kernel->why, sizeof(kernel->why));
+    if (!result)
+        result = kernel_maps_open(kernel->load, &kernel->maps);
+    if (!result)
+        result = netlink_open(&kernel->netlink);
+    if (!result)
+        result = netlink_watch_open(kernel->config.loop, on_network, kernel, &kernel->watch);
+    return result;
+}
+
+static void attach_cgroup(struct kernel *kernel)
+{
+    int result = 0;
+    if (kernel->config.cgroup)
+        snprintf(kernel->cgroup, sizeof(kernel->cgroup), "%s", kernel->config.cgroup);
+    else
+        result = bpf_attach_cgroup_root(kernel->cgroup, sizeof(kernel->cgroup));
+    if (result)
+        journal_warn(kernel->config.journal, "kernel",
+                     "cgroup2 is not mounted, so connects are neither steered nor watched; run "
+                     "`mount -t cgroup2 none /sys/fs/cgroup`");
+    else
+        result = bpf_attach_cgroup(kernel->attach, kernel->cgroup);
+    if (result && kernel->cgroup[0])
+        journal_warn(kernel->config.journal, "kernel",
+                     "connects of %s are neither steered nor watched: %s; see `fairlead kernel`",
+                     kernel->cgroup, strerror(-result));
+}
+
+static void tell_objects(struct kernel *kernel)
+{
+    size_t count;
+    const struct bpf_load_object *object = bpf_load_objects(kernel->load, &count);
+    for (size_t i = 0; i < count; i++)
+        if (object[i].why[0])
+            journal_warn(kernel->config.journal, "kernel", "%s %s: %s", object[i].name,
+                         object[i].loaded ? "is loaded" : "is not loaded", object[i].why);
+}
+
+static void start(struct kernel *kernel)
+{
+    int result = open_all(kernel);
+    if (result) {
+        if (!kernel->why[0])
+            snprintf(kernel->why, sizeof(kernel->why), "%s", strerror(-result));
+        if (!kernel->fail_quietly)
+            journal_warn(kernel->config.journal, "kernel",
+                         "the kernel half is off: %s; services are not steered, checked or balanced",
+                         kernel->why);
+        kernel->fail_quietly = true;
+        let_go(kernel);
+        kernel->phase = KERNEL_FAILED;
+        return;
+    }
+    kernel->phase = KERNEL_ON;
+    tell_objects(kernel);
+    kernel->attach = bpf_attach_new(kernel->load, kernel->config.instance);
+    read_network(kernel);
+    bool is_new = bpf_load_is_new(kernel->load);
+    apply(kernel);
+    size_t carried = bpf_load_carry_verdicts(kernel->load);
+    attach_cgroup(kernel);
+    attach_devices(kernel);
+    result = bpf_load_settle(kernel->load);
+    if (result)
+        journal_warn(kernel->config.journal, "kernel", "an older set of maps cannot be removed: %s",
+                     strerror(-result));
+    open_wake(kernel);
+    read_changes(kernel);
+    journal_info(kernel->config.journal, "kernel",
+                 is_new ? "the programs are in the kernel, with new maps and %zu verdicts of older ones"
+                        : "the programs are in the kernel, with the maps and verdicts that were there",
+                 carried);
+    note(kernel, "kernel.attached", "the programs are in the kernel");
+}
+
+void kernel_update(struct kernel *kernel, const struct kernel_wishes *wishes)
+{
+    char err[KERNEL_WHY_MAX];
+    kernel->wishes = *wishes;
+    if (!wishes->enabled) {
+        bool there = kernel->phase == KERNEL_ON || bpf_pins_exist(kernel->config.instance);
+        if (there && kernel_detach(kernel, err))
+            journal_error(kernel->config.journal, "kernel", "%s", err);
+        kernel->phase = KERNEL_OFF;
+        kernel->fail_quietly = false;
+        snprintf(kernel->why, sizeof(kernel->why), "kernel.enabled is false");
+        return;
+    }
+    if (kernel->phase == KERNEL_ON)
+        on_network(kernel);
+    else if (kernel->phase != KERNEL_DETACHED && (wishes->needed || bpf_pins_exist(kernel->config.instance)))
+        start(kernel);
+}
+
+void kernel_tick(struct kernel *kernel)
+{
+    if (kernel->phase != KERNEL_ON)
+        return;
+    read_changes(kernel);
+    if (kernel->again)
+        apply(kernel);
+}
+
+void kernel_close(struct kernel *kernel)
+{
+    let_go(kernel);
+    free(kernel->devices.device);
+    free(kernel->locals.local);
+    free(kernel->peers);
+    free(kernel);
+}
+
+/* Detaching. */
+
+struct clearing {
+    const char *instance;
+    struct netlink *netlink;
+    int result;
+};
+
+static void clear_device(void *arg, const struct netlink_device *device)
+{
+    struct clearing *clearing = arg;
+    int result = bpf_attach_clear(clearing->instance, clearing->netlink, device);
+    if (result && !clearing->result)
+        clearing->result = result;
+}
+
+int kernel_detach_instance(const char *instance, char err[KERNEL_WHY_MAX])
+{
+    struct clearing clearing = {.instance = instance};
+    int result = netlink_open(&clearing.netlink);
+    if (result) {
+        snprintf(err, KERNEL_WHY_MAX, "the devices cannot be listed: %s", strerror(-result));
+        return result;
+    }
+    result = netlink_devices(clearing.netlink, clear_device, &clearing);
+    result = result ? result : clearing.result;
+    netlink_close(clearing.netlink);
+    int pins = bpf_pins_remove_instance(instance);
+    result = result ? result : pins;
+    if (result)
+        snprintf(err, KERNEL_WHY_MAX, "not all could be taken out of the kernel: %s; root may do it",
+                 strerror(-result));
+    return result;
+}
+
+int kernel_detach(struct kernel *kernel, char err[KERNEL_WHY_MAX])
+{
+    let_go(kernel);
+    int result = kernel_detach_instance(kernel->config.instance, err);
+    kernel->phase = KERNEL_DETACHED;
+    snprintf(kernel->why, sizeof(kernel->why),
+             "it was detached; `fairlead set kernel.enabled false`, then true, attaches it again");
+    if (!result) {
+        journal_info(kernel->config.journal, "kernel", "everything was taken out of the kernel");
+        note(kernel, "kernel.detached", "everything was taken out of the kernel");
+    }
+    return result;
+}
+
+void kernel_view(const struct kernel *kernel, struct kernel_view *out)
+{
+    *out = (struct kernel_view){.phase = kernel->phase,
+                                .why = kernel->phase == KERNEL_ON ? "" : kernel->why,
+                                .instance = kernel->config.instance,
+                                .cgroup = kernel->cgroup,
+                                .load = kernel->load,
+                                .attach = kernel->attach,
+                                .maps = kernel->maps,
+                                .entries = kernel->entries,
+                                .tick_ms = kernel->wishes.tick_ms,
+                                .changes_lost = kernel->changes_lost,
+                                .skipped_devices = kernel->skipped_devices};
+}
