@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hosts as network namespaces on one kernel, joined by a bridge.
+
+    with Lab("a", "b") as lab:
+        server = lab["b"].pong(80)
+        lab["a"].run("ping", "-c1", lab["b"].v4)
+
+Each host has a device eth0 on the bridge, 10.99.0.N/24 and fd00:99::N/64, and a cgroup of its own, in which its processes
+run: what is steered there does not touch the machine. Everything is removed at the end, processes by their pids.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+import http1
+from harness import BUILD, process_alive
+
+BPFFS = pathlib.Path("/sys/fs/bpf")
+SWITCH = "sw"
+
+
+def cgroup2():
+    """Where cgroup v2 is mounted, or None."""
+    for line in pathlib.Path("/proc/mounts").read_text().splitlines():
+        _, where, kind = line.split()[:3]
+        if kind == "cgroup2":
+            return pathlib.Path(where)
+    return None
+
+
+def available():
+    """Why hosts cannot be made here; empty if they can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if not shutil.which("ip") or not shutil.which("nsenter"):
+        return "needs ip and nsenter"
+    if not cgroup2():
+        return "cgroup v2 is not mounted"
+    made = subprocess.run(["ip", "netns", "add", "fl-try"], capture_output=True, text=True)
+    subprocess.run(["ip", "netns", "del", "fl-try"], capture_output=True)
+    return "" if made.returncode == 0 or "exists" in made.stderr.lower() else made.stderr.strip()
+
+
+needed = pytest.mark.skipif(bool(available()), reason=f"hosts as namespaces: {available()}")
+
+
+def command(*args, check=True, **options):
+    done = subprocess.run([str(a) for a in args], capture_output=True, text=True, timeout=60, **options)
+    assert done.returncode == 0 or not check, f"{args}: {done.stderr or done.stdout}"
+    return done
+
+
+class Host:
+    def __init__(self, lab, name, number):
+        self.lab, self.name, self.number = lab, name, number
+        self.netns = f"{lab.name}-{name}"
+        self.v4, self.v6 = f"10.99.0.{number}", f"fd00:99::{number}"
+        self.port = f"{name}0"  # its end on the bridge
+        self.processes = []
+        self.cgroup = cgroup2() / self.netns
+
+    def create(self):
+        switch = self.lab.switch
+        command("ip", "netns", "add", self.netns)
+        self.cgroup.mkdir(exist_ok=True)
+        command("ip", "link", "add", self.port, "netns", switch, "type", "veth", "peer", "name", "eth0", "netns",
+                self.netns)
+        command("ip", "-n", switch, "link", "set", self.port, "master", "br0", "up")
+        self.ip("link", "set", "lo", "up")
+        self.ip("link", "set", "eth0", "up")
+        self.ip("addr", "add", f"{self.v4}/24", "dev", "eth0")
+        self.ip("addr", "add", f"{self.v6}/64", "dev", "eth0", "nodad")
+
+    def ip(self, *args, check=True):
+        return command("ip", "-n", self.netns, *args, check=check)
+
+    def inside(self, args):
+        """The command line that runs args in this host. A shell enters the cgroup, then becomes the program."""
+        enter = f'echo $$ >"{self.cgroup}/cgroup.procs" && exec "$@"'
+        return ["nsenter", f"--net=/run/netns/{self.netns}", "sh", "-c", enter, "sh", *(str(a) for a in args)]
+
+    def run(self, *args, check=True, **options):
+        return command(*self.inside(args), check=check, **options)
+
+    def start(self, *args, **options):
+        options.setdefault("stdin", subprocess.DEVNULL)
+        process = subprocess.Popen(self.inside(args), **options)
+        self.processes.append(process)
+        return process
+
+    def pong(self, port, name=None, address="*"):
+        """A server that answers with its name (tests/tools/pong.c)."""
+        process = self.start(BUILD / "tools/pong", address, port, name or self.name, stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    def reach(self, address, port, interval_us=1000, timeout_ms=1000):
+        return Reach(self, address, port, interval_us, timeout_ms)
+
+    def silence(self):
+        """Nothing passes to or from it any more; carrier and addresses stay."""
+        command("nsenter", f"--net=/run/netns/{self.lab.switch}", "bridge", "link", "set", "dev", self.port, "state", "0")
+
+    def unsilence(self):
+        command("nsenter", f"--net=/run/netns/{self.lab.switch}", "bridge", "link", "set", "dev", self.port, "state", "3")
+
+    def remove(self):
+        for process in self.processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGKILL)
+                process.wait()
+        for pid in (self.cgroup / "cgroup.procs").read_text().split() if self.cgroup.exists() else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        command("ip", "netns", "del", self.netns, check=False)
+        for _ in range(50):
+            with contextlib.suppress(OSError):
+                self.cgroup.rmdir()
+            if not self.cgroup.exists():
+                break
+            time.sleep(0.05)
+
+
+class Reach:
+    """A client that starts a connection at every interval and notes how each ends (tests/tools/reach.c)."""
+
+    def __init__(self, host, address, port, interval_us, timeout_ms):
+        self.output = tempfile.TemporaryFile("w+")
+        self.process = host.start(BUILD / "tools/reach", address, port, interval_us, timeout_ms, stdin=subprocess.PIPE,
+                                  stdout=self.output)
+
+    def stop(self):
+        """Ends it. Returns [(start_ns, end_ns, name or "-ERROR")], in the order of their ends."""
+        self.process.stdin.close()
+        assert self.process.wait(10) == 0
+        self.output.seek(0)
+        lines = [line.split() for line in self.output]
+        self.output.close()
+        return [(int(start), int(end), name) for start, end, name in lines]
+
+
+class Lab:
+    count = 0
+
+    def __init__(self, *names):
+        Lab.count += 1
+        self.name = f"fl{os.getpid()}x{Lab.count}"
+        self.switch = f"{self.name}-{SWITCH}"
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="fairlead-lab-"))
+        self.hosts = {name: Host(self, name, number) for number, name in enumerate(names, 1)}
+        self.nodes = []
+
+    def __getitem__(self, name):
+        return self.hosts[name]
+
+    def __enter__(self):
+        try:
+            if not os.path.ismount(BPFFS):
+                command("mount", "-t", "bpf", "bpf", BPFFS)
+            command("ip", "netns", "add", self.switch)
+            command("ip", "-n", self.switch, "link", "add", "br0", "type", "bridge", "forward_delay", "0")
+            command("ip", "-n", self.switch, "link", "set", "br0", "up")
+            for host in self.hosts.values():
+                host.create()
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.remove()
+
+    def node(self, name, **options):
+        """Starts Fairlead on a host."""
+        node = Node(self[name], **options)
+        self.nodes.append(node)
+        return node.start()
+
+    def remove(self):
+        for node in self.nodes:
+            with contextlib.suppress(Exception):
+                node.remove()
+        for host in self.hosts.values():
+            host.remove()
+        command("ip", "netns", "del", self.switch, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Node:
+    """Fairlead on a host: `config` is YAML that is added to what every node needs."""
+
+    def __init__(self, host, config="", instance=None):
+        self.host = host
+        self.instance = instance or host.netns
+        self.folder = host.lab.folder / host.name
+        self.folder.mkdir()
+        self.folder.chmod(0o755)
+        self.config = config
+        self.config_path = self.folder / "fairlead.yaml"
+        self.socket = self.folder / "control.sock"
+        self.log_path = self.folder / "log"
+        self.process = None
+
+    def write_config(self):
+        self.config_path.write_text(
+            f"state: {self.folder}/state\n"
+            f"control_socket: {self.socket}\n"
+            f"instance: {self.instance}\n"
+            f"cgroup: {self.host.cgroup}\n"
+            "listen:\n"
+            "  - address: 127.0.0.1:5000\n"
+            "    service: registry\n"
+            + self.config)
+
+    def start(self):
+        self.write_config()
+        with open(self.log_path, "ab") as log:
+            self.process = self.host.start(BUILD / "fairleadd", "--config", self.config_path, stdout=log, stderr=log)
+        assert http1.wait_until(self.ready, 30), self.log()
+        return self
+
+    def ready(self):
+        assert self.process.poll() is None, self.log()
+        return self.cli("status", "--json", check=False).returncode == 0
+
+    def cli(self, *args, check=True):
+        return self.host.run(BUILD / "fairlead", "--socket", self.socket, *args, check=check)
+
+    def json(self, *args):
+        return json.loads(self.cli(*args, "--json").stdout)
+
+    def log(self):
+        return self.log_path.read_text()[-4000:]
+
+    def pids(self):
+        """The processes of the node: control and its data plane."""
+        own = [self.process.pid] if self.process and self.process.poll() is None else []
+        pidfile = self.folder / "state/dataplane.pid"
+        if pidfile.exists() and (match := re.match(r"\d+", pidfile.read_text())) and process_alive(int(match[0])):
+            own.append(int(match[0]))
+        return own
+
+    def signal(self, signum):
+        for pid in self.pids():
+            os.kill(pid, signum)
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(30) == 0, self.log()
+
+    def kill(self):
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+    def remove(self):
+        with contextlib.suppress(ProcessLookupError):
+            self.signal(signal.SIGCONT)
+        if self.process and self.process.poll() is None:
+            self.cli("kernel", "detach", check=False)
+            self.kill()
+        else:
+            command(BUILD / "fairleadd", "--detach", self.instance, check=False)
