@@ -21,6 +21,7 @@ enum {
     CONFIG_FILE_BYTES_MAX = 1 << 20,
     CONFIG_ERRORS_MAX = 32,   /* reported at once; what is over it is counted */
     CONFIG_ERROR_BYTES = 512, /* one of them, cut */
+    CONFIG_EXCLUDES_MAX = 32, /* patterns of devices */
 };
 
 /* A listening address. The text is canonical: "127.0.0.1:5000", "[::1]:5000". */
@@ -30,6 +31,15 @@ struct config_address {
     socklen_t addr_len;
     enum service_kind service;
     bool allow_all; /* the operator said that everybody may use it; always true for loopback */
+};
+
+/* The section `kernel`. */
+struct config_kernel {
+    bool given;     /* the file has it: the kernel half is wanted, even without services */
+    char *instance; /* "default" */
+    char *cgroup;   /* NULL: the root of cgroup2 */
+    char *exclude[CONFIG_EXCLUDES_MAX];
+    size_t exclude_count;
 };
 
 struct config {
@@ -45,6 +55,7 @@ struct config {
     char *log_access;         /* a path, "stdout" or "none" */
     char *log_error;          /* a path or "stderr" */
     struct setting_values settings;
+    struct config_kernel kernel;
 };
 
 /* Errors as "FILE:LINE:COL: what is wrong; what to write instead", a line each. */
@@ -75,6 +86,8 @@ int config_parse(struct config *config, const char *name, const char *text, size
 
 /* The same from a file, which may be missing or unreadable: that is a line of the report too. */
 int config_read(struct config *config, const char *path, struct config_report *report);
+
+void config_kernel_fini(struct config_kernel *kernel);
 
 void config_report_fini(struct config_report *report);
 

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between the readers of the configuration file: YAML nodes into values, and errors with their place. A
+ * reader of a mapping is a table of keys with a function each; nothing stops at the first error.
+ */
+#ifndef FL_CONTROL_CONFIG_YAML_H
+#define FL_CONTROL_CONFIG_YAML_H
+
+#include <yaml.h>
+
+#include "control/config.h"
+
+struct cfg_reader {
+    yaml_document_t doc;
+    struct config *config;
+    struct config_report *report;
+    const char *name;
+    const yaml_node_t *listen; /* of the file, NULL if it has none */
+    size_t listen_count;       /* registry addresses read */
+};
+
+struct cfg_key_row {
+    const char *name;
+    void (*read)(struct cfg_reader *r, const yaml_node_t *value, void *target);
+};
+
+/* A copy, never NULL; and in place of what is there. */
+char *cfg_text_copy(const char *text);
+void cfg_text_set(char **field, const char *text);
+
+__attribute__((format(printf, 5, 6))) void cfg_report(struct config_report *report, const char *name,
+                                                      size_t line, size_t column, const char *format, ...);
+
+#define cfg_error(r, node, ...)                                                                              \
+    cfg_report((r)->report, (r)->name, (node)->start_mark.line + 1, (node)->start_mark.column + 1,           \
+               __VA_ARGS__)
+
+/* "a list", "a mapping": for errors. */
+const char *cfg_kind_name(const yaml_node_t *node);
+const char *cfg_scalar(const yaml_node_t *node);
+
+/* The text of a scalar that is neither empty nor has a NUL or a control character in it; NULL after a report.
+ */
+const char *cfg_text(struct cfg_reader *r, const yaml_node_t *node, const char *example);
+bool cfg_bool(struct cfg_reader *r, const yaml_node_t *node, bool *out);
+void cfg_path(struct cfg_reader *r, const yaml_node_t *node, char **field, const char *example);
+
+/* The key of a pair as a scalar node that is not a repetition, or NULL after a report. */
+const yaml_node_t *cfg_key(struct cfg_reader *r, const yaml_node_t *mapping, const yaml_node_pair_t *pair);
+
+/* Calls the function of each key that is there; false: it is no mapping. `where` is for errors. */
+bool cfg_mapping(struct cfg_reader *r, const yaml_node_t *node, const char *where,
+                 const struct cfg_key_row *keys, size_t count, void *target);
+
+/* config_kernel.c: the section `kernel`. */
+void cfg_kernel(struct cfg_reader *r, const yaml_node_t *node, void *target);
+
+#endif
