@@ -41,6 +41,18 @@ enum cmd_type {
     CMD_SETTING_SET = 8,
     /* bytes key: back to the default */
     CMD_SETTING_UNSET = 9,
+    /* Makes or replaces a service: u64 revision that it has (CMD_REVISION_ANY, or 0: there is none yet), then
+       its fields (control/state/service.h). */
+    CMD_SERVICE_SET = 10,
+    /* bytes service, u8 origin (enum svc_origin: who asks): the service with its backends */
+    CMD_SERVICE_RM = 11,
+    /* bytes service, u64 revision that each of them has, u32 count, each backend's fields; names ascending.
+       All or none of them is set. */
+    CMD_BACKEND_SET = 12,
+    /* bytes service, u8 origin, u32 count, each: bytes backend; ascending. */
+    CMD_BACKEND_RM = 13,
+    /* bytes service, u8 enum svc_admin, u32 count, each: bytes backend; ascending. */
+    CMD_BACKEND_ADMIN = 14,
     CMD_TYPE_COUNT
 };
 
@@ -58,6 +70,12 @@ enum cmd_status {
     CMD_SETTING_UNKNOWN = 9,
     CMD_TOO_LARGE = 10,
     CMD_BUSY = 11, /* not committed: too many commands wait already */
+    /* Of services and backends; detail: text. */
+    CMD_SERVICE_UNKNOWN = 12,
+    CMD_BACKEND_UNKNOWN = 13,
+    CMD_CONFLICT = 14, /* it exists, or was changed meanwhile, or the address is another's */
+    CMD_DECLARED = 15, /* the configuration file says it, so that only the file may change it */
+    CMD_LIMIT = 16,    /* there are as many as there can be */
     CMD_STATUS_COUNT
 };
 
@@ -72,6 +90,8 @@ struct cmd_head {
     const char *request_id; /* may be empty */
     size_t request_id_len;
 };
+
+#define CMD_REVISION_ANY UINT64_MAX
 
 /* Byte offset of time_ms in an encoded command, so that the leader can set it in place. */
 enum { CMD_TIME_OFFSET = 8 };

@@ -144,7 +144,8 @@ enum { PAGE_BYTES_ASSUMED = 8192 /* what a row's change may dirty in a file, its
 static bool makes_room(uint16_t type)
 {
     return type == CMD_BLOB_UNLINK || type == CMD_MANIFEST_DELETE || type == CMD_TAG_DELETE ||
-           type == CMD_SETTING_UNSET || type == CMD_SETTING_SET;
+           type == CMD_SETTING_UNSET || type == CMD_SETTING_SET || type == CMD_SERVICE_RM ||
+           type == CMD_BACKEND_RM || type == CMD_BACKEND_ADMIN;
 }
 
 /*

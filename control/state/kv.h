@@ -19,7 +19,7 @@
 /* The private file's databases, numbered after those of the names file. */
 enum private_db {
     PRIVATE_META = NAMES_DB_COUNT, /* key "state" -> struct names_meta */
-    PRIVATE_DATA,                  /* "setting:KEY" -> the value's text */
+    PRIVATE_DATA,                  /* "setting:KEY" -> the value's text; services: state_service.h */
     STATE_DB_COUNT
 };
 #define PRIVATE_DB_NAMES                                                                                     \

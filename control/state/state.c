@@ -16,11 +16,16 @@ static const apply_fn apply_type[CMD_TYPE_COUNT] = {
     [CMD_REPO_DELETE] = state_repo_delete,
     [CMD_SETTING_SET] = state_setting_set,
     [CMD_SETTING_UNSET] = state_setting_unset,
+    [CMD_SERVICE_SET] = state_service_set,
+    [CMD_SERVICE_RM] = state_service_rm,
+    [CMD_BACKEND_SET] = state_backend_set,
+    [CMD_BACKEND_RM] = state_backend_rm,
+    [CMD_BACKEND_ADMIN] = state_backend_admin,
 };
 
 bool state_type_is_names(uint16_t type)
 {
-    return type != CMD_SETTING_SET && type != CMD_SETTING_UNSET;
+    return type < CMD_SETTING_SET;
 }
 
 static enum cmd_status status_of(int parse_error)
@@ -28,14 +33,25 @@ static enum cmd_status status_of(int parse_error)
     return parse_error == 0 ? CMD_OK : parse_error == -E2BIG ? CMD_TOO_LARGE : CMD_INVALID;
 }
 
+static int check_service(const struct svc *s, char *err, size_t err_len)
+{
+    char text[SVC_ERROR_MAX];
+    int rc = svc_check(s, text);
+    if (rc)
+        snprintf(err, err_len, "%s", text);
+    return rc;
+}
+
 enum cmd_status state_check(const void *cmd, size_t len, const struct state_setting_check *settings,
                             char *err, size_t err_len)
 {
     struct state_cmd c;
     int rc = state_parse(cmd, len, &c, err, err_len);
-    if (rc || state_type_is_names(c.head.type) || !settings || !settings->check)
+    if (rc == 0 && c.head.type == CMD_SERVICE_SET)
+        rc = check_service(&c.svc, err, err_len);
+    bool set = c.head.type == CMD_SETTING_SET, unset = c.head.type == CMD_SETTING_UNSET;
+    if (rc || (!set && !unset) || !settings || !settings->check)
         return status_of(rc);
-    bool set = c.head.type == CMD_SETTING_SET;
     rc = settings->check(c.key.data, c.key.len, set ? c.value.data : NULL, c.value.len, err, err_len);
     return rc == -ENOENT ? CMD_SETTING_UNKNOWN : status_of(rc);
 }

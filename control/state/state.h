@@ -14,6 +14,7 @@
 
 #include "cmd.h"
 #include "kv.h"
+#include "service.h"
 
 enum {
     STATE_MISSING_MAX = 16, /* digests named in the detail of CMD_BLOB_UNKNOWN */
@@ -45,7 +46,14 @@ struct state_cmd {
     struct digest digest;
     uint64_t size; /* bytes */
     struct state_manifest manifest;
-    uint32_t tags_count; /* also 1 for CMD_TAG_DELETE */
+    struct state_text service; /* its name */
+    struct svc svc;            /* CMD_SERVICE_SET */
+    uint64_t revision;
+    uint8_t origin;
+    uint8_t admin;
+    uint32_t backends_count;
+    struct wire_reader backends; /* stands at the first one: fields or names, as the type has them */
+    uint32_t tags_count;         /* also 1 for CMD_TAG_DELETE */
     struct state_text tags[MANIFEST_TAGS_MAX];
 };
 
@@ -110,6 +118,9 @@ struct state_ref state_ref_next(struct wire_reader *refs);
  * bytes that clients allow, and tags. */
 bool state_repo_name_valid(const char *name, size_t len);
 bool state_tag_valid(const char *tag, size_t len);
+
+/* The table of all services and backends in the state; svc_table_fini frees it. 0 or -errno. */
+int state_services_read(struct kv *kv, struct svc_table *out);
 
 /* Builds the key of a setting in PRIVATE_DATA; room for NAMES_KEY_MAX. Returns its length. */
 size_t state_setting_key(uint8_t *out, const char *key, size_t len);

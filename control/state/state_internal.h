@@ -71,5 +71,13 @@ int state_tag_delete(struct kv *kv, struct state_event *out);
 int state_repo_delete(struct kv *kv, struct state_event *out);
 int state_setting_set(struct kv *kv, struct state_event *out);
 int state_setting_unset(struct kv *kv, struct state_event *out);
+int state_service_set(struct kv *kv, struct state_event *out);
+int state_service_rm(struct kv *kv, struct state_event *out);
+int state_backend_set(struct kv *kv, struct state_event *out);
+int state_backend_rm(struct kv *kv, struct state_event *out);
+int state_backend_admin(struct kv *kv, struct state_event *out);
+
+/* state_parse_service.c: the five types above. */
+int state_parse_service(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 
 #endif

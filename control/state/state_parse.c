@@ -236,6 +236,11 @@ static int parse_setting_set(struct parse *p)
     return rc;
 }
 
+static int parse_service(struct parse *p)
+{
+    return state_parse_service(&p->r, p->out, p->err, p->err_len);
+}
+
 static int (*const parse_body[CMD_TYPE_COUNT])(struct parse *p) = {
     [CMD_BLOB_LINK] = parse_blob_link,
     [CMD_BLOB_MOUNT] = parse_blob_mount,
@@ -246,6 +251,11 @@ static int (*const parse_body[CMD_TYPE_COUNT])(struct parse *p) = {
     [CMD_REPO_DELETE] = get_repo,
     [CMD_SETTING_SET] = parse_setting_set,
     [CMD_SETTING_UNSET] = parse_setting,
+    [CMD_SERVICE_SET] = parse_service,
+    [CMD_SERVICE_RM] = parse_service,
+    [CMD_BACKEND_SET] = parse_service,
+    [CMD_BACKEND_RM] = parse_service,
+    [CMD_BACKEND_ADMIN] = parse_service,
 };
 
 /* An entry too short for its magic is as foreign as one with a wrong magic. */
