@@ -505,6 +505,13 @@ struct abi_fragment_key {
     __u32 zero;
 };
 
+/* `edge_links`, by ifindex, written by control: the devices that `edge_xdp` is on or may send to. */
+struct abi_edge_link {
+    __u8 mac[6];
+    __u8 sends; /* its driver takes frames from XDP programs */
+    __u8 pad;
+};
+
 /* `edge_stats`, by service id, per processor. */
 struct abi_edge_stats {
     __u64 flows;      /* begun */

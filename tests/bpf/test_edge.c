@@ -10,6 +10,7 @@
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <linux/bpf.h>
+#include <linux/if_link.h>
 #include <linux/pkt_cls.h>
 #include <net/if.h>
 #include <sched.h>
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "bpf/edge.skel.h"
+#include "bpf/edge_xdp.skel.h"
 #include "packet.h"
 
 enum {
@@ -38,6 +40,7 @@ struct device {
 
 static struct lab {
     struct edge_bpf *edge;
+    struct edge_xdp_bpf *xdp;
     struct device client, backend; /* where packets of clients and of backends arrive */
     bool v6;
     struct abi_service service;
@@ -73,6 +76,10 @@ static int namespace_make(void)
                   "for d in e0 e1 e2 e3; do ip link set $d up; done && "
                   "ip addr add 10.1.0.1/24 dev e0 && ip addr add 10.2.0.1/24 dev e2 && "
                   "ip addr add fd01::1/64 dev e0 nodad && ip addr add fd02::1/64 dev e2 nodad && "
+                  "for i in 0 1 2; do ip neigh add 10.2.0.1$i lladdr 2:2:2:2:2:1$i dev e2 && "
+                  "ip neigh add fd02::1$i lladdr 2:2:2:2:2:1$i dev e2 || exit 1; done && "
+                  "ip neigh add 10.1.0.254 lladdr 2:1:1:1:1:fe dev e0 && ip neigh add fd01::fe lladdr "
+                  "2:1:1:1:1:fe dev e0 && "
                   "ip route add 192.0.2.0/24 via 10.1.0.254 && ip route add 2001:db8::/32 via fd01::fe && "
                   "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1") != 0;
 }
@@ -81,6 +88,36 @@ static void unpin(struct bpf_object *object)
 {
     struct bpf_map *map;
     bpf_object__for_each_map(map, object) bpf_map__set_pin_path(map, NULL);
+}
+
+/* The XDP program works on the maps of the other. It is attached as well: only then the kernel lets it be run
+ * as if on a device. */
+static int start_xdp(void)
+{
+    struct bpf_map *map;
+    lab.xdp = edge_xdp_bpf__open();
+    if (!lab.xdp)
+        return -1;
+    unpin(lab.xdp->obj);
+    bpf_object__for_each_map(map, lab.xdp->obj)
+    {
+        struct bpf_map *shared = bpf_object__find_map_by_name(lab.edge->obj, bpf_map__name(map));
+        if (shared && bpf_map__reuse_fd(map, bpf_map__fd(shared)) != 0)
+            return -1;
+    }
+    if (edge_xdp_bpf__load(lab.xdp) != 0)
+        return -1;
+    const struct device *devices[] = {&lab.client, &lab.backend};
+    for (int i = 0; i < 2; i++) {
+        struct abi_edge_link link = {.sends = 1};
+        memcpy(link.mac, devices[i]->mac, 6);
+        if (bpf_map_update_elem(bpf_map__fd(lab.xdp->maps.edge_links), &devices[i]->ifindex, &link,
+                                BPF_ANY) != 0 ||
+            bpf_xdp_attach((int)devices[i]->ifindex, bpf_program__fd(lab.xdp->progs.edge_xdp),
+                           XDP_FLAGS_DRV_MODE, NULL) != 0)
+            return -1;
+    }
+    return 0;
 }
 
 static int start(void **state)
@@ -101,12 +138,13 @@ static int start(void **state)
     }
     device_read(&lab.client, "e0");
     device_read(&lab.backend, "e2");
-    return 0;
+    return start_xdp();
 }
 
 static int stop(void **state)
 {
     (void)state;
+    edge_xdp_bpf__destroy(lab.xdp);
     edge_bpf__destroy(lab.edge);
     return 0;
 }
@@ -857,6 +895,79 @@ static void test_half_evicted(void **state)
     expect(&lab.backend, in, SENT, &back);
 }
 
+/* --- the short cut ------------------------------------------------------------------------------------- */
+
+static void run_xdp(const struct device *d, struct packet p, struct answer *a)
+{
+    uint8_t bytes[PACKET_MAX];
+    memcpy(p.to_mac, d->mac, 6);
+    memset(p.from_mac, 0x42, 6);
+    size_t count = packet_write(&p, bytes);
+    struct xdp_md context = {.data_end = (uint32_t)count, .ingress_ifindex = d->ifindex};
+    LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = bytes, .data_size_in = (uint32_t)count,
+                .data_out = a->data, .data_size_out = sizeof(a->data), .ctx_in = &context,
+                .ctx_size_in = sizeof(context));
+    assert_int_equal(bpf_prog_test_run_opts(bpf_program__fd(lab.xdp->progs.edge_xdp), &options), 0);
+    a->verdict = (int)options.retval;
+    a->bytes = options.data_size_out;
+}
+
+static void expect_xdp(const struct device *d, struct packet in, int verdict, struct packet out,
+                       const char *mac)
+{
+    uint8_t wanted[PACKET_MAX];
+    struct answer a;
+    run_xdp(d, in, &a);
+    assert_int_equal(a.verdict, verdict);
+    const struct device *way_out = d == &lab.client ? &lab.backend : &lab.client;
+    memcpy(out.to_mac, verdict == XDP_PASS ? (const char *)d->mac : mac, 6);
+    memcpy(out.from_mac, verdict == XDP_PASS ? (const uint8_t *)"BBBBBB" : way_out->mac, 6);
+    size_t count = packet_write(&out, wanted);
+    assert_int_equal(a.bytes, count);
+    assert_memory_equal(a.data, wanted, count);
+}
+
+static void short_cut(uint8_t mode)
+{
+    struct abi_flow f;
+    struct packet p = from_client(4020, PSH | ACK);
+    expect_xdp(&lab.client, p, XDP_PASS, p, NULL); /* not known yet */
+    open_flow(4020, &f);
+    char backend[] = {2, 2, 2, 2, 2, (char)(0x10 + f.backend)}, client[] = {2, 1, 1, 1, 1, (char)0xfe};
+    struct packet out = towards_backend(p, &f);
+    expect_xdp(&lab.client, p, XDP_REDIRECT, out, backend);
+    if (mode != ABI_EDGE_DSR) {
+        struct packet in = from_backend(&out, PSH | ACK), back = towards_client(in, 4020);
+        expect(&lab.backend, in, SENT,
+               &back); /* its path is not looked up yet if the SYN-ACK was another second */
+        expect_xdp(&lab.backend, in, XDP_REDIRECT, back, client);
+    }
+    for (unsigned flag = 0; flag < 3; flag++) {
+        p.flags = (uint8_t)(ACK | (const uint8_t[]){SYN, FIN, RST}[flag]);
+        expect_xdp(&lab.client, p, XDP_PASS, p, NULL);
+    }
+    p = from_client(4020, PSH | ACK);
+    p.ttl = 1;
+    expect_xdp(&lab.client, p, XDP_PASS, p, NULL);
+    p.ttl = 0;
+    p.id = 9;
+    p.more_fragments = true;
+    expect_xdp(&lab.client, p, XDP_PASS, p, NULL);
+    p.id = 0;
+    p.more_fragments = false;
+    p.payload_bytes = 1500;
+    expect_xdp(&lab.client, p, XDP_PASS, p, NULL);
+    p.payload_bytes = 33;
+    set_backend(f.backend, ABI_ADMIN_ACTIVE, ABI_DOWN, 1);
+    expect_xdp(&lab.client, p, XDP_PASS, p, NULL);
+}
+
+static void test_short_cut(void **state)
+{
+    (void)state;
+    each(short_cut);
+}
+
 /* --- hostile packets ----------------------------------------------------------------------------------- */
 
 static void sane(const struct answer *a, const uint8_t *in, size_t count, size_t number)
@@ -994,6 +1105,7 @@ int main(void)
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_segments_later),
         cmocka_unit_test(test_half_evicted),
+        cmocka_unit_test(test_short_cut),
         cmocka_unit_test(test_cut_short),
         cmocka_unit_test(test_mutations),
     };
