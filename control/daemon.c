@@ -15,6 +15,7 @@
 
 #include "check.h"
 #include "control/compile/plan_compile.h"
+#include "control/daemon_kernel.h"
 #include "control/daemon_life.h"
 #include "control/events.h"
 #include "control/socket/server.h"
@@ -66,6 +67,7 @@ static void apply_own_settings(struct daemon *d)
     atomic_store(&d->memory.log->access_on, access);
     cluster_set_snapshot_entries(d->cluster,
                                  setting_effective(&d->settings, SET_STATE_SNAPSHOT_ENTRIES, &source));
+    daemon_kernel_update(d);
 }
 
 uint64_t daemon_publish_plan(struct daemon *d)
@@ -323,6 +325,7 @@ void daemon_on_second_timer(uv_timer_t *timer)
     journal_tick(d->journal);
     events_tick(d->events);
     server_tick(d->server);
+    daemon_kernel_tick(d);
 }
 
 /* Signals. */

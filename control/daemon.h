@@ -24,6 +24,7 @@
 
 struct server;
 struct events;
+struct daemon_kernel;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -53,6 +54,7 @@ struct daemon {
     struct supervise *supervise;
     struct server *server;
     struct events *events;
+    struct daemon_kernel *kernel_half; /* daemon_kernel.h */
     struct setting_layers settings;
     struct plan plan; /* the newest one */
     enum daemon_phase phase;

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/daemon_kernel.h"
 #include "control/events.h"
 #include "control/orphan.h"
 #include "control/socket/server.h"
@@ -267,6 +268,7 @@ static void on_cluster_closed(void *arg)
 void daemon_life_close(struct daemon *d)
 {
     d->phase = DAEMON_CLOSING;
+    daemon_kernel_close(d);
     while (daemon_drain_logs(d))
         continue;
     uv_close((uv_handle_t *)&d->log_timer, NULL);
@@ -298,6 +300,7 @@ static void run(struct daemon *d)
                      d->listeners.group[i].address.text);
     start_timers(d);
     supervise_start(d->supervise);
+    daemon_kernel_open(d);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     finish(d);
     journal_info(d->journal, "daemon", "stopped");
