@@ -182,28 +182,32 @@ INLINE void timed_out(struct bpf_sock_ops *ctx, const struct socket_note *note)
         suspect_softly(id, reason);
 }
 
-SEC("sockops")
-int watch_sockets(struct bpf_sock_ops *ctx)
+INLINE void watch_op(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
-    struct bpf_sock *sk = ctx->sk;
     __u32 op = ctx->op;
-    ctx->reply = -1; /* nothing is changed */
-    if (!sk)
-        return 1;
     if (op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
         connecting(ctx, sk);
-        return 1;
+        return;
     }
     if (op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && op != BPF_SOCK_OPS_STATE_CB && op != BPF_SOCK_OPS_RTO_CB)
-        return 1;
+        return;
     struct socket_note *note = bpf_sk_storage_get(&sockets, sk, 0, 0);
     if (!note)
-        return 1;
+        return;
     if (op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
         established(ctx, note);
     else if (op == BPF_SOCK_OPS_STATE_CB)
         state_changed(ctx, sk, note);
     else
         timed_out(ctx, note);
+}
+
+SEC("sockops")
+int watch_sockets(struct bpf_sock_ops *ctx)
+{
+    struct bpf_sock *sk = ctx->sk;
+    if (sk)
+        watch_op(ctx, sk);
+    ctx->reply = -1; /* no wish of ours; it takes the place of the arguments, so it comes last */
     return 1;
 }
