@@ -118,7 +118,7 @@ static int compare_places(const void *a, const void *b)
 }
 
 /* Backends of several services can be one endpoint: what is seen in traffic counts for each of them. */
-static void compile_endpoints(const struct kernel_input *in, struct kernel_entries *e)
+static void compile_endpoints(struct kernel_entries *e)
 {
     struct place *place = kernel_room(e->backend_count, sizeof(*place));
     uint32_t count = 0;
@@ -132,7 +132,7 @@ static void compile_endpoints(const struct kernel_input *in, struct kernel_entri
     for (uint32_t i = 0; i < count; i++) {
         if (i && memcmp(&place[i - 1].key, &place[i].key, sizeof(place[i].key)) == 0)
             e->backend[place[i - 1].id].next_same = place[i].id;
-        else if (e->endpoint_count < in->facts->endpoints_max)
+        else
             e->endpoint[e->endpoint_count++] =
                 (struct kernel_endpoint){.key = place[i].key, .value.first = place[i].id};
     }
@@ -234,7 +234,7 @@ struct kernel_entries *kernel_compile(const struct kernel_input *in, const struc
 {
     struct kernel_entries *e = kernel_room(1, sizeof(*e));
     compile_backends(in, before, e);
-    compile_endpoints(in, e);
+    compile_endpoints(e);
     compile_checks(in, e);
     compile_services(in, before, e);
     kernel_probes(in, e);

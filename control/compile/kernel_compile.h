@@ -49,12 +49,11 @@ struct kernel_local {
 /* What is known of this node now. Callbacks look into tables that the caller has read: they do not block. */
 struct kernel_facts {
     uint64_t node_id;
-    bool probes;            /* this node probes */
-    bool draining;          /* it gives its addresses away, and says so to its peers */
-    uint64_t tick_us;       /* period of the clock */
-    uint32_t backends_max;  /* elements of `backends` and its like: ids from there on are left out */
-    uint32_t rows_max;      /* elements of `rows` that services may use in all */
-    uint32_t endpoints_max; /* elements of `endpoints` */
+    bool probes;           /* this node probes */
+    bool draining;         /* it gives its addresses away, and says so to its peers */
+    uint64_t tick_us;      /* period of the clock */
+    uint32_t backends_max; /* elements of `backends` and its like: ids from there on are left out */
+    uint32_t rows_max;     /* elements of `rows` that services may use in all */
     const struct kernel_local *local;
     size_t local_count;
     /* The source address of packets to `to`; false: there is no route. */
