@@ -87,7 +87,7 @@ disable_services() {
     for package in "$@"; do
         case $package in
         nginx-light) service=nginx ;;
-        prometheus | docker-registry) service=$package ;;
+        prometheus | docker-registry | frr) service=$package ;;
         *) continue ;;
         esac
         deb-systemd-helper disable "$service.service" >/dev/null 2>&1 || true

@@ -322,6 +322,12 @@ static void show_addresses(const char *set)
 
 static int show(int argc, char **argv)
 {
+    static const char *const states[] = {"unknown", "up", "suspect", "down"};
+    static const char *const reasons[] = {
+#define REASON_NAME(symbol, name, text) name,
+        ABI_REASONS(REASON_NAME)
+#undef REASON_NAME
+    };
     const char *set = argv[0];
     struct abi_tick_state t;
     uint32_t zero = 0;
@@ -334,7 +340,8 @@ static int show(int argc, char **argv)
     for (uint32_t i = 0; i < BACKENDS_SHOWN; i++) {
         uint64_t verdict;
         get(set, "verdicts", &i, &verdict);
-        printf("%s[%u, %u]", i ? ", " : "", ABI_VERDICT_STATE(verdict), ABI_VERDICT_REASON(verdict));
+        printf("%s[\"%s\", \"%s\"]", i ? ", " : "", states[ABI_VERDICT_STATE(verdict) & 3],
+               reasons[ABI_VERDICT_REASON(verdict) % ABI_REASON_COUNT]);
     }
     printf("], \"ticks\": %" PRIu64 ", \"errors\": %" PRIu64 ", \"restarts\": %" PRIu64 "}\n",
            (uint64_t)t.ticks, (uint64_t)t.errors, (uint64_t)t.restarts);
