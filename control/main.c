@@ -7,16 +7,19 @@
 
 #include "control/config.h"
 #include "control/daemon.h"
+#include "control/kernel.h"
 #include "control/manual.h"
 
 enum { EXIT_USAGE = 2 };
 
 struct options {
+    const char *detach; /* an instance */
     const char *config, *state;
     bool check, greet;
 };
 
 static const char usage[] = "usage: fairleadd [--config FILE] [--state DIR] [--check] [--greet]\n"
+                            "       fairleadd --detach INSTANCE\n"
                             "\n"
                             "The daemon of one Fairlead node: keeps its state and runs its data plane. "
                             "Without a file it serves a registry\n"
@@ -26,6 +29,7 @@ static const char usage[] = "usage: fairleadd [--config FILE] [--state DIR] [--c
                             "  --state DIR     keep the state here, whatever the file says\n"
                             "  --check         check the configuration and exit\n"
                             "  --greet         once it serves, say where things are and what to try\n"
+                            "  --detach NAME   take this instance's programs out of the kernel and exit\n"
                             "  --version       print the version and exit\n"
                             "  --help          print this and exit\n"
                             "\n"
@@ -65,6 +69,18 @@ static bool read_config(const struct options *options, struct config *config)
     return true;
 }
 
+static int detach(const char *instance)
+{
+    char err[KERNEL_WHY_MAX];
+    if (!bpf_pins_instance_valid(instance))
+        return usage_error(
+            "this cannot be the name of an instance; the configuration says it, or it is default");
+    if (kernel_detach_instance(instance, err) == 0)
+        return 0;
+    fprintf(stderr, "fairleadd: %s\n", err);
+    return 1;
+}
+
 static int run(const struct options *options)
 {
     static struct daemon daemon;
@@ -92,6 +108,7 @@ int main(int argc, char **argv)
         OPT_VERSION = 'V',
         OPT_CHECK = 256,
         OPT_GREET,
+        OPT_DETACH,
         OPT_MAN
     };
     static const struct option long_options[] = {
@@ -99,6 +116,7 @@ int main(int argc, char **argv)
         {"state", required_argument, NULL, OPT_STATE},
         {"check", no_argument, NULL, OPT_CHECK},
         {"greet", no_argument, NULL, OPT_GREET},
+        {"detach", required_argument, NULL, OPT_DETACH},
         {"help", no_argument, NULL, OPT_HELP},
         {"version", no_argument, NULL, OPT_VERSION},
         {"print-settings-man", no_argument, NULL, OPT_MAN},
@@ -120,6 +138,9 @@ int main(int argc, char **argv)
         case OPT_GREET:
             options.greet = true;
             break;
+        case OPT_DETACH:
+            options.detach = optarg;
+            break;
         case OPT_HELP:
             fputs(usage, stdout);
             return 0;
@@ -135,5 +156,7 @@ int main(int argc, char **argv)
             return usage_error("unknown option");
         }
     }
-    return optind < argc ? usage_error("it takes no arguments") : run(&options);
+    if (optind < argc)
+        return usage_error("it takes no arguments");
+    return options.detach ? detach(options.detach) : run(&options);
 }

@@ -91,6 +91,9 @@ int command_repo_rm(struct cli *cli);
 /* cli_stream.c */
 int command_events(struct cli *cli);
 int command_trace(struct cli *cli);
+/* cli_kernel.c */
+int command_kernel(struct cli *cli);
+int command_kernel_detach(struct cli *cli);
 /* cli_completion.c */
 int command_completion(struct cli *cli);
 /* main.c */

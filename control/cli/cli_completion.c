@@ -20,12 +20,30 @@ static void print_first_words(void)
     }
 }
 
+static size_t first_word(const struct command *command)
+{
+    return strcspn(command->name, " ");
+}
+
+static bool same_first_word(const struct command *a, const struct command *b)
+{
+    return first_word(a) == first_word(b) && memcmp(a->name, b->name, first_word(a)) == 0;
+}
+
+/* A case for each first word that has second ones, with all of them. */
 static void print_second_words(void)
 {
     for (size_t i = 0; i < command_count; i++) {
-        const char *space = strchr(commands[i].name, ' ');
-        if (space)
-            printf("%s ", space + 1);
+        bool seen = !strchr(commands[i].name, ' ');
+        for (size_t j = 0; j < i; j++)
+            seen |= strchr(commands[j].name, ' ') && same_first_word(&commands[j], &commands[i]);
+        if (seen)
+            continue;
+        printf("    \"2 %.*s\") choice='", (int)first_word(&commands[i]), commands[i].name);
+        for (size_t j = i; j < command_count; j++)
+            if (strchr(commands[j].name, ' ') && same_first_word(&commands[j], &commands[i]))
+                printf("%s ", strchr(commands[j].name, ' ') + 1);
+        printf("' ;;\n");
     }
 }
 
@@ -43,9 +61,9 @@ static void print_bash(void)
            "    case \"$COMP_CWORD $command\" in\n"
            "    \"1 \"*) choice='");
     print_first_words();
-    printf("' ;;\n    \"2 repo\") choice='");
+    printf("' ;;\n");
     print_second_words();
-    printf("' ;;\n    \"2 get\"|\"2 set\"|\"2 unset\")\n"
+    printf("    \"2 get\"|\"2 set\"|\"2 unset\")\n"
            "        choice=$(fairlead get --all 2>/dev/null | awk 'NR > 1 {print $1}') ;;\n"
            "    \"2 completion\") choice='bash zsh fish' ;;\n"
            "    esac\n"

@@ -76,6 +76,8 @@ const struct rpc_method methods[] = {
     {"events.list", RPC_READ_ONLY, method_events_list},
     {"events.follow", RPC_READ_ONLY, method_events_follow},
     {"trace", RPC_OPERATOR, method_trace},
+    {"kernel.status", RPC_READ_ONLY, method_kernel_status},
+    {"kernel.detach", RPC_ADMIN, method_kernel_detach},
     {"shutdown", RPC_ADMIN, method_shutdown},
 };
 const size_t methods_count = ARRAY_SIZE(methods);

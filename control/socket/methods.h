@@ -20,6 +20,10 @@ void method_repo_tags(void *context, struct rpc_call *call, json_t *params);
 void method_repo_delete(void *context, struct rpc_call *call, json_t *params);
 void method_tag_delete(void *context, struct rpc_call *call, json_t *params);
 
+/* methods_kernel.c */
+void method_kernel_status(void *context, struct rpc_call *call, json_t *params);
+void method_kernel_detach(void *context, struct rpc_call *call, json_t *params);
+
 /* methods_status.c */
 void method_status(void *context, struct rpc_call *call, json_t *params);
 void method_version(void *context, struct rpc_call *call, json_t *params);
