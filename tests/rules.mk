@@ -28,6 +28,8 @@ $(BUILD)/tools/%: tests/tools/%.c $(BUILD)/libdataplane.a
 	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libdataplane.a $(if $(shell grep -l "<bpf/" $<),-lbpf)
 $(BUILD)/tools/edge_lab: tests/tools/edge_lab.c $(BPF_SKEL)
 	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< -lbpf
+$(BUILD)/tools/probe_node: tests/tools/probe_node.c $(BPF_OBJ) $(BUILD)/libcontrol.a
+	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libcontrol.a $(CONTROL_LIBS)
 $(BUILD)/bin/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
 	$(AT)mkdir -p $(@D); echo "  FUZZ  $@"; $(CC) $(CFLAGS) -Wno-missing-prototypes -fsanitize=fuzzer -MMD -MP $(LDFLAGS) -o $@ $< $(call test_libs,$<)
 
