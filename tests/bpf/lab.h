@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
@@ -75,6 +76,20 @@ static inline void lab_enter_cgroup(const char *folder)
     lab_write(path, pid);
 }
 
+/* Those of tests that were killed; one with processes in it stays. */
+static inline void lab_sweep_cgroups(const char *above)
+{
+    char path[400];
+    DIR *folder = opendir(above);
+    assert_non_null(folder);
+    for (struct dirent *e; (e = readdir(folder)) != NULL;) {
+        snprintf(path, sizeof(path), "%s/%s", above, e->d_name);
+        if (strncmp(e->d_name, "t-lab-", 6) == 0)
+            rmdir(path);
+    }
+    closedir(folder);
+}
+
 /* Wherever cgroup2 is mounted. */
 static inline void lab_make_cgroup(struct lab *lab)
 {
@@ -82,6 +97,7 @@ static inline void lab_make_cgroup(struct lab *lab)
                                                                                  : "/sys/fs/cgroup";
     snprintf(lab->cgroup_above, sizeof(lab->cgroup_above), "%s", above);
     snprintf(lab->cgroup, sizeof(lab->cgroup), "%s/t-lab-%d", above, getpid());
+    lab_sweep_cgroups(above);
     assert_int_equal(mkdir(lab->cgroup, 0755), 0);
     lab->cgroup_fd = open(lab->cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     assert_true(lab->cgroup_fd >= 0);
