@@ -51,9 +51,25 @@ INLINE int edge_begin(struct __sk_buff *skb, struct packet *p, const struct abi_
     return send_checked(skb, p, f);
 }
 
+/* Whether a service that fails open has nothing better than the backend that is down. */
+INLINE bool edge_open(const struct packet *p, const struct abi_flow *f)
+{
+    const struct abi_service *s = service_of(p);
+    if (!s || s->all_down != ABI_ALL_DOWN_OPEN)
+        return false;
+    __u32 id = choose_by_row(s, flow_hash(&p->key, s->seed), p->v4 ? CHOOSE_V4 : CHOOSE_V6);
+    return id != ABI_NO_BACKEND && choose_rank(id, CHOOSE_ANY) == ABI_DOWN;
+}
+
+/* Nothing more of this flow gets through: its backend is down. */
+INLINE bool edge_lost(const struct packet *p, const struct abi_flow *f)
+{
+    return !(f->flags & ABI_FLOW_BACK) && flow_backend_down(f) && !edge_open(p, f);
+}
+
 INLINE int edge_half_open(struct __sk_buff *skb, struct packet *p, struct abi_flow *f)
 {
-    if (!(f->flags & ABI_FLOW_BACK) && flow_backend_down(f)) {
+    if (edge_lost(p, f)) {
         if (p->flags & TCP_SYN) {
             flow_forget(p, f);
             return TC_ACT_OK; /* begun again by the caller */
@@ -99,29 +115,17 @@ INLINE bool edge_keeps(const struct abi_flow *f)
     return b && verdict && b->generation == f->generation && verdict_usable(*verdict, b, false);
 }
 
-/* Whether a service that fails open has nothing better than the backend that is down. */
-INLINE bool edge_open(const struct packet *p, const struct abi_flow *f)
-{
-    const struct abi_service *s = service_of(p);
-    if (!s || s->all_down != ABI_ALL_DOWN_OPEN)
-        return false;
-    __u32 id = choose_by_row(s, flow_hash(&p->key, s->seed), p->v4 ? CHOOSE_V4 : CHOOSE_V6);
-    return id != ABI_NO_BACKEND && choose_rank(id, CHOOSE_ANY) == ABI_DOWN;
-}
-
 /* A packet of an established flow that needs more than sending. */
 static __noinline int edge_known(struct __sk_buff *skb, struct packet *p, struct abi_flow *f)
 {
-    if (!(f->flags & ABI_FLOW_BACK)) {
-        bool first = (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-        if (first && !edge_keeps(f)) {
-            EDGE_COUNT(f->service, moved);
-            flow_forget(p, f);
-            return edge_unknown(skb, p);
-        }
-        if (!first && flow_backend_down(f) && !edge_open(p, f))
-            return reset_client(skb, p, f->service);
+    bool first = !(f->flags & ABI_FLOW_BACK) && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+    if (first && !edge_keeps(f)) {
+        EDGE_COUNT(f->service, moved);
+        flow_forget(p, f);
+        return edge_unknown(skb, p);
     }
+    if (edge_lost(p, f))
+        return reset_client(skb, p, f->service);
     if (p->flags & (TCP_FIN | TCP_RST))
         flow_note_closing(p, f);
     return send_checked(skb, p, f);

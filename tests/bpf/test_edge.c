@@ -641,9 +641,13 @@ static void all_down(uint8_t mode)
     expect(&lab.client, rst, DROP, NULL);
     set_service(mode, ABI_ALL_DOWN_OPEN);
     struct abi_flow f;
-    syn = from_client(4007, SYN);
-    assert_int_equal(run(&lab.client, syn).verdict, SENT);
-    assert_true(half_open(&syn, &f));
+    open_flow(4007, &f);
+    struct packet data = from_client(4007, PSH | ACK), out = towards_backend(data, &f);
+    expect(&lab.client, data, SENT, &out);
+    /* Not once another is up. */
+    set_backend((f.backend + 1) % BACKENDS, ABI_ADMIN_ACTIVE, ABI_UP, 1);
+    reset = reset_for(&data);
+    expect(&lab.client, data, SENT, &reset);
 }
 
 static void test_all_down(void **state)

@@ -232,6 +232,7 @@ int main(void)
 {
     struct lab lab = {0};
     char line[4096], *words[WORDS_MAX];
+    libbpf_set_print(NULL);
     int error = load(&lab);
     if (error) {
         fprintf(stderr, "edge_lab: %s\n", strerror(-error));
