@@ -200,6 +200,17 @@ int cluster_each_tag(struct cluster *c, const char *repo, const char *after, siz
     return result;
 }
 
+int cluster_services(struct cluster *c, struct svc_table *out)
+{
+    struct kv *kv;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    int result = state_services_read(kv, out);
+    consensus_view_end(view);
+    return result;
+}
+
 static void on_closed(void *arg)
 {
     struct cluster *c = arg;

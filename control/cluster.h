@@ -69,6 +69,9 @@ typedef void (*cluster_tag)(void *arg, const char *tag, size_t tag_len, const st
 int cluster_each_tag(struct cluster *c, const char *repo, const char *after, size_t limit, cluster_tag each,
                      void *arg);
 
+/* All services and backends as they are applied here; svc_table_fini frees it. 0 or -errno. */
+int cluster_services(struct cluster *c, struct svc_table *out);
+
 /* closed() comes from the loop; proposals under way end before it. */
 void cluster_close(struct cluster *c, void (*closed)(void *arg), void *arg);
 

@@ -277,13 +277,15 @@ static void address_set_default(struct config_address *address, const char *text
 static void read_root(struct cfg_reader *r, const yaml_node_t *root)
 {
     static const struct cfg_key_row keys[] = {
-        {"state", read_state}, {"run", read_run},           {"listen", read_listen},
-        {"admin", read_admin}, {"control", read_control},   {"dataplane", read_dataplane},
-        {"log", read_log},     {"settings", read_settings}, {"kernel", cfg_kernel},
+        {"state", read_state},      {"run", read_run},           {"listen", read_listen},
+        {"admin", read_admin},      {"control", read_control},   {"dataplane", read_dataplane},
+        {"log", read_log},          {"settings", read_settings}, {"kernel", cfg_kernel},
+        {"services", cfg_services}, {"peers", cfg_peers},        {"takeover", cfg_takeover},
     };
     struct config *config = r->config;
     struct entry admin = {.address.service = SERVICE_ADMIN};
     cfg_mapping(r, root, "the file", keys, ARRAY_SIZE(keys), &admin);
+    cfg_takeover_finish(r);
     if (!r->listen) {
         address_set_default(&config->listen[0], "127.0.0.1:5000", SERVICE_REGISTRY);
         r->listen_count = 1;
@@ -412,6 +414,7 @@ void config_fini(struct config *config)
     free(config->log_access);
     free(config->log_error);
     config_kernel_fini(&config->kernel);
+    config_services_fini(&config->services);
     memset(config, 0, sizeof(*config));
 }
 

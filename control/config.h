@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "control/config_services.h"
 #include "control/settings.h"
 #include "limits.h"
 #include "plan.h"
@@ -56,6 +57,7 @@ struct config {
     char *log_error;          /* a path or "stderr" */
     struct setting_values settings;
     struct config_kernel kernel;
+    struct config_services services;
 };
 
 /* Errors as "FILE:LINE:COL: what is wrong; what to write instead", a line each. */

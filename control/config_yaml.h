@@ -17,6 +17,7 @@ struct cfg_reader {
     const char *name;
     const yaml_node_t *listen; /* of the file, NULL if it has none */
     size_t listen_count;       /* registry addresses read */
+    const yaml_node_t *takeover;
 };
 
 struct cfg_key_row {
@@ -54,5 +55,11 @@ bool cfg_mapping(struct cfg_reader *r, const yaml_node_t *node, const char *wher
 
 /* config_kernel.c: the section `kernel`. */
 void cfg_kernel(struct cfg_reader *r, const yaml_node_t *node, void *target);
+
+/* config_services.c: the sections of these names. Takeover names peers: it is read when all else was. */
+void cfg_services(struct cfg_reader *r, const yaml_node_t *node, void *target);
+void cfg_peers(struct cfg_reader *r, const yaml_node_t *node, void *target);
+void cfg_takeover(struct cfg_reader *r, const yaml_node_t *node, void *target);
+void cfg_takeover_finish(struct cfg_reader *r);
 
 #endif

@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/services.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "control/services_declare.h"
+
+enum { PROPOSALS_MAX = 32, WARNINGS_MAX = 8 };
+
+/* What the file asks for and was not proposed yet. */
+struct wish {
+    struct wish *next;
+    void *cmd;
+    size_t len;
+    char what[128];
+    struct services *services;
+};
+
+struct services {
+    struct services_config config;
+    struct svc_table table;
+    struct svc_table before; /* the last one: rows are pointed to until the next turn of the loop */
+    const struct svc_backend **by_id;
+    size_t by_id_count;
+    bool stale;
+    uv_timer_t settle, retry;
+    struct config_services declared;
+    struct wish *first, **last;
+    unsigned under_way, refused;
+    bool again; /* nobody led: look at the differences once more */
+    bool closing;
+    struct kernel_entries *entries;
+    char own_address[WARNINGS_MAX][SVC_NAME_MAX + 1]; /* services whose address is this host's */
+    size_t own_address_count;
+};
+
+static void index_backends(struct services *s)
+{
+    const struct svc_table *t = &s->table;
+    s->by_id_count = 0;
+    for (size_t i = 0; i < t->backend_count; i++)
+        if (t->backend[i].id >= s->by_id_count)
+            s->by_id_count = t->backend[i].id + 1;
+    free(s->by_id);
+    s->by_id = calloc(s->by_id_count + 1, sizeof(const struct svc_backend *));
+    CHECK(s->by_id);
+    for (size_t i = 0; i < t->backend_count; i++)
+        s->by_id[t->backend[i].id] = &t->backend[i];
+}
+
+static int load(struct services *s)
+{
+    struct svc_table table;
+    int err = cluster_services(s->config.cluster, &table);
+    if (err)
+        return err;
+    svc_table_fini(&s->before);
+    s->before = s->table;
+    s->table = table;
+    s->stale = false;
+    index_backends(s);
+    return 0;
+}
+
+const struct svc_table *services_table(struct services *s)
+{
+    int err = s->stale ? load(s) : 0;
+    if (err)
+        journal_error(s->config.journal, "services", "the state cannot be read: %s; what was known stays",
+                      strerror(-err));
+    return &s->table;
+}
+
+bool services_find(struct services *s, uint32_t id, const struct svc **service, const struct svc_backend **b)
+{
+    services_table(s);
+    if (id >= s->by_id_count || !s->by_id[id])
+        return false;
+    *b = s->by_id[id];
+    *service = svc_find_id(&s->table, (*b)->service);
+    return *service != NULL;
+}
+
+static void on_settled(uv_timer_t *timer)
+{
+    struct services *s = timer->data;
+    services_table(s);
+    s->config.changed(s->config.arg);
+}
+
+void services_event(struct services *s, const struct state_event *event)
+{
+    if (!event->changed)
+        return;
+    s->stale = true;
+    if (!uv_is_active((uv_handle_t *)&s->settle))
+        uv_timer_start(&s->settle, on_settled, SERVICES_SETTLE_MS, 0);
+}
+
+/* What the file says. */
+
+static void propose_next(struct services *s);
+
+static void on_retry(uv_timer_t *timer)
+{
+    struct services *s = timer->data;
+    services_declare(s, &s->declared);
+}
+
+static void wish_free(struct wish *w)
+{
+    free(w->cmd);
+    free(w);
+}
+
+static void on_proposed(void *arg, enum cmd_status status, uint64_t index, const void *detail,
+                        size_t detail_len)
+{
+    struct wish *w = arg;
+    struct services *s = w->services;
+    (void)index;
+    s->under_way--;
+    if (status == CMD_NO_LEADER || status == CMD_BUSY || status == CMD_UNKNOWN_OUTCOME ||
+        status == CMD_NO_SPACE) {
+        s->again = true;
+    } else if (status != CMD_OK) {
+        s->refused++;
+        journal_error(s->config.journal, "services", "the configuration's %s: refused: %.*s", w->what,
+                      (int)detail_len, (const char *)detail);
+    }
+    wish_free(w);
+    propose_next(s);
+}
+
+static void propose_next(struct services *s)
+{
+    while (s->first && s->under_way < PROPOSALS_MAX && !s->closing) {
+        struct wish *w = s->first;
+        s->first = w->next;
+        if (!s->first)
+            s->last = &s->first;
+        s->under_way++;
+        void *cmd = w->cmd;
+        w->cmd = NULL;
+        cluster_propose(s->config.cluster, cmd, w->len, on_proposed, w);
+    }
+    if (s->again && !s->first && !s->under_way && !s->closing)
+        uv_timer_start(&s->retry, on_retry, SERVICES_RETRY_MS, 0);
+}
+
+static void on_command(void *arg, void *cmd, size_t len, const char *what)
+{
+    struct services *s = arg;
+    struct wish *w = calloc(1, sizeof(*w));
+    CHECK(w);
+    *w = (struct wish){.cmd = cmd, .len = len, .services = s};
+    strncpy(w->what, what, sizeof(w->what) - 1);
+    *s->last = w;
+    s->last = &w->next;
+}
+
+static void drop_wishes(struct services *s)
+{
+    while (s->first) {
+        struct wish *w = s->first;
+        s->first = w->next;
+        wish_free(w);
+    }
+    s->last = &s->first;
+}
+
+void services_declare(struct services *s, const struct config_services *from)
+{
+    struct config_services copy;
+    config_services_copy(&copy, from);
+    config_services_fini(&s->declared);
+    s->declared = copy;
+    drop_wishes(s);
+    s->again = false;
+    s->refused = 0;
+    size_t count = services_declare_diff(services_table(s), &s->declared.table, on_command, s);
+    if (count)
+        journal_info(s->config.journal, "services", "the configuration changes %zu things about services",
+                     count);
+    s->config.changed(s->config.arg);
+    propose_next(s);
+}
+
+const struct kernel_peer_config *services_peers(const struct services *s, uint32_t *count)
+{
+    *count = s->declared.peer_count;
+    return s->declared.peer;
+}
+
+/* For the kernel. */
+
+static struct kernel_input input_of(struct services *s, const struct kernel_facts *facts)
+{
+    return (struct kernel_input){.services = services_table(s),
+                                 .peer = s->declared.peer,
+                                 .peer_count = s->declared.peer_count,
+                                 .takeover = &s->declared.takeover,
+                                 .facts = facts};
+}
+
+/* A service address need not be on any interface; one that is belongs to the host itself, too. */
+static void note_own_addresses(struct services *s, const struct kernel_facts *facts)
+{
+    s->own_address_count = 0;
+    for (size_t i = 0; i < s->table.count; i++) {
+        const struct svc *service = &s->table.service[i];
+        for (size_t k = 0; k < facts->local_count && s->own_address_count < WARNINGS_MAX; k++) {
+            if (memcmp(&facts->local[k].addr, service->address.ip, sizeof(service->address.ip)) != 0)
+                continue;
+            memcpy(s->own_address[s->own_address_count++], service->name, sizeof(service->name));
+            break;
+        }
+    }
+}
+
+const struct kernel_entries *services_compile(struct services *s, const struct kernel_facts *facts)
+{
+    struct kernel_input in = input_of(s, facts);
+    struct kernel_entries *entries = kernel_compile(&in, s->entries);
+    kernel_entries_free(s->entries);
+    s->entries = entries;
+    note_own_addresses(s, facts);
+    return entries;
+}
+
+uint32_t services_tick_ms(struct services *s, uint32_t default_ms)
+{
+    struct kernel_input in = input_of(s, NULL);
+    return (uint32_t)(kernel_tick_us(&in, default_ms * 1000ull) / 1000);
+}
+
+uint64_t services_probes_per_s(struct services *s, const struct svc *changed, uint32_t added)
+{
+    const struct svc_table *t = services_table(s);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < t->count; i++) {
+        bool is_changed = changed && strcmp(changed->name, t->service[i].name) == 0;
+        const struct svc *one = is_changed ? changed : &t->service[i];
+        sum += (uint64_t)svc_probes_per_s(one) * (t->service[i].backends + (is_changed ? added : 0));
+    }
+    return sum;
+}
+
+void services_warn(struct services *s, json_t *list)
+{
+    for (size_t i = 0; i < s->own_address_count; i++)
+        json_array_append_new(list,
+                              json_sprintf("the address of service '%s' is one of this host's own: what "
+                                           "listens there is not reached by it",
+                                           s->own_address[i]));
+    if (s->refused)
+        json_array_append_new(list,
+                              json_sprintf("%u of the configuration's changes to services were refused: "
+                                           "look at the error log",
+                                           s->refused));
+    if (s->entries && s->entries->left_out)
+        json_array_append_new(list, json_sprintf("%u backends are left out: raise kernel.backends_max and "
+                                                 "restart fairleadd",
+                                                 s->entries->left_out));
+    if (s->entries && s->entries->unreachable)
+        json_array_append_new(list, json_sprintf("%u backends cannot be reached: there is no route to them",
+                                                 s->entries->unreachable));
+}
+
+int services_open(const struct services_config *config, struct services **out)
+{
+    struct services *s = calloc(1, sizeof(*s));
+    CHECK(s);
+    s->config = *config;
+    s->last = &s->first;
+    int err = load(s);
+    if (err) {
+        free(s);
+        return err;
+    }
+    uv_timer_init(config->loop, &s->settle);
+    uv_timer_init(config->loop, &s->retry);
+    s->settle.data = s->retry.data = s;
+    *out = s;
+    return 0;
+}
+
+void services_close(struct services *s)
+{
+    s->closing = true;
+    drop_wishes(s);
+    uv_close((uv_handle_t *)&s->settle, NULL);
+    uv_close((uv_handle_t *)&s->retry, NULL);
+}
+
+void services_free(struct services *s)
+{
+    if (!s)
+        return;
+    CHECK(!s->under_way);
+    svc_table_fini(&s->table);
+    svc_table_fini(&s->before);
+    config_services_fini(&s->declared);
+    kernel_entries_free(s->entries);
+    free(s->by_id);
+    free(s);
+}

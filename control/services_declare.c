@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/services_declare.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "cmd.h"
+
+enum { HEAD_ROOM = 512, NAME_ROOM = SVC_NAME_MAX + 8, WHAT_MAX = 128 };
+
+static struct wire_writer begin(int type, const char *actor, const char *source, size_t room)
+{
+    struct wire_writer w = {.buf = malloc(HEAD_ROOM + room), .cap = HEAD_ROOM + room};
+    struct cmd_head head = {.type = (uint16_t)type,
+                            .actor = actor,
+                            .actor_len = strlen(actor),
+                            .source = source,
+                            .source_len = strlen(source),
+                            .request_id = ""};
+    CHECK(w.buf);
+    cmd_put_head(&w, &head);
+    return w;
+}
+
+static void *end(struct wire_writer *w, size_t *len)
+{
+    CHECK(!w->failed);
+    *len = w->len;
+    return w->buf;
+}
+
+void *services_cmd_set(const char *actor, const char *source, const struct svc *s, uint64_t revision,
+                       size_t *len)
+{
+    struct wire_writer w = begin(CMD_SERVICE_SET, actor, source, SVC_ROW_BYTES_MAX);
+    wire_put_u64(&w, revision);
+    svc_put(&w, s);
+    return end(&w, len);
+}
+
+void *services_cmd_rm(const char *actor, const char *source, const char *service, enum svc_origin origin,
+                      size_t *len)
+{
+    struct wire_writer w = begin(CMD_SERVICE_RM, actor, source, NAME_ROOM);
+    wire_put_bytes(&w, service, strlen(service));
+    wire_put_u8(&w, (uint8_t)origin);
+    return end(&w, len);
+}
+
+void *services_cmd_backends(const char *actor, const char *source, const char *service, uint64_t revision,
+                            const struct svc_backend *b, size_t count, size_t *len)
+{
+    struct wire_writer w = begin(CMD_BACKEND_SET, actor, source, NAME_ROOM + count * (2 * NAME_ROOM + 32));
+    wire_put_bytes(&w, service, strlen(service));
+    wire_put_u64(&w, revision);
+    wire_put_u32(&w, (uint32_t)count);
+    for (size_t i = 0; i < count; i++)
+        svc_backend_put(&w, &b[i]);
+    return end(&w, len);
+}
+
+void *services_cmd_names(const char *actor, const char *source, int type, const char *service, uint8_t what,
+                         const char *const *name, size_t count, size_t *len)
+{
+    struct wire_writer w = begin(type, actor, source, NAME_ROOM * (count + 1));
+    wire_put_bytes(&w, service, strlen(service));
+    wire_put_u8(&w, what);
+    wire_put_u32(&w, (uint32_t)count);
+    for (size_t i = 0; i < count; i++)
+        wire_put_bytes(&w, name[i], strlen(name[i]));
+    return end(&w, len);
+}
+
+/* The difference. */
+
+struct diff {
+    const struct svc_table *state, *file;
+    declare_command each;
+    void *arg;
+    size_t count;
+};
+
+static const char actor[] = "system", source[] = "configuration";
+
+static void tell(struct diff *d, void *cmd, size_t len, const char *what, const char *service)
+{
+    char text[WHAT_MAX];
+    snprintf(text, sizeof(text), "%s of service '%s'", what, service);
+    d->count++;
+    d->each(d->arg, cmd, len, text);
+}
+
+static bool same_address(const struct svc_address *a, const struct svc_address *b)
+{
+    return memcmp(a, b, sizeof(*a)) == 0;
+}
+
+static void remove_services(struct diff *d)
+{
+    for (size_t i = 0; i < d->state->count; i++) {
+        const struct svc *s = &d->state->service[i];
+        size_t len;
+        if (s->origin != SVC_FROM_FILE || svc_find(d->file, s->name))
+            continue;
+        void *cmd = services_cmd_rm(actor, source, s->name, SVC_FROM_FILE, &len);
+        tell(d, cmd, len, "removal", s->name);
+    }
+}
+
+/* Backends of the file that it does not name any more, and those that move. */
+static void remove_backends_of(struct diff *d, const struct svc *now, const struct svc *wanted)
+{
+    const char **name = calloc(now->backends + 1u, sizeof(*name));
+    size_t count = 0, len;
+    CHECK(name);
+    for (size_t k = 0; k < now->backends; k++) {
+        const struct svc_backend *b = &d->state->backend[now->first_backend + k];
+        const struct svc_backend *w = svc_find_backend(d->file, wanted, b->name);
+        if (w ? !same_address(&w->address, &b->address) : b->origin == SVC_FROM_FILE)
+            name[count++] = b->name;
+    }
+    if (count) {
+        void *cmd =
+            services_cmd_names(actor, source, CMD_BACKEND_RM, now->name, SVC_FROM_FILE, name, count, &len);
+        tell(d, cmd, len, "backends that go", now->name);
+    }
+    free(name);
+}
+
+static void remove_backends(struct diff *d)
+{
+    for (size_t i = 0; i < d->state->count; i++) {
+        const struct svc *wanted = svc_find(d->file, d->state->service[i].name);
+        if (wanted)
+            remove_backends_of(d, &d->state->service[i], wanted);
+    }
+}
+
+static void set_services(struct diff *d)
+{
+    for (size_t i = 0; i < d->file->count; i++) {
+        const struct svc *s = &d->file->service[i], *now = svc_find(d->state, s->name);
+        size_t len;
+        if (now && svc_same(now, s))
+            continue;
+        void *cmd = services_cmd_set(actor, source, s, CMD_REVISION_ANY, &len);
+        tell(d, cmd, len, "settings", s->name);
+    }
+}
+
+static void set_backends(struct diff *d)
+{
+    for (size_t i = 0; i < d->file->count; i++) {
+        const struct svc *s = &d->file->service[i], *now = svc_find(d->state, s->name);
+        struct svc_backend *list = calloc(s->backends + 1u, sizeof(*list));
+        size_t count = 0, len;
+        CHECK(list);
+        for (size_t k = 0; k < s->backends; k++) {
+            const struct svc_backend *b = &d->file->backend[s->first_backend + k];
+            const struct svc_backend *there = now ? svc_find_backend(d->state, now, b->name) : NULL;
+            if (!there || !svc_backend_same(there, b))
+                list[count++] = *b;
+        }
+        if (count) {
+            void *cmd = services_cmd_backends(actor, source, s->name, CMD_REVISION_ANY, list, count, &len);
+            tell(d, cmd, len, "backends", s->name);
+        }
+        free(list);
+    }
+}
+
+size_t services_declare_diff(const struct svc_table *state, const struct svc_table *file,
+                             declare_command each, void *arg)
+{
+    struct diff d = {state, file, each, arg, 0};
+    remove_services(&d);
+    remove_backends(&d);
+    set_services(&d);
+    set_backends(&d);
+    return d.count;
+}
