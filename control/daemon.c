@@ -18,6 +18,7 @@
 #include "control/daemon_kernel.h"
 #include "control/daemon_life.h"
 #include "control/events.h"
+#include "control/services.h"
 #include "control/socket/server.h"
 
 static void effective_settings(const struct daemon *d, uint64_t out[SETTINGS_COUNT])
@@ -223,6 +224,8 @@ static void on_event(void *arg, const struct state_event *event)
     bool setting = type == CMD_SETTING_SET || type == CMD_SETTING_UNSET;
     if (setting && event->changed && d->cluster)
         on_setting_event(d, &event->cmd);
+    if (d->services)
+        services_event(d->services, event);
     events_state(d->events, event);
 }
 
@@ -397,6 +400,7 @@ void daemon_reload(struct daemon *d)
         warn_needs_restart(d, &next);
         reload_listeners(d, &next);
         d->settings.file = next.settings;
+        services_declare(d->services, &next.services);
         journal_info(d->journal, "reload", "the configuration was read again; plan %" PRIu64,
                      daemon_publish_plan(d));
     }

@@ -25,6 +25,7 @@
 struct server;
 struct events;
 struct daemon_kernel;
+struct services;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -54,6 +55,7 @@ struct daemon {
     struct supervise *supervise;
     struct server *server;
     struct events *events;
+    struct services *services;
     struct daemon_kernel *kernel_half; /* daemon_kernel.h */
     struct setting_layers settings;
     struct plan plan; /* the newest one */

@@ -7,32 +7,12 @@
 
 #include "check.h"
 #include "control/events.h"
+#include "control/services.h"
 
 static const struct kernel_entries *on_compile(void *arg, const struct kernel_facts *facts)
 {
     struct daemon *d = arg;
-    struct daemon_kernel *half = d->kernel_half;
-    const struct kernel_input input = {.services = &half->services, .facts = facts};
-    struct kernel_entries *entries = kernel_compile(&input, half->entries);
-    if (half->entries)
-        kernel_entries_free(half->entries);
-    half->entries = entries;
-    return entries;
-}
-
-/* Who a backend is, for people. */
-static void name_backend(const struct daemon_kernel *half, uint32_t id, char *out, size_t cap)
-{
-    char address[ADDRESS_TEXT_MAX];
-    for (size_t i = 0; i < half->services.backend_count; i++) {
-        const struct svc_backend *b = &half->services.backend[i];
-        const struct svc *s = b->id == id ? svc_find_id(&half->services, b->service) : NULL;
-        if (!s)
-            continue;
-        snprintf(out, cap, "%s/%s (%s)", s->name, b->name, svc_address_text(&b->address, address));
-        return;
-    }
-    snprintf(out, cap, "backend %u", id);
+    return services_compile(d->services, facts);
 }
 
 static void on_changed(void *arg, const struct abi_change *change, uint64_t time_ms)
@@ -44,13 +24,32 @@ static void on_changed(void *arg, const struct abi_change *change, uint64_t time
         ABI_REASONS(REASON_TEXT)
 #undef REASON_TEXT
     };
+    static const char *const names[] = {
+#define REASON_NAME(symbol, name, text) name,
+        ABI_REASONS(REASON_NAME)
+#undef REASON_NAME
+    };
     struct daemon *d = arg;
     uint32_t state = ABI_VERDICT_STATE(change->after) & 3, reason = ABI_VERDICT_REASON(change->after);
-    char name[160], text[320], at[TIME_TEXT_MAX];
-    name_backend(d->kernel_half, change->backend, name, sizeof(name));
-    snprintf(text, sizeof(text), "%s is %s since %s: %s", name, states[state], journal_time_text(time_ms, at),
+    char text[256], at[TIME_TEXT_MAX], service_name[SVC_NAME_MAX + 1] = "", name[32 + SVC_NAME_MAX];
+    const struct svc *s;
+    const struct svc_backend *b;
+    snprintf(name, sizeof(name), "%u", change->backend);
+    if (services_find(d->services, change->backend, &s, &b)) {
+        snprintf(service_name, sizeof(service_name), "%s", s->name);
+        snprintf(name, sizeof(name), "%s", b->name);
+    }
+    snprintf(text, sizeof(text), "%s since %s: %s", states[state], journal_time_text(time_ms, at),
              reason < ABI_REASON_COUNT ? reasons[reason] : "a reason that this version does not know");
-    events_note(d->events, kinds[state], text);
+    const struct events_backend about = {.kind = kinds[state],
+                                         .service = service_name,
+                                         .backend = name,
+                                         .before = states[ABI_VERDICT_STATE(change->before) & 3],
+                                         .reason = reason < ABI_REASON_COUNT ? names[reason] : "unknown",
+                                         .text = text,
+                                         .time_ms = time_ms,
+                                         .rtt_us = change->rtt_us};
+    events_backend(d->events, &about);
 }
 
 static void on_note(void *arg, const char *kind, const char *text)
@@ -84,9 +83,6 @@ void daemon_kernel_close(struct daemon *d)
     if (!half)
         return;
     kernel_close(half->kernel);
-    if (half->entries)
-        kernel_entries_free(half->entries);
-    svc_table_fini(&half->services);
     free(half);
     d->kernel_half = NULL;
 }
@@ -96,32 +92,22 @@ void daemon_kernel_update(struct daemon *d)
     struct daemon_kernel *half = d->kernel_half;
     struct cluster_status status;
     enum setting_source source;
+    uint32_t peers;
     if (!half || d->phase >= DAEMON_CLOSING)
         return;
     cluster_status(d->cluster, &status);
+    services_peers(d->services, &peers);
     const struct kernel_wishes wishes = {
         .enabled = setting_effective(&d->settings, SET_KERNEL_ENABLED, &source),
-        .needed = d->config.kernel.given || half->services.count > 0,
+        .needed = d->config.kernel.given || services_table(d->services)->count > 0 || peers > 0,
         .probes = setting_effective(&d->settings, SET_KERNEL_PROBE, &source),
         .node_id = status.node_id,
-        .tick_ms = (uint32_t)setting_effective(&d->settings, SET_KERNEL_TICK, &source),
+        .tick_ms = services_tick_ms(d->services,
+                                    (uint32_t)setting_effective(&d->settings, SET_KERNEL_TICK, &source)),
         .backends_max = (uint32_t)setting_effective(&d->settings, SET_KERNEL_BACKENDS_MAX, &source),
         .rows_max = (uint32_t)setting_effective(&d->settings, SET_KERNEL_ROWS_MAX, &source),
     };
     kernel_update(half->kernel, &wishes);
-}
-
-void daemon_kernel_services(struct daemon *d, struct svc_table *services)
-{
-    struct daemon_kernel *half = d->kernel_half;
-    if (!half) {
-        svc_table_fini(services);
-        return;
-    }
-    svc_table_fini(&half->services);
-    half->services = *services;
-    memset(services, 0, sizeof(*services));
-    daemon_kernel_update(d);
 }
 
 void daemon_kernel_tick(struct daemon *d)

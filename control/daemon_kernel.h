@@ -5,24 +5,18 @@
 
 #include "control/daemon.h"
 #include "control/kernel.h"
-#include "control/state/service.h"
 
 /* What the daemon owns for the kernel half. */
 struct daemon_kernel {
     struct kernel *kernel;
-    struct svc_table services;      /* as of the last daemon_kernel_services() */
-    struct kernel_entries *entries; /* compiled from them */
 };
 
 /* Makes it, and starts it if it is wanted. */
 void daemon_kernel_open(struct daemon *d);
 void daemon_kernel_close(struct daemon *d);
 
-/* Settings or configuration have changed. */
+/* Settings, services or configuration have changed. */
 void daemon_kernel_update(struct daemon *d);
-
-/* The services have changed: takes the table. */
-void daemon_kernel_services(struct daemon *d, struct svc_table *services);
 
 /* Once a second. */
 void daemon_kernel_tick(struct daemon *d);

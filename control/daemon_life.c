@@ -21,6 +21,7 @@
 #include "control/daemon_kernel.h"
 #include "control/events.h"
 #include "control/orphan.h"
+#include "control/services.h"
 #include "control/socket/server.h"
 
 enum { ERROR_MAX = 512 };
@@ -269,6 +270,7 @@ void daemon_life_close(struct daemon *d)
 {
     d->phase = DAEMON_CLOSING;
     daemon_kernel_close(d);
+    services_close(d->services);
     while (daemon_drain_logs(d))
         continue;
     uv_close((uv_handle_t *)&d->log_timer, NULL);
@@ -280,11 +282,30 @@ void daemon_life_close(struct daemon *d)
 
 static void finish(struct daemon *d)
 {
+    services_free(d->services);
     events_close(d->events);
     shared_memory_close(&d->memory);
     listeners_close(&d->listeners);
     adopt_forget(&d->adopted);
     folders_close(&d->folders);
+}
+
+static void on_services_changed(void *arg)
+{
+    daemon_kernel_update(arg);
+}
+
+static void open_services(struct daemon *d)
+{
+    const struct services_config config = {.loop = &d->loop,
+                                           .journal = d->journal,
+                                           .cluster = d->cluster,
+                                           .changed = on_services_changed,
+                                           .arg = d};
+    d->services = services_new(&config);
+    daemon_kernel_open(d);
+    if (d->config_path)
+        services_declare(d->services, &d->config.services);
 }
 
 /* Runs a started daemon to its end. */
@@ -300,7 +321,7 @@ static void run(struct daemon *d)
                      d->listeners.group[i].address.text);
     start_timers(d);
     supervise_start(d->supervise);
-    daemon_kernel_open(d);
+    open_services(d);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     finish(d);
     journal_info(d->journal, "daemon", "stopped");

@@ -40,6 +40,11 @@ const char *events_kind_name(uint16_t cmd_type)
         [CMD_REPO_DELETE] = "repo.delete",
         [CMD_SETTING_SET] = "setting.set",
         [CMD_SETTING_UNSET] = "setting.unset",
+        [CMD_SERVICE_SET] = "service.set",
+        [CMD_SERVICE_RM] = "service.delete",
+        [CMD_BACKEND_SET] = "backend.set",
+        [CMD_BACKEND_RM] = "backend.delete",
+        [CMD_BACKEND_ADMIN] = "backend.admin",
     };
     return cmd_type < CMD_TYPE_COUNT && names[cmd_type] ? names[cmd_type] : "unknown";
 }
@@ -59,6 +64,11 @@ const char *events_status_name(enum cmd_status status)
         [CMD_SETTING_UNKNOWN] = "setting unknown",
         [CMD_TOO_LARGE] = "too large",
         [CMD_BUSY] = "busy",
+        [CMD_SERVICE_UNKNOWN] = "service unknown",
+        [CMD_BACKEND_UNKNOWN] = "backend unknown",
+        [CMD_CONFLICT] = "conflict",
+        [CMD_DECLARED] = "set in the configuration file",
+        [CMD_LIMIT] = "limit reached",
     };
     return (unsigned)status < CMD_STATUS_COUNT ? names[status] : "unknown";
 }
@@ -131,6 +141,31 @@ static json_t *event_new(const char *kind, uint64_t time_ms)
     return event;
 }
 
+/* Some of the backends' names, and how many there are. */
+static void set_backends(json_t *event, const struct state_cmd *cmd)
+{
+    enum { NAMES_SHOWN = 16 };
+    struct wire_reader r = cmd->backends;
+    uint32_t shown = cmd->backends_count < NAMES_SHOWN ? cmd->backends_count : NAMES_SHOWN;
+    if (cmd->backends_count == 0)
+        return;
+    json_t *names = json_array();
+    for (uint32_t i = 0; i < shown; i++) {
+        struct svc_backend b = {.name = ""};
+        size_t len = 0;
+        const uint8_t *name = NULL;
+        if (cmd->head.type == CMD_BACKEND_SET)
+            svc_backend_get(&r, &b);
+        else
+            name = wire_get_bytes(&r, &len);
+        json_array_append_new(names, name ? json_stringn((const char *)name, len) : json_string(b.name));
+    }
+    json_object_set_new(event, "backends", names);
+    json_object_set_new(event, "backends_count", json_integer(cmd->backends_count));
+    if (cmd->head.type == CMD_BACKEND_ADMIN)
+        json_object_set_new(event, "admin", json_string(svc_admin_name(cmd->admin)));
+}
+
 void events_state(struct events *events, const struct state_event *in)
 {
     const struct state_cmd *cmd = &in->cmd;
@@ -147,6 +182,8 @@ void events_state(struct events *events, const struct state_event *in)
     set_tags(event, cmd);
     set_text(event, "key", cmd->key.data, cmd->key.len);
     set_text(event, "value", cmd->value.data, cmd->value.len);
+    set_text(event, "service", cmd->service.data, cmd->service.len);
+    set_backends(event, cmd);
     json_object_set_new(event, "result", json_string(events_status_name(in->status)));
     json_object_set_new(event, "changed", json_boolean(in->changed));
     json_object_set_new(event, "index", json_integer((json_int_t)in->index));
@@ -164,6 +201,21 @@ void events_note(struct events *events, const char *kind, const char *text)
     json_t *event = event_new(kind, journal_now_ms());
     json_object_set_new(event, "actor", json_string("system"));
     json_object_set_new(event, "text", json_string(text));
+    json_object_set_new(event, "result", json_string("ok"));
+    tell(events, event);
+}
+
+void events_backend(struct events *events, const struct events_backend *about)
+{
+    json_t *event = event_new(about->kind, about->time_ms);
+    json_object_set_new(event, "actor", json_string("kernel"));
+    json_object_set_new(event, "service", json_string(about->service));
+    json_object_set_new(event, "backend", json_string(about->backend));
+    json_object_set_new(event, "before", json_string(about->before));
+    json_object_set_new(event, "reason", json_string(about->reason));
+    if (about->rtt_us)
+        json_object_set_new(event, "rtt_us", json_integer(about->rtt_us));
+    json_object_set_new(event, "text", json_string(about->text));
     json_object_set_new(event, "result", json_string("ok"));
     tell(events, event);
 }

@@ -37,6 +37,14 @@ void events_log_ends(struct events *events, uint64_t index);
 /* Something that control itself did or saw. */
 void events_note(struct events *events, const char *kind, const char *text);
 
+/* A verdict on a backend has changed. */
+struct events_backend {
+    const char *kind, *service, *backend, *before, *reason, *text;
+    uint64_t time_ms; /* UTC */
+    uint32_t rtt_us;  /* 0: not known */
+};
+void events_backend(struct events *events, const struct events_backend *about);
+
 /* Once a second: rotates the file. */
 void events_tick(struct events *events);
 

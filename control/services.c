@@ -93,7 +93,7 @@ static void on_settled(uv_timer_t *timer)
 
 void services_event(struct services *s, const struct state_event *event)
 {
-    if (!event->changed)
+    if (!event->changed || event->cmd.head.type < CMD_SERVICE_SET || event->cmd.head.type > CMD_BACKEND_ADMIN)
         return;
     s->stale = true;
     if (!uv_is_active((uv_handle_t *)&s->settle))
@@ -270,22 +270,18 @@ void services_warn(struct services *s, json_t *list)
                                                  s->entries->unreachable));
 }
 
-int services_open(const struct services_config *config, struct services **out)
+struct services *services_new(const struct services_config *config)
 {
     struct services *s = calloc(1, sizeof(*s));
     CHECK(s);
     s->config = *config;
     s->last = &s->first;
-    int err = load(s);
-    if (err) {
-        free(s);
-        return err;
-    }
+    s->stale = true;
+    services_table(s);
     uv_timer_init(config->loop, &s->settle);
     uv_timer_init(config->loop, &s->retry);
     s->settle.data = s->retry.data = s;
-    *out = s;
-    return 0;
+    return s;
 }
 
 void services_close(struct services *s)

@@ -34,14 +34,14 @@ struct services_config {
     void *arg;
 };
 
-/* Reads the state. 0 or -errno. */
-int services_open(const struct services_config *config, struct services **out);
+/* Reads the state. */
+struct services *services_new(const struct services_config *config);
 
 /* Close before the cluster closes, free when the loop has ended. */
 void services_close(struct services *services);
 void services_free(struct services *services);
 
-/* An entry about services was applied. */
+/* An entry was applied. */
 void services_event(struct services *services, const struct state_event *event);
 
 /* Makes the state say what the file says: proposes the differences, tries again while nobody leads. Peers and
