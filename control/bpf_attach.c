@@ -405,16 +405,17 @@ static int attach_xdp(struct bpf_attach *attach, const struct bpf_load_program *
 
 /* Devices: all. */
 
-static bool wants(const struct netlink_device *device, enum bpf_device_role role, enum bpf_hook hook)
+static bool wants(const struct netlink_device *device, enum bpf_device_role role, const struct hook_row *row)
 {
-    switch (hook) {
+    switch (row->hook) {
     case BPF_HOOK_TICK:
         return role == BPF_DEVICE_TICK;
     case BPF_HOOK_FAN:
         return role == BPF_DEVICE_FAN;
     case BPF_HOOK_INGRESS:
+        return role == BPF_DEVICE_TRAFFIC || (role == BPF_DEVICE_OUT && row->priority == ABI_TC_RX);
     case BPF_HOOK_EGRESS:
-        return role == BPF_DEVICE_TRAFFIC || role == BPF_DEVICE_LOOPBACK;
+        return role == BPF_DEVICE_TRAFFIC;
     case BPF_HOOK_XDP:
         return role == BPF_DEVICE_TRAFFIC && device->hardware;
     case BPF_HOOK_NONE:
@@ -431,7 +432,7 @@ int bpf_attach_device(struct bpf_attach *attach, const struct netlink_device *de
     int first = 0;
     for (size_t i = 0; bpf_load_program(attach->load, i, &program); i++) {
         const struct hook_row *row = hook_of(&program);
-        if (!wants(device, role, row->hook))
+        if (!wants(device, role, row))
             continue;
         struct bpf_attach_place *place = place_of(attach, &program, row->hook, device->ifindex, device->name);
         int result = row->hook == BPF_HOOK_XDP ? attach_xdp(attach, &program, device, place)

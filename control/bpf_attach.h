@@ -23,7 +23,12 @@ enum bpf_hook {
 };
 
 /* What a device is to the kernel half. */
-enum bpf_device_role { BPF_DEVICE_TRAFFIC, BPF_DEVICE_TICK, BPF_DEVICE_FAN, BPF_DEVICE_LOOPBACK };
+enum bpf_device_role {
+    BPF_DEVICE_TRAFFIC,
+    BPF_DEVICE_TICK, /* the clock's, see kernel_clock.h */
+    BPF_DEVICE_OUT,  /* answers to probes of this host come in here: rx alone */
+    BPF_DEVICE_FAN,
+};
 
 struct bpf_attach_place {
     const char *object, *program;

@@ -37,6 +37,8 @@ struct kernel {
     struct kernel_maps *maps;
     struct netlink *netlink;
     struct netlink_watch *watch;
+    struct kernel_clock clock; /* tick_ifindex 0: there is none */
+    char clock_why[KERNEL_CLOCK_WHY_MAX];
     struct ring_buffer *wake;
     uv_poll_t *wake_poll;
     struct devices devices;
@@ -229,16 +231,41 @@ static struct kernel_facts facts_of(struct kernel *kernel)
 
 static struct abi_node node_of(const struct kernel *kernel)
 {
+    const struct kernel_clock *clock = &kernel->clock;
     uint64_t tick_ns = (uint64_t)kernel->wishes.tick_ms * NS_PER_MS, stale_ns = tick_ns * STALE_TICKS;
-    struct abi_node node = {
-        .abi_version = ABI_VERSION, .node_id = kernel->wishes.node_id, .tick_ns = tick_ns};
+    struct abi_node node = {.abi_version = ABI_VERSION,
+                            .node_id = kernel->wishes.node_id,
+                            .tick_ifindex = clock->tick_ifindex,
+                            .out_ifindex = clock->out_ifindex,
+                            .fan_ifindex = clock->fan_ifindex,
+                            .inner = clock->inner,
+                            .inner6 = clock->inner6,
+                            .tick_ns = clock->tick_ifindex ? clock->tick_ns : tick_ns};
     node.stale_ns = stale_ns < STALE_MS_MIN * NS_PER_MS ? STALE_MS_MIN * NS_PER_MS : stale_ns;
-    node.flags =
-        (kernel->wishes.probes ? ABI_NODE_PROBES : 0u) | (kernel->wishes.draining ? ABI_NODE_DRAINING : 0u);
+    node.flags = (kernel->wishes.probes ? ABI_NODE_PROBES : 0u) |
+                 (kernel->wishes.draining ? ABI_NODE_DRAINING : 0u) | (clock->token ? ABI_NODE_TOKEN : 0u);
     return node;
 }
 
 /* Bringing it up to date. */
+
+/* Without a clock nothing is probed, no heartbeat is sent, and verdicts come from traffic alone. */
+static void ensure_clock(struct kernel *kernel)
+{
+    char why[KERNEL_CLOCK_WHY_MAX] = "";
+    int result =
+        kernel_clock_ensure(kernel->config.instance, kernel->wishes.tick_ms * 1000, &kernel->clock, why);
+    if (!result) {
+        kernel->clock_why[0] = '\0';
+        return;
+    }
+    memset(&kernel->clock, 0, sizeof(kernel->clock));
+    if (strcmp(why, kernel->clock_why) == 0)
+        return;
+    memcpy(kernel->clock_why, why, sizeof(why));
+    journal_warn(kernel->config.journal, "kernel",
+                 "there is no clock in the kernel, so nothing is probed and no heartbeat is sent: %s", why);
+}
 
 static void apply(struct kernel *kernel)
 {
@@ -272,6 +299,18 @@ static bool is_port(const struct kernel *kernel, const struct netlink_device *de
     return device->master && (!master || strcmp(master->kind, "vrf") != 0);
 }
 
+static enum bpf_device_role role_of(const struct kernel *kernel, const struct netlink_device *device)
+{
+    const struct kernel_clock *clock = &kernel->clock;
+    if (clock->tick_ifindex == 0)
+        return BPF_DEVICE_TRAFFIC;
+    if (device->ifindex == clock->tick_ifindex)
+        return BPF_DEVICE_TICK;
+    if (device->ifindex == clock->out_ifindex)
+        return BPF_DEVICE_OUT;
+    return device->ifindex == clock->fan_ifindex ? BPF_DEVICE_FAN : BPF_DEVICE_TRAFFIC;
+}
+
 static bool is_there(void *arg, uint32_t ifindex)
 {
     return device_of(arg, ifindex) != NULL;
@@ -282,6 +321,11 @@ static void attach_devices(struct kernel *kernel)
     kernel->skipped_devices = 0;
     for (size_t i = 0; i < kernel->devices.count; i++) {
         const struct netlink_device *device = &kernel->devices.device[i];
+        enum bpf_device_role role = role_of(kernel, device);
+        if (role != BPF_DEVICE_TRAFFIC) {
+            bpf_attach_device(kernel->attach, device, role);
+            continue;
+        }
         if (device->loopback || !device->ethernet || is_port(kernel, device) || is_excluded(kernel, device)) {
             kernel->skipped_devices++;
             continue;
@@ -296,9 +340,10 @@ static void on_network(void *arg)
     struct kernel *kernel = arg;
     if (kernel->phase != KERNEL_ON)
         return;
+    ensure_clock(kernel);
     read_network(kernel);
-    attach_devices(kernel);
     apply(kernel);
+    attach_devices(kernel);
 }
 
 /* Starting and ending. */
@@ -388,6 +433,7 @@ static void start(struct kernel *kernel)
     kernel->phase = KERNEL_ON;
     tell_objects(kernel);
     kernel->attach = bpf_attach_new(kernel->load, kernel->config.instance);
+    ensure_clock(kernel);
     read_network(kernel);
     bool is_new = bpf_load_is_new(kernel->load);
     apply(kernel);
@@ -471,11 +517,13 @@ int kernel_detach_instance(const char *instance, char err[KERNEL_WHY_MAX])
     result = netlink_devices(clearing.netlink, clear_device, &clearing);
     result = result ? result : clearing.result;
     netlink_close(clearing.netlink);
+    char why[KERNEL_CLOCK_WHY_MAX] = "";
+    int clock = kernel_clock_remove(instance, why);
     int pins = bpf_pins_remove_instance(instance);
-    result = result ? result : pins;
+    result = result ? result : clock ? clock : pins;
     if (result)
         snprintf(err, KERNEL_WHY_MAX, "not all could be taken out of the kernel: %s; root may do it",
-                 strerror(-result));
+                 *why ? why : strerror(-result));
     return result;
 }
 
@@ -503,7 +551,8 @@ void kernel_view(const struct kernel *kernel, struct kernel_view *out)
                                 .attach = kernel->attach,
                                 .maps = kernel->maps,
                                 .entries = kernel->entries,
-                                .tick_ms = kernel->wishes.tick_ms,
+                                .clock = kernel->clock.tick_ifindex ? &kernel->clock : NULL,
+                                .clock_why = kernel->clock_why,
                                 .changes_lost = kernel->changes_lost,
                                 .skipped_devices = kernel->skipped_devices};
 }

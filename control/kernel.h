@@ -18,6 +18,7 @@
 #include "control/bpf_load.h"
 #include "control/compile/kernel_compile.h"
 #include "control/journal.h"
+#include "control/kernel_clock.h"
 #include "control/kernel_maps.h"
 
 enum { KERNEL_EXCLUDES_MAX = 32, KERNEL_WHY_MAX = 512 };
@@ -86,7 +87,8 @@ struct kernel_view {
     const struct bpf_attach *attach;
     const struct kernel_maps *maps;
     const struct kernel_entries *entries; /* the newest */
-    uint32_t tick_ms;
+    const struct kernel_clock *clock;     /* NULL: there is none, see clock_why */
+    const char *clock_why;
     uint64_t changes_lost; /* verdicts that changed and could not be told */
     uint64_t skipped_devices;
 };

@@ -88,12 +88,12 @@ static uint64_t now_ns(void)
 static json_t *clock_status(const struct kernel_view *view)
 {
     struct abi_tick_state t;
-    if (!view->maps || kernel_maps_tick(view->maps, &t))
+    if (!view->clock || kernel_maps_tick(view->maps, &t))
         return json_null();
     uint64_t now = now_ns();
     json_t *age = t.last_ns && now > t.last_ns ? number((now - t.last_ns) / 1000) : json_null();
     return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "period_us",
-                     number((uint64_t)view->tick_ms * 1000), "ticks", number(t.ticks), "last_age_us", age,
+                     number(view->clock->tick_ns / 1000), "ticks", number(t.ticks), "last_age_us", age,
                      "max_gap_us", number(t.max_gap_ns / 1000), "stale", number(t.stale), "storms",
                      number(t.storms), "errors", number(t.errors), "over_budget", number(t.over_budget),
                      "restarts", number(t.restarts));
@@ -125,6 +125,8 @@ static json_t *degraded_list(const struct kernel_view *view)
         if (place->why[0])
             json_array_append_new(list,
                                   json_sprintf("%s on %s: %s", place->program, place->where, place->why));
+    if (view->phase == KERNEL_ON && view->clock_why[0])
+        json_array_append_new(list, json_sprintf("no clock: %s", view->clock_why));
     if (view->changes_lost)
         json_array_append_new(list, json_string("changes of verdicts came too fast to be told"));
     return list;
