@@ -17,9 +17,14 @@ static int apply_one(struct consensus *c, struct kv *kv, struct apply_item *item
     if (e->type != RAFT_COMMAND)
         return 0;
     int rc = state_apply(&tx, e->index, e->data, e->len, &item->event);
-    item->skipped =
-        rc == 0 && (state_type_is_names(item->event.cmd.head.type) ? tx.names_done : tx.private_done);
-    return rc;
+    if (rc)
+        return rc;
+    bool names = state_type_is_names(item->event.cmd.head.type);
+    item->skipped = e->index <= db_opened_at(c->db, names ? DB_NAMES : DB_PRIVATE).index;
+    /* It was applied by a try before, of which the other file's commit failed: nobody was told. */
+    if (!item->skipped && (names ? tx.names_done : tx.private_done))
+        item->event.changed = true;
+    return 0;
 }
 
 static struct db_applied position(struct consensus *c, const struct apply_job *job)
@@ -96,11 +101,12 @@ static void job_clear(struct apply_job *job)
 
 static void job_failed(struct consensus *c, const struct apply_job *job)
 {
-    if (job->rc == -ENOSPC || (job->rc == -ENOBUFS && job->count > 1)) {
+    bool refused = job->rc == -ENOSPC || job->rc == -EAGAIN;
+    if (refused || (job->rc == -ENOBUFS && job->count > 1)) {
         /* Agreed upon, so it is tried again until it succeeds; in smaller pieces if it was too much at once.
          */
         c->apply_limit = 1;
-        c->apply_stalled = job->rc == -ENOSPC;
+        c->apply_stalled = refused;
         if (c->apply_stalled)
             consensus_retry(c);
         return;
@@ -111,7 +117,11 @@ static void job_failed(struct consensus *c, const struct apply_job *job)
     else if (job->rc == -EUCLEAN)
         consensus_die(c, "the state contradicts itself behind entry %llu", (unsigned long long)c->applied);
     else
-        consensus_die(c, "the state cannot be written: %s", strerror(-job->rc));
+        consensus_die(
+            c,
+            "the state cannot be written (%s), and what is on the disk is not known; the next start "
+            "recovers it from the log",
+            strerror(-job->rc));
 }
 
 /* Both files are at one position: the moment to note what the snapshot will be of. */

@@ -41,6 +41,8 @@ int db_error(int rc)
         return -ENOSPC;
     case MDB_TXN_FULL:
         return -ENOBUFS;
+    case MDB_PANIC:
+        return -ENOTRECOVERABLE;
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
     case MDB_INVALID:
@@ -217,6 +219,10 @@ static int env_open(struct db *db, enum db_file file, char *err, size_t err_len)
     if (rc == 0)
         rc = db_error(mdb_env_open(*env, path, MDB_NOSUBDIR | MDB_NOTLS | MDB_NOMETASYNC | MDB_NORDAHEAD,
                                    files[file].mode));
+    if (rc == 0) {
+        db->file[file].sync_fd = open(path, O_RDWR | O_CLOEXEC);
+        rc = db->file[file].sync_fd < 0 ? -errno : 0;
+    }
     umask(mask);
     return rc ? fail(err, err_len, rc, "%s cannot be opened: %s", path, strerror(-rc)) : 0;
 }
@@ -291,6 +297,29 @@ static int file_open(struct db *db, enum db_file file, char *err, size_t err_len
     return rc;
 }
 
+static void files_close(struct db *db)
+{
+    db_pins_fini(db);
+    for (int i = 0; i < DB_FILES; i++) {
+        struct db_env *file = &db->file[i];
+        txn_abort(&db->write, i);
+        if (file->env)
+            mdb_env_close(file->env);
+        if (file->sync_fd >= 0)
+            close(file->sync_fd);
+        file->env = NULL;
+        file->sync_fd = -1;
+    }
+}
+
+static int files_open(struct db *db, char *err, size_t err_len)
+{
+    int rc = file_open(db, DB_NAMES, err, err_len);
+    if (rc == 0)
+        rc = file_open(db, DB_PRIVATE, err, err_len);
+    return rc ? rc : db_pins_init(db);
+}
+
 int db_open(const struct db_config *config, struct db **out, char *err, size_t err_len)
 {
     struct db *db = calloc(1, sizeof(*db));
@@ -303,28 +332,67 @@ int db_open(const struct db_config *config, struct db **out, char *err, size_t e
         db->config.map_bytes = NAMES_MAP_BYTES;
     if (db->config.reader_bound_ms == 0)
         db->config.reader_bound_ms = DB_READER_BOUND_MS;
-    int rc = file_open(db, DB_NAMES, err, err_len);
-    if (rc == 0)
-        rc = file_open(db, DB_PRIVATE, err, err_len);
-    if (rc == 0)
-        rc = db_pins_init(db);
+    pthread_mutex_init(&db->mutex, NULL);
+    for (int i = 0; i < DB_FILES; i++)
+        db->file[i].sync_fd = -1;
+    int rc = files_open(db, err, err_len);
     if (rc) {
         db_close(db);
         return rc;
     }
+    for (int i = 0; i < DB_FILES; i++)
+        db->file[i].opened_at = db->file[i].applied;
     *out = db;
     return 0;
 }
 
 void db_close(struct db *db)
 {
-    db_pins_fini(db);
-    for (int i = 0; i < DB_FILES; i++) {
-        txn_abort(&db->write, i);
-        if (db->file[i].env)
-            mdb_env_close(db->file[i].env);
-    }
+    files_close(db);
+    pthread_mutex_destroy(&db->mutex);
     free(db);
+}
+
+/* Whoever reads in another thread says so: the files are not closed under him. */
+static bool use_begin(struct db *db)
+{
+    pthread_mutex_lock(&db->mutex);
+    bool open = db->file[DB_NAMES].env && db->file[DB_PRIVATE].env;
+    db->users += open;
+    pthread_mutex_unlock(&db->mutex);
+    return open;
+}
+
+static void use_end(struct db *db)
+{
+    pthread_mutex_lock(&db->mutex);
+    db->users--;
+    pthread_mutex_unlock(&db->mutex);
+}
+
+/*
+ * A root that could not be written: LMDB goes on with nothing until the environment is opened anew. What was
+ * committed before must be what is there now.
+ */
+static int db_reopen(struct db *db)
+{
+    char err[256] = "";
+    const uint64_t before = db->file[DB_NAMES].applied.index;
+    pthread_mutex_lock(&db->mutex);
+    int rc = db->users ? -EAGAIN : 0;
+    if (rc == 0) {
+        files_close(db);
+        rc = files_open(db, err, sizeof(err));
+        if (rc)
+            files_close(db);
+        else
+            db_pins_unsettle(db);
+    }
+    pthread_mutex_unlock(&db->mutex);
+    if (rc == 0 && db->file[DB_NAMES].applied.index != before)
+        rc = -ESTALE;
+    db->file[DB_NAMES].applied.index = before;
+    return rc == -EIO ? -EAGAIN : rc;
 }
 
 struct db_applied db_applied(const struct db *db, enum db_file file)
@@ -332,19 +400,57 @@ struct db_applied db_applied(const struct db *db, enum db_file file)
     return db->file[file].applied;
 }
 
+struct db_applied db_opened_at(const struct db *db, enum db_file file)
+{
+    return db->file[file].opened_at;
+}
+
+static int begin_all(struct db *db)
+{
+    if (!db->file[DB_NAMES].env || !db->file[DB_PRIVATE].env)
+        return -ENOTRECOVERABLE;
+    int rc = db_pins_settle(db);
+    /* Readers that have ended since the last commit hold nothing any more. */
+    if (rc == 0)
+        rc = db_pins_advance(db);
+    if (rc == 0)
+        rc = txn_open(&db->write, DB_NAMES);
+    if (rc == 0 && db->suspect)
+        rc = txn_open(&db->write, DB_PRIVATE);
+    db->suspect = rc != 0;
+    return rc;
+}
+
 int db_begin(struct db *db, struct kv **kv)
 {
     CHECK(!db->write.txn[DB_NAMES] && !db->write.txn[DB_PRIVATE]);
     *kv = &db->write.kv;
-    /* Readers that have ended since the last commit hold nothing any more. */
-    int rc = db_pins_advance(db);
-    return rc ? rc : txn_open(&db->write, DB_NAMES);
+    int rc = begin_all(db);
+    if (rc != -ENOTRECOVERABLE)
+        return rc;
+    db_abort(db);
+    rc = db_reopen(db);
+    return rc ? rc : begin_all(db);
 }
 
 void db_abort(struct db *db)
 {
     txn_abort(&db->write, DB_NAMES);
     txn_abort(&db->write, DB_PRIVATE);
+}
+
+/*
+ * What a failed commit means. LMDB does not say whether a write failed, which changes nothing, or a sync,
+ * after which the kernel may have dropped what was written before. But the kernel tells every descriptor of
+ * that.
+ */
+static int commit_error(const struct db *db, enum db_file file, int rc)
+{
+    if (rc != -ENOSPC && rc != -EIO)
+        return rc;
+    if (fdatasync(db->file[file].sync_fd))
+        return -EIO;
+    return rc == -EIO ? -EAGAIN : rc;
 }
 
 static int file_commit(struct db *db, enum db_file file, struct db_applied applied)
@@ -355,7 +461,7 @@ static int file_commit(struct db *db, enum db_file file, struct db_applied appli
     cursors_forget(&db->write, file);
     if (rc == 0) {
         /* Whatever comes of it, the transaction is gone afterwards. */
-        rc = db_error(mdb_txn_commit(db->write.txn[file]));
+        rc = commit_error(db, file, db_error(mdb_txn_commit(db->write.txn[file])));
         db->write.txn[file] = NULL;
     }
     if (rc == 0)
@@ -374,6 +480,7 @@ int db_commit(struct db *db, struct db_applied applied, bool touch_private)
     if (rc == 0)
         rc = file_commit(db, DB_NAMES, applied);
     db_abort(db);
+    db->suspect = rc != 0;
     if (rc)
         return rc;
     for (int i = 0; i < DB_FILES && touch_private && rc == 0; i++)
@@ -384,8 +491,10 @@ int db_commit(struct db *db, struct db_applied applied, bool touch_private)
 struct db_view *db_view_begin(struct db *db, struct kv **kv)
 {
     struct db_view *view = calloc(1, sizeof(*view));
-    if (!view)
+    if (!view || !use_begin(db)) {
+        free(view);
         return NULL;
+    }
     *view = (struct db_view){.kv = {&db_kv_ops}, .db = db, .read_only = true};
     *kv = &view->kv;
     return view;
@@ -395,12 +504,17 @@ void db_view_end(struct db_view *view)
 {
     for (int i = 0; i < DB_FILES; i++)
         txn_abort(view, i);
+    use_end(view->db);
     free(view);
 }
 
 int db_copy(struct db *db, enum db_file file, int fd)
 {
-    return db_error(mdb_env_copyfd2(db->file[file].env, fd, MDB_CP_COMPACT));
+    if (!use_begin(db))
+        return -EAGAIN;
+    int rc = db_error(mdb_env_copyfd2(db->file[file].env, fd, MDB_CP_COMPACT));
+    use_end(db);
+    return rc;
 }
 
 static uint64_t env_used(MDB_env *env, unsigned *page_bytes)
@@ -417,8 +531,12 @@ int db_sizes(struct db *db, struct db_sizes *out)
 {
     struct statvfs st;
     unsigned page_bytes;
-    for (int i = 0; i < DB_FILES; i++)
-        out->bytes[i] = env_used(db->file[i].env, &page_bytes);
+    memset(out, 0, sizeof(*out));
+    if (use_begin(db)) {
+        for (int i = 0; i < DB_FILES; i++)
+            out->bytes[i] = env_used(db->file[i].env, &page_bytes);
+        use_end(db);
+    }
     out->map_bytes = db->config.map_bytes;
     if (statvfs(db->config.dir, &st))
         return -errno;
@@ -463,8 +581,10 @@ int db_room(struct db *db, uint64_t reserve_bytes)
     for (int i = 0; i < DB_FILES; i++) {
         uint64_t free_bytes = sizes.map_bytes - sizes.bytes[i], inside = 0;
         /* The list of free pages is walked only when it matters. */
-        if (free_bytes < reserve_bytes)
+        if (free_bytes < reserve_bytes && use_begin(db)) {
             rc = env_free(db->file[i].env, &inside);
+            use_end(db);
+        }
         if (rc || free_bytes + inside < reserve_bytes)
             return rc ? rc : -ENOSPC;
     }

@@ -58,14 +58,17 @@ int db_open(const struct db_config *config, struct db **out, char *err, size_t e
 void db_close(struct db *db);
 
 struct db_applied db_applied(const struct db *db, enum db_file file);
+/* The same when the daemon started: what is behind it was applied by this process. */
+struct db_applied db_opened_at(const struct db *db, enum db_file file);
 
-/* Begins a transaction over both files. -ENOSPC, -errno. */
+/* Begins a transaction over both files. Errors as of db_commit(). */
 int db_begin(struct db *db, struct kv **kv);
 /*
  * Commits, with the new position in every file that was written (one that is ahead stays so), and tells the
- * readers. 0; -ENOSPC: nothing of names.mdb was committed and the same entries may be tried again; anything
- * else: the node must stop. touch_private: write the position into private.mdb too, and sync both files to
- * the last byte.
+ * readers. 0; -ENOSPC, -EAGAIN (the disk refused a write): nothing of names.mdb was committed and the same
+ * entries may be tried again, from db_begin() on, which opens the files again if it has to; anything else,
+ * from both: what is on the disk is not known, the node must stop. touch_private: write the position into
+ * private.mdb too, and sync both files to the last byte.
  */
 int db_commit(struct db *db, struct db_applied applied, bool touch_private);
 void db_abort(struct db *db);
@@ -77,7 +80,7 @@ uint64_t db_stuck_rings(struct db *db);
 
 /*
  * A read-only view of each file as of the last commit. Any thread, used by one at a time; it keeps pages from
- * being reused, so it ends soon. NULL without memory.
+ * being reused, so it ends soon. NULL without memory, or while the files cannot be opened again.
  */
 struct db_view *db_view_begin(struct db *db, struct kv **kv);
 void db_view_end(struct db_view *view);

@@ -3,6 +3,7 @@
 #define FL_RAFT_DB_INTERNAL_H
 
 #include <lmdb.h>
+#include <pthread.h>
 
 #include "db.h"
 
@@ -19,12 +20,15 @@ struct db_ring {
 struct db_pins {
     MDB_txn *pin[DB_PINS];
     struct db_ring ring[RINGS_MAX];
-    uint64_t stuck; /* bits, not yet fetched */
+    uint64_t stuck;     /* bits, not yet fetched */
+    uint64_t unsettled; /* bits: rings that may read what no pin holds, since the files were opened again */
+    uint64_t unsettled_since_ms;
 };
 
 struct db_env {
-    MDB_env *env;
-    struct db_applied applied;
+    MDB_env *env; /* NULL: closed by a failed attempt to open it again */
+    struct db_applied applied, opened_at;
+    int sync_fd; /* of our own: the kernel tells each descriptor of a failed write-back */
 };
 
 /* One transaction over both files: each file's begins when it is first used. */
@@ -43,6 +47,9 @@ struct db {
     MDB_dbi dbi[STATE_DB_COUNT];
     struct db_view write; /* the one write transaction */
     struct db_pins pins;
+    bool suspect;          /* the last commit failed: LMDB may want nothing more to do with a file */
+    pthread_mutex_t mutex; /* of users, and of env while it is opened again */
+    unsigned users;        /* who reads: views, copies, looks at sizes */
 };
 
 /* LMDB's result as 0 or -errno. */
@@ -54,6 +61,10 @@ static inline enum db_file db_file_of(unsigned db)
 }
 
 int db_pins_init(struct db *db);
+/* After the files were opened again: nothing is written until every ring was seen to read nothing older than
+ * the pins. 0 or -EAGAIN. */
+void db_pins_unsettle(struct db *db);
+int db_pins_settle(struct db *db);
 void db_pins_fini(struct db *db);
 /* Announces the newest commit of names.mdb and lets go of what nobody reads any more. */
 int db_pins_advance(struct db *db);

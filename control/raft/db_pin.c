@@ -39,9 +39,37 @@ int db_pins_init(struct db *db)
 
 void db_pins_fini(struct db *db)
 {
-    for (int i = 0; i < DB_PINS; i++)
+    for (int i = 0; i < DB_PINS; i++) {
         if (db->pins.pin[i])
             mdb_txn_abort(db->pins.pin[i]);
+        db->pins.pin[i] = NULL;
+    }
+}
+
+void db_pins_unsettle(struct db *db)
+{
+    db->pins.unsettled = db->config.epochs ? ~0ull : 0;
+    db->pins.unsettled_since_ms = now_ms();
+}
+
+/* Readings last microseconds. A ring that is still in one after the bound is told of, and waited for. */
+int db_pins_settle(struct db *db)
+{
+    enum { LOOKS = 100000 };
+    struct db_pins *p = &db->pins;
+    uint64_t pinned = p->unsettled ? mdb_txn_id(p->pin[0]) : 0;
+    for (unsigned i = 0; i < RINGS_MAX; i++) {
+        for (int look = 0; look < LOOKS && p->unsettled >> i & 1; look++) {
+            uint64_t reading = atomic_load(&db->config.epochs->ring[i].reading);
+            if (reading == 0 || reading >= pinned)
+                p->unsettled &= ~(1ull << i);
+        }
+    }
+    if (!p->unsettled)
+        return 0;
+    if (now_ms() - p->unsettled_since_ms >= db->config.reader_bound_ms)
+        p->stuck |= p->unsettled;
+    return -EAGAIN;
 }
 
 /* Whether a ring holds up the pins. One that stands still longer than the bound is told of once, and is dead

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
+import time
 
 import pytest
 
@@ -233,6 +234,53 @@ def test_state_disk_is_broken(tmp_path, op, action, where):
                 acknowledged.append(again)
         finally:
             registry.kill()
+
+
+@pytest.mark.skipif(KIND != "fairlead", reason="the peer keeps no state of its own")
+@pytest.mark.parametrize("action", ["ENOSPC", "EIO", "short"])
+@pytest.mark.parametrize("file", ["names.mdb", "private.mdb"])
+def test_state_file_refuses_writes(node, file, action):
+    """The n-th write to a file of the state fails, once and for a while, its root included: writes are refused, reads
+    go on, and everything works again without a restart."""
+    registry, fs = node
+    pids = sorted(registry.pids())
+    cli = [harness.BUILD / "fairlead", "--socket", registry.socket_path]
+    subprocess.run([*cli, "set", "registry.commit_timeout", "300ms"], check=True, stdout=subprocess.DEVNULL)
+    before = Attempt(registry.repository("refuses/before"), file, action)
+    assert before.run()
+
+    def change(n):
+        """One change of the file: (it worked, what was said)."""
+        if file == "names.mdb":
+            attempt = Attempt(registry.repository(f"refuses/{n}"), file, action, n)
+            return attempt.run(), attempt.failed
+        try:
+            done = subprocess.run([*cli, "set", "log.rate", str(n)], capture_output=True, text=True, timeout=2, check=False)
+        except subprocess.TimeoutExpired as slow:
+            return False, slow  # agreed upon: it is answered when it is written
+        return done.returncode == 0, done.stderr
+
+    met = 0
+    for n in range(1, 9):
+        for count in (1, 0) if n < 4 else (1, ):
+            fs.clear()
+            fs.fault("write", action, glob=f"state/{file}", first=n, count=count)
+            done, failed = change(10 * n + count)
+            met += fs.fired()
+            check_reads(before.repo, before.layer)
+            assert done or file == "private.mdb" or (failed.status in (503, 507) and failed.codes()), failed
+            if not done and count == 0:
+                time.sleep(0.6)  # it is tried in vain
+                check_reads(before.repo, before.layer)
+            fs.clear()
+            assert http1.wait_until(lambda i=10 * n + count: change(i)[0], 20, 0.1), f"write {n}, {count}: {failed}"
+    assert met > 4, "the fault was hardly met"
+    assert sorted(registry.pids()) == pids, registry.report("it was restarted")
+    registry.restart("kill")
+    check_reads(before.repo, before.layer)
+    if file == "private.mdb":
+        value = subprocess.run([*cli, "get", "log.rate"], capture_output=True, text=True, check=True).stdout
+        assert value == "81\n", value
 
 
 @pytest.fixture
