@@ -289,6 +289,20 @@ void daemon_on_log_timer(uv_timer_t *timer)
     uv_timer_start(timer, daemon_on_log_timer, next_ms, 0);
 }
 
+static void say_whether_writable(struct daemon *d, const struct cluster_status *status)
+{
+    bool refusing = status->leads && !status->writable;
+    if (refusing && !d->refusing)
+        journal_error(
+            d->journal, "state",
+            "the disk of %s is full, or refuses writes: pushes are refused, pulls go on; it is tried "
+            "again until it works",
+            d->config.state_dir);
+    else if (d->refusing && !refusing)
+        journal_info(d->journal, "state", "the state's disk takes writes again");
+    d->refusing = refusing;
+}
+
 static void publish_figures(struct daemon *d)
 {
     struct control_counters *out = &d->memory.counters->control;
@@ -296,6 +310,7 @@ static void publish_figures(struct daemon *d)
     struct supervise_status dataplane;
     cluster_status(d->cluster, &status);
     supervise_status(d->supervise, &dataplane);
+    say_whether_writable(d, &status);
     const struct {
         _Atomic uint64_t *to;
         uint64_t value;
@@ -425,4 +440,16 @@ void daemon_stop(struct daemon *d)
     /* The data plane has its own descriptors; with these gone, its closing them refuses new connections. */
     listeners_close(&d->listeners);
     supervise_stop(d->supervise, timeout_ms);
+}
+
+void daemon_leave(struct daemon *d)
+{
+    if (d->phase != DAEMON_SERVING)
+        return;
+    d->phase = DAEMON_DRAINING;
+    publish_figures(d);
+    if (supervise_leave(d->supervise))
+        return;
+    d->phase = DAEMON_SERVING;
+    journal_warn(d->journal, "daemon", "there is no data plane that could serve on alone; nothing was done");
 }

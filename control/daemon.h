@@ -60,7 +60,8 @@ struct daemon {
     struct setting_layers settings;
     struct plan plan; /* the newest one */
     enum daemon_phase phase;
-    bool greet; /* tell on standard output where things are, once they are */
+    bool refusing; /* writes, for want of room or of a disk that works; said so in the log */
+    bool greet;    /* tell on standard output where things are, once they are */
     int exit_code;
     uint64_t started_ms;    /* of the loop's clock */
     uint64_t start_time_ms; /* UTC */
@@ -79,5 +80,8 @@ void daemon_propose(struct daemon *d, void *cmd, size_t len, cluster_done done, 
 
 /* As SIGTERM does. */
 void daemon_stop(struct daemon *d);
+
+/* As SIGUSR2 does: stops control alone. */
+void daemon_leave(struct daemon *d);
 
 #endif

@@ -111,6 +111,8 @@ static void on_signal(void *arg, int signum)
     struct daemon *d = arg;
     if (signum == SIGHUP)
         daemon_reload(d);
+    else if (signum == SIGUSR2)
+        daemon_leave(d);
     else
         daemon_stop(d);
 }

@@ -34,7 +34,8 @@ static const char usage[] = "usage: fairleadd [--config FILE] [--state DIR] [--c
                             "  --help          print this and exit\n"
                             "\n"
                             "SIGTERM, SIGINT: drain and stop (twice: at once). SIGHUP: read the "
-                            "configuration and open the logs again.\n";
+                            "configuration and open the logs again.\n"
+                            "SIGUSR2: stop, and leave the data plane serving for the next fairleadd.\n";
 
 static int usage_error(const char *text)
 {

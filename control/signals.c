@@ -24,6 +24,7 @@ int signals_open(struct signals *s, uv_loop_t *loop, signals_handler *handler, v
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR2);
     int err = pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (err)
         return -err;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Signals as events of the loop. SIGTERM, SIGINT and SIGHUP are blocked from signals_open() to the end of the
- * process, and read from a signalfd: so a signal that comes while the process ends changes nothing, where a
- * handler that was taken back would let it kill the process. Call it before any thread is started: threads
- * inherit the mask.
+ * Signals as events of the loop. SIGTERM, SIGINT, SIGHUP and SIGUSR2 are blocked from signals_open() to the
+ * end of the process, and read from a signalfd: so a signal that comes while the process ends changes
+ * nothing, where a handler that was taken back would let it kill the process. Call it before any thread is
+ * started: threads inherit the mask.
  */
 #ifndef FL_CONTROL_SIGNALS_H
 #define FL_CONTROL_SIGNALS_H

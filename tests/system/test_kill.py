@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -208,9 +209,9 @@ class Traffic:
         assert b"".join(pieces) == self.data
 
     def upload(self):
-        """The body of one PATCH, over a second; what needs control, before and after, may have to be asked again."""
+        """The body of one PATCH, over a second; its end needs control and may have to be asked for again."""
         data = self.data[:4 * MIB] + str(self.counts[self.upload]).encode()
-        target = http1.target_of(self.again(self.repo.start_upload, 202).header("Location"))
+        target = http1.target_of(self.repo.start_upload().header("Location"))
         with self.registry.client.connect() as connection:
             connection.send(connection.head("PATCH", target, {"Content-Length": str(len(data))}))
             for at in range(0, len(data), MIB // 2):
@@ -219,16 +220,19 @@ class Traffic:
             answer = connection.response()
             assert answer.status == 202, answer
         digest = digest_of(data)
-        self.again(lambda: self.repo.at(answer.header("Location"), "PUT", query=[("digest", digest)]), 201)
+        if self.again(lambda: self.repo.at(answer.header("Location"), "PUT", query=[("digest", digest)]), 201, 404) != 201:
+            return  # control was killed between the end of the upload and its commit: to be done anew
         assert self.repo.blob(digest).body == data
 
     @staticmethod
-    def again(call, wanted):
-        deadline = time.monotonic() + 20
+    def again(call, wanted, after_503=None):
+        """Asks again while control is away; returns the status."""
+        deadline, asked = time.monotonic() + 20, 0
         while True:
             answer = call()
-            if answer.status == wanted:
-                return answer
+            if answer.status == wanted or (asked and answer.status == after_503):
+                return answer.status
+            asked += 1
             assert answer.status == 503 and time.monotonic() < deadline, answer
             time.sleep(0.05)
 
@@ -257,6 +261,23 @@ def test_control_is_replaced_under_transfers(make_registry):
     assert adopted(registry) and status(registry)["dataplane"]["restarts"] == 0
     registry.stop()
     assert not [pid for pid in old if process_alive(pid)]
+
+
+@needs_two_processes
+def test_control_leaves_and_comes_back(make_registry):
+    """SIGUSR2 stops control alone: an upgrade without a pause."""
+    registry = make_registry()
+    old = registry.dataplane_pids()
+    with Traffic(registry):
+        for _ in range(3):
+            time.sleep(0.3)
+            registry.process.send_signal(signal.SIGUSR2)
+            assert registry.process.wait(20) == 0
+            registry.process = None
+            assert not registry.socket_path.exists() and registry.client.exchange("GET", "/v2/").status == 200
+            registry.start()
+            assert http1.wait_until(lambda: adopted(registry), 20), registry.report("it was not taken over")
+    assert registry.dataplane_pids() == old
 
 
 @needs_two_processes
