@@ -368,6 +368,7 @@ static void let_go(struct kernel *kernel)
     kernel->load = NULL;
     kernel->entries = NULL;
     kernel->again = false;
+    memset(&kernel->clock, 0, sizeof(kernel->clock));
 }
 
 static int open_all(struct kernel *kernel)
