@@ -50,13 +50,20 @@ enum {
 /* --- the tick --------------------------------------------------------------------------------------------
  */
 
+/* The index is masked where it is used: one whose address was taken has no bounds for the verifier. */
+INLINE const struct abi_probe_class *class_at(const struct abi_probe_plan *plan, __u32 c)
+{
+    return &plan->class[c & (ABI_PROBE_CLASSES - 1)];
+}
+
 /* One class: what is left of it in this tick, and the timer that judges what was sent. Pinned, as timers live
  * as long as their map. */
 struct probe_batch {
     struct bpf_timer timer;
-    __u32 start; /* of this tick's probes in the class */
-    __u32 count; /* sent so far */
-    __u32 left;  /* to be sent */
+    __u32 cursor; /* the next one of the class */
+    __u32 start;  /* of this tick's probes in the class */
+    __u32 count;  /* sent so far */
+    __u32 left;   /* to be sent */
     __u32 due_us;
 };
 
@@ -105,7 +112,7 @@ static __noinline int send_shot(struct __sk_buff *skb, struct checkup *p, __u32 
     return 1;
 }
 
-static __noinline int visit(struct __sk_buff *skb, __u32 id, __u64 slack_ns)
+INLINE __u32 visit(struct __sk_buff *skb, __u32 id, __u64 slack_ns)
 {
     struct checkup p;
     if (!probe_get(&p, id))
@@ -173,10 +180,10 @@ static int judge_fired(void *map, __u32 *key, struct probe_batch *batch)
     __u32 zero = 0, c = *key;
     struct abi_node *n = node_get(&node);
     struct abi_probe_plan *plan = bpf_map_lookup_elem(&probe_plan, &zero);
-    if (!n || !plan || c >= ABI_PROBE_CLASSES)
+    if (!n || !plan)
         return 0;
-    struct judge_walk w = {.first = plan->class[c].first,
-                           .count = plan->class[c].count,
+    struct judge_walk w = {.first = class_at(plan, c)->first,
+                           .count = class_at(plan, c)->count,
                            .at = batch->start,
                            .late_ns = n->stale_ns};
     __u32 count = batch->count;
@@ -205,22 +212,21 @@ static long class_step(__u32 i, struct tick_round *r)
 {
     __u32 zero = 0, c = (i + r->rotate) & (ABI_PROBE_CLASSES - 1);
     struct abi_probe_plan *plan = bpf_map_lookup_elem(&probe_plan, &zero);
-    struct abi_tick_state *t = bpf_map_lookup_elem(&tick_state, &zero);
     struct probe_batch *batch = bpf_map_lookup_elem(&probe_batches, &c);
-    if (!plan || !t || !batch || !batch->left || c >= ABI_PROBE_CLASSES)
+    if (!plan || !batch || !batch->left)
         return 0;
     __u32 now_count = batch->left < r->room ? batch->left : r->room;
     struct class_walk w = {.round = r,
-                           .first = plan->class[c].first,
-                           .count = plan->class[c].count,
-                           .at = t->cursor[c],
+                           .first = class_at(plan, c)->first,
+                           .count = class_at(plan, c)->count,
+                           .at = batch->cursor,
                            .due_us = batch->due_us};
     if (w.at >= w.count)
         w.at = 0;
     if (!batch->count)
         batch->start = w.at;
     bpf_loop(now_count, visit_step, &w, 0);
-    t->cursor[c] = w.at;
+    batch->cursor = w.at;
     batch->due_us = w.due_us;
     batch->count += now_count;
     batch->left -= now_count;
@@ -233,7 +239,7 @@ static long class_step(__u32 i, struct tick_round *r)
 }
 
 /* Makes a chunk of this tick's probes; the rest follows when `fan` has taken these from the queue. */
-static __noinline int send_chunk(struct __sk_buff *skb)
+INLINE int send_chunk(struct __sk_buff *skb)
 {
     __u32 zero = 0;
     struct abi_node *n = node_get(&node);
@@ -263,10 +269,10 @@ static long share_step(__u32 i, struct share *s)
     __u32 zero = 0, c = (i + s->rotate) & (ABI_PROBE_CLASSES - 1);
     struct abi_probe_plan *plan = bpf_map_lookup_elem(&probe_plan, &zero);
     struct probe_batch *batch = bpf_map_lookup_elem(&probe_batches, &c);
-    if (!plan || !batch || c >= ABI_PROBE_CLASSES)
+    if (!plan || !batch)
         return 0;
-    __u32 divisor = plan->class[c].divisor ? plan->class[c].divisor : 1;
-    __u32 count = c < plan->classes ? plan->class[c].count : 0;
+    __u32 divisor = class_at(plan, c)->divisor ? class_at(plan, c)->divisor : 1;
+    __u32 count = c < plan->classes ? class_at(plan, c)->count : 0;
     __u32 left = (count + divisor - 1) / divisor;
     if (left > s->budget) {
         s->over += left - s->budget;
@@ -690,7 +696,8 @@ INLINE bool status_expected(const struct abi_check *c, __u32 status)
 }
 
 /* A segment of the HTTP check's connection, after its SYN was answered. */
-INLINE int rx_http(struct __sk_buff *skb, const struct abi_node *n, const struct segment *s, struct checkup *p)
+INLINE int rx_http(struct __sk_buff *skb, const struct abi_node *n, const struct segment *s,
+                   struct checkup *p)
 {
     struct abi_probe_state *st = p->state;
     bool first = s->sequence == st->http_sequence;

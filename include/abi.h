@@ -322,9 +322,8 @@ struct abi_tick_state {
     __u64 resumed_ns;  /* end of the last gap: probes from before it count as not sent */
     __u64 fan_ns;      /* when a packet last came to `fan`: what was sent after that did not leave */
     __u64 kick_ns;     /* last kick */
-    __u32 cursor[ABI_PROBE_CLASSES];
-    __u32 fast; /* ticks in a row that came too soon */
-    __u32 port; /* of the last probe, less ABI_PROBE_PORT_FIRST */
+    __u32 fast;        /* ticks in a row that came too soon */
+    __u32 port;        /* of the last probe, less ABI_PROBE_PORT_FIRST */
 };
 
 /* --- watch --------------------------------------------------------------------------------------------- */
