@@ -119,11 +119,17 @@ static void command_path(char *out, size_t cap)
         snprintf(out, cap, "fairlead");
 }
 
+/* The other terminal may stand in another folder. */
+static const char *full_path(const char *path, char out[PATH_MAX])
+{
+    return realpath(path, out) ? out : path;
+}
+
 /* For who starts it by hand. */
 static void greet(struct daemon *d)
 {
     const char *registry = d->listeners.group[0].address.text;
-    char command[PATH_MAX + 16];
+    char command[PATH_MAX + 16], state[PATH_MAX], socket[PATH_MAX];
     command_path(command, sizeof(command));
     d->greet = false;
     printf("Fairlead %s is ready.\n\n", FL_VERSION);
@@ -131,13 +137,13 @@ static void greet(struct daemon *d)
         printf("  %-9s http://%s\n",
                d->listeners.group[i].address.service == SERVICE_ADMIN ? "admin" : "registry",
                d->listeners.group[i].address.text);
-    printf("  state     %s\n  socket    %s\n\nTry this in another terminal:\n", d->config.state_dir,
-           d->config.control_socket);
+    printf("  state     %s\n  socket    %s\n\nTry this in another terminal:\n",
+           full_path(d->config.state_dir, state), full_path(d->config.control_socket, socket));
     printf("  skopeo copy --dest-tls-verify=false docker://docker.io/library/alpine docker://%s/alpine\n",
            registry);
     printf("  curl http://%s/v2/_catalog\n", registry);
     printf("  %s --socket %s status --watch\n\nCtrl-C drains and stops.\n", command,
-           d->config.control_socket);
+           full_path(d->config.control_socket, socket));
     fflush(stdout);
 }
 
@@ -157,11 +163,11 @@ static void on_plan_applied(void *arg, uint64_t generation)
     server_plan_applied(d->server, generation);
 }
 
-static void on_dataplane_failed(void *arg, unsigned failures, bool ever_ready)
+static void on_dataplane_failed(void *arg, unsigned failures, bool ever_ready, bool forbidden)
 {
     struct daemon *d = arg;
     events_note(d->events, "dataplane.failed", "the data plane ended and is started again");
-    if (ever_ready || uv_now(&d->loop) - d->started_ms < DAEMON_START_TRIES_MS)
+    if (ever_ready || (!forbidden && uv_now(&d->loop) - d->started_ms < DAEMON_START_TRIES_MS))
         return;
     journal_error(d->journal, "daemon",
                   "the data plane could not be started in %u tries; giving up: see the lines "

@@ -81,15 +81,17 @@ static void supervise_stopped(struct supervise *s)
     s->config.handlers.stopped(s->config.arg);
 }
 
-static void supervise_backoff(struct supervise *s)
+static void supervise_backoff(struct supervise *s, bool forbidden)
 {
     uint64_t delay_ms = SUPERVISE_BACKOFF_MAX_MS;
     if (s->failures < 16 && (uint64_t)SUPERVISE_BACKOFF_MIN_MS << s->failures < delay_ms)
         delay_ms = (uint64_t)SUPERVISE_BACKOFF_MIN_MS << s->failures;
+    if (forbidden)
+        delay_ms = SUPERVISE_FORBIDDEN_MS;
     s->failures++;
     supervise_move(s, STATE_BACKOFF);
     uv_timer_start(&s->timer, on_timer, delay_ms, 0);
-    s->config.handlers.failed(s->config.arg, s->failures, s->ever_ready);
+    s->config.handlers.failed(s->config.arg, s->failures, s->ever_ready, forbidden);
 }
 
 static void log_exit(struct supervise *s, const struct dataplane *d, const siginfo_t *info)
@@ -131,7 +133,7 @@ static void on_exit_poll(uv_poll_t *poll, int status, int events)
         return;
     }
     s->restarts++;
-    supervise_backoff(s);
+    supervise_backoff(s, info.si_code == CLD_EXITED && info.si_status == DATAPLANE_EXIT_FORBIDDEN);
 }
 
 static void on_ready(struct supervise *s)
@@ -257,7 +259,7 @@ static void dataplane_start(struct supervise *s)
         free(d);
         journal_error(s->config.journal, "supervise", "the data plane could not be started: %s",
                       strerror(-err));
-        supervise_backoff(s);
+        supervise_backoff(s, false);
         return;
     }
     uv_timer_start(&s->timer, on_timer, SUPERVISE_READY_MS, 0);

@@ -31,7 +31,8 @@ enum {
     SUPERVISE_ADOPT_MS = 10000,   /* for one that is taken over; then it is killed and replaced */
     SUPERVISE_BACKOFF_MIN_MS = 1, /* doubled with each failure in a row ... */
     SUPERVISE_BACKOFF_MAX_MS = 5000,
-    SUPERVISE_HEALTHY_MS = 10000, /* ... and forgotten after this long without one */
+    SUPERVISE_FORBIDDEN_MS = 60000, /* between tries of what the machine does not allow */
+    SUPERVISE_HEALTHY_MS = 10000,   /* ... and forgotten after this long without one */
     SUPERVISE_TICK_MS = 500,
     SUPERVISE_STILL_TICKS = 10,      /* a ring that does not turn for this many ticks is dead */
     SUPERVISE_DRAIN_GRACE_MS = 5000, /* beyond http.drain_timeout, then kill -9 */
@@ -44,9 +45,9 @@ struct supervise_handlers {
     void (*propose)(void *arg, void *cmd, size_t len, channel_done done, void *done_arg);
     void (*ready)(void *arg);
     void (*plan_applied)(void *arg, uint64_t generation);
-    /* A data plane ended without having been told to. failures: in a row; ever_ready: one has served before.
-     */
-    void (*failed)(void *arg, unsigned failures, bool ever_ready);
+    /* A data plane ended without having been told to. failures: in a row; ever_ready: one has served before;
+     * forbidden: this machine does not allow it to run, and another try would change nothing. */
+    void (*failed)(void *arg, unsigned failures, bool ever_ready, bool forbidden);
     /* After supervise_stop: nothing of the data plane is left. */
     void (*stopped)(void *arg);
 };

@@ -205,6 +205,13 @@ static void give_at_start(struct ring *r, int fd, uint16_t service)
     CHECK(ring_listen(r, fd, service) == 0);
 }
 
+/* io_uring that is forbidden or not there: so it will be at the next try. */
+__attribute__((noreturn)) static void fail_for_good(const char *why, int err)
+{
+    fprintf(stderr, "fairlead-dataplane: %s: %s\n", why, strerror(-err));
+    _exit(DATAPLANE_EXIT_FORBIDDEN);
+}
+
 static int build(struct dataplane *d, const char **why)
 {
     char names_path[64];
@@ -224,8 +231,11 @@ static int build(struct dataplane *d, const char **why)
                                 .channel_fd = d->channel_fd[i]};
         *why = "no memory for a reader of the names file";
         err = names_new(d->names, i, &c.names);
-        if (!err)
-            err = ring_new(&c, &d->ring[i], why);
+        if (err)
+            break;
+        err = ring_new(&c, &d->ring[i], why);
+        if (err == -EPERM || err == -ENOSYS)
+            fail_for_good(*why, err);
     }
     if (!err)
         share_listeners(d, d->plan, give_at_start);
@@ -336,6 +346,8 @@ static void link_lost(struct dataplane *d)
     close(d->link);
     d->link = -1;
     d->adopting = false;
+    /* Its last word on itself is not true any more. */
+    atomic_store_explicit(&d->counters->control.ready, 0, memory_order_relaxed);
 }
 
 /* A new control serves writes from here on, once each ring has its channel. */

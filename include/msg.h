@@ -55,6 +55,9 @@ enum link_type {
     LINK_ADOPT_REPLY,
 };
 
+/* Exit status of a data plane that this machine does not allow to run: another try changes nothing. */
+enum { DATAPLANE_EXIT_FORBIDDEN = 78 };
+
 /* Descriptors of HELLO, in this order. */
 enum hello_fd {
     HELLO_COUNTERS,

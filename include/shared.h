@@ -54,7 +54,8 @@ struct ring_counters {
     _Atomic uint64_t latency_sum_us[CLASSES_COUNT];
 } __attribute__((aligned(64)));
 
-/* What control publishes for /metrics and /readyz; one writer: control. */
+/* What control publishes for /metrics and /readyz; one writer: control, and while it is away the data plane.
+ */
 struct control_counters {
     _Atomic uint64_t raft_term, raft_last_index, raft_commit_index, raft_applied_index, raft_is_leader;
     _Atomic uint64_t raft_log_bytes, raft_snapshot_index, raft_proposals, raft_fsyncs, raft_fsync_us_sum;

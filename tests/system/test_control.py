@@ -351,6 +351,26 @@ def test_data_plane_that_cannot_be_taken_over_is_replaced(running, how, reason):
     assert how != "VERSION" or not refused
 
 
+def test_greeting_can_be_typed_in_another_folder(node):
+    """What it says to try works as it stands, from anywhere; also when it was started from the build tree."""
+    node.changes = {"control": {"socket": "control.sock"}, "state": "state"}
+    node.write_config()
+    with subprocess.Popen([os.path.relpath(FAIRLEADD, node.folder), "--config", "config.yaml", "--greet"], cwd=node.folder,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as daemon:
+        try:
+            said = []
+            while "Ctrl-C" not in (said[-1] if said else ""):
+                said.append(daemon.stdout.readline())
+                assert said[-1], said
+            command = next(line.split() for line in said if " status " in line)
+            done = subprocess.run([*command[:-1], "--json"], cwd="/", capture_output=True, text=True, check=False)
+            assert done.returncode == 0 and json.loads(done.stdout)["ready"], (command, done)
+            assert f"state     {node.state}" in "".join(said).replace("\n", "  ")
+        finally:
+            daemon.send_signal(signal.SIGTERM)
+            assert daemon.wait(20) == 0
+
+
 # Settings.
 
 

@@ -131,9 +131,15 @@ def test_data_plane_outlives_control(make_registry):
     repo = registry.repository("kill/control")
     layer = randomness("control").randbytes(MIB)
     digest, body = repo.push_image("tag", layer)
+    admin = http1.Client(("127.0.0.1", registry.admin_port))
+    assert http1.wait_until(lambda: admin.exchange("GET", "/readyz").status == 200, 10)
     with registry.client.connect() as kept:
         assert kept.exchange("GET", "/v2/").status == 200
         registry.kill_control()
+        assert http1.wait_until(lambda: b"\nfairlead_ready 0\n" in admin.exchange("GET", "/metrics").body, 5)
+        answer = admin.exchange("GET", "/readyz")
+        assert answer.status == 503 and b"pulls work, writes do not" in answer.body
+        assert admin.exchange("GET", "/healthz").status == 200
         for _ in range(20):
             assert kept.exchange("GET", repo.target("manifests/tag")).body == body
             assert repo.blob(digest_of(layer)).body == layer
@@ -146,6 +152,7 @@ def test_data_plane_outlives_control(make_registry):
     registry.start()
     assert http1.wait_until(lambda: adopted(registry), 20), registry.report("it was not taken over")
     assert registry.dataplane_pids() == old
+    assert http1.wait_until(lambda: admin.exchange("GET", "/readyz").status == 200, 10)
     assert repo.manifest(digest).body == body and repo.manifest("other").status in (404, 200)
     repo.push_image("new", b"after")
 
