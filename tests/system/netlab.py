@@ -252,7 +252,7 @@ class Node:
     def write_config(self):
         self.config_path.write_text(
             f"state: {self.folder}/state\n"
-            f"control_socket: {self.socket}\n"
+            f"control:\n  socket: {self.socket}\n"
             f"kernel:\n  instance: {self.instance}\n  cgroup: {self.host.cgroup}\n"
             "listen:\n"
             "  - address: 127.0.0.1:5000\n"
