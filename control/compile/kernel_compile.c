@@ -80,7 +80,7 @@ static void compile_backend(const struct kernel_input *in, const struct kernel_e
     b->admin = from->admin;
     b->service = s->id;
     b->next_same = ABI_NO_BACKEND;
-    b->flags = s->check.kind == SVC_CHECK_NONE ? ABI_BACKEND_UNCHECKED : 0;
+    b->flags = (s->check.kind == SVC_CHECK_NONE ? ABI_BACKEND_UNCHECKED : 0) | (s->cut ? ABI_BACKEND_CUT : 0);
     if (kernel_addr_is_local(facts, &b->addr)) {
         b->flags |= ABI_BACKEND_LOCAL;
     } else if (!facts->source(facts->arg, &b->addr, &b->source)) {
