@@ -40,7 +40,10 @@ INLINE __u32 bfd_max(__u32 a, __u32 b)
 
 INLINE void bfd_move(struct abi_peer_state *s, __u32 state, __u32 diagnostic, __u64 now)
 {
-    s->downs += s->state == ABI_BFD_UP && state != ABI_BFD_UP;
+    if (s->state == ABI_BFD_UP && state != ABI_BFD_UP) {
+        s->downs++;
+        s->ended_ns = now;
+    }
     s->ups += s->state != ABI_BFD_UP && state == ABI_BFD_UP;
     s->state = state;
     s->diagnostic = diagnostic;
@@ -61,7 +64,7 @@ INLINE void bfd_begin(const struct abi_peer *p, struct abi_peer_state *s, __u64 
     s->desired_tx_us = s->sending_us = bfd_max(BFD_SLOW_US, p->tx_us);
     s->required_rx_us = s->listening_us = p->rx_us;
     s->poll = s->final = s->demand = s->spared = 0;
-    s->received_ns = s->sent_ns = s->next_tx_ns = s->detect_ns = 0;
+    s->received_ns = s->sent_ns = s->next_tx_ns = s->detect_ns = s->ended_ns = 0;
     s->changed_ns = now;
 }
 

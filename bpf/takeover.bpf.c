@@ -48,7 +48,7 @@ static long takeover_survey_step(__u32 i, struct takeover_survey *y)
         return 0;
     __u64 changed_ns = p->changed_ns;
     if (p->state != ABI_BFD_UP) {
-        y->view.owner_ended |= owner && changed_ns > s->heard_ns;
+        y->view.owner_ended |= owner && p->ended_ns > s->heard_ns;
         return 0;
     }
     y->view.up++;

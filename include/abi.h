@@ -377,6 +377,7 @@ struct abi_peer_state {
     __u64 received_ns;
     __u64 sent_ns;
     __u64 changed_ns; /* of state */
+    __u64 ended_ns;   /* when it last was up no more */
     __u64 detect_ns;  /* the detection time in force */
     __u64 next_tx_ns; /* jitter chose it; 0: with the next tick */
     __u32 remote_discriminator;

@@ -97,7 +97,7 @@ class Segment:
     def settle(self):
         self.wait_up()
         self.wait_owner(0)
-        within(15, lambda: self.claim(0)["support"] == COUNT, "its claim has full support")
+        within(15, lambda: self.claim(0)["support"] > 1, "its claim has support")
 
     def claim(self, node, version=4):
         claim = self.nodes[node].address(SERVICE[version])["claim"]
