@@ -14,20 +14,27 @@
 #include "parse.h"
 
 enum {
-    FLOW_PATH_TICKS = 256,  /* how long a path is used before it is looked up again: about a second */
-    FLOW_FREE_TICKS = 1024, /* a closed flow that was quiet for so long gives its port away */
-    FLOW_WINDOW = 1 << 20,  /* how far a client's first acknowledgement may be ahead */
-    FLOW_DSR_PACKETS = 3,   /* from the client, that make a flow whose other side is not seen established */
+    FLOW_PATH_TIME = 4,    /* how long a path is used before it is looked up again: 1 to 10 seconds */
+    FLOW_FREE_TIME = 16,   /* a closed flow that was quiet for so long gives its port away */
+    FLOW_WINDOW = 1 << 20, /* how far a client's first acknowledgement may be ahead */
+    FLOW_DSR_PACKETS = 3,  /* from the client, that make a flow whose other side is not seen established */
 };
 
-INLINE __u32 flow_ticks(void)
+/* In 256 jiffies, never 0. */
+INLINE __u16 flow_time(void)
 {
-    return (__u32)bpf_jiffies64() | 1;
+    __u16 time = bpf_jiffies64() >> 8;
+    return time ? time : 1;
+}
+
+INLINE __u16 flow_age(const struct abi_flow *f)
+{
+    return flow_time() - f->path_time;
 }
 
 INLINE bool flow_path_old(const struct abi_flow *f)
 {
-    return flow_ticks() - f->path_ticks > FLOW_PATH_TICKS || f->path_ticks == 0;
+    return f->path_time == 0 || flow_age(f) > FLOW_PATH_TIME;
 }
 
 INLINE bool flow_backend_down(const struct abi_flow *f)
@@ -51,16 +58,22 @@ INLINE __u32 flow_hash(const struct abi_flow_key *k, __u32 seed)
     return hash ^ hash >> 16;
 }
 
-INLINE void flow_differences(const struct abi_flow_key *k, struct abi_flow *f)
+/* What follows from a flow's key and its new addresses. */
+INLINE void flow_complete(const struct abi_flow_key *k, struct abi_flow *f)
 {
     f->addr_diff = 0;
-    f->port_diff = 0;
     if (!addr_equal(&k->source, &f->source) || !addr_equal(&k->target, &f->target))
         f->addr_diff = bpf_csum_diff((__be32 *)&k->source, 32, (__be32 *)&f->source, 32, 0);
-    if (k->source_port != f->source_port)
-        f->port_diff += (__u16)~k->source_port + f->source_port;
-    if (k->target_port != f->target_port)
-        f->port_diff += (__u16)~k->target_port + f->target_port;
+    f->source4 = f->source.word[3];
+    f->target4 = f->target.word[3];
+}
+
+/* What the new ports add to a checksum; 0: nothing changes. */
+INLINE __u32 flow_port_diff(const struct abi_flow_key *k, const struct abi_flow *f)
+{
+    if (k->source_port == f->source_port && k->target_port == f->target_port)
+        return 0;
+    return (__u16)~k->source_port + f->source_port + (__u16)~k->target_port + f->target_port;
 }
 
 /* The element of the other direction. */
@@ -81,7 +94,7 @@ INLINE void flow_mirror(const struct abi_flow_key *k, const struct abi_flow *f,
     mirror->target = k->source;
     mirror->source_port = k->target_port;
     mirror->target_port = k->source_port;
-    flow_differences(mirror_key, mirror);
+    flow_complete(mirror_key, mirror);
 }
 
 INLINE void flow_mirror_key(const struct abi_flow *f, struct abi_flow_key *key)
@@ -111,7 +124,7 @@ INLINE bool flow_way_back_free(struct edge_work *w)
     if (addr_equal(&held->target, &w->mirror.target) && addr_equal(&held->source, &w->mirror.source) &&
         held->target_port == w->mirror.target_port && held->source_port == w->mirror.source_port)
         return true;
-    if (!held->closing || flow_ticks() - held->path_ticks < FLOW_FREE_TICKS)
+    if (!held->closing || flow_age(held) < FLOW_FREE_TIME)
         return false;
     struct abi_flow_key old;
     flow_mirror_key(held, &old);
@@ -130,7 +143,7 @@ static long flow_try_port(__u32 i, void *context)
         return 1;
     if (i > 0 || w->flow.mode == ABI_EDGE_FULL_NAT)
         w->flow.source_port = bpf_htons(ABI_EDGE_PORT_FIRST + ((hash + i * 0x9e37) & (ABI_EDGE_PORTS - 1)));
-    flow_differences(&w->key, &w->flow);
+    flow_complete(&w->key, &w->flow);
     flow_mirror(&w->key, &w->flow, &w->mirror_key, &w->mirror);
     if (!flow_way_back_free(w))
         return 0;
@@ -160,6 +173,7 @@ INLINE bool flow_fill(struct edge_work *w, const struct packet *p, const struct 
         w->flow.target = p->key.target;
         w->flow.target_port = p->key.target_port;
         w->flow.hop = b->addr;
+        flow_complete(&w->key, &w->flow);
         return true;
     }
     w->flow.target = b->addr;
@@ -204,6 +218,9 @@ INLINE struct abi_flow *flow_establish(const struct packet *p, const struct abi_
     w->flow = *f;
     if (f->mode != ABI_EDGE_DSR) {
         flow_mirror(&w->key, &w->flow, &w->mirror_key, &w->mirror);
+        struct abi_flow *before = bpf_map_lookup_elem(&half_open, &w->mirror_key);
+        if (before)
+            w->mirror = *before;
         bpf_map_update_elem(&flows, &w->mirror_key, &w->mirror, BPF_ANY);
         bpf_map_delete_elem(&half_open, &w->mirror_key);
     }
@@ -252,18 +269,19 @@ INLINE bool flow_hears(const struct packet *p, struct abi_flow *f)
         }
         return false;
     }
-    if (f->packets < 255)
-        f->packets++;
+    if (f->heard < 255)
+        f->heard++;
     if (p->flags & TCP_SYN)
         return false;
     if (f->mode == ABI_EDGE_DSR)
-        return f->packets >= FLOW_DSR_PACKETS;
+        return f->heard >= FLOW_DSR_PACKETS;
     return f->flags & ABI_FLOW_ANSWERED && p->flags & TCP_ACK && p->acknowledged - f->expected < FLOW_WINDOW;
 }
 
 /* FIN and RST are noted at the element of the client's direction, and at the one of the packet. */
 INLINE void flow_note_closing(const struct packet *p, struct abi_flow *f)
 {
+    edge_count_flow(f);
     __u8 closing = (p->flags & TCP_FIN ? ABI_FLOW_FIN : 0) | (p->flags & TCP_RST ? ABI_FLOW_RESET : 0);
     f->closing |= closing;
     if (f->mode == ABI_EDGE_DSR)

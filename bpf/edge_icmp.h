@@ -78,16 +78,18 @@ INLINE bool icmp_change_ip(struct __sk_buff *skb, const struct packet *p, const 
 
 /* The TCP header inside, as much of it as there is. */
 INLINE bool icmp_change_tcp(struct __sk_buff *skb, const struct packet *p, __u32 at,
-                            const struct abi_flow *inner)
+                            const struct edge_work *w)
 {
+    const struct abi_flow *inner = &w->mirror;
+    __u32 port_diff = flow_port_diff(&w->key, inner);
     __u32 icmp_check = p->l4 + ICMP_CHECK;
     __u16 ports[2] = {inner->source_port, inner->target_port}, old, new;
     if (bpf_skb_store_bytes(skb, at, ports, 4, 0) != 0 ||
-        bpf_l4_csum_replace(skb, icmp_check, 0, inner->port_diff, 0) != 0)
+        bpf_l4_csum_replace(skb, icmp_check, 0, port_diff, 0) != 0)
         return false;
     if (bpf_skb_load_bytes(skb, at + SEND_TCP_CHECK, &old, 2) != 0)
         return true;
-    new = icmp_sum_add(old, inner->addr_diff, inner->port_diff);
+    new = icmp_sum_add(old, inner->addr_diff, port_diff);
     return bpf_skb_store_bytes(skb, at + SEND_TCP_CHECK, &new, 2, 0) == 0 &&
            bpf_l4_csum_replace(skb, icmp_check, old, new, 2) == 0;
 }
@@ -110,12 +112,11 @@ INLINE void icmp_plan(struct edge_work *w, const struct packet *p, const struct 
     w->mirror.target = f->source;
     w->mirror.source_port = f->target_port;
     w->mirror.target_port = f->source_port;
-    flow_differences(&w->key, &w->mirror);
+    flow_complete(&w->key, &w->mirror);
     w->flow = *f;
     if (!(f->flags & ABI_FLOW_BACK) && f->mode != ABI_EDGE_FULL_NAT)
         w->flow.source = p->key.source; /* the router's: the backend may know it */
-    w->flow.source_port = w->flow.target_port = 0;
-    flow_differences(&p->key, &w->flow);
+    flow_complete(&p->key, &w->flow);
 }
 
 static __noinline int icmp_error(struct __sk_buff *skb, struct packet *p)
@@ -139,13 +140,12 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct packet *p)
         return TC_ACT_SHOT;
     }
     icmp_plan(w, p, f);
-    if (f->mode != ABI_EDGE_DSR &&
-        (!icmp_change_ip(skb, p, &w->mirror) || !icmp_change_tcp(skb, p, at, &w->mirror)))
+    if (f->mode != ABI_EDGE_DSR && (!icmp_change_ip(skb, p, &w->mirror) || !icmp_change_tcp(skb, p, at, w)))
         return TC_ACT_SHOT;
     if (!icmp_change_outside(skb, p, &w->flow))
         return TC_ACT_SHOT;
     EDGE_COUNT(f->service, icmp);
-    return send_out(&w->flow);
+    return send_out(&w->flow, p->v4);
 }
 
 #endif

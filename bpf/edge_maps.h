@@ -38,18 +38,29 @@ struct {
             count_stats->counter++;                                                                          \
     } while (0)
 
-INLINE void edge_count_packet(const struct abi_flow *f, __u32 bytes)
+/* Adds what a flow counted to its backend's. */
+INLINE void edge_count_flow(struct abi_flow *f)
 {
     struct abi_edge_backend *b = bpf_map_lookup_elem(&edge_backends, &f->backend);
-    if (!b)
-        return;
-    if (f->flags & ABI_FLOW_BACK) {
-        b->back_packets++;
-        b->back_bytes += bytes;
-    } else {
-        b->packets++;
-        b->bytes += bytes;
+    if (b && f->flags & ABI_FLOW_BACK) {
+        b->back_packets += f->packets;
+        b->back_bytes += f->bytes;
+    } else if (b) {
+        b->packets += f->packets;
+        b->bytes += f->bytes;
     }
+    f->packets = 0;
+    f->bytes = 0;
+}
+
+/* In the flow, whose memory is at hand: the backend's would be fetched for this alone. A flow is on one
+ * processor at a time; where it moves, a count may be lost. */
+INLINE void edge_count_packet(struct abi_flow *f, __u32 bytes)
+{
+    f->packets++;
+    f->bytes += bytes;
+    if (f->bytes >> 31)
+        edge_count_flow(f);
 }
 
 #endif

@@ -21,12 +21,13 @@ INLINE bool send_tcp_check(struct __sk_buff *skb, const struct packet *p, const 
     __u32 check = p->l4 + SEND_TCP_CHECK;
     if (f->addr_diff && bpf_l4_csum_replace(skb, check, 0, f->addr_diff, BPF_F_PSEUDO_HDR) != 0)
         return false;
-    return !f->port_diff || bpf_l4_csum_replace(skb, check, 0, f->port_diff, 0) == 0;
+    __u32 ports = flow_port_diff(&p->key, f);
+    return !ports || bpf_l4_csum_replace(skb, check, 0, ports, 0) == 0;
 }
 
 INLINE bool send_ports(struct __sk_buff *skb, const struct packet *p, const struct abi_flow *f)
 {
-    if (p->fragment == FRAGMENT_LATER || f->port_diff == 0)
+    if (p->fragment == FRAGMENT_LATER || flow_port_diff(&p->key, f) == 0)
         return true;
     __u32 ports = f->source_port | (__u32)f->target_port << 16;
     if (bpf_ntohs(1) == 1)
@@ -50,8 +51,8 @@ INLINE bool send_rewrite4(struct __sk_buff *skb, const struct abi_flow *f, __u32
     sum = (sum & 0xffff) + (sum >> 16);
     ip->check = ~sum;
     ip->ttl -= hop;
-    ip->saddr = f->source.word[3];
-    ip->daddr = f->target.word[3];
+    ip->saddr = f->source4;
+    ip->daddr = f->target4;
     return true;
 }
 
@@ -66,14 +67,16 @@ INLINE bool send_rewrite6(struct __sk_buff *skb, const struct packet *p, const s
                                BPF_F_RECOMPUTE_CSUM) == 0;
 }
 
-INLINE int send_out(const struct abi_flow *f)
+/* `v4`: the packet is, and with it the hop, unless its route is by a neighbour of IPv6 (RFC 9229 and the
+ * like): then hop4 is 0. */
+INLINE int send_out(const struct abi_flow *f, bool v4)
 {
     if (f->flags & ABI_FLOW_LOCAL)
         return TC_ACT_UNSPEC;
     struct bpf_redir_neigh hop;
-    if (addr_is_v4(&f->hop)) {
+    if (v4 && f->hop4) {
         hop.nh_family = AF_INET;
-        hop.ipv4_nh = f->hop.word[3];
+        hop.ipv4_nh = f->hop4;
         hop.ipv6_nh[1] = hop.ipv6_nh[2] = hop.ipv6_nh[3] = 0;
     } else {
         hop.nh_family = AF_INET6;
@@ -83,7 +86,7 @@ INLINE int send_out(const struct abi_flow *f)
 }
 
 /* The flow's path and the packet's time to live were looked at before. */
-INLINE int send_packet(struct __sk_buff *skb, const struct packet *p, const struct abi_flow *f)
+INLINE int send_packet(struct __sk_buff *skb, const struct packet *p, struct abi_flow *f)
 {
     __u32 hop = f->flags & ABI_FLOW_LOCAL ? 0 : 1;
     edge_count_packet(f, skb->len);
@@ -91,7 +94,7 @@ INLINE int send_packet(struct __sk_buff *skb, const struct packet *p, const stru
         return TC_ACT_SHOT;
     if (p->v4 ? !send_rewrite4(skb, f, hop) : !send_rewrite6(skb, p, f, hop))
         return TC_ACT_SHOT;
-    return send_out(f);
+    return send_out(f, p->v4);
 }
 
 /* --- the path ------------------------------------------------------------------------------------------ */
@@ -131,6 +134,7 @@ INLINE bool path_take(struct __sk_buff *skb, struct abi_flow *f, const struct bp
         return false;
     f->mtu_bytes = mtu > 0xffff ? 0xffff : mtu;
     f->hop = hop;
+    f->hop4 = fib->family == AF_INET ? fib->ipv4_dst : 0;
     f->ifindex = fib->ifindex;
     f->flags &= ~ABI_FLOW_LOCAL;
     return true;
@@ -155,7 +159,7 @@ static __noinline bool path_find(struct __sk_buff *skb, struct abi_flow *f)
         f->flags |= ABI_FLOW_LOCAL;
         f->mtu_bytes = 0xffff;
     }
-    f->path_ticks = flow_ticks();
+    f->path_time = flow_time();
     return true;
 }
 
@@ -168,6 +172,7 @@ INLINE bool send_too_big(struct __sk_buff *skb, const struct abi_flow *f)
 static __noinline int send_checked(struct __sk_buff *skb, struct packet *p, struct abi_flow *f)
 {
     if (flow_path_old(f)) {
+        edge_count_flow(f);
         if (!path_find(skb, f)) {
             EDGE_COUNT(f->service, no_route);
             return TC_ACT_SHOT;

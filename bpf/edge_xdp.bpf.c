@@ -119,19 +119,20 @@ INLINE __u16 frame_check(__u16 check, __u32 a, __u32 b)
     return ~sum;
 }
 
-INLINE void frame_rewrite(struct frame *frame, const struct abi_flow *f, const struct bpf_fib_lookup *fib)
+INLINE void frame_rewrite(struct frame *frame, const struct abi_flow_key *key, const struct abi_flow *f,
+                          const struct bpf_fib_lookup *fib)
 {
     if (frame->v4) {
         frame->ip4->check = frame_check(frame->ip4->check, f->addr_diff, (__u16)~bpf_htons(0x100));
         frame->ip4->ttl--;
-        frame->ip4->saddr = f->source.word[3];
-        frame->ip4->daddr = f->target.word[3];
+        frame->ip4->saddr = f->source4;
+        frame->ip4->daddr = f->target4;
     } else {
         frame->ip6->hop_limit--;
         __builtin_memcpy(&frame->ip6->saddr, &f->source, 16);
         __builtin_memcpy(&frame->ip6->daddr, &f->target, 16);
     }
-    frame->tcp->check = frame_check(frame->tcp->check, f->addr_diff, f->port_diff);
+    frame->tcp->check = frame_check(frame->tcp->check, f->addr_diff, flow_port_diff(key, f));
     frame->tcp->source = f->source_port;
     frame->tcp->dest = f->target_port;
     __builtin_memcpy(frame->ethernet->h_dest, fib->dmac, 6);
@@ -152,7 +153,7 @@ INLINE int frame_forward(struct xdp_md *context, bool v4)
         return XDP_PASS;
     if (!frame_link(context, &frame, f, &fib))
         return XDP_PASS;
-    frame_rewrite(&frame, f, &fib);
+    frame_rewrite(&frame, &key, f, &fib);
     edge_count_packet(f, frame.bytes + PARSE_L3);
     return bpf_redirect(fib.ifindex, 0);
 }

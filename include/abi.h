@@ -259,8 +259,8 @@ struct abi_check {
     char request[ABI_REQUEST_MAX];
 };
 
-/* Backends that share an interval: each tick takes the next count / divisor (rounded up) of them. Those that
- * are not checked are among them: they are probed while something speaks against them. */
+/* Backends that share an interval: each tick takes the next count / divisor of them, fractions add up. Those
+ * that are not checked are among them: they are probed while something speaks against them. */
 struct abi_probe_class {
     __u32 first; /* in probe_order */
     __u32 count;
@@ -473,28 +473,32 @@ enum abi_flow_flag {
 
 enum abi_flow_closing { ABI_FLOW_FIN = 1 << 0, ABI_FLOW_RESET = 1 << 1 };
 
-/* What becomes of a packet. The first 40 bytes are what each packet needs: they share their cache lines with
- * the key. */
+/* What becomes of a packet. An element of the kernel's hash table is 48 bytes, the key and this: three cache
+ * lines, of which a packet of IPv4 needs the first two. That is what the order of members is for. */
 struct abi_flow {
     __u32 backend;
-    __u16 generation; /* of the backend */
-    __u8 mode;        /* enum abi_edge_mode */
-    __u8 flags;       /* enum abi_flow_flag */
-    __u32 addr_diff;  /* what the new addresses and ports add to a checksum; 0: nothing changes */
-    __u32 port_diff;
+    __u16 generation;  /* of the backend */
+    __u8 mode;         /* enum abi_edge_mode */
+    __u8 flags;        /* enum abi_flow_flag */
     __u16 source_port; /* new ones */
     __u16 target_port;
-    __u32 path_ticks; /* when the path was looked up, in jiffies; 0: never */
-    __u32 ifindex;    /* the path: where to, over which neighbour, with which MTU */
-    __u16 mtu_bytes;
-    __u8 closing; /* enum abi_flow_closing */
-    __u8 packets; /* half open: from the client so far, at most 255 */
-    __u32 service;
-    __u32 expected;         /* half open: what the client's first acknowledgement says at least */
-    struct abi_addr hop;    /* the neighbour */
-    struct abi_addr source; /* new ones */
+    __u16 path_time; /* when the path was looked up, in 256 jiffies; 0: never */
+    __u16 mtu_bytes; /* of the path */
+    __u32 ifindex;   /* of the path */
+    __u32 hop4;      /* IPv4: the same as below */
+    __u32 source4;
+    __u32 target4;
+    __u32 addr_diff; /* what the new addresses add to a checksum; 0: nothing changes */
+    __u32 packets;   /* since they were added to the backend's */
+    __u32 bytes;
+    struct abi_addr hop; /* the neighbour on the path */
+    struct abi_addr source;
     struct abi_addr target;
-    __u32 pad[4];
+    __u32 service;
+    __u32 expected; /* half open: what the client's first acknowledgement says at least */
+    __u8 closing;   /* enum abi_flow_closing */
+    __u8 heard;     /* half open: packets from the client so far, at most 255 */
+    __u8 pad[6];
 };
 
 /* Key of `fragments`: its first fragment told where the others go. */
@@ -527,7 +531,8 @@ struct abi_edge_stats {
     __u64 no_port;    /* dropped: no free port to the backend */
 };
 
-/* `edge_backends`, by backend id, per processor; a service's traffic is the sum of its backends'. */
+/* `edge_backends`, by backend id, per processor; a service's traffic is the sum of its backends'. A flow adds
+ * its packets when it ends, and every few seconds while it goes on. */
 struct abi_edge_backend {
     __u64 flows;
     __u64 packets; /* from clients */

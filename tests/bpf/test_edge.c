@@ -893,7 +893,7 @@ static void test_half_evicted(void **state)
     assert_int_equal(bpf_map_delete_elem(bpf_map__fd(lab.edge->maps.flows), &key), 0);
     expect(&lab.backend, in, PASS, NULL);
     key = key_of(&data);
-    f.path_ticks = 0; /* as if a second had passed */
+    f.path_time = 0; /* as if a second had passed */
     put(lab.edge->maps.flows, &key, &f);
     expect(&lab.client, data, SENT, &out);
     expect(&lab.backend, in, SENT, &back);
