@@ -2,6 +2,12 @@
 """Every phase of an exchange has a time limit of its own. Short limits are set here; each test also checks that a
 client which is merely slow, within the limit, is served."""
 
+import contextlib
+import pathlib
+import re
+import resource
+import socket
+import statistics
 import time
 
 import pytest
@@ -167,3 +173,91 @@ def test_client_that_reads_slowly(impatient):
 
         assert connection.response(sink=slowly).status == 200
     assert b"".join(pieces) == data
+
+
+# --- ten thousand that stall ------------------------------------------------------------------------------------------
+
+PATIENT = {
+    "http.header_timeout": 600000, "http.idle_timeout": 600000, "http.body_timeout": 600000, "http.send_timeout": 600000,
+    "http.body_rate_grace": 600000,
+}
+STALLED = {"nothing": 4000, "half a head": 4000, "half a body": 1500, "reads nothing": 500}
+SANITIZED = any(name in (harness.BUILD / "fairlead-dataplane").read_bytes() for name in (b"__asan_init", b"__tsan_init")) \
+    if (harness.BUILD / "fairlead-dataplane").exists() else False
+
+
+def stall(kind, registry, repo, blob):
+    """A connection that has come so far and goes no further."""
+    sock = socket.socket()
+    if kind == "reads nothing":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(60)
+    sock.connect(registry.address)
+    head = f"GET {repo.target('blobs/' + blob)} HTTP/1.1\r\nHost: {registry.host}\r\n"
+    if kind == "half a head":
+        sock.sendall(head.encode())
+    elif kind == "reads nothing":
+        sock.sendall(head.encode() + b"\r\n")
+    elif kind == "half a body":
+        target = http1.target_of(repo.start_upload().header("Location"))
+        sock.sendall(f"PATCH {target} HTTP/1.1\r\nHost: {registry.host}\r\nContent-Length: 100000\r\n\r\n".encode()
+                     + b"x" * 1000)
+    return sock
+
+
+def resident_bytes(registry):
+    """Of the data plane, without the pages of files."""
+    rows = [pathlib.Path(f"/proc/{pid}/status").read_text() for pid in registry.dataplane_pids()]
+    return sum(1024 * int(re.search(r"^RssAnon:\s+(\d+)", row, re.M)[1]) for row in rows)
+
+
+def seconds_of_work(registry, repo, blob, size):
+    """What the others want: small answers one after the other, new connections, a large blob, a push."""
+    started = time.monotonic()
+    with registry.client.connect() as connection:
+        for _ in range(200):
+            assert connection.exchange("GET", "/v2/").status == 200
+        for _ in range(10):
+            answer = connection.exchange("GET", repo.target(f"blobs/{blob}"))
+            assert answer.status == 200 and len(answer.body) == size
+    for i in range(20):
+        assert registry.client.exchange("GET", "/v2/").status == 200
+    repo.push_blob(str(started).encode() * 10000)
+    return time.monotonic() - started
+
+
+def test_ten_thousand_stalled_clients(make_registry):
+    """They cost memory that is bounded, and nobody else's time. The bound on the time is generous: the test's own client
+    shares the machine with the server."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    registry = make_registry(settings=PATIENT)
+    repo = registry.repository("timeouts/ten-thousand")
+    blob = repo.push_blob(randomness("ten thousand").randbytes(4 * MIB))
+
+    def work():
+        return statistics.median(seconds_of_work(registry, repo, blob, 4 * MIB) for _ in range(5))
+    before_s, before_bytes = work(), resident_bytes(registry)
+    with contextlib.ExitStack() as stack:
+        stalled = {kind: [stack.enter_context(stall(kind, registry, repo, blob)) for _ in range(count)]
+                   for kind, count in STALLED.items()}
+        assert sum(map(len, stalled.values())) == 10000
+        admin = http1.Client(("127.0.0.1", registry.admin_port))
+
+        def open_connections():
+            text = admin.exchange("GET", "/metrics").body.decode()
+            return sum(map(int, re.findall(r"^fairlead_connections_open(?:{.*})? (\d+)", text, re.M)))
+        assert http1.wait_until(lambda: open_connections() >= 10000, 20), open_connections()
+        during_s, during_bytes = work(), resident_bytes(registry)
+        assert open_connections() >= 10000, "they were closed, not served beside"
+        for kind in ("nothing", "half a head", "half a body"):
+            for sock in stalled[kind][::100]:
+                sock.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    sock.recv(1)  # neither answered nor closed
+    assert during_s < 4 * before_s + 0.2, (before_s, during_s)
+    # 2 KiB for each connection, 48 KiB for each request at work, and the buffers of bodies.
+    bound = 10000 * 2048 + 2000 * 48 * 1024 + 64 * MIB
+    assert SANITIZED or during_bytes - before_bytes < bound, (before_bytes, during_bytes)
+    assert http1.wait_until(lambda: open_connections() < 100, 20), "they are gone"
+    assert work() < 4 * before_s + 0.2
