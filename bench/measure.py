@@ -88,15 +88,15 @@ def interleave(trials, runs=RUNS):
     return results
 
 
-def interval(values, peer_values, ratio):
-    """95 % interval of the ratio of medians, by resampling whole rounds."""
+def interval(values, peer_values, ratio, statistic=statistics.median):
+    """95 % interval of the ratio of medians (or another statistic), by resampling whole rounds."""
     generator = random.Random(1)
-    rounds = range(len(values))
+    rounds, peer_rounds = range(len(values)), range(len(peer_values))
     found = []
     for _ in range(RESAMPLES):
         chosen = generator.choices(rounds, k=len(values))
-        found.append(ratio(statistics.median(values[i] for i in chosen),
-                           statistics.median(peer_values[i] for i in chosen)))
+        peer_chosen = chosen if rounds == peer_rounds else generator.choices(peer_rounds, k=len(peer_values))
+        found.append(ratio(statistic([values[i] for i in chosen]), statistic([peer_values[i] for i in peer_chosen])))
     found.sort()
     return found[int(0.025 * RESAMPLES)], found[int(0.975 * RESAMPLES) - 1]
 

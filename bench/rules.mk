@@ -7,8 +7,8 @@ $(BUILD)/bench/%: bench/%.c $(BUILD)/flags
 
 .PHONY: bench bench-bin
 bench-bin: $(BENCH_BIN)
-## bench: compares with nginx and docker-registry, on this machine; Q=name asks one question
+## bench: compares with peers (nginx, docker-registry, HAProxy, FRR) on this machine; Q=name asks one question
 bench:
 	$(AT)packaging/deps.sh build bench
-	$(AT)$(MAKE) --no-print-directory -j$(JOBS) all bench-bin
+	$(AT)$(MAKE) --no-print-directory -j$(JOBS) all tools bench-bin
 	$(AT)$(PYTHON) bench/run.py --build "$(BUILD)" $(Q)

@@ -20,7 +20,7 @@ import measure
 import plot
 import servers
 
-NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot")
+NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover")
 SUBJECTS = {cls.name: cls for cls in (servers.Fairlead, servers.DockerRegistry)}
 
 
@@ -83,7 +83,7 @@ def ask(name, build):
     result = {"question": name, "title": question.TITLE, "machine": measure.machine(), "rows": rows,
               "seconds": round(time.monotonic() - started, 1)}
     (build / f"bench/{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    (build / f"bench/{name}.svg").write_text(plot.draw(result))
+    (build / f"bench/{name}.svg").write_text(getattr(question, "draw", plot.draw)(result))
     show(result)
     return result
 

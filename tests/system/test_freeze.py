@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Failover while all of user space stands still: the kernel alone finds out who died, and where connections go."""
+
+import collections
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+import netlab
+from netlab import Lab
+
+pytestmark = netlab.needed
+
+VIP, VIP6, PORT = "10.96.0.1", "fd00:96::1", 80
+BACKENDS = ("b1", "b2", "b3")
+# Far above the detection times (a few ms; 60 ms), far below the time-outs of TCP: the tests run on loaded machines, and with
+# sanitizers.
+DETECTED_S = 0.5
+SETTLED_S = 3.0
+
+
+def config(lab):
+    lines = ["services:"]
+    for name, address, family in (("web", VIP, "v4"), ("web6", f"[{VIP6}]", "v6")):
+        lines += [f"  - name: {name}", f"    address: '{address}:{PORT}'", "    kind: http", "    steer: true",
+                  "    check:", "      kind: http", "      path: /", "      interval: 20ms",
+                  "      http_interval: 40ms", "      http_timeout: 200ms", "    backends:"]
+        for backend in BACKENDS:
+            host = lab[backend]
+            where = f"[{host.v6}]" if family == "v6" else host.v4
+            lines += [f"      - name: {backend}", f"        address: '{where}:{PORT}'", f"        node: {backend}"]
+    lines += ["peers:"]
+    for backend in BACKENDS:
+        lines += [f"  - name: {backend}", f"    address: {lab[backend].v4}", "    interval: 20ms", "    multiplier: 3"]
+    return "\n".join(lines) + "\n"
+
+
+def peer_config(lab):
+    """What the hosts of the backends run: the other end of the heartbeat."""
+    return "\n".join(
+        ["peers:", "  - name: client", f"    address: {lab['client'].v4}", "    interval: 20ms", "    multiplier: 3", ""])
+
+
+def states(node):
+    return {(b["service"], b["name"]): b["state"] for b in node.json("backend", "ls")["backends"]}
+
+
+def wait_up(node, seconds=20):
+    end = time.monotonic() + seconds
+    while True:
+        now = states(node)
+        if len(now) == 6 and set(now.values()) == {"up"}:
+            return
+        assert time.monotonic() < end, f"{now}\n{node.log()}"
+        time.sleep(0.1)
+
+
+class Site:
+    """A client's host and three hosts with a server each, all with Fairlead."""
+
+    def __init__(self, lab):
+        self.lab = lab
+        self.servers = {name: lab[name].pong(PORT) for name in BACKENDS}
+        self.nodes = [lab.node(name, config=peer_config(lab)) for name in BACKENDS]
+        self.client = lab.node("client", config=config(lab))
+        self.nodes.append(self.client)
+        wait_up(self.client)
+
+    def freeze(self):
+        for node in self.nodes:
+            node.signal(signal.SIGSTOP)
+
+    def thaw(self):
+        for node in self.nodes:
+            node.signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def site():
+    with Lab("client", *BACKENDS) as lab:
+        yield Site(lab)
+
+
+def failures_after(attempts, when_ns):
+    """Failed attempts that began later than the detection may take after an event."""
+    return [a for a in attempts if a[2].startswith("-") and a[0] > when_ns + DETECTED_S * 1e9]
+
+
+def served(attempts, since_ns, until_ns):
+    return collections.Counter(name for start, _, name in attempts if since_ns < start < until_ns)
+
+
+def story(site, prefix=()):
+    """A process dies, a host goes silent, both come back. Returns what the clients saw and when it was done."""
+    lab, marks = site.lab, {}
+    clients = [lab["client"].reach(address, PORT, interval_us=2000, timeout_ms=2000) for address in (VIP, VIP6)]
+    for client in clients:
+        if prefix:
+            subprocess.run([*prefix, str(client.process.pid)], check=True)
+    time.sleep(0.5)
+    marks["killed"] = time.monotonic_ns()
+    site.servers["b1"].kill()
+    site.servers["b1"].wait()
+    time.sleep(1.5)
+    marks["silent"] = lab["b2"].silence()
+    time.sleep(2.0)
+    marks["back"] = time.monotonic_ns()
+    site.servers["b1"] = lab["b1"].pong(PORT)
+    if prefix:
+        subprocess.run([*prefix, str(site.servers["b1"].pid)], check=True)
+    lab["b2"].unsilence()
+    time.sleep(SETTLED_S + 2)
+    marks["end"] = time.monotonic_ns()
+    return [client.stop() for client in clients], marks
+
+
+def check(attempts, marks):
+    settled = marks["back"] + SETTLED_S * 1e9
+    before = served(attempts, 0, marks["killed"])
+    assert set(before) == set(BACKENDS), before
+    dead_one = served(attempts, marks["killed"] + DETECTED_S * 1e9, marks["silent"])
+    assert set(dead_one) == {"b2", "b3"}, dead_one
+    dead_two = served(attempts, marks["silent"] + DETECTED_S * 1e9, marks["back"])
+    assert set(dead_two) == {"b3"}, dead_two
+    after = served(attempts, settled, marks["end"] - 2.5e9 if marks["end"] - 2.5e9 > settled else marks["end"])
+    assert set(after) == set(BACKENDS), after
+    early = [a for a in attempts if a[2].startswith("-") and a[0] < marks["killed"]]
+    assert not early, early[:5]
+
+
+def test_the_kernel_fails_over_while_user_space_is_stopped(site):
+    site.freeze()
+    try:
+        seen, marks = story(site)
+    finally:
+        site.thaw()
+    for attempts in seen:
+        check(attempts, marks)
+    wait_up(site.client)
+    reasons = {change["reason"] for change in site.client.json("backend", "show", "web/b2")["history"]}
+    assert "heartbeat" in reasons or "probe-timeout" in reasons, reasons
+
+
+def test_the_kernel_fails_over_while_user_space_starves(site):
+    """Hogs with a real-time priority on every processor; the clients and servers of the test are above them."""
+    above = ["chrt", "-f", "-p", "60"]
+    for server in site.servers.values():
+        subprocess.run([*above, str(server.pid)], check=True)
+    subprocess.run([*above, str(os.getpid())], check=True)
+    hogs = [subprocess.Popen(["chrt", "-f", "50", "sh", "-c", "while :; do :; done"]) for _ in range(os.cpu_count())]
+    try:
+        seen, marks = story(site, above)
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+        subprocess.run(["chrt", "-o", "-p", "0", str(os.getpid())], check=True)
+    for attempts in seen:
+        check(attempts, marks)
