@@ -232,22 +232,20 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     }
 }
 
+/* Through memcpy: whoever reads the family reads it as another type. */
 static socklen_t write_name(const struct abi_addr *addr, uint16_t port, struct sockaddr_storage *out)
 {
-    bool v4 = addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = port};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = port};
     memset(out, 0, sizeof(*out));
-    if (v4) {
-        struct sockaddr_in *in = (struct sockaddr_in *)out;
-        in->sin_family = AF_INET;
-        in->sin_port = port;
-        memcpy(&in->sin_addr, &addr->word[3], sizeof(in->sin_addr));
-        return sizeof(*in);
+    if (addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff)) {
+        memcpy(&in.sin_addr, &addr->word[3], sizeof(in.sin_addr));
+        memcpy(out, &in, sizeof(in));
+        return sizeof(in);
     }
-    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)out;
-    in6->sin6_family = AF_INET6;
-    in6->sin6_port = port;
-    memcpy(&in6->sin6_addr, addr, sizeof(in6->sin6_addr));
-    return sizeof(*in6);
+    memcpy(&in6.sin6_addr, addr, sizeof(in6.sin6_addr));
+    memcpy(out, &in6, sizeof(in6));
+    return sizeof(in6);
 }
 
 /* Without the right to mark it there is no canary: steer would take it elsewhere. */
