@@ -24,6 +24,17 @@ void method_tag_delete(void *context, struct rpc_call *call, json_t *params);
 void method_kernel_status(void *context, struct rpc_call *call, json_t *params);
 void method_kernel_detach(void *context, struct rpc_call *call, json_t *params);
 
+/* methods_services.c */
+void method_service_list(void *context, struct rpc_call *call, json_t *params);
+void method_service_show(void *context, struct rpc_call *call, json_t *params);
+void method_service_set(void *context, struct rpc_call *call, json_t *params);
+void method_service_delete(void *context, struct rpc_call *call, json_t *params);
+void method_backend_list(void *context, struct rpc_call *call, json_t *params);
+void method_backend_show(void *context, struct rpc_call *call, json_t *params);
+void method_backend_set(void *context, struct rpc_call *call, json_t *params);
+void method_backend_admin(void *context, struct rpc_call *call, json_t *params);
+void method_backend_delete(void *context, struct rpc_call *call, json_t *params);
+
 /* methods_status.c */
 void method_status(void *context, struct rpc_call *call, json_t *params);
 void method_version(void *context, struct rpc_call *call, json_t *params);

@@ -50,9 +50,9 @@ static json_t *dataplane_status(const struct daemon *d)
     supervise_status(d->supervise, &status);
     uint64_t up_s = status.up_since_ms ? (journal_now_ms() - status.up_since_ms) / 1000 : 0;
     return json_pack("{s:s, s:i, s:b, s:o, s:o, s:o, s:o, s:o}", "state", status.state, "pid",
-                     (int)status.pid, "adopted", status.adopted, "rings", number(d->memory.rings), "uptime_s", number(up_s), "restarts",
-                     number(status.restarts), "features", feature_list(status.features), "plan_applied",
-                     number(status.plan_applied));
+                     (int)status.pid, "adopted", status.adopted, "rings", number(d->memory.rings), "uptime_s",
+                     number(up_s), "restarts", number(status.restarts), "features",
+                     feature_list(status.features), "plan_applied", number(status.plan_applied));
 }
 
 static json_t *state_status(const struct daemon *d, struct cluster_status *status)

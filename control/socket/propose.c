@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "control/socket/propose.h"
 
+#include <linux/limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,6 +34,16 @@ static const char *hint_for(enum cmd_status status)
         return "it may have been done or not; look before you try again";
     case CMD_NO_SPACE:
         return "make room on the disk of the state";
+    case CMD_SERVICE_UNKNOWN:
+        return "`fairlead service ls` lists the services";
+    case CMD_BACKEND_UNKNOWN:
+        return "`fairlead backend ls` lists the backends";
+    case CMD_CONFLICT:
+        return "nothing was changed; `fairlead service ls` and `fairlead backend ls` show what there is";
+    case CMD_INVALID:
+        return "nothing was changed";
+    case CMD_LIMIT:
+        return "nothing was changed; remove what is not needed any more";
     default:
         return "look at the error log of fairleadd";
     }
@@ -45,7 +57,14 @@ static enum rpc_code code_for(enum cmd_status status)
     case CMD_BLOB_UNKNOWN:
     case CMD_MANIFEST_UNKNOWN:
     case CMD_SETTING_UNKNOWN:
+    case CMD_SERVICE_UNKNOWN:
+    case CMD_BACKEND_UNKNOWN:
         return RPC_NOT_FOUND;
+    case CMD_INVALID:
+    case CMD_CONFLICT:
+    case CMD_DECLARED:
+    case CMD_LIMIT:
+        return RPC_INVALID_PARAMS;
     case CMD_BUSY:
     case CMD_NO_LEADER:
     case CMD_UNKNOWN_OUTCOME:
@@ -56,13 +75,29 @@ static enum rpc_code code_for(enum cmd_status status)
     }
 }
 
+/* Whose detail is a text for people. */
+static bool has_text(enum cmd_status status)
+{
+    return status == CMD_INVALID || (status >= CMD_SERVICE_UNKNOWN && status <= CMD_LIMIT);
+}
+
+static void fail(const struct proposing *p, enum cmd_status status, const void *detail, size_t detail_len)
+{
+    char hint[PATH_MAX + 128];
+    const char *file = p->daemon->config_path ? p->daemon->config_path : "the configuration file";
+    bool text = has_text(status) && detail_len > 0;
+    snprintf(hint, sizeof(hint), "%s", hint_for(status));
+    if (status == CMD_DECLARED)
+        snprintf(hint, sizeof(hint), "change it in %s, and reload fairleadd (SIGHUP)", file);
+    rpc_fail(p->call, code_for(status), hint, "%s%s%.*s", events_status_name(status), text ? ": " : "",
+             text ? (int)detail_len : 0, text ? (const char *)detail : "");
+}
+
 static void on_done(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t detail_len)
 {
     struct proposing *p = arg;
-    bool text = status == CMD_INVALID && detail_len > 0;
     if (status != CMD_OK) {
-        rpc_fail(p->call, code_for(status), hint_for(status), "%s%s%.*s", events_status_name(status),
-                 text ? ": " : "", text ? (int)detail_len : 0, text ? (const char *)detail : "");
+        fail(p, status, detail, detail_len);
         json_decref(p->result);
         free(p);
         return;
@@ -75,26 +110,34 @@ static void on_done(void *arg, enum cmd_status status, uint64_t index, const voi
     free(p);
 }
 
+const char propose_source[] = "control-socket";
+
+void propose_command(struct daemon *d, struct rpc_call *call, void *cmd, size_t len, json_t *result,
+                     void (*committed)(struct daemon *d, struct rpc_call *call, json_t *result))
+{
+    struct proposing *p = calloc(1, sizeof(*p));
+    CHECK(p);
+    *p = (struct proposing){.daemon = d, .call = call, .result = result, .committed = committed};
+    cluster_propose(d->cluster, cmd, len, on_done, p);
+}
+
 void propose_texts(struct daemon *d, struct rpc_call *call, enum cmd_type type, const char *first,
                    const char *second, json_t *result,
                    void (*committed)(struct daemon *d, struct rpc_call *call, json_t *result))
 {
-    static const char source[] = "control-socket";
     size_t cap = HEAD_ROOM + strlen(first) + (second ? strlen(second) : 0);
     struct wire_writer writer = {.buf = malloc(cap), .cap = cap};
-    struct proposing *p = calloc(1, sizeof(*p));
     struct cmd_head head = {.type = (uint16_t)type,
                             .actor = call->peer->actor,
                             .actor_len = strlen(call->peer->actor),
-                            .source = source,
-                            .source_len = sizeof(source) - 1,
+                            .source = propose_source,
+                            .source_len = strlen(propose_source),
                             .request_id = ""};
-    CHECK(writer.buf && p);
-    *p = (struct proposing){.daemon = d, .call = call, .result = result, .committed = committed};
+    CHECK(writer.buf);
     cmd_put_head(&writer, &head);
     wire_put_bytes(&writer, first, strlen(first));
     if (second)
         wire_put_bytes(&writer, second, strlen(second));
     CHECK(!writer.failed);
-    cluster_propose(d->cluster, writer.buf, writer.len, on_done, p);
+    propose_command(d, call, writer.buf, writer.len, result, committed);
 }

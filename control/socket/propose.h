@@ -9,6 +9,15 @@
 struct daemon;
 
 /*
+ * Proposes a command (malloc'd, taken) that is made in the caller's name; the rest as below.
+ */
+void propose_command(struct daemon *d, struct rpc_call *call, void *cmd, size_t len, json_t *result,
+                     void (*committed)(struct daemon *d, struct rpc_call *call, json_t *result));
+
+/* Where commands of the control socket come from, for the audit record. */
+extern const char propose_source[];
+
+/*
  * Proposes a command of one or two texts in the caller's name, and answers the call when it is committed or
  * not. Takes result; committed, which may be NULL, is called for CMD_OK instead of the plain answer and takes
  * both.
