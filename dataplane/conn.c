@@ -21,6 +21,7 @@
 #include "check.h"
 #include "dataplane/ring.h"
 #include "dataplane/stream_private.h"
+#include "dataplane/http/number.h"
 
 /* What is read and dropped behind an answer, at most: more than two full socket buffers. */
 enum { LINGER_BYTES_MAX = 16 << 20 };
@@ -550,12 +551,28 @@ static void peer_learn(struct conn *c)
     }
 }
 
+static char *put_number(char *at, unsigned value, char end)
+{
+    char digits[NUMBER_DIGITS_MAX];
+    struct view text = number_write(value, digits);
+    memcpy(at, text.p, text.len);
+    at[text.len] = end;
+    return at + text.len + 1;
+}
+
 void conn_peer_text(struct conn *c, char *out, size_t cap)
 {
     char text[INET6_ADDRSTRLEN] = "?";
     if (!c->peer_known)
         peer_learn(c);
-    if (c->peer_family == AF_INET || c->peer_family == AF_INET6)
-        (void)inet_ntop(c->peer_family, c->peer, text, sizeof(text));
+    if (c->peer_family == AF_INET &&
+        cap >= sizeof("255.255.255.255:65535")) { /* once a request: without printf */
+        for (int i = 0; i < 4; i++)
+            out = put_number(out, c->peer[i], i < 3 ? '.' : ':');
+        (void)put_number(out, c->peer_port, '\0');
+        return;
+    }
+    if (c->peer_family == AF_INET6)
+        (void)inet_ntop(AF_INET6, c->peer, text, sizeof(text));
     (void)snprintf(out, cap, c->peer_family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, c->peer_port);
 }

@@ -102,8 +102,7 @@ static void bytes_out(struct stream_full *f)
     }
 }
 
-/* What the socket takes at once is out before the rest of the batch is looked at. False: a rest, or an error
- * that the order for the rest will tell. */
+/* Sends what the socket takes now. False: a rest, or an error that the order for the rest will tell. */
 static bool out_at_once(struct stream_full *f, int flags)
 {
     struct iovec *iov = f->send.iov;
@@ -117,13 +116,14 @@ static bool out_at_once(struct stream_full *f, int flags)
     return iov[0].iov_len == 0 && iov[1].iov_len == 0;
 }
 
+/* A file's head is sent at once, so that the file can follow it in the same segment. */
 static void head_then_file(struct stream_full *f)
 {
     if (f->send.left >= LARGE_BYTES) {
         f->send.delayed = true;
         conn_nodelay(f->s.conn, false);
     }
-    bool out = out_at_once(f, MSG_MORE); /* the file can follow it in the same segment */
+    bool out = out_at_once(f, MSG_MORE);
     progress(f);
     if (out)
         send_turn(f);
@@ -131,10 +131,14 @@ static void head_then_file(struct stream_full *f)
         bytes_out(f);
 }
 
-static void bytes_at_once(struct stream_full *f)
+/*
+ * Answers go out together at the end of the batch: the clients are woken once. Only the first one of a
+ * connection is sent at once, so that many new connections at a time do not take as many streams.
+ */
+static void bytes_begin(struct stream_full *f)
 {
     join(&f->send, f->response_own);
-    if (out_at_once(f, 0)) {
+    if (f->s.conn->requests == 1 && out_at_once(f, 0)) {
         part_out(f);
     } else {
         progress(f);
@@ -153,7 +157,7 @@ void send_begin(struct stream_full *f)
     if (f->send.kind == SEND_FILE)
         head_then_file(f);
     else
-        bytes_at_once(f);
+        bytes_begin(f);
     f->held = held;
     if (!held && f->state == STREAM_DONE)
         ring_ready(f->s.ring, &f->s); /* ends at its turn */
