@@ -30,6 +30,7 @@ static void bytes_out(struct stream_full *f);
 static void part_out(struct stream_full *f);
 static void file_read_done(struct op *op, const struct event *ev);
 static void file_ahead_done(struct op *op, const struct event *ev);
+static void order_ahead(struct stream_full *f);
 static void file_warm_done(struct op *op, const struct event *ev);
 
 bool send_idle(const struct stream_full *f)
@@ -205,6 +206,14 @@ static bool resident(struct stream_full *f)
     return true;
 }
 
+static void await_piece(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    uint64_t piece = s->left < TURN_BYTES ? s->left : TURN_BYTES;
+    s->file.done = file_warm_done;
+    loop_read(f->s.ring->loop, &s->file, s->blob->fd, &s->byte, 1, s->offset + piece - 1);
+}
+
 /*
  * A ring does not wait for a disk. A cold piece is read into the page cache by the loop, and goes out from
  * there like any other: the order to read ahead, then one byte from the end of the piece, which comes when
@@ -217,9 +226,31 @@ static void warm(struct stream_full *f)
     s->warming = true;
     s->warmed = s->offset;
     s->was_warmed = true;
+    if (s->ahead.inflight) /* of bytes further on: this piece is waited for when that is ordered */
+        return;
+    if (s->ahead_to > s->offset)
+        await_piece(f);
+    else
+        order_ahead(f);
+}
+
+/* The disk reads on while a cold file's bytes go out. */
+static void keep_ahead(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    if (s->was_warmed && !s->ahead.inflight && s->ahead_to < s->offset + AHEAD_BYTES &&
+        s->ahead_to < s->offset + s->left)
+        order_ahead(f);
+}
+
+static void order_ahead(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    uint64_t from = s->ahead_to > s->offset ? s->ahead_to : s->offset, left = s->offset + s->left - from;
+    size_t len = left < AHEAD_BYTES ? (size_t)left : AHEAD_BYTES;
     s->ahead.done = file_ahead_done;
-    loop_readahead(f->s.ring->loop, &s->ahead, s->blob->fd, s->offset,
-                   s->left < AHEAD_BYTES ? (size_t)s->left : AHEAD_BYTES);
+    s->ahead_to = from + len;
+    loop_readahead(f->s.ring->loop, &s->ahead, s->blob->fd, from, len);
 }
 
 static void file_ahead_done(struct op *op, const struct event *ev)
@@ -227,13 +258,12 @@ static void file_ahead_done(struct op *op, const struct event *ev)
     struct sending *s = container_of(op, struct sending, ahead);
     struct stream_full *f = container_of(s, struct stream_full, send);
     (void)ev; /* advice: if it failed the read is slower */
-    if (f->gone) {
+    if (f->gone || f->state == STREAM_DONE) {
         ring_ready(f->s.ring, &f->s);
         return;
     }
-    uint64_t piece = s->left < TURN_BYTES ? s->left : TURN_BYTES;
-    s->file.done = file_warm_done;
-    loop_read(f->s.ring->loop, &s->file, s->blob->fd, &s->byte, 1, s->offset + piece - 1);
+    if (s->warming)
+        await_piece(f);
 }
 
 static void file_failed(struct stream_full *f)
@@ -307,6 +337,7 @@ static void file_turn(struct stream_full *f)
                 warm(f);
             return;
         }
+        keep_ahead(f);
         size_t len = s->left < budget ? (size_t)s->left : budget;
         ssize_t n = file_send(f->s.conn->fd, s->blob->fd, s->offset, len);
         if (n == -EAGAIN) {

@@ -79,6 +79,7 @@ struct sending {
     uint64_t warmed;       /* the offset of the piece that was read ahead last, */
     bool was_warmed;       /* if one was */
     bool warming;          /* its reading is under way */
+    uint64_t ahead_to;     /* where reading ahead was ordered to, once it was */
     uint8_t byte;          /* its end */
     uint64_t sent;         /* bytes of the response that the socket took */
     uint64_t acked_seen;   /* and that the client had acknowledged at the last look */
