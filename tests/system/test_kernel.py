@@ -1,0 +1,422 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of the kernel half: it is loaded, outlives its daemon, moves to other maps, and leaves nothing behind."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+
+import http1
+import netlab
+from harness import BUILD
+from netlab import BPFFS, Lab, command
+
+pytestmark = netlab.needed
+
+VIP, PORT = "10.97.0.1", 80
+OBJECTS = {"cut", "edge", "edge_xdp", "heartbeat", "probe", "steer", "takeover", "watch"}
+# What is on an ordinary device, as (program, hook).
+ON_DEVICE = {("rx", "ingress"), ("bfd_rx", "ingress"), ("takeover", "ingress"), ("edge", "ingress"),
+             ("edge_out", "egress"), ("cut_egress", "egress")}
+IN_CGROUP = {"steer_connect4", "steer_connect6", "steer_getpeername4", "steer_getpeername6", "watch_sockets"}
+
+
+def service(lab, backends=("server",)):
+    lines = ["services:", "  - name: web", f"    address: {VIP}:{PORT}", "    kind: tcp", "    steer: true", "    check:",
+             "      kind: tcp", "      interval: 20ms", "    backends:"]
+    for name in backends:
+        lines += [f"      - name: {name}", f"        address: {lab[name].v4}:{PORT}"]
+    return "\n".join(lines) + "\n"
+
+
+def kernel(node):
+    return node.json("kernel")
+
+
+def is_on(node):
+    return node.cli("kernel", check=False).stdout.startswith("kernel half: on")
+
+
+def wait_on(node):
+    assert http1.wait_until(lambda: is_on(node), 20), node.log()
+    return kernel(node)
+
+
+def places(status, where):
+    return {(p["program"], p["hook"]) for p in status["attached"] if p["where"] == where and p["id"]}
+
+
+def verdict(node, backend=0):
+    """(state, reason, generation, sequence), from the kernel itself."""
+    out = command("bpftool", "-j", "map", "lookup", "pinned", BPFFS / f"fairlead-{node.instance}/v1/verdicts", "key", "hex",
+                  *backend.to_bytes(4, "little").hex(" ").split()).stdout
+    raw = int.from_bytes(bytes(int(b, 16) for b in json.loads(out)["value"]), "little")
+    return raw & 0xff, raw >> 8 & 0xff, raw >> 16 & 0xffff, raw >> 32
+
+
+UP = 1
+
+
+def wait_up(node, backend=0):
+    assert http1.wait_until(lambda: verdict(node, backend)[0] == UP, 20), (verdict(node, backend), node.log())
+
+
+def map_id(node, name):
+    return next(m["id"] for m in kernel(node)["maps"] if m["name"] == name)
+
+
+def link_id(node, program):
+    path = BPFFS / f"fairlead-{node.instance}/v1/links/{program}"
+    return json.loads(command("bpftool", "-j", "link", "show", "pinned", path).stdout)["id"]
+
+
+def told(node):
+    """The kinds of events about backends."""
+    lines = node.cli("events", "--limit", "100", "--json").stdout.splitlines()
+    return [kind for kind in (json.loads(line)["kind"] for line in lines) if kind.startswith("backend.")]
+
+
+def failures(results):
+    return [r for r in results if r[2].startswith("-")]
+
+
+@pytest.fixture
+def lab():
+    with Lab("client", "server") as instance:
+        yield instance
+
+
+@pytest.fixture
+def node(lab):
+    """A client with a service of one backend, which is up."""
+    lab["server"].pong(PORT)
+    instance = lab.node("client", config=service(lab))
+    wait_on(instance)
+    wait_up(instance)
+    return instance
+
+
+def restarted(node, how):
+    getattr(node, how)()
+    node.start()
+    return wait_on(node)
+
+
+# ---------------------------------------------------------------- loading
+
+def test_everything_is_loaded_attached_and_shown(lab, node):
+    status = kernel(node)
+    assert status["state"] == "on" and status["instance"] == node.instance
+    assert {o["name"] for o in status["objects"]} == OBJECTS
+    assert [o for o in status["objects"] if not o["loaded"]] == []
+    assert status["degraded"] == []
+    assert [s for s in status["support"] if not s["supported"]] == []
+    assert places(status, "eth0") == ON_DEVICE
+    assert {program for program, _ in places(status, str(node.host.cgroup))} == IN_CGROUP
+    assert {"tick", "bfd_tick", "fan"} <= {p["program"] for p in status["attached"]}
+    sizes = {m["name"]: m for m in status["maps"]}
+    assert sizes["verdicts"]["entries"] == sizes["backends"]["entries"] == 8192
+    assert 0 < sizes["verdicts"]["bytes"] < status["maps_bytes"]
+    ticks = status["clock"]["ticks"]
+    assert status["clock"]["period_us"] == 20000
+    assert http1.wait_until(lambda: kernel(node)["clock"]["ticks"] > ticks + 10, 5)
+    text = node.cli("kernel").stdout
+    assert "kernel half: on" in text and "steer_connect4" in text and "lacks" not in text
+
+
+def test_devices_come_and_go(lab, node):
+    host = node.host
+    host.ip("link", "add", "extra0", "type", "veth", "peer", "name", "extra1")
+    assert http1.wait_until(lambda: places(kernel(node), "extra0") == ON_DEVICE, 5)
+    host.ip("link", "del", "extra0")
+    assert http1.wait_until(lambda: not [p for p in kernel(node)["attached"] if p["where"] == "extra0"], 5)
+
+
+def test_excluded_devices_and_ports_of_a_bridge_are_left_alone(lab):
+    host = lab["client"]
+    for name in ("left0", "port0"):
+        host.ip("link", "add", name, "type", "veth", "peer", "name", name + "p")
+    host.ip("link", "add", "br7", "type", "bridge")
+    host.ip("link", "set", "port0", "master", "br7")
+    node = netlab.Node(host)
+    lab.nodes.append(node)
+    write = node.write_config
+
+    def with_exclude():
+        write()
+        text = node.config_path.read_text().replace("kernel:\n", "kernel:\n  exclude: ['left*']\n")
+        node.config_path.write_text(text)
+    node.write_config = with_exclude
+    node.start()
+    status = wait_on(node)
+    assert places(status, "left0") == places(status, "port0") == set()
+    assert places(status, "br7") == ON_DEVICE
+    for name in ("left0", "port0"):
+        assert "clsact" not in host.run("tc", "qdisc", "show", "dev", name).stdout
+
+
+# ---------------------------------------------------------------- without and between daemons
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_restart_loses_no_connection_and_no_verdict(lab, node, how):
+    before = kernel(node)
+    was = verdict(node)
+    ids = {name: map_id(node, name) for name in ("verdicts", "history", "backends", "flows")}
+    links = {program: link_id(node, program) for program in IN_CGROUP}
+    reach = lab["client"].reach(VIP, PORT, interval_us=2000)
+    time.sleep(0.3)
+    getattr(node, how)()
+    time.sleep(0.5)
+    assert link_id(node, "steer_connect4") == links["steer_connect4"]
+    node.start()
+    wait_on(node)
+    time.sleep(0.3)
+    results = reach.stop()
+    assert len(results) > 200 and failures(results) == []
+    assert verdict(node) == was
+    assert {name: map_id(node, name) for name in ids} == ids
+    assert {program: link_id(node, program) for program in IN_CGROUP} == links
+    assert kernel(node)["clock"]["ticks"] > before["clock"]["ticks"]
+    assert "with the maps and verdicts that were there" in node.log()
+
+
+def test_the_kernel_decides_while_no_daemon_runs(lab, node):
+    node.kill()
+    server = lab["server"].processes[0]
+    server.kill()
+    server.wait()
+    assert http1.wait_until(lambda: verdict(node)[0] == 3, 5), verdict(node)
+    lab["server"].pong(PORT)
+    assert http1.wait_until(lambda: verdict(node)[0] == UP, 5), verdict(node)
+    node.start()
+    wait_on(node)
+    # What happened in between is told, once.
+    kinds = told(node)
+    assert kinds.count("backend.down") == 1 and kinds[-1] == "backend.up", kinds
+    restarted(node, "stop")
+    assert told(node) == kinds
+
+
+def test_other_sizes_take_the_verdicts_along(lab, node):
+    was = verdict(node)
+    ids = {name: map_id(node, name) for name in ("verdicts", "backends", "flows", "history")}
+    node.cli("set", "kernel.backends_max", "4096")
+    reach = lab["client"].reach(VIP, PORT, interval_us=2000)
+    restarted(node, "stop")
+    time.sleep(0.3)
+    assert failures(reach.stop()) == []
+    assert verdict(node) == was
+    now = {name: map_id(node, name) for name in ids}
+    assert now["verdicts"] != ids["verdicts"] and now["backends"] != ids["backends"]
+    assert now["flows"] == ids["flows"] and now["history"] == ids["history"]
+    assert next(m["entries"] for m in kernel(node)["maps"] if m["name"] == "verdicts") == 4096
+    assert sorted(p.name for p in (BPFFS / f"fairlead-{node.instance}").iterdir() if p.is_dir()) == ["v1"]
+
+
+def test_another_version_of_the_maps_is_replaced(lab, node):
+    """An older set under another version's name: its verdicts are taken, its links change hands without a gap."""
+    was, root = verdict(node), BPFFS / f"fairlead-{node.instance}"
+    link, old_map = link_id(node, "steer_connect4"), map_id(node, "verdicts")
+    reach = lab["client"].reach(VIP, PORT, interval_us=2000)
+    node.stop()
+    (root / "v1").rename(root / "v0")
+    node.start()
+    wait_on(node)
+    time.sleep(0.3)
+    assert failures(reach.stop()) == []
+    assert verdict(node) == was
+    assert link_id(node, "steer_connect4") == link and map_id(node, "verdicts") != old_map
+    assert sorted(p.name for p in root.iterdir() if p.is_dir()) == ["v1"]
+    assert "with new maps and 1 verdicts of older ones" in node.log()
+
+
+def test_an_upgrade_that_was_cut_off_is_finished(lab, node):
+    was, root = verdict(node), BPFFS / f"fairlead-{node.instance}"
+    node.stop()
+    (root / "v1-new").mkdir()
+    (root / "v1-new/links").mkdir()
+    node.start()
+    wait_on(node)
+    assert not (root / "v1-new").exists() and verdict(node) == was
+    node.stop()
+    (root / "v1").rename(root / "v1-new")
+    node.start()
+    wait_on(node)
+    assert (root / "v1").exists() and not (root / "v1-new").exists() and verdict(node) == was
+
+
+# ---------------------------------------------------------------- nothing stays
+
+def traces(host, instance):
+    """Everything that the kernel half may leave in a host."""
+    devices = sorted(d["ifname"] for d in json.loads(host.run("ip", "-j", "link").stdout))
+    filters = "".join(host.run("tc", "filter", "show", "dev", d, side).stdout for d in devices
+                      for side in ("ingress", "egress"))
+    return {
+        "devices": devices,
+        "qdiscs": sorted(host.run("tc", "qdisc", "show").stdout.splitlines()),
+        "filters": filters,
+        "addresses": sorted(a["local"] for d in json.loads(host.run("ip", "-j", "addr").stdout) for a in d["addr_info"]
+                            if a["scope"] != "link"),
+        "cgroup": command("bpftool", "cgroup", "show", host.cgroup).stdout,
+        "ports": host.run("cat", "/proc/sys/net/ipv4/ip_local_reserved_ports").stdout,
+        "namespaces": [n for n in os.listdir("/run/netns") if instance in n and n != host.netns],
+        "pins": [p.name for p in BPFFS.iterdir() if instance in p.name],
+    }
+
+
+def kernel_ids(status):
+    return ({("prog", p["id"]) for p in status["attached"] if p["id"]} | {("map", m["id"]) for m in status["maps"]})
+
+
+def gone(ids):
+    return not [i for i in ids if subprocess.run(["bpftool", i[0], "show", "id", str(i[1])], capture_output=True).returncode == 0]
+
+
+@pytest.mark.parametrize("way", ["command", "setting", "offline"])
+def test_detach_leaves_nothing(lab, way):
+    host = lab["client"]
+    lab["server"].pong(PORT)
+    host.run("tc", "qdisc", "add", "dev", "eth0", "clsact")  # somebody else's
+    host.ip("link", "add", "extra0", "type", "veth", "peer", "name", "extra1")
+    before = traces(host, f"{host.netns}")
+    node = lab.node("client", config=service(lab))
+    status = wait_on(node)
+    wait_up(node)
+    ids = kernel_ids(status)
+    assert traces(host, host.netns) != before and not gone(ids)
+    if way == "command":
+        node.cli("kernel", "detach", "--yes")
+        assert kernel(node)["state"] == "detached"
+    elif way == "setting":
+        node.cli("set", "kernel.enabled", "false")
+        assert http1.wait_until(lambda: kernel(node)["state"] == "off", 5)
+    else:
+        node.kill()
+        command(*host.inside([BUILD / "fairleadd", "--detach", node.instance]))
+    assert traces(host, host.netns) == before
+    assert http1.wait_until(lambda: gone(ids), 10)
+    if way == "setting":
+        node.cli("set", "kernel.enabled", "true")
+        wait_on(node)
+        wait_up(node)
+
+
+def test_detach_spares_the_filter_of_another_program(lab, node):
+    """It is on a clsact that Fairlead made; both stay until the other program goes."""
+    host = node.host
+    pin = BPFFS / f"fairlead-{node.instance}-theirs"
+    rx = next(p["id"] for p in kernel(node)["attached"] if p["program"] == "edge")
+    command("bpftool", "prog", "pin", "id", rx, pin)
+    try:
+        host.run("tc", "filter", "add", "dev", "eth0", "ingress", "pref", "7", "bpf", "da", "pinned", pin)
+        node.cli("kernel", "detach", "--yes")
+        left = host.run("tc", "filter", "show", "dev", "eth0", "ingress").stdout
+        assert "pref 7 " in left and "0xfa1" not in left
+        assert "clsact" in host.run("tc", "qdisc", "show", "dev", "eth0").stdout
+    finally:
+        pin.unlink()
+
+
+def test_detach_spares_another_instance(lab, node):
+    """A second instance on the same host finds the devices taken, says so, and its end changes nothing."""
+    host = node.host
+    before = kernel(node)
+    other = netlab.Node.__new__(netlab.Node)
+    other.__dict__.update(vars(node))
+    other.instance, other.folder, other.process = f"{node.instance}-b", lab.folder / "other", None
+    other.folder.mkdir()
+    other.folder.chmod(0o755)
+    other.config_path, other.socket = other.folder / "fairlead.yaml", other.folder / "control.sock"
+    other.log_path, other.config = other.folder / "log", "admin: {address: '127.0.0.1:5081'}\n"
+    write = other.write_config
+    other.write_config = lambda: (write(), other.config_path.write_text(
+        other.config_path.read_text().replace("127.0.0.1:5000", "127.0.0.1:5001")))
+    lab.nodes.append(other)
+    other.start()
+    status = wait_on(other)
+    assert places(status, "eth0") == set()
+    assert any("another instance of Fairlead" in d for d in status["degraded"])
+    other.cli("kernel", "detach", "--yes")
+    other.stop()
+    after = kernel(node)
+    assert places(after, "eth0") == places(before, "eth0") == ON_DEVICE
+    filters = host.run("tc", "filter", "show", "dev", "eth0", "ingress").stdout
+    assert len(re.findall(r"handle 0xfa1", filters)) == 4
+
+
+# ---------------------------------------------------------------- what is missing is named
+
+def wait_failed(node):
+    assert http1.wait_until(lambda: kernel(node)["state"] == "failed", 20), node.log()
+    return kernel(node)
+
+
+def test_a_cgroup_that_is_not_there(lab):
+    lab["server"].pong(PORT)
+    node = netlab.Node(lab["client"], config=service(lab))
+    lab.nodes.append(node)
+    write = node.write_config
+    node.write_config = lambda: (write(), node.config_path.write_text(
+        node.config_path.read_text().replace(f"cgroup: {node.host.cgroup}", "cgroup: /sys/fs/cgroup/is-not-there")))
+    node.start()
+    status = wait_on(node)
+    assert any("steer_connect4" in d and "the cgroup cannot be opened: No such file" in d for d in status["degraded"])
+    assert places(status, "eth0") == ON_DEVICE
+    wait_up(node)  # what needs no cgroup goes on
+
+
+class Lesser(netlab.Node):
+    """A node whose daemon is started by way of another command."""
+    through = ()
+
+    def start(self):
+        self.write_config()
+        with open(self.log_path, "ab") as log:
+            self.process = self.host.start(*self.through, BUILD / "fairleadd", "--config", self.config_path, stdout=log,
+                                           stderr=log)
+        assert http1.wait_until(self.ready, 30), self.log()
+        return self
+
+
+def test_an_ordinary_user_has_a_node_without_the_kernel_half(lab):
+    node = Lesser(lab["client"], config=service(lab))
+    node.through = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    lab.nodes.append(node)
+    lab.folder.chmod(0o711)
+    shutil.chown(node.folder, 65534, 65534)
+    node.start()
+    status = wait_failed(node)
+    assert "CAP_BPF" in status["why"] and status["attached"] == []
+    lines = [line for line in node.log().splitlines() if '"kernel"' in line]
+    assert len(lines) == 1 and "the kernel half is off" in lines[0], lines
+    assert not (BPFFS / f"fairlead-{node.instance}").exists()
+    assert node.json("status")["ready"] is True
+
+
+def test_no_bpf_file_system_and_no_right_to_mount_it(lab):
+    """A mount namespace of its own, without the file system, and a process that may not mount."""
+    node = Lesser(lab["client"], config=service(lab))
+    node.through = ("unshare", "--mount", "sh", "-c", 'umount -l /sys/fs/bpf && exec "$@"', "sh", "setpriv",
+                    "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
+    lab.nodes.append(node)
+    node.start()
+    status = wait_failed(node)
+    assert "the BPF file system is not mounted" in status["why"] and "mount -t bpf" in status["why"]
+    assert node.json("status")["ready"] is True
+
+
+def test_names_of_instances(tmp_path):
+    for name, good in (("a", True), ("node-7", True), ("x" * 23, True), ("x" * 24, False), ("../x", False), ("A", False)):
+        config = pathlib.Path(tmp_path / "c.yaml")
+        config.write_text(f"kernel: {{instance: '{name}'}}\n")
+        done = subprocess.run([BUILD / "fairleadd", "--check", "--config", config], capture_output=True, text=True)
+        assert (done.returncode == 0) == good, done.stderr
+        if not good:
+            assert "cannot name an instance" in done.stderr
+            assert subprocess.run([BUILD / "fairleadd", "--detach", name], capture_output=True).returncode == 2
