@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <jansson.h>
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, ARGUMENTS_MAX = 8 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, ARGUMENTS_MAX = 64 };
 
 #define SOCKET_DEFAULT "/run/fairlead/control.sock"
 
@@ -40,7 +40,7 @@ struct cli {
 
 struct command {
     const char *name;      /* "repo ls" */
-    const char *arguments; /* "REPOSITORY", "[REPOSITORY]": as shown, and counted */
+    const char *arguments; /* "REPOSITORY", "[REPOSITORY]", "NAME...": as shown, and counted */
     unsigned options;      /* beside those everywhere */
     const char *summary;   /* one line */
     const char *details;   /* more, or NULL */
@@ -65,6 +65,9 @@ int cli_fail(const char *text);
 /* Asks and returns the result (a reference), or NULL after the error was printed. Takes params. */
 json_t *cli_ask(const struct cli *cli, const char *method, json_t *params);
 
+/* Asks on a terminal whether `what` is to be deleted. A script has said what it wants. */
+bool cli_is_meant(const struct cli *cli, const char *what);
+
 /* Prints an answer as JSON: indented on a terminal, else in one line. */
 void cli_print_json(const struct cli *cli, const json_t *value);
 
@@ -88,6 +91,19 @@ int command_unset(struct cli *cli);
 int command_repo_ls(struct cli *cli);
 int command_repo_tags(struct cli *cli);
 int command_repo_rm(struct cli *cli);
+/* cli_services.c */
+int command_service_ls(struct cli *cli);
+int command_service_show(struct cli *cli);
+int command_service_create(struct cli *cli);
+int command_service_set(struct cli *cli);
+int command_service_rm(struct cli *cli);
+int command_backend_ls(struct cli *cli);
+int command_backend_show(struct cli *cli);
+int command_backend_add(struct cli *cli);
+int command_backend_set(struct cli *cli);
+int command_backend_drain(struct cli *cli);
+int command_backend_undrain(struct cli *cli);
+int command_backend_rm(struct cli *cli);
 /* cli_stream.c */
 int command_events(struct cli *cli);
 int command_trace(struct cli *cli);

@@ -65,6 +65,8 @@ static void print_bash(void)
     print_second_words();
     printf("    \"2 get\"|\"2 set\"|\"2 unset\")\n"
            "        choice=$(fairlead get --all 2>/dev/null | awk 'NR > 1 {print $1}') ;;\n"
+           "    \"3 service\"|\"3 backend\")\n"
+           "        choice=$(fairlead service ls 2>/dev/null | awk 'NR > 1 {print $1}') ;;\n"
            "    \"2 completion\") choice='bash zsh fish' ;;\n"
            "    esac\n"
            "    [[ $word == -* ]] && case $command in\n");
@@ -96,6 +98,8 @@ static void print_fish(void)
                    commands[i].summary);
     }
     printf("complete -c fairlead -n __fish_use_subcommand -a repo -d 'repositories'\n"
+           "complete -c fairlead -n __fish_use_subcommand -a service -d 'services'\n"
+           "complete -c fairlead -n __fish_use_subcommand -a backend -d 'backends'\n"
            "complete -c fairlead -n '__fish_seen_subcommand_from get set unset' "
            "-a \"(fairlead get --all 2>/dev/null | awk 'NR > 1 {print \\$1}')\"\n"
            "complete -c fairlead -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'\n");

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
-#include <unistd.h>
 
 #include "control/cli/cli.h"
 #include "control/cli/table.h"
@@ -83,23 +82,13 @@ int command_repo_tags(struct cli *cli)
     return code;
 }
 
-/* Asks on a terminal. A script has said what it wants. */
-static bool is_meant(const struct cli *cli, const char *what)
-{
-    char answer[8] = "";
-    if (cli->options & OPTION_YES || !isatty(STDIN_FILENO))
-        return true;
-    fprintf(stderr, "delete %s? [y/N] ", what);
-    return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
-}
-
 int command_repo_rm(struct cli *cli)
 {
     char repo[NAME_MAX_BYTES];
     const char *name = cli->argument[0];
     if (strlen(name) >= sizeof(repo))
         return cli_fail("the name is too long; `fairlead repo ls` lists the repositories");
-    if (!is_meant(cli, name))
+    if (!cli_is_meant(cli, name))
         return cli_fail("nothing was deleted");
     memcpy(repo, name, strlen(name) + 1);
     char *colon = strrchr(repo, ':');

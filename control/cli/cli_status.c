@@ -68,9 +68,9 @@ static void print_status(const struct cli *cli, const json_t *status)
            cli_number(state, "term"), cli_number(state, "applied_index"), cli_number(state, "commit_index"));
     printf("data plane  %s%s%s%s, %lld rings, up %s, %lld restarts, plan %lld of %lld\n", good(cli, running),
            cli_text(dataplane, "state"), plain, truth(dataplane, "adopted") ? ", taken over" : "",
-           cli_number(dataplane, "rings"),
-           figure_seconds(cli_number(dataplane, "uptime_s"), dataplane_up), cli_number(dataplane, "restarts"),
-           cli_number(dataplane, "plan_applied"), cli_number(status, "plan_generation"));
+           cli_number(dataplane, "rings"), figure_seconds(cli_number(dataplane, "uptime_s"), dataplane_up),
+           cli_number(dataplane, "restarts"), cli_number(dataplane, "plan_applied"),
+           cli_number(status, "plan_generation"));
     print_services(json_object_get(status, "services"));
     print_figures(status);
     json_array_foreach(json_object_get(status, "warnings"), i, warning)

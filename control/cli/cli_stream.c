@@ -8,7 +8,8 @@ enum { EVENTS_SHOWN = 50 };
 /* What an event was about, in one cell. */
 static void print_event(const struct cli *cli, const json_t *event)
 {
-    static const char *const keys[] = {"repo", "digest", "key", "value", "text"};
+    static const char *const keys[] = {"repo",    "digest",  "key",   "value",
+                                       "service", "backend", "admin", "text"};
     size_t i;
     json_t *tag;
     if (cli->options & OPTION_JSON) {
@@ -30,6 +31,11 @@ static void print_event(const struct cli *cli, const json_t *event)
         }
     }
     json_array_foreach(json_object_get(event, "tags"), i, tag)
+    {
+        putchar(' ');
+        print_clean(stdout, json_string_value(tag));
+    }
+    json_array_foreach(json_object_get(event, "backends"), i, tag)
     {
         putchar(' ');
         print_clean(stdout, json_string_value(tag));

@@ -28,6 +28,38 @@ const struct command commands[] = {
      command_repo_tags},
     {"repo rm", "REPOSITORY[:TAG]", OPTION_YES, "delete a repository with all that is in it, or one tag",
      "On a terminal it asks first, unless --yes is given.", command_repo_rm},
+    {"service ls", "", 0, "services with address, policy, check and the state of their backends", NULL,
+     command_service_ls},
+    {"service show", "SERVICE", 0, "a service with every field and its backends", NULL, command_service_show},
+    {"service create", "SERVICE ADDRESS [KEY=VALUE...]", 0,
+     "make a service, as in `service create web 10.0.0.1:80`",
+     "Keys: kind, policy, edge, steer, takeover, all_down, cut, check.kind, check.interval, "
+     "check.http_interval,\n"
+     "check.timeout, check.http_timeout, check.rise, check.fall, check.path, check.host, check.statuses. The "
+     "manual\n"
+     "fairlead.yaml(5) says what each is.",
+     command_service_create},
+    {"service set", "SERVICE KEY=VALUE...", 0, "change fields of a service, all of them or none",
+     "As in `fairlead service set web policy=maglev check.interval=10ms`. Keys as of service create, and "
+     "address.",
+     command_service_set},
+    {"service rm", "SERVICE", OPTION_YES, "delete a service with its backends",
+     "On a terminal it asks first, unless --yes is given.", command_service_rm},
+    {"backend ls", "[SERVICE]", 0, "backends with verdict, reason, round trip and connections", NULL,
+     command_backend_ls},
+    {"backend show", "SERVICE BACKEND", 0, "a backend with its figures and the last changes of its verdict",
+     NULL, command_backend_show},
+    {"backend add", "SERVICE ADDRESS [KEY=VALUE...]", 0, "add a backend, as in `backend add web 10.0.1.1:80`",
+     "Keys: name (else the address), weight (1 to 256), node (the peer that it runs on).",
+     command_backend_add},
+    {"backend set", "SERVICE BACKEND KEY=VALUE...", 0, "change a backend's address, weight or node", NULL,
+     command_backend_set},
+    {"backend drain", "SERVICE BACKEND...", 0, "give backends no new connections; what they have goes on",
+     NULL, command_backend_drain},
+    {"backend undrain", "SERVICE BACKEND...", 0, "give drained backends connections again", NULL,
+     command_backend_undrain},
+    {"backend rm", "SERVICE BACKEND...", OPTION_YES, "delete backends of a service",
+     "On a terminal it asks first, unless --yes is given.", command_backend_rm},
     {"events", "", OPTION_FOLLOW | OPTION_LIMIT | OPTION_FILTER, "what was changed, by whom, from where",
      NULL, command_events},
     {"trace", "", OPTION_FILTER, "follow requests through the data plane as they happen", NULL,
@@ -66,6 +98,15 @@ int cli_fail(const char *text)
 {
     fprintf(stderr, "fairlead: %s\n", text);
     return EXIT_FAILED;
+}
+
+bool cli_is_meant(const struct cli *cli, const char *what)
+{
+    char answer[8] = "";
+    if (cli->options & OPTION_YES || !isatty(STDIN_FILENO))
+        return true;
+    fprintf(stderr, "delete %s? [y/N] ", what);
+    return fgets(answer, sizeof(answer), stdin) && (answer[0] == 'y' || answer[0] == 'Y');
 }
 
 json_t *cli_ask(const struct cli *cli, const char *method, json_t *params)
@@ -249,6 +290,8 @@ static void count_arguments(const char *text, size_t *least, size_t *most)
             *least += *text != '[';
         }
         inside = word;
+        if (strcmp(text, "...") == 0 || strcmp(text, "...]") == 0)
+            *most = ARGUMENTS_MAX;
     }
 }
 
