@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "check.h"
+#include "control/kernel_sockets.h"
 #include "control/netlink.h"
 
 enum { NS_PER_MS = 1000000, STALE_TICKS = 10, STALE_MS_MIN = 200, LOCALS_STEP = 32 };
@@ -35,6 +36,7 @@ struct kernel {
     struct bpf_load *load;
     struct bpf_attach *attach;
     struct kernel_maps *maps;
+    struct kernel_sockets *sockets;
     struct netlink *netlink;
     struct netlink_watch *watch;
     struct kernel_clock clock; /* tick_ifindex 0: there is none */
@@ -80,6 +82,7 @@ static void on_change(void *arg, const struct abi_change *change)
     struct kernel *kernel = arg;
     uint64_t now = now_ms(), then = change->time_ns / NS_PER_MS;
     uint64_t ago_ms = now > then ? now - then : 0;
+    kernel_sockets_changed(kernel->sockets, change);
     kernel->config.handlers.changed(kernel->config.arg, change, journal_now_ms() - ago_ms);
 }
 
@@ -272,6 +275,7 @@ static void apply(struct kernel *kernel)
     struct kernel_facts facts = facts_of(kernel);
     struct abi_node node = node_of(kernel);
     kernel->entries = kernel->config.handlers.compile(kernel->config.arg, &facts);
+    kernel_sockets_set(kernel->sockets, kernel->entries);
     int result = kernel_maps_apply(kernel->maps, &node, kernel->entries, now_ms());
     kernel->again = result == -EAGAIN;
     if (result == -ENOSPC)
@@ -357,6 +361,8 @@ static void let_go(struct kernel *kernel)
         netlink_close(kernel->netlink);
     if (kernel->attach)
         bpf_attach_free(kernel->attach);
+    if (kernel->sockets)
+        kernel_sockets_close(kernel->sockets);
     if (kernel->maps)
         kernel_maps_close(kernel->maps);
     if (kernel->load)
@@ -364,6 +370,7 @@ static void let_go(struct kernel *kernel)
     kernel->watch = NULL;
     kernel->netlink = NULL;
     kernel->attach = NULL;
+    kernel->sockets = NULL;
     kernel->maps = NULL;
     kernel->load = NULL;
     kernel->entries = NULL;
@@ -384,6 +391,8 @@ static int open_all(struct kernel *kernel)
         result = netlink_open(&kernel->netlink);
     if (!result)
         result = netlink_watch_open(kernel->config.loop, on_network, kernel, &kernel->watch);
+    if (!result)
+        kernel->sockets = kernel_sockets_new(kernel->config.loop, kernel->config.journal, kernel->maps);
     return result;
 }
 
