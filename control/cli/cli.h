@@ -92,6 +92,8 @@ int command_repo_ls(struct cli *cli);
 int command_repo_tags(struct cli *cli);
 int command_repo_rm(struct cli *cli);
 /* cli_services.c */
+void cli_print_services(const json_t *rows);
+void cli_print_backends(const json_t *rows);
 int command_service_ls(struct cli *cli);
 int command_service_show(struct cli *cli);
 int command_service_create(struct cli *cli);

@@ -91,6 +91,24 @@ static const char *const service_titles[] = {"SERVICE", "ADDRESS",  "KIND",    "
 static const char *const backend_titles[] = {"SERVICE", "BACKEND", "ADDRESS", ">WEIGHT", "STATE",
                                              "REASON",  "SINCE",   ">RTT",    ">ACTIVE", NULL};
 
+void cli_print_services(const json_t *rows)
+{
+    struct table *table = table_new(service_titles);
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row) print_service(table, row);
+    table_print(table, stdout);
+}
+
+void cli_print_backends(const json_t *rows)
+{
+    struct table *table = table_new(backend_titles);
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row) print_backend(table, row);
+    table_print(table, stdout);
+}
+
 typedef void (*row_fn)(struct table *table, const json_t *row);
 
 /* Page after page; params is taken. place: the keys of a row that say where the next page begins. */
@@ -166,18 +184,15 @@ static void print_fields(const json_t *object, const char *prefix)
 
 int command_service_show(struct cli *cli)
 {
-    json_t *answer = cli_ask(cli, "service.show", json_pack("{s:s}", "name", cli->argument[0])), *row;
-    size_t i;
+    json_t *answer = cli_ask(cli, "service.show", json_pack("{s:s}", "name", cli->argument[0]));
     if (!answer)
         return EXIT_FAILED;
     if (cli->options & OPTION_JSON) {
         cli_print_json(cli, answer);
     } else {
-        struct table *table = table_new(backend_titles);
-        json_array_foreach(json_object_get(answer, "backends"), i, row) print_backend(table, row);
         print_fields(answer, "");
         printf("\n");
-        table_print(table, stdout);
+        cli_print_backends(json_object_get(answer, "backends"));
     }
     json_decref(answer);
     return EXIT_OK;

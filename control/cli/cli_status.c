@@ -37,6 +37,22 @@ static void print_services(const json_t *list)
     table_print(table, stdout);
 }
 
+/* Services and backends that the kernel balances; a long list is cut, what is not up comes first. */
+static void print_balancing(const json_t *balancing)
+{
+    const json_t *services = json_object_get(balancing, "services");
+    const json_t *backends = json_object_get(balancing, "backends");
+    long long more = cli_number(balancing, "backends_count") - (long long)json_array_size(backends);
+    if (json_array_size(services) == 0)
+        return;
+    printf("\n");
+    cli_print_services(services);
+    printf("\n");
+    cli_print_backends(backends);
+    if (more > 0)
+        printf("and %lld more backends: fairlead backend ls\n", more);
+}
+
 static void print_figures(const json_t *status)
 {
     const json_t *traffic = json_object_get(status, "traffic"), *store = json_object_get(status, "store");
@@ -72,6 +88,7 @@ static void print_status(const struct cli *cli, const json_t *status)
            cli_number(dataplane, "restarts"), cli_number(dataplane, "plan_applied"),
            cli_number(status, "plan_generation"));
     print_services(json_object_get(status, "services"));
+    print_balancing(json_object_get(status, "balancing"));
     print_figures(status);
     json_array_foreach(json_object_get(status, "warnings"), i, warning)
         printf("%swarning%s     %s\n", colour(cli, "\033[33m"), plain, json_string_value(warning));

@@ -11,6 +11,7 @@
 #include "control/socket/methods.h"
 #include "control/socket/propose.h"
 #include "control/socket/service_json.h"
+#include "control/socket/service_status.h"
 
 enum { PAGE_DEFAULT = 1000, PAGE_MAX = 5000, NAMES_MAX = 1024 };
 
@@ -44,26 +45,6 @@ static bool page_is_valid(struct rpc_call *call, json_int_t limit)
     return false;
 }
 
-/* A service with how many of its backends are in which state. */
-static json_t *summary(struct daemon *d, const struct backend_glance *glance, const struct svc *s)
-{
-    const struct svc_table *t = services_table(d->services);
-    json_t *row = service_json(s), *states = json_object();
-    json_int_t active = 0;
-    for (size_t k = 0; k < s->backends; k++) {
-        const struct svc_backend *b = &t->backend[s->first_backend + k];
-        struct backend_view view;
-        backend_view(d, glance, b, &view);
-        const char *state = backend_state_name(b, &view);
-        json_object_set_new(states, state,
-                            json_integer(json_integer_value(json_object_get(states, state)) + 1));
-        active += (json_int_t)view.stats.active;
-    }
-    json_object_set_new(row, "states", states);
-    json_object_set_new(row, "active", json_integer(active));
-    return row;
-}
-
 void method_service_list(void *context, struct rpc_call *call, json_t *params)
 {
     struct daemon *d = context;
@@ -82,7 +63,7 @@ void method_service_list(void *context, struct rpc_call *call, json_t *params)
             continue;
         more = json_array_size(rows) == (size_t)limit;
         if (!more)
-            json_array_append_new(rows, summary(d, &glance, &t->service[i]));
+            json_array_append_new(rows, service_summary(d, &glance, &t->service[i]));
     }
     backend_glance_fini(&glance);
     rpc_reply(call, json_pack("{s:o, s:b}", "services", rows, "more", more));
@@ -107,7 +88,7 @@ void method_service_show(void *context, struct rpc_call *call, json_t *params)
     if (!s)
         return;
     backend_glance_take(d, &glance);
-    json_t *row = summary(d, &glance, s), *rows = json_array();
+    json_t *row = service_summary(d, &glance, s), *rows = json_array();
     for (size_t k = 0; k < s->backends; k++)
         json_array_append_new(
             rows, backend_row(d, &glance, s, &services_table(d->services)->backend[s->first_backend + k]));

@@ -6,10 +6,12 @@
 #include "check.h"
 #include "control/daemon.h"
 #include "control/journal.h"
+#include "control/services.h"
 #include "control/settings.h"
 #include "control/socket/figures.h"
 #include "control/socket/methods.h"
 #include "control/socket/server.h"
+#include "control/socket/service_status.h"
 #include "msg.h"
 
 static json_t *number(uint64_t value)
@@ -102,7 +104,7 @@ static json_t *traffic_status(const struct daemon *d)
 }
 
 /* What an operator should know without looking for it. */
-static json_t *warnings(const struct daemon *d, const struct cluster_status *state, const json_t *store)
+static json_t *warnings(struct daemon *d, const struct cluster_status *state, const json_t *store)
 {
     enum setting_source source;
     json_t *list = json_array();
@@ -120,6 +122,11 @@ static json_t *warnings(const struct daemon *d, const struct cluster_status *sta
                               json_string("the store's disk is full: uploads are refused (store.reserve)"));
     if (!state->writable)
         json_array_append_new(list, json_string("writes are not possible now: nobody leads"));
+    services_warn(d->services, list);
+    if (services_probes_per_s(d->services, NULL, 0) >
+        setting_effective(&d->settings, SET_KERNEL_PROBES_PER_S, &source))
+        json_array_append_new(list, json_string("the checks of all services cost more probes a second than "
+                                                "kernel.probes_per_s allows: give them longer intervals"));
     if (d->phase == DAEMON_DRAINING)
         json_array_append_new(list, json_string("the node is draining"));
     return list;
@@ -142,6 +149,7 @@ void method_status(void *context, struct rpc_call *call, json_t *params)
     json_object_set_new(result, "state", state_object);
     json_object_set_new(result, "dataplane", dataplane_status(d));
     json_object_set_new(result, "services", services_status(d));
+    json_object_set_new(result, "balancing", service_status(d));
     json_object_set_new(result, "traffic", traffic_status(d));
     json_object_set_new(result, "warnings", warnings(d, &state, store));
     json_object_set_new(result, "store", store);
@@ -172,9 +180,16 @@ void method_metrics(void *context, struct rpc_call *call, json_t *params)
     struct daemon *d = context;
     if (!rpc_params(call, params, "{}"))
         return;
-    char *text = figures_metrics(server_figures(d->server));
-    rpc_reply(call, json_pack("{s:s}", "text", text));
+    char *text = figures_metrics(server_figures(d->server)), *all = NULL;
+    size_t len;
+    FILE *out = open_memstream(&all, &len);
+    CHECK(out);
+    fputs(text, out);
+    service_metrics(d, out);
+    fclose(out);
+    rpc_reply(call, json_pack("{s:s}", "text", all));
     free(text);
+    free(all);
 }
 
 void method_plan_show(void *context, struct rpc_call *call, json_t *params)

@@ -89,8 +89,11 @@ static void fail(const struct proposing *p, enum cmd_status status, const void *
     snprintf(hint, sizeof(hint), "%s", hint_for(status));
     if (status == CMD_DECLARED)
         snprintf(hint, sizeof(hint), "change it in %s, and reload fairleadd (SIGHUP)", file);
-    rpc_fail(p->call, code_for(status), hint, "%s%s%.*s", events_status_name(status), text ? ": " : "",
-             text ? (int)detail_len : 0, text ? (const char *)detail : "");
+    if (text && status != CMD_INVALID)
+        rpc_fail(p->call, code_for(status), hint, "%.*s", (int)detail_len, (const char *)detail);
+    else
+        rpc_fail(p->call, code_for(status), hint, "%s%s%.*s", events_status_name(status), text ? ": " : "",
+                 text ? (int)detail_len : 0, text ? (const char *)detail : "");
 }
 
 static void on_done(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t detail_len)
