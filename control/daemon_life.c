@@ -135,6 +135,15 @@ static void adopt_positions(struct daemon *d)
     d->plan.generation = d->adopted.generation;
 }
 
+/* It would go on serving an address that nobody wants served. */
+static bool has_more_addresses(const struct adopted *a)
+{
+    for (int i = 0; i < LISTENERS_MAX; i++)
+        if (a->listener_fd[i] >= 0) /* not taken by a configured address */
+            return true;
+    return false;
+}
+
 /* Why the data plane that was met cannot go on, or NULL: then its memory is ours. */
 static const char *adopt_memory(struct daemon *d, uint32_t rings)
 {
@@ -143,6 +152,8 @@ static const char *adopt_memory(struct daemon *d, uint32_t rings)
         return "it is of another version";
     if (d->adopted.rings != rings)
         return "it has another number of rings";
+    if (has_more_addresses(&d->adopted))
+        return "it listens on an address that is not configured any more";
     if (shared_memory_adopt(&d->memory, rings, fds[ADOPT_COUNTERS], fds[ADOPT_LOG], fds[ADOPT_EPOCHS]))
         return "its memory is not what it should be";
     if (!shared_memory_readers_rest(&d->memory, DAEMON_READERS_WAIT_MS)) {

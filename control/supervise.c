@@ -200,6 +200,8 @@ static void on_link_ended(void *arg, int err)
     if (err)
         dataplane_breach(d, strerror(-err));
     d->channel_lost = true;
+    if (d->adopted && d->supervise->state == STATE_STARTING)
+        dataplane_kill(d, "it would not be taken over");
 }
 
 /* A process that is known by pid and pidfd, and the link to it (taken): it exists from here on. */

@@ -40,9 +40,10 @@ struct dataplane {
     int hello_fd[HELLO_FDS];
     unsigned ring_count;
     int channel_fd[RINGS_MAX];
-    unsigned listener_count;        /* slots below it may be in use */
-    int listener_fd[LISTENERS_MAX]; /* -1: none */
-    bool listened[LISTENERS_MAX];   /* a ring has it */
+    unsigned listener_count;              /* slots below it may be in use */
+    int listener_fd[LISTENERS_MAX];       /* -1: none */
+    uint8_t listener_kind[LISTENERS_MAX]; /* enum service_kind, of the plan with which a ring got it */
+    bool listened[LISTENERS_MAX];         /* a ring has it */
     struct ring *ring[RINGS_MAX];
     const struct plan *plan;
     struct counters_page *counters;
@@ -195,6 +196,7 @@ static void share_listeners(struct dataplane *d, const struct plan *plan,
             if (at >= d->listener_count || d->listener_fd[at] < 0 || d->listened[at])
                 continue;
             d->listened[at] = true;
+            d->listener_kind[at] = plan->service[l->service].kind;
             give(d->ring[j % d->ring_count], d->listener_fd[at], l->service);
         }
     }
@@ -303,17 +305,48 @@ static bool plan_taken(const struct dataplane *d, uint64_t generation)
     return true;
 }
 
+/* A ring knows a listening socket's service by its index: it must mean the same in every plan. */
+static bool listeners_agree(const struct dataplane *d, const struct plan *plan)
+{
+    for (unsigned i = 0; i < plan->listener_count; i++) {
+        const struct plan_listener *l = &plan->listener[i];
+        for (unsigned at = l->first; at < l->first + l->count; at++)
+            if (d->listened[at] && d->listener_kind[at] != plan->service[l->service].kind)
+                return false;
+    }
+    return true;
+}
+
+static bool services_agree(const struct plan *plan, const struct plan *old)
+{
+    for (unsigned i = 0; i < old->service_count; i++)
+        if (i >= plan->service_count || plan->service[i].kind != old->service[i].kind)
+            return false;
+    return true;
+}
+
 static bool plan_follows(const struct plan *plan, const struct plan *old)
 {
     return plan->generation > old->generation && plan->node_id == old->node_id &&
            memcmp(plan->cluster_id, old->cluster_id, sizeof(plan->cluster_id)) == 0;
 }
 
+static void link_lost(struct dataplane *d)
+{
+    close(d->link);
+    d->link = -1;
+    d->adopting = false;
+    /* Its last word on itself is not true any more. */
+    atomic_store_explicit(&d->counters->control.ready, 0, memory_order_relaxed);
+}
+
 static void new_plan(struct dataplane *d, int fd)
 {
     const struct plan *plan = map_plan(fd), *old = d->plan;
-    if (!plan || !plan_follows(plan, old)) {
+    if (!plan || !plan_follows(plan, old) || !services_agree(plan, old) || !listeners_agree(d, plan)) {
         fprintf(stderr, "fairlead-dataplane: a plan that cannot be used was dropped\n");
+        if (d->adopting) /* nor can the control that made it */
+            link_lost(d);
         return;
     }
     struct store_tuning t = tuning(plan);
@@ -339,15 +372,6 @@ static void drain(struct dataplane *d, uint64_t timeout_ms)
         atomic_store_explicit(&d->ring[i]->drain_by_ms, by, memory_order_release);
         loop_wake(d->ring[i]->loop);
     }
-}
-
-static void link_lost(struct dataplane *d)
-{
-    close(d->link);
-    d->link = -1;
-    d->adopting = false;
-    /* Its last word on itself is not true any more. */
-    atomic_store_explicit(&d->counters->control.ready, 0, memory_order_relaxed);
 }
 
 /* A new control serves writes from here on, once each ring has its channel. */

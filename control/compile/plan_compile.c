@@ -67,6 +67,10 @@ int plan_compile(const struct plan_input *in, struct plan *out, const char **err
     memcpy(out->cluster_id, in->cluster_id, sizeof(out->cluster_id));
     out->node_id = in->node_id;
     int err = compile_settings(out, in->setting, err_text);
+    /* In every plan at the same place: connections and listening sockets know them by index, and outlive a
+     * plan. */
+    service_index(out, SERVICE_REGISTRY);
+    service_index(out, SERVICE_ADMIN);
     for (size_t i = 0; !err && i < in->address_count; i++)
         err = compile_address(out, &in->address[i], err_text);
     if (err)

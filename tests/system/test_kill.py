@@ -16,7 +16,7 @@ import time
 import pytest
 
 import http1
-from harness import BUILD, IMAGE_TYPE, KIND, Repository, digest_of, process_alive, randomness
+from harness import BUILD, IMAGE_TYPE, KIND, Repository, digest_of, free_port, process_alive, randomness
 from ledger import Ledger, Pusher
 
 MIB = 1 << 20
@@ -364,6 +364,28 @@ def test_changed_number_of_rings_replaces_the_data_plane(make_registry):
     assert not refused and b"".join(pieces) == data
     assert status(registry)["dataplane"]["rings"] == rings + 1
     assert "it has another number of rings" in registry.log()
+
+
+@needs_two_processes
+def test_addresses_changed_while_control_was_away(make_registry):
+    """A new one is served by the data plane that was taken over. A removed one must not be: the data plane is replaced."""
+    registry = make_registry()
+    old = registry.dataplane_pids()
+    more = ("127.0.0.1", free_port())
+    registry.kill_control()
+    registry.more_addresses = ("%s:%d" % more, )
+    registry.start()
+    assert http1.wait_until(lambda: adopted(registry), 20), registry.report("it was not taken over")
+    assert registry.dataplane_pids() == old
+    assert http1.Client(more).exchange("GET", "/v2/").status == 200
+    assert http1.Client(("127.0.0.1", registry.admin_port)).exchange("GET", "/healthz").status == 200
+    registry.kill_control()
+    registry.more_addresses = ()
+    registry.start()
+    assert http1.wait_until(lambda: status(registry).get("ready") and registry.dataplane_pids() != old, 20)
+    with pytest.raises(ConnectionRefusedError):
+        http1.Client(more).exchange("GET", "/v2/")
+    assert "an address that is not configured any more" in registry.log()
 
 
 @needs_two_processes

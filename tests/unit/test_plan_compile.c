@@ -90,7 +90,7 @@ static void test_too_many_addresses(void **state)
     assert_int_equal(plan_compile(&in, &plan, &err), -EINVAL);
     in.address_count--;
     assert_int_equal(plan_compile(&in, &plan, &err), 0);
-    assert_int_equal(plan.service_count, 1);
+    assert_int_equal(plan.service_count, 2);
 }
 
 static void test_settings_in_range(void **state)
