@@ -217,8 +217,9 @@ __attribute__((noreturn)) static void fail_for_good(const char *why, int err)
 static int build(struct dataplane *d, const char **why)
 {
     char names_path[64];
-    CHECK(d->plan); /* GO does not come without one */
-    struct store_tuning t = tuning(d->plan);
+    const struct plan *plan = d->plan;
+    CHECK(plan); /* GO does not come without one */
+    struct store_tuning t = tuning(plan);
     int err = store_new(d->hello_fd[HELLO_BLOBS], d->hello_fd[HELLO_UPLOADS], &t, &d->store, why);
     if (err)
         return err;
@@ -226,7 +227,7 @@ static int build(struct dataplane *d, const char **why)
     err = names_file_open(names_path, d->epochs, &d->names, why);
     for (unsigned i = 0; i < d->ring_count && !err; i++) {
         struct ring_config c = {.index = i,
-                                .plan = d->plan,
+                                .plan = plan,
                                 .store = d->store,
                                 .page = d->counters,
                                 .log_page = d->log,
@@ -240,7 +241,7 @@ static int build(struct dataplane *d, const char **why)
             fail_for_good(*why, err);
     }
     if (!err)
-        share_listeners(d, d->plan, give_at_start);
+        share_listeners(d, plan, give_at_start);
     return err;
 }
 
