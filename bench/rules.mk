@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # Benchmarks; included by the Makefile.
-BENCH_BIN := $(BUILD)/bench/load $(BUILD)/bench/bare
+BENCH_BIN := $(BUILD)/bench/load $(BUILD)/bench/bare $(BUILD)/bench/edge_rate
 
 $(BUILD)/bench/%: bench/%.c $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lcrypto -lpthread
+# A program for the kernel that drives the one which is measured.
+$(BUILD)/bench/edge_rate.bpf.o: bench/edge_rate.bpf.c $(BUILD)/bpf/vmlinux.h
+	$(AT)mkdir -p $(@D); echo "  BPF   $<"; $(BPF_CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/bench/edge_rate.skel.h: $(BUILD)/bench/edge_rate.bpf.o
+	$(AT)$(BPFTOOL) gen skeleton $< name edge_rate_bpf >$@
+$(BUILD)/bench/edge_rate: bench/edge_rate.c $(BUILD)/bench/edge_rate.skel.h $(BPF_SKEL) $(BUILD)/flags
+	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) -I$(BUILD) $(LDFLAGS) -o $@ $< -lbpf
 
 .PHONY: bench bench-bin
 bench-bin: $(BENCH_BIN)

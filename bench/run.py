@@ -20,7 +20,7 @@ import measure
 import plot
 import servers
 
-NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover")
+NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover", "edge")
 SUBJECTS = {cls.name: cls for cls in (servers.Fairlead, servers.DockerRegistry)}
 
 

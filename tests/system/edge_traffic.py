@@ -5,6 +5,7 @@
 serve ADDRESS PORT NAME        a server until its input closes; answers the first line of each connection
 connect ADDRESS PORT COUNT     short connections one after another
 bulk ADDRESS PORT BYTES        so many bytes down, then up, digests compared
+pull ADDRESS PORT BYTES        so many bytes down, not looked at
 hold ADDRESS PORT COUNT        long connections: each speaks all the time until the input closes
 offload DEVICE on|off          checksums and segmentation of what is sent by the device
 """
@@ -109,7 +110,7 @@ def ask_name(connection):
 
 
 def connect(address, port, count):
-    names, sources, errors, slowest = {}, set(), {}, 0.0
+    names, sources, errors, slowest, started = {}, set(), {}, 0.0, time.monotonic()
     for _ in range(int(count)):
         begun = time.monotonic()
         try:
@@ -121,7 +122,7 @@ def connect(address, port, count):
             kind = type(error).__name__
             errors[kind] = errors.get(kind, 0) + 1
         slowest = max(slowest, time.monotonic() - begun)
-    say(names=names, sources=sorted(sources), errors=errors, slowest_s=slowest)
+    say(names=names, sources=sorted(sources), errors=errors, slowest_s=slowest, seconds=time.monotonic() - started)
 
 
 def bulk(address, port, count):
@@ -138,6 +139,19 @@ def bulk(address, port, count):
         send_blob(connection, count)
         up = stream.readline().decode().strip()
     say(right=down == up == wanted.hexdigest(), down_s=middle - begun, up_s=time.monotonic() - middle)
+
+
+def pull(address, port, count):
+    left, buffer = int(count), bytearray(PIECE)
+    with open_to(address, port) as connection:
+        begun = time.monotonic()
+        connection.sendall(f"down {count}\n".encode())
+        while left:
+            got = connection.recv_into(buffer, min(left, PIECE))
+            if not got:
+                raise ConnectionError(f"{left} bytes are missing")
+            left -= got
+        say(seconds=time.monotonic() - begun)
 
 
 def keep_talking(connection, stop, result):
@@ -182,4 +196,4 @@ def offload(device, state):
 
 
 if __name__ == "__main__":
-    {"serve": serve, "connect": connect, "bulk": bulk, "hold": hold, "offload": offload}[sys.argv[1]](*sys.argv[2:])
+    {"serve": serve, "connect": connect, "bulk": bulk, "pull": pull, "hold": hold, "offload": offload}[sys.argv[1]](*sys.argv[2:])
