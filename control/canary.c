@@ -248,15 +248,18 @@ static socklen_t write_name(const struct abi_addr *addr, uint16_t port, struct s
     return sizeof(in6);
 }
 
-/* Without the right to mark it there is no canary: steer would take it elsewhere. */
+/* Without the right to mark it there is no canary: steer would take it elsewhere. However we close it, even
+ * by dying, it is with a reset: the FIN with which a server answers ours would look like its end. */
 static int make_socket(int family)
 {
     int one = 1, mark = ABI_MARK, idle_s = KEEPALIVE_S, probes = KEEPALIVE_PROBES;
+    struct linger reset = {.l_onoff = 1};
     int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
     if (fd < 0)
         return -errno;
     if (setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)) ||
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset)) ||
         setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one)) ||
         setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s)) ||
         setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &idle_s, sizeof(idle_s)) ||
