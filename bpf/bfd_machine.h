@@ -68,6 +68,13 @@ INLINE void bfd_begin(const struct abi_peer *p, struct abi_peer_state *s, __u64 
     s->changed_ns = now;
 }
 
+/* The peer is no more in the configuration: nobody may take the session for one that is up. */
+INLINE void bfd_forget(struct abi_peer_state *s)
+{
+    s->generation = 0;
+    s->state = ABI_BFD_DOWN;
+}
+
 INLINE void bfd_detection_time(struct abi_peer_state *s)
 {
     __u64 ns = bfd_max(s->listening_us, s->remote_min_tx_us) * 1000ull * s->remote_multiplier;

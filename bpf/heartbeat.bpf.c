@@ -146,7 +146,9 @@ static int bfd_fired(void *map, __u32 *key, void *element)
     if (!session || !peer || !s)
         return 0;
     bpf_spin_lock(&session->lock);
-    if (s->generation == (peer->generation | ABI_PEER_BEGUN) && (peer->flags & ABI_PEER_USED))
+    if (!(peer->flags & ABI_PEER_USED))
+        bfd_forget(s);
+    else if (s->generation == (peer->generation | ABI_PEER_BEGUN))
         event = bfd_expire(s, now, &again_ns);
     bpf_spin_unlock(&session->lock);
     if (again_ns)
@@ -274,13 +276,16 @@ static long bfd_step(__u32 index, struct bfd_round *r)
     struct abi_peer *peer = bpf_map_lookup_elem(&peers, &index);
     if (!peer)
         return 1;
-    if (!(peer->flags & ABI_PEER_USED) || (peer->flags & ABI_PEER_SELF))
-        return 0;
-    r->used = index + 1;
     struct abi_peer_state *s = bpf_map_lookup_elem(&peer_state, &index);
     struct bfd_session *session = bpf_map_lookup_elem(&bfd_sessions, &index);
     if (!s || !session)
         return 1;
+    if (!(peer->flags & ABI_PEER_USED) || (peer->flags & ABI_PEER_SELF)) {
+        if (s->generation)
+            bfd_forget(s);
+        return 0;
+    }
+    r->used = index + 1;
     __u32 random = bpf_get_prandom_u32();
     bpf_spin_lock(&session->lock);
     bfd_configure(peer, s, r->clock_us, r->now);

@@ -47,8 +47,8 @@ static long takeover_survey_step(__u32 i, struct takeover_survey *y)
     if (i == a->self || !p || !(p->generation & ABI_PEER_BEGUN))
         return 0;
     __u64 changed_ns = p->changed_ns;
-    if (p->state != ABI_BFD_UP) {
-        y->view.owner_ended |= owner && p->ended_ns > s->heard_ns;
+    if (p->state != ABI_BFD_UP) { /* but a session that this node ended itself says nothing */
+        y->view.owner_ended |= owner && p->state != ABI_BFD_ADMIN_DOWN && p->ended_ns > s->heard_ns;
         return 0;
     }
     y->view.up++;
@@ -56,6 +56,11 @@ static long takeover_survey_step(__u32 i, struct takeover_survey *y)
     if (changed_ns > y->view.newest_ns)
         y->view.newest_ns = changed_ns;
     return 0;
+}
+
+INLINE __u64 takeover_stale_ns(const struct abi_node *n)
+{
+    return n && n->stale_ns ? n->stale_ns : ~0ull;
 }
 
 /* Sees the other candidates. Positions may have moved with the configuration: the owner is known by its node.
@@ -67,7 +72,7 @@ INLINE void takeover_see(const struct abi_address *a, struct abi_address_state *
     y->state = s;
     y->owner = ABI_NO_OWNER;
     y->view.now = bpf_ktime_get_ns();
-    y->view.stale_ns = n && n->stale_ns ? n->stale_ns : ~0ull;
+    y->view.stale_ns = takeover_stale_ns(n);
     y->view.draining = n && (n->flags & ABI_NODE_DRAINING);
     bpf_loop(a->managers, takeover_survey_step, y, 0);
     takeover_follow(s, y->owner, y->view.now);
@@ -110,6 +115,7 @@ INLINE void takeover_heard(const struct abi_address *a, struct abi_address_state
     bool candidate = claim && position < a->managers && position != a->self && a->node_id[position] &&
                      (!mac_known(a->mac[position]) || mac_equal(a->mac[position], mac));
     if (candidate) {
+        takeover_weaken(a, s, takeover_stale_ns(n), now);
         takeover_hear(a, s, claim, n && (n->flags & ABI_NODE_DRAINING), now);
         return;
     }

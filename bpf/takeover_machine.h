@@ -99,14 +99,23 @@ INLINE __u32 takeover_support(const struct abi_address_state *s, const struct ta
     return seen > support && takeover_after(v->now, unrest, TAKEOVER_CALM_MS) ? seen : support;
 }
 
-/* The owner's part: its support follows what it sees; who comes into sight is told at once. A clock that
- * stood still made the others miss us. */
+/* A clock that stood still made the others miss this node. */
+INLINE void takeover_weaken(const struct abi_address *a, struct abi_address_state *s, __u64 stale_ns,
+                            __u64 now)
+{
+    if (s->owner != a->self || !s->looked_ns || now - s->looked_ns <= stale_ns)
+        return;
+    s->claim = claim_make(1, claim_term(s->claim), a->self);
+    s->unrest_ns = now;
+}
+
+/* The owner's part: its support follows what it sees; who comes into sight is told at once. */
 INLINE void takeover_keep(const struct abi_address *a, struct abi_address_state *s,
                           const struct takeover_view *v)
 {
-    __u32 before = claim_support(s->claim), support = takeover_support(s, v);
-    if (s->looked_ns && v->now - s->looked_ns > v->stale_ns)
-        support = 1;
+    __u32 before = claim_support(s->claim);
+    takeover_weaken(a, s, v->stale_ns, v->now);
+    __u32 support = takeover_support(s, v);
     if (support < before)
         s->unrest_ns = v->now;
     s->claim = claim_make(support, claim_term(s->claim), a->self);
@@ -114,10 +123,12 @@ INLINE void takeover_keep(const struct abi_address *a, struct abi_address_state 
         s->announce = TAKEOVER_BURST;
 }
 
+/* A node that drains relieves only an owner that is silent. */
 INLINE bool takeover_gone(const struct abi_address_state *s, const struct takeover_view *v)
 {
-    return v->owner_ended || !claim_support(s->claim) ||
-           takeover_after(v->now, s->heard_ns, TAKEOVER_SILENT_MS);
+    if (takeover_after(v->now, s->heard_ns, TAKEOVER_SILENT_MS))
+        return true;
+    return !v->draining && (v->owner_ended || !claim_support(s->claim));
 }
 
 /* Nobody owns it: this node's turn comes after those before it, who had time to speak. */

@@ -211,6 +211,24 @@ static void silence_of_one_that_was_not_up(void **context)
     assert_verdicts(ABI_UP, ABI_PROBE_OK, ABI_UP);
 }
 
+static void a_peer_taken_away(void **context)
+{
+    struct abi_peer p;
+    (void)context;
+    need_root();
+    p = peer(V4);
+    p.rx_us = 10000;
+    set_peer(V4, &p);
+    bring(V4, ABI_BFD_UP);
+    RECEIVE(V4, .state = ABI_BFD_UP, .min_tx_us = 10000);
+    p.flags = 0;
+    set_peer(V4, &p);
+    usleep(100000);
+    assert_int_equal(session(V4).state, ABI_BFD_DOWN);
+    assert_int_equal(session(V4).generation, 0);
+    assert_verdicts(ABI_UP, ABI_PROBE_OK, ABI_UP);
+}
+
 /* --- backends ---------------------------------------------------------------------------------------------
  */
 
@@ -285,8 +303,8 @@ int main(void)
         CASE(other_packets_pass), CASE(fewer_hops_are_right_for_several),
         CASE(random_packets),     CASE(detection_time),
         CASE(silence_ends_it),    CASE(silence_of_one_that_was_not_up),
-        CASE(told_by_the_peer),   CASE(administrative_end),
-        CASE(what_comes_back),
+        CASE(a_peer_taken_away),  CASE(told_by_the_peer),
+        CASE(administrative_end), CASE(what_comes_back),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

@@ -234,6 +234,7 @@ static void owners_that_are_no_more_each(void)
     } cases[] = {
         {"it is there", 2, 100, 0, ABI_BFD_UP, ABI_BFD_UP, 3, 2},
         {"session ended, but heard since", 2, 100, 200, ABI_BFD_DOWN, ABI_BFD_UP, 3, 2},
+        {"this node drains", 2, 100, 50, ABI_BFD_ADMIN_DOWN, ABI_BFD_ADMIN_DOWN, 3, 2},
         {"never had a session", 2, 100, 0, ABI_BFD_DOWN, ABI_BFD_UP, 3, 2},
         {"session ended, ours to take", 2, 100, 50, ABI_BFD_DOWN, ABI_BFD_DOWN, 3, SELF},
         {"session ended, coming up again", 2, 100, 50, ABI_BFD_INIT, ABI_BFD_DOWN, 3, SELF},
@@ -357,6 +358,10 @@ static void draining_each(void)
     set_owner(-1, 0, 0);
     tick(&last);
     assert_int_equal(state().owner, ABI_NO_OWNER);
+    set_owner(0, 0, 5); /* who drains, too */
+    set_session(0, ABI_BFD_DOWN, 50);
+    tick(&last);
+    assert_int_equal(state().owner, 0);
 }
 
 static void draining(void **context)
@@ -375,6 +380,9 @@ static void a_clock_that_stood_still_each(void)
     set_state(&s);
     tick(&last);
     assert_int_equal(state().claim, claim(1, 5, SELF));
+    set_state(&s);
+    hear(2, 6, 0);
+    assert_int_equal(state().owner, 0);
     s.looked_ns = ago_ns(4 * SECOND_MS);
     set_state(&s);
     assert_int_equal(receive(question()), TAKEN);

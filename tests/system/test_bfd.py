@@ -23,6 +23,7 @@ FRR = pathlib.Path("/usr/lib/frr")
 OURS = {4: "10.91.0.1", 6: "fd91::1"}
 THEIRS = {4: "10.91.0.2", 6: "fd91::2"}
 SECONDS_UP = 10
+SLACK_MS = 150  # of a machine that does other things, too
 
 
 @pytest.fixture
@@ -185,9 +186,10 @@ def test_silence_is_detected_on_both_sides(pair, version):
     session = within(2, lambda: one.node.session()["state"] == DOWN and one.node.session(), "our session ends")
     assert session["diagnostic"] == 1
     took_ms = (session["changed_ns"] - session["received_ns"]) / 1e6
-    # A timer, from the last packet on: not earlier, and a scheduler's whim later.
-    assert 150 <= took_ms < 150 + 50
-    assert (session["changed_ns"] - cut_ns) / 1e6 < 200 + 50
+    print(f"silent for {took_ms:.1f} ms, {(session['changed_ns'] - cut_ns) / 1e6:.1f} ms after the cut")
+    # A timer, from the last packet on: not earlier, and a busy machine's whim later.
+    assert 150 <= took_ms < 150 + SLACK_MS
+    assert (session["changed_ns"] - cut_ns) / 1e6 < 200 + SLACK_MS
     assert one.node.show()["verdicts"][:3] == [["down", "heartbeat"]] * 2 + [["up", "unchecked"]]
     within(2, lambda: one.bfdd.status(OURS[version]) == "down", "bfdd's session ends")
     one.other.ip("link", "set", "eth0", "up")
@@ -301,7 +303,7 @@ def test_two_of_ours(lab, version):
     for node in two.nodes:
         session = within(1, lambda: node.session(7)["state"] == DOWN and node.session(7), "silence is seen")
         took_ms = (session["changed_ns"] - session["received_ns"]) / 1e6
-        assert 75 <= took_ms < 75 + 40
+        assert 75 <= took_ms < 75 + SLACK_MS
         assert node.show()["verdicts"][0] == ["down", "heartbeat"]
 
 

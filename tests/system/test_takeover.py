@@ -34,6 +34,7 @@ SECONDS_UP = 10
 SECONDS_LISTENING = 3
 DETECT_MS = 75
 TICK_MS = 28  # at worst, of a clock that is asked for 20
+SLACK_MS = 150  # of a machine that does other things, too
 
 
 @pytest.fixture
@@ -78,6 +79,14 @@ class Segment:
         candidates = [f"{j + 1}/{mac}" for j, mac in enumerate(self.macs)]
         for address in SERVICE.values():
             node.tool("address", node.set, address, "eth0", i, *candidates)
+
+    def drain(self, i, on):
+        """As control does it: the node's flag, and its peers are told."""
+        node = self.nodes[i]
+        node.tool("node", node.set, f"flags={peers.NODE_DRAINING if on else 0}")
+        for j in range(COUNT):
+            if i != j:
+                node.peer(j, draining=int(on))
 
     def owner(self, node, version=4):
         state = self.nodes[node].address(SERVICE[version])
@@ -170,9 +179,9 @@ def test_the_next_takes_over_and_keeps_it(lab, way):
     segment.wait_owner(1, [1, 2], 1)
     taken_ms = (segment.nodes[1].address(SERVICE[4])["since_ns"] - began_ns) / 1e6
     print(f"{way}: taken after {taken_ms:.1f} ms, in the client's cache after {cache_ms:.1f} ms")
-    # From the last packet of the dead one, which may have been a tick before the cut, to the tick after detection.
-    assert taken_ms < DETECT_MS + TICK_MS + 50
-    assert cache_ms < taken_ms + TICK_MS + 150
+    # Detection, and a tick to see it and to say it.
+    assert taken_ms < DETECT_MS + TICK_MS + SLACK_MS
+    assert cache_ms < taken_ms + TICK_MS + SLACK_MS
     assert segment.answers() == {segment.macs[1]}
     mend(segment, 0, way)
     segment.wait_up()
@@ -189,20 +198,26 @@ def test_draining_gives_it_away_without_a_gap(lab):
     segment.settle()
     asking = segment.ask(count=100, interval_ms=20)
     time.sleep(0.7)
-    segment.nodes[0].tool("node", segment.nodes[0].set, f"flags={peers.NODE_DRAINING}")
+    segment.drain(0, True)
     segment.wait_owner(1, seconds=1)
     asked = json.loads(asking.communicate(timeout=20)[0])
-    assert all(len(question["answers"]) >= 1 for question in asked)
-    assert asked[0]["answers"] == [segment.macs[0]] and asked[-1]["answers"] == [segment.macs[1]]
-    both = [question for question in asked if len(question["answers"]) > 1]
-    assert len(both) <= 2  # the old one answers until it hears the new one's claim
+    heard = [mac for question in asked for mac in question["answers"]]
+    # An answer may come behind the next question; none may be missing, and the old one ends when the new one begins.
+    assert len(asked) - 1 <= len(heard) <= len(asked) + 2
+    turn = heard.index(segment.macs[1])
+    assert set(heard[:turn]) == {segment.macs[0]} and segment.macs[0] not in heard[turn + 2:]
     assert segment.answers() == {segment.macs[1]}
-    segment.nodes[0].tool("node", segment.nodes[0].set, "flags=0")
+    # Another one that drains leaves the owner alone.
+    segment.drain(2, True)
+    for _ in range(3):
+        assert segment.answers() == {segment.macs[1]}
+    segment.drain(0, False)
+    segment.drain(2, False)
     time.sleep(1.5)
     assert segment.owner(0) == 1 and segment.answers() == {segment.macs[1]}
     # The last one keeps answering: nobody is there to take it.
-    for node in segment.nodes:
-        node.tool("node", node.set, f"flags={peers.NODE_DRAINING}")
+    for i in range(COUNT):
+        segment.drain(i, True)
     time.sleep(2)
     assert len(segment.answers()) == 1
 
