@@ -55,7 +55,8 @@ static void used_regions(const struct kernel_maps *maps, struct regions *out)
 static bool find_gap(struct regions *used, uint32_t rows_max, uint32_t count, uint32_t *first)
 {
     uint32_t at = 0;
-    qsort(used->region, used->count, sizeof(*used->region), compare_regions);
+    if (used->count)
+        qsort(used->region, used->count, sizeof(*used->region), compare_regions);
     for (size_t i = 0; i < used->count; i++) {
         const struct region *r = &used->region[i];
         if (r->first >= at && r->first - at >= count)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Macros of libraries whose headers cppcheck does not read. */
+#define LIBBPF_OPTS(type, name, ...) struct type name = {__VA_ARGS__}
 #define json_array_foreach(array, i, v)                                                                      \
     for (i = 0; i < json_array_size(array) && (v = json_array_get(array, i)); i++)
 #define json_object_foreach(object, k, v)                                                                    \
