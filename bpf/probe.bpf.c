@@ -40,8 +40,12 @@ enum {
     EARLY_PARTS = 4, /* a tick within a quarter of the period is too early */
     EARLY_MAX = 3,   /* as many in a row let the token live */
     TOKEN_LOST_TICKS = 2,
-    URGENT_NS = 1000000,     /* at most one probe at once in this time, of a backend */
-    FIN_URGENT_NS = 5000000, /* the same after an ordinary FIN: servers end connections all day */
+    /* At most one series of probes in this time, of an address: after evidence that is as good as certain,
+     * after a reset, after an ordinary FIN: busy servers end connections all day, and their clients' refused
+     * connections tell of their death. */
+    CERTAIN_NS = 5000000,
+    RESET_NS = 20000000,
+    FIN_NS = 100000000,
     SAME_ENDPOINT_WALK = ABI_SERVICES_MAX,
     STATUS_BYTES = 12, /* HTTP/1.1 200 */
     PACKET_HOST = 0,
@@ -61,6 +65,7 @@ INLINE const struct abi_probe_class *class_at(const struct abi_probe_plan *plan,
 struct probe_batch {
     struct bpf_timer timer;
     __u32 cursor; /* the next one of the class */
+    __u32 credit; /* parts of a probe that ticks have not made yet: the class's divisor makes one */
     __u32 start;  /* of this tick's probes in the class */
     __u32 count;  /* sent so far */
     __u32 left;   /* to be sent */
@@ -273,7 +278,10 @@ static long share_step(__u32 i, struct share *s)
         return 0;
     __u32 divisor = class_at(plan, c)->divisor ? class_at(plan, c)->divisor : 1;
     __u32 count = c < plan->classes ? class_at(plan, c)->count : 0;
-    __u32 left = (count + divisor - 1) / divisor;
+    __u32 left = ((__u64)batch->credit + count) / divisor;
+    batch->credit = ((__u64)batch->credit + count) % divisor;
+    if (left > count)
+        left = count; /* the plan has changed */
     if (left > s->budget) {
         s->over += left - s->budget;
         left = s->budget;
@@ -536,16 +544,52 @@ static __noinline int route(struct __sk_buff *skb)
         return TC_ACT_SHOT;
     if (is_inner(n, &source)) {
         bpf_skb_change_type(skb, PACKET_HOST);
-        return TC_ACT_OK;
+        return skb->ingress_ifindex == n->fan_ifindex ? TC_ACT_OK : bpf_redirect(n->out_ifindex, 0);
     }
-    f.ifindex = skb->ingress_ifindex;
+    f.ifindex = n->fan_ifindex;
     long result = bpf_fib_lookup(skb, &f, sizeof(f), 0);
     if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
         return TC_ACT_SHOT;
     return bpf_redirect_neigh(f.ifindex, NULL, 0, 0);
 }
 
-/* The packet came from a backend: a probe of it takes its place. */
+/* A probe in the skb, which then is on its way; the HTTP check's goes round by the out device. */
+static __noinline int fan_shot(struct __sk_buff *skb, struct checkup *p, __u32 is_http)
+{
+    struct abi_node *n = node_get(&node);
+    struct segment s;
+    if (!n || !p || !p->state || !p->backend || !p->clock)
+        return -1;
+    struct abi_probe_shot *shot = is_http ? &p->state->http : next_shot(p->state);
+    if (!shot)
+        return -1;
+    shot_begin(p, shot, n, &s);
+    __sync_fetch_and_add(is_http ? &p->state->http_probes : &p->state->probes, 1);
+    if (segment_write(skb, &s))
+        return -1;
+    if (!is_http)
+        return 0;
+    p->state->http_sent_ns = p->now;
+    skb->mark = ABI_MARK | ABI_FAN_SEND;
+    return bpf_clone_redirect(skb, n->out_ifindex, 0);
+}
+
+/* A TCP probe in the skb, which comes round again while the series lasts. While as many probes as can be are
+ * under way, the packet goes round without. */
+static __noinline int fan_follow(struct __sk_buff *skb, struct checkup *p)
+{
+    struct abi_node *n = node_get(&node);
+    if (!n || !p || !p->state)
+        return -1;
+    long error = fan_shot(skb, p, 0);
+    if (in_series(p) && n->pace_ifindex) {
+        skb->mark = ABI_MARK | ABI_FAN_SERIES;
+        bpf_clone_redirect(skb, n->pace_ifindex, 0);
+    }
+    return error;
+}
+
+/* The packet came from a backend's address: a probe takes its place. */
 static __noinline int fan_probe(struct __sk_buff *skb)
 {
     struct abi_node *n = node_get(&node);
@@ -566,15 +610,27 @@ static __noinline int fan_probe(struct __sk_buff *skb)
     p.now = bpf_ktime_get_ns();
     if (p.state->generation != p.backend->generation)
         probe_renew(&p);
-    bool http = w.wanted == ABI_WANTED_HTTP && p.check->kind == ABI_CHECK_HTTP && !p.state->http.sent_ns;
-    struct abi_probe_shot *shot = http ? &p.state->http : next_shot(p.state);
-    if (!shot)
+    if (w.wanted == ABI_WANTED_HTTP && p.check->kind == ABI_CHECK_HTTP && !p.state->http.sent_ns)
+        fan_shot(skb, &p, 1);
+    return fan_follow(skb, &p);
+}
+
+/* One more probe of the backend that this one went to. */
+static __noinline int fan_series(struct __sk_buff *skb)
+{
+    struct segment s;
+    struct checkup p;
+    if (!segment_read(skb, &s))
         return -1;
-    if (http)
-        p.state->http_sent_ns = p.now;
-    shot_begin(&p, shot, n, &s);
-    __sync_fetch_and_add(http ? &p.state->http_probes : &p.state->probes, 1);
-    return segment_write(skb, &s);
+    struct abi_endpoint at = {.addr = s.target, .port = s.target_port};
+    __u32 first = backend_at(&at);
+    if (first == ABI_NO_BACKEND || !probe_get(&p, first))
+        return -1;
+    p.now = bpf_ktime_get_ns();
+    if (!in_series(&p) || p.state->generation != p.backend->generation)
+        return -1;
+    p.state->series--;
+    return fan_follow(skb, &p);
 }
 
 /* From the segment that came to one that goes back. */
@@ -635,6 +691,8 @@ int fan(struct __sk_buff *skb)
     }
     if (order == ABI_FAN_PROBE)
         error = fan_probe(skb);
+    else if (order == ABI_FAN_SERIES)
+        error = fan_series(skb);
     else if (order == ABI_FAN_RESET)
         error = fan_reset(skb);
     else if (order == ABI_FAN_REQUEST)
@@ -648,15 +706,33 @@ int fan(struct __sk_buff *skb)
 /* --- rx --------------------------------------------------------------------------------------------------
  */
 
-/* A probe of the backend at once: this packet's clone becomes one. Returns nothing: the tick does it else. */
-static __noinline int probe_now(struct __sk_buff *skb, struct abi_probe_state *st, __u64 spacing_ns)
+static long want_step(__u32 i, struct search *s)
+{
+    __u32 id = s->id;
+    struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
+    struct abi_probe_state *st = bpf_map_lookup_elem(&probe_state, &id);
+    if (!b || !st)
+        return 1;
+    if (!st->wanted)
+        st->wanted = ABI_WANTED_PROBE;
+    s->id = b->next_same;
+    return s->id == ABI_NO_BACKEND;
+}
+
+/* Begins a series of probes of what is at the address that this packet comes from. `spacing_ns` bounds how
+ * often; what comes too soon is left to the ticks. */
+static __noinline int probe_now(struct __sk_buff *skb, __u32 first, __u64 spacing_ns)
 {
     struct abi_node *n = node_get(&node);
+    struct abi_probe_state *st = bpf_map_lookup_elem(&probe_state, &first);
+    struct search w = {.id = first};
     if (!n || !st || !(n->flags & ABI_NODE_PROBES) || !n->out_ifindex)
         return 0;
     __u64 now = bpf_ktime_get_ns(), last = st->urgent_ns;
     if (now < last + spacing_ns || __sync_val_compare_and_swap(&st->urgent_ns, last, now) != last)
         return 0;
+    st->series = n->pace_ifindex ? SERIES_PROBES : 0;
+    bpf_loop(SAME_ENDPOINT_MAX, want_step, &w, 0);
     __u32 mark = skb->mark;
     skb->mark = ABI_MARK | ABI_FAN_PROBE;
     bpf_clone_redirect(skb, n->out_ifindex, 0);
@@ -733,21 +809,35 @@ INLINE int rx_syn_ack(struct __sk_buff *skb, const struct abi_node *n, const str
     return hand_over(skb, n, s, ABI_FAN_REQUEST);
 }
 
+/* Nothing listens at the address: that is so for each backend there. */
+static long refuse_step(__u32 i, struct search *s)
+{
+    struct checkup p;
+    if (!probe_get(&p, s->id))
+        return 1;
+    p.now = bpf_ktime_get_ns();
+    judge_refused(&p);
+    s->id = p.backend->next_same;
+    return s->id == ABI_NO_BACKEND;
+}
+
 /* A reset ends a probe: its SYN was refused, or the HTTP check's connection broke, which says less. A reset
  * that comes late says nothing about now. */
-INLINE int rx_reset(struct __sk_buff *skb, struct checkup *p, int found)
+INLINE int rx_reset(struct __sk_buff *skb, struct checkup *p, int found, __u32 first)
 {
     struct abi_probe_state *st = p->state;
     bool http = found == FOUND_HTTP;
     if (!shot_claim(http ? &st->http : &st->tcp[found & (ABI_PROBE_SHOTS - 1)]))
         return TC_ACT_SHOT;
     if (!http || !st->http.accepted) {
-        judge_refused(p);
+        struct search w = {.id = first};
+        __sync_fetch_and_add(&st->refusals, 1);
+        bpf_loop(SAME_ENDPOINT_WALK, refuse_step, &w, 0);
         return TC_ACT_SHOT;
     }
     judge_http_bad(p, ABI_RESET);
     st->wanted = ABI_WANTED_HTTP;
-    probe_now(skb, st, URGENT_NS);
+    probe_now(skb, first, CERTAIN_NS);
     return TC_ACT_SHOT;
 }
 
@@ -772,7 +862,7 @@ static __noinline int rx_answer(struct __sk_buff *skb, struct segment *s)
     if (w.found != FOUND_NOT && probe_get(&p, w.id)) {
         p.now = bpf_ktime_get_ns();
         if (s->flags & TCP_RST)
-            return rx_reset(skb, &p, w.found);
+            return rx_reset(skb, &p, w.found, first);
         if (s->flags & TCP_SYN)
             return rx_syn_ack(skb, n, s, &p, w.found);
         if (w.found == FOUND_HTTP)
@@ -790,16 +880,14 @@ static __noinline int rx_evidence(struct __sk_buff *skb, struct segment *s)
     if (!n || !s || !(n->flags & ABI_NODE_PROBES))
         return TC_ACT_UNSPEC;
     __u32 first = first_backend(s);
-    struct abi_probe_state *st = bpf_map_lookup_elem(&probe_state, &first);
-    if (!st)
+    if (first == ABI_NO_BACKEND)
         return TC_ACT_UNSPEC;
     __u16 port = bpf_ntohs(s->target_port) - ABI_CANARY_PORT_FIRST;
     bool reset = s->flags & TCP_RST, refused = reset && (s->flags & TCP_ACK) && !s->sequence;
-    if (port < ABI_CANARY_PORTS || refused)
+    bool certain = refused || port < ABI_CANARY_PORTS;
+    if (certain)
         suspect(first, refused ? ABI_REFUSED : ABI_CANARY);
-    if (!st->wanted)
-        st->wanted = ABI_WANTED_PROBE;
-    probe_now(skb, st, reset || port < ABI_CANARY_PORTS ? URGENT_NS : FIN_URGENT_NS);
+    probe_now(skb, first, certain ? CERTAIN_NS : reset ? RESET_NS : FIN_NS);
     return TC_ACT_UNSPEC;
 }
 

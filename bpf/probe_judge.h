@@ -7,6 +7,10 @@
  * of them in a row: another status, no HTTP, a reset, silence no answer      down after `fall` probes in a
  * row; any late answer ends the row
  *
+ * After evidence a series of probes follows the first at a fast pace: a process that dies closes its
+ * connections before its listening socket, so that the first may still be answered. A suspicion lasts at
+ * least as long.
+ *
  * A miss counts only if the probe left this host and the clock ran since (probe_void). A suspicion is cleared
  * only by the answer to a probe that was sent after it.
  *
@@ -26,6 +30,8 @@ enum {
     JUDGE_TIMEOUT_US = 100000,
     JUDGE_HTTP_TIMEOUT_US = 1000000,
     RTT_WEIGHT = 8,
+    SERIES_PROBES = 20,   /* a series of probes after evidence: as many, ... */
+    SERIES_NS = 10000000, /* ... and not longer */
     NS_PER_US = 1000,
 };
 
@@ -102,6 +108,11 @@ INLINE void judge_down(struct checkup *p, __u32 reason)
     verdict_set(p->id, p->backend, ABI_DOWN, reason, p->state->rtt_us);
 }
 
+INLINE bool in_series(const struct checkup *p)
+{
+    return p->state->series && p->now < p->state->urgent_ns + SERIES_NS;
+}
+
 /* `sent_ns` 0: a late answer. It shows life, but not that all is well now. */
 INLINE void judge_good(struct checkup *p, __u64 sent_ns, __u32 rtt_us)
 {
@@ -109,7 +120,7 @@ INLINE void judge_good(struct checkup *p, __u64 sent_ns, __u32 rtt_us)
     __u32 verdict = probe_verdict(p);
     if (verdict == ABI_UP || !sent_ns)
         return;
-    if (verdict == ABI_SUSPECT && sent_ns < s->suspected_ns)
+    if (verdict == ABI_SUSPECT && (sent_ns < s->suspected_ns || in_series(p)))
         return;
     if (verdict == ABI_DOWN && ++s->rises < (p->check->rise ? p->check->rise : JUDGE_RISE))
         return;
@@ -136,7 +147,7 @@ INLINE void judge_refused(struct checkup *p)
     s->misses = 0;
     s->http_misses = 0;
     s->http_failed = 0;
-    __sync_fetch_and_add(&s->refusals, 1);
+    s->series = 0;
     judge_down(p, ABI_PROBE_REFUSED);
 }
 
@@ -241,6 +252,7 @@ INLINE void probe_renew(struct checkup *p)
     s->rises = 0;
     s->http_failed = 0;
     s->wanted = ABI_WANTED_NOT;
+    s->series = 0;
     s->http_sent_ns = 0;
     s->generation = p->backend->generation;
 }

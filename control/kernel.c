@@ -241,6 +241,7 @@ static struct abi_node node_of(const struct kernel *kernel)
                             .tick_ifindex = clock->tick_ifindex,
                             .out_ifindex = clock->out_ifindex,
                             .fan_ifindex = clock->fan_ifindex,
+                            .pace_ifindex = clock->pace_ifindex,
                             .inner = clock->inner,
                             .inner6 = clock->inner6,
                             .tick_ns = clock->tick_ifindex ? clock->tick_ns : tick_ns};
@@ -310,9 +311,11 @@ static enum bpf_device_role role_of(const struct kernel *kernel, const struct ne
         return BPF_DEVICE_TRAFFIC;
     if (device->ifindex == clock->tick_ifindex)
         return BPF_DEVICE_TICK;
-    if (device->ifindex == clock->out_ifindex)
+    if (device->ifindex == clock->out_ifindex || device->ifindex == clock->pace_ifindex)
         return BPF_DEVICE_OUT;
-    return device->ifindex == clock->fan_ifindex ? BPF_DEVICE_FAN : BPF_DEVICE_TRAFFIC;
+    if (device->ifindex == clock->fan_ifindex || device->ifindex == clock->paced_ifindex)
+        return BPF_DEVICE_FAN;
+    return BPF_DEVICE_TRAFFIC;
 }
 
 static bool is_there(void *arg, uint32_t ifindex)

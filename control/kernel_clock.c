@@ -30,6 +30,7 @@ enum {
     MTU_BYTES = 68,    /* the least there is: IPv6 keeps away */
     GUARD_PERIODS = 2, /* the neighbour's period while a token goes round */
     GUARD_MS_MIN = 40,
+    PACE_US = 250,         /* between two probes of a series */
     NEIGHBOUR_MS_MIN = 12, /* its shortest period: three jiffies where there are 250 a second */
     SOLICITATIONS = 1000000000,
     INNER_BITS = 30, /* a net of four addresses: flf has the first, `inner` is the second */
@@ -100,6 +101,8 @@ void kernel_clock_name(const char *instance, struct kernel_clock *clock)
     device_name(clock->tick_name, DEVICE_PREFIX, instance);
     device_name(clock->out_name, "flo-", instance);
     device_name(clock->fan_name, "flf-", instance);
+    device_name(clock->pace_name, "flp-", instance);
+    device_name(clock->paced_name, "flq-", instance);
     snprintf(clock->ns_path, sizeof(clock->ns_path), NS_FOLDER "/fairlead-%s-tick", instance);
 }
 
@@ -310,6 +313,49 @@ static int make_pair(struct work *work, const char *name, const char *peer, int 
     return result ? fail(work->why, result, "the devices %s and %s cannot be made", name, peer) : 0;
 }
 
+/* `fan` looks up routes as one that forwards. */
+static const struct setting fan_settings[] = {
+    {"ipv4/conf", "forwarding", "1", false},
+    {"ipv4/conf", "rp_filter", "0", false},
+};
+static const struct setting fan6_settings[] = {
+    {"ipv6/conf", "disable_ipv6", "0", false},      {"ipv6/conf", "addr_gen_mode", "1", false},
+    {"ipv6/conf", "accept_dad", "0", false},        {"ipv6/conf", "forwarding", "1", false},
+    {"ipv6/conf", "keep_addr_on_down", "1", false},
+};
+static const struct setting quiet_settings[] = {{"ipv6/conf", "disable_ipv6", "1", false}};
+
+static int make_pace_devices(struct work *work)
+{
+    struct kernel_clock *clock = work->clock;
+    int result = 0;
+    if (!if_nametoindex(clock->pace_name) || !if_nametoindex(clock->paced_name)) {
+        rtnl_delete(work->rtnl, clock->paced_name);
+        result = make_pair(work, clock->pace_name, clock->paced_name, -1);
+    }
+    clock->pace_ifindex = if_nametoindex(clock->pace_name);
+    clock->paced_ifindex = if_nametoindex(clock->paced_name);
+    if (!result && has_ipv6())
+        result = put_settings(quiet_settings, ARRAY_SIZE(quiet_settings), clock->paced_name, work->why);
+    return result;
+}
+
+/* Without it probes follow the clock only. */
+static int make_pace(struct work *work)
+{
+    const uint32_t rate = (uint32_t)TOKEN_BYTES * US_PER_S / PACE_US;
+    struct kernel_clock *clock = work->clock;
+    int result = work->clock->token ? make_pace_devices(work) : rtnl_delete(work->rtnl, clock->pace_name);
+    if (result || !work->clock->token)
+        return result;
+    result = rtnl_token_bucket(work->rtnl, clock->pace_ifindex, rate, BURST_BYTES);
+    if (!result)
+        result = rtnl_up(work->rtnl, clock->pace_ifindex, true, MTU_BYTES);
+    if (!result)
+        result = rtnl_up(work->rtnl, clock->paced_ifindex, true, 0);
+    return result ? fail(work->why, result, "the device %s cannot be configured", clock->pace_name) : 0;
+}
+
 static int make_devices(struct work *work)
 {
     struct kernel_clock *clock = work->clock;
@@ -358,22 +404,12 @@ static int no_checksum_offload(struct work *work)
 
 static int set_settings(struct work *work)
 {
-    static const struct setting fan[] = {
-        {"ipv4/conf", "forwarding", "1", false}, /* `fan` looks up routes as one that forwards */
-        {"ipv4/conf", "rp_filter", "0", false},
-    };
-    static const struct setting fan6[] = {
-        {"ipv6/conf", "disable_ipv6", "0", false},      {"ipv6/conf", "addr_gen_mode", "1", false},
-        {"ipv6/conf", "accept_dad", "0", false},        {"ipv6/conf", "forwarding", "1", false},
-        {"ipv6/conf", "keep_addr_on_down", "1", false},
-    };
-    static const struct setting quiet[] = {{"ipv6/conf", "disable_ipv6", "1", false}};
     const struct kernel_clock *clock = work->clock;
-    int result = put_settings(fan, ARRAY_SIZE(fan), clock->fan_name, work->why);
+    int result = put_settings(fan_settings, ARRAY_SIZE(fan_settings), clock->fan_name, work->why);
     if (!result && has_ipv6())
-        result = put_settings(fan6, ARRAY_SIZE(fan6), clock->fan_name, work->why);
+        result = put_settings(fan6_settings, ARRAY_SIZE(fan6_settings), clock->fan_name, work->why);
     if (!result && has_ipv6())
-        result = put_settings(quiet, ARRAY_SIZE(quiet), clock->out_name, work->why);
+        result = put_settings(quiet_settings, ARRAY_SIZE(quiet_settings), clock->out_name, work->why);
     return result;
 }
 
@@ -423,6 +459,8 @@ static int set_up(struct work *work, const char *instance)
     if (!result)
         result = set_token_bucket(work);
     if (!result)
+        result = make_pace(work);
+    if (!result)
         result = in_thread(work, device_thread);
     return result;
 }
@@ -470,7 +508,7 @@ int kernel_clock_remove(const char *instance, char why[KERNEL_CLOCK_WHY_MAX])
     if (result)
         return fail(why, result, "no rtnetlink");
     bool was_there = if_nametoindex(clock.tick_name) != 0;
-    const char *const names[] = {clock.tick_name, clock.out_name};
+    const char *const names[] = {clock.tick_name, clock.out_name, clock.pace_name};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         int error = rtnl_delete(rtnl, names[i]);
         if (error && !result)

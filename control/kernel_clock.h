@@ -2,10 +2,14 @@
 /*
  * The devices of the kernel's clock and of its probes, which need no process once they are there:
  *
- *      network namespace fairlead-INSTANCE-tick       |  the node's
- *        clock (169.254.77.1)  -----------------------|--- flt-INSTANCE   ingress: tick; egress: token bucket
- *        neighbour 169.254.77.2, managed, never there |    flo-INSTANCE   tick's packets go out here;
- * ingress: rx |      | |    flf-INSTANCE   ingress: fan; has the net of `inner`
+ * - clock, in a network namespace of its own, fairlead-INSTANCE-tick: it has 169.254.77.1 and the neighbour
+ *   169.254.77.2, managed and never there;
+ * - flt-INSTANCE, its peer, in the node's namespace like all that follow: ingress tick, egress a token
+ * bucket;
+ * - flo-INSTANCE: tick's packets go out here; ingress rx;
+ * - flf-INSTANCE, its peer: ingress fan; it has the net of `inner`;
+ * - flp-INSTANCE: egress a token bucket, 4,000 packets a second;
+ * - flq-INSTANCE, its peer: ingress fan, for probes that follow each other faster than the clock.
  *
  * Two sources of ticks. The kernel asks for a managed neighbour for ever: an ARP request each period, as
  * exact as jiffies are. Where there are token buckets (sch_tbf), a token goes round: tick sends a packet out
@@ -34,10 +38,13 @@ struct kernel_clock {
     char tick_name[IF_NAMESIZE];
     char out_name[IF_NAMESIZE];
     char fan_name[IF_NAMESIZE];
+    char pace_name[IF_NAMESIZE];
+    char paced_name[IF_NAMESIZE];
     char ns_path[KERNEL_CLOCK_PATH_MAX];
     uint32_t tick_ifindex, out_ifindex, fan_ifindex;
-    struct abi_addr inner, inner6; /* inner6 is all zero where there is no IPv6 */
-    bool token;                    /* node.flags gets ABI_NODE_TOKEN */
+    uint32_t pace_ifindex, paced_ifindex; /* 0 where there are no token buckets */
+    struct abi_addr inner, inner6;        /* inner6 is all zero where there is no IPv6 */
+    bool token;                           /* node.flags gets ABI_NODE_TOKEN */
     uint64_t tick_ns;
 };
 

@@ -71,9 +71,11 @@ struct abi_node {
     __u32 abi_version;
     __u32 flags; /* enum abi_node_flag */
     __u64 node_id;
-    __u32 tick_ifindex;    /* this side of the clock's pair: `tick` is on its ingress */
-    __u32 out_ifindex;     /* where `tick` clones its packets to */
-    __u32 fan_ifindex;     /* the other end of it: `fan` is on its ingress */
+    __u32 tick_ifindex; /* this side of the clock's pair: `tick` is on its ingress */
+    __u32 out_ifindex;  /* where `tick` clones its packets to */
+    __u32 fan_ifindex;  /* the other end of it: `fan` is on its ingress */
+    __u32 pace_ifindex; /* what is cloned to it comes to another `fan` some time later; 0: there is none */
+    __u32 pad;
     __u32 backends;        /* ids in use are below this */
     __u64 tick_ns;         /* period of the clock */
     __u64 stale_ns;        /* a clock that stood still this long freezes verdicts */
@@ -98,6 +100,7 @@ enum abi_fan_order {
     ABI_FAN_RESET = 2,   /* a backend's answer to a probe: end its connection */
     ABI_FAN_REQUEST = 3, /* a backend's SYN-ACK: answer it with the HTTP check's request */
     ABI_FAN_MORE = 4,    /* the tick goes on with its probes */
+    ABI_FAN_SERIES = 5,  /* a probe that was sent before: one more of the same backend */
 };
 
 /* --- services ------------------------------------------------------------------------------------------ */
@@ -303,7 +306,7 @@ struct abi_probe_state {
     __u16 status;          /* of the last HTTP answer, 0: it was none */
     __u32 rtt_us;          /* SYN to SYN-ACK, smoothed by 1/8 */
     __u32 http_rtt_us;     /* SYN to status */
-    __u32 pad;
+    __u32 series;          /* probes that still follow the one at once, faster than the clock */
     __u64 probes, answers, refusals, timeouts, http_probes, http_answers, http_failures;
 };
 

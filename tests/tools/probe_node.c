@@ -115,6 +115,7 @@ static void load(const char *instance, char **args)
                             .tick_ifindex = clock.tick_ifindex,
                             .out_ifindex = clock.out_ifindex,
                             .fan_ifindex = clock.fan_ifindex,
+                            .pace_ifindex = clock.pace_ifindex,
                             .tick_ns = clock.tick_ns,
                             .stale_ns = STALE_NS,
                             .inner = clock.inner,
@@ -123,6 +124,8 @@ static void load(const char *instance, char **args)
         node.flags &= ~(uint32_t)ABI_NODE_TOKEN;
     put(instance, "node", &zero, &node);
     attach(object, "fan", clock.fan_ifindex);
+    if (clock.paced_ifindex)
+        attach(object, "fan", clock.paced_ifindex);
     attach(object, "rx", clock.out_ifindex);
     for (char **name = args + 2; *name; name++)
         attach(object, "rx", if_nametoindex(*name));
@@ -175,6 +178,7 @@ static void backend(const char *instance, char **args)
     struct abi_check c;
     get(instance, "backends", id, &b);
     uint16_t generation = (uint16_t)(b.generation + 1);
+    uint32_t next = b.next_same;
     bool local = strcmp(args[4], "local") == 0;
     b = (struct abi_backend){.addr = parse_addr(args[2]),
                              .port = htons((uint16_t)number(args[3])),
@@ -182,18 +186,18 @@ static void backend(const char *instance, char **args)
                              .weight = 1,
                              .admin = ABI_ADMIN_ACTIVE,
                              .flags = local ? ABI_BACKEND_LOCAL : 0,
-                             .service = number(args[1]),
-                             .next_same = ABI_NO_BACKEND};
+                             .service = number(args[1])};
     if (!local)
         b.source = parse_addr(args[4]);
     get(instance, "checks", b.service, &c);
     struct abi_endpoint at = {.addr = b.addr, .port = b.port};
-    struct abi_endpoint_backends first = {id};
+    struct abi_endpoint_backends first = {ABI_NO_BACKEND};
     int fd = map(instance, "endpoints");
-    if (bpf_map_lookup_elem(fd, &at, &first) == 0 && first.first != id)
-        b.next_same = first.first;
+    bpf_map_lookup_elem(fd, &at, &first);
     close(fd);
-    first.first = id;
+    b.next_same = generation == 1 ? first.first : next;
+    if (generation == 1)
+        first.first = id;
     put(instance, "backends", &id, &b);
     put(instance, "endpoints", &at, &first);
     plan(instance, id + 1, c.interval_us);
@@ -219,9 +223,13 @@ static const char *reason_name(uint64_t verdict)
 static void show_backend(const char *instance, uint32_t id)
 {
     struct abi_probe_state s;
+    struct abi_backend b;
     uint64_t verdict;
     get(instance, "probe_state", id, &s);
     get(instance, "verdicts", id, &verdict);
+    get(instance, "backends", id, &b);
+    if (ABI_VERDICT_GENERATION(verdict) != b.generation)
+        verdict = 0;
     printf("{\"state\": \"%s\", \"reason\": \"%s\", \"sequence\": %u, \"rtt_us\": %u, \"http_rtt_us\": %u, "
            "\"status\": %u, "
            "\"misses\": %u, \"http_misses\": %u, \"probes\": %llu, \"answers\": %llu, \"refusals\": %llu, "
