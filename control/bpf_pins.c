@@ -96,6 +96,11 @@ int bpf_pins_open(struct bpf_pins *pins, const char *instance, char *err, size_t
     return result;
 }
 
+void bpf_pins_name(struct bpf_pins *pins, const char *instance)
+{
+    root_path(pins->root, instance);
+}
+
 bool bpf_pins_exist(const char *instance)
 {
     char root[BPF_PINS_PATH_MAX];

@@ -33,6 +33,9 @@ bool bpf_pins_instance_valid(const char *instance);
  * earlier process left half done. 0 or -errno with a message in err. */
 int bpf_pins_open(struct bpf_pins *pins, const char *instance, char *err, size_t err_len);
 
+/* Only the name of the root; the set is left alone. */
+void bpf_pins_name(struct bpf_pins *pins, const char *instance);
+
 /* Whether the instance has anything pinned. */
 bool bpf_pins_exist(const char *instance);
 

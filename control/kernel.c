@@ -12,6 +12,7 @@
 
 #include "check.h"
 #include "control/kernel_sockets.h"
+#include "control/kernel_groups.h"
 #include "control/netlink.h"
 
 enum { NS_PER_MS = 1000000, STALE_TICKS = 10, STALE_MS_MIN = 200, LOCALS_STEP = 32 };
@@ -277,6 +278,13 @@ static void apply(struct kernel *kernel)
     struct abi_node node = node_of(kernel);
     kernel->entries = kernel->config.handlers.compile(kernel->config.arg, &facts);
     kernel_sockets_set(kernel->sockets, kernel->entries);
+    size_t refused = kernel_groups_apply(bpf_load_map(kernel->load, "addresses"), kernel->entries);
+    if (refused)
+        journal_warn(
+            kernel->config.journal, "kernel",
+            "%zu devices do not take in what is sent to the groups of IPv6 addresses; these addresses "
+            "may not be answered there",
+            refused);
     int result = kernel_maps_apply(kernel->maps, &node, kernel->entries, now_ms());
     kernel->again = result == -EAGAIN;
     if (result == -ENOSPC)
@@ -522,6 +530,7 @@ static void clear_device(void *arg, const struct netlink_device *device)
 int kernel_detach_instance(const char *instance, char err[KERNEL_WHY_MAX])
 {
     struct clearing clearing = {.instance = instance};
+    kernel_groups_leave(instance);
     int result = netlink_open(&clearing.netlink);
     if (result) {
         snprintf(err, KERNEL_WHY_MAX, "the devices cannot be listed: %s", strerror(-result));
