@@ -83,9 +83,11 @@ static inline uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Not before the machine was started. */
 static inline uint64_t ago_ns(uint64_t milliseconds)
 {
-    return now_ns() - milliseconds * 1000000;
+    uint64_t now = now_ns(), ns = milliseconds * 1000000;
+    return now > ns ? now - ns : 1;
 }
 
 static inline void put(struct bpf_map *map, const void *key, const void *value)
