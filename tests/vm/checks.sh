@@ -16,6 +16,7 @@ IMAGE=application/vnd.oci.image.manifest.v1+json
 BIG=/disk/big
 passed=0
 failed=0
+. /vm/kernel.sh
 
 # ---------------------------------------------------------------- one check, and what checks are made of
 
@@ -441,6 +442,7 @@ stage_first() {
     check "SIGTERM: drain and exit code 0" drain
     check "restart: everything is there" restart
     check "log has nothing alarming" nothing_alarming
+    check_kernel_half
     echo "end $passed $failed"
     push_for_ever
 }

@@ -6,7 +6,7 @@ VM_UNITS := $(addprefix $(BUILD)/unit/test_,sandbox db log log_drain names figur
 .PHONY: vm test-vm
 vm:
 	$(AT)packaging/deps.sh build test vm
-	$(AT)$(MAKE_QUIET) -j$(JOBS) $(PROGRAMS) $(VM_UNITS) $(BUILD)/tools/no_uring
+	$(AT)$(MAKE_QUIET) -j$(JOBS) $(PROGRAMS) $(VM_UNITS) $(BUILD)/tools/no_uring $(BUILD)/tools/pong
 	$(AT)$(PYTHON) tests/vm/run.py --build "$(BUILD)" $(VM_UNITS)
 
 ## test-vm: this build on Debian's Linux 6.1, in a virtual machine (no KVM needed)

@@ -25,9 +25,9 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 SERIES = "6.1.0"
-MODULES = ("virtio_pci", "virtio_blk", "ext4")
+MODULES = ("virtio_pci", "virtio_blk", "ext4", "veth", "sch_ingress", "sch_tbf", "cls_bpf")
 # Where these modules and what they need are in the package; the rest is not unpacked.
-MODULE_FOLDERS = ("drivers/virtio", "drivers/block", "fs", "lib", "crypto", "arch/x86/crypto")
+MODULE_FOLDERS = ("drivers/virtio", "drivers/block", "fs", "lib", "crypto", "arch/x86/crypto", "drivers/net/veth.ko", "net/sched")
 DISK_BYTES = 2 << 30
 BIG_BYTES = 200 << 20
 MEMORY_MIB = 1536
@@ -72,10 +72,16 @@ def unpack(package, folder):
     run(["depmod", "-b", folder, release])
 
 
+def is_whole(kernel):
+    """Whether a kernel of the cache has all that is unpacked now."""
+    modules = kernel / "lib/modules" / kernel.name.removeprefix("linux-image-") / "kernel"
+    return all((modules / path).exists() for path in MODULE_FOLDERS)
+
+
 def fetch_kernel(work):
     """A folder with boot/vmlinuz-RELEASE and the modules, from the cache or from apt."""
     names = kernel_packages()
-    kept = [work / name for name in names if (work / name).is_dir()]
+    kept = [work / name for name in names if is_whole(work / name)]
     if kept and kept[0].name == names[0]:
         return kept[0]
     with tempfile.TemporaryDirectory(dir=work) as temporary:
@@ -142,13 +148,13 @@ def fill_root(root, build, units, kernel, release):
         (root / folder).mkdir(parents=True)
     (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nfairlead:x:997:997::/nonexistent:/bin/false\n")
     (root / "etc/group").write_text("root:x:0:\nfairlead:x:997:\n")
-    for name in ("init", "checks.sh"):
+    for name in ("init", "checks.sh", "kernel.sh"):
         copy(root, HERE / name, f"vm/{name}")
     (root / "init").symlink_to("vm/init")
     # Busybox has cmp and its like too, but they go byte by byte, and its shell prefers them.
-    programs = {shutil.which(name): f"vm/bin/{name}" for name in ("curl", "cmp", "sha256sum", "head", "tail")}
+    programs = {shutil.which(name): f"vm/bin/{name}" for name in ("curl", "cmp", "sha256sum", "head", "tail", "ip")}
     programs |= {shutil.which("dash"): "bin/dash", shutil.which("busybox"): "bin/busybox"}
-    programs[build / "tools/no_uring"] = "vm/bin/no_uring"
+    programs |= {build / f"tools/{name}": f"vm/bin/{name}" for name in ("no_uring", "pong")}
     programs |= {build / name: f"vm/bin/{name}" for name in ("fairleadd", "fairlead-dataplane", "fairlead")}
     programs |= {path: f"vm/unit/{path.name}" for path in units}
     for source, target in programs.items():
