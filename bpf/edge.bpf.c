@@ -44,11 +44,14 @@ INLINE int edge_begin(struct __sk_buff *skb, struct packet *p, const struct abi_
         EDGE_COUNT(s->id, no_backend);
         return reset_client(skb, p, s->id);
     }
-    struct abi_flow *f = flow_begin(w, hash);
-    if (!f)
+    if (!flow_reserve(w, hash))
         return TC_ACT_SHOT;
-    flow_hears(p, f);
-    return send_checked(skb, p, f);
+    flow_hears(p, &w->flow);
+    int verdict = send_checked(skb, p, &w->flow);
+    if (verdict == TC_ACT_SHOT || bpf_map_update_elem(&half_open, &w->key, &w->flow, BPF_ANY) != 0)
+        return TC_ACT_SHOT;
+    EDGE_COUNT(s->id, flows);
+    return verdict;
 }
 
 /* Whether a service that fails open has nothing better than the backend that is down. */

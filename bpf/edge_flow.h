@@ -88,7 +88,7 @@ INLINE void flow_mirror(const struct abi_flow_key *k, const struct abi_flow *f,
     mirror->backend = f->backend;
     mirror->generation = f->generation;
     mirror->mode = f->mode;
-    mirror->flags = (f->flags ^ ABI_FLOW_BACK) & ABI_FLOW_BACK;
+    mirror->flags = ((f->flags ^ ABI_FLOW_BACK) & ABI_FLOW_BACK) | (f->flags & ABI_FLOW_ESTABLISHED);
     mirror->service = f->service;
     mirror->source = k->target;
     mirror->target = k->source;
@@ -188,24 +188,16 @@ INLINE bool flow_fill(struct edge_work *w, const struct packet *p, const struct 
     return true;
 }
 
-/* Makes the elements of w->flow in half_open and returns that of the client's direction, or NULL. */
-INLINE struct abi_flow *flow_begin(struct edge_work *w, __u32 hash)
+/* The way back of w->flow is in half_open after this, and its port chosen. */
+INLINE bool flow_reserve(struct edge_work *w, __u32 hash)
 {
-    if (w->flow.mode != ABI_EDGE_DSR) {
-        __u32 left = hash | 1;
-        bpf_loop(ABI_EDGE_PORT_TRIES, flow_try_port, &left, 0);
-        if (left != 0) {
-            EDGE_COUNT(w->flow.service, no_port);
-            return NULL;
-        }
-    }
-    if (bpf_map_update_elem(&half_open, &w->key, &w->flow, BPF_ANY) != 0)
-        return NULL;
-    struct abi_edge_backend *b = bpf_map_lookup_elem(&edge_backends, &w->flow.backend);
-    if (b)
-        b->flows++;
-    EDGE_COUNT(w->flow.service, flows);
-    return bpf_map_lookup_elem(&half_open, &w->key);
+    if (w->flow.mode == ABI_EDGE_DSR)
+        return true;
+    __u32 left = hash | 1;
+    bpf_loop(ABI_EDGE_PORT_TRIES, flow_try_port, &left, 0);
+    if (left != 0)
+        EDGE_COUNT(w->flow.service, no_port);
+    return left == 0;
 }
 
 /* Both ends speak: from half_open to flows. Returns the new element of this direction, or NULL. */
@@ -216,17 +208,22 @@ INLINE struct abi_flow *flow_establish(const struct packet *p, const struct abi_
         return NULL;
     w->key = p->key;
     w->flow = *f;
+    w->flow.flags |= ABI_FLOW_ESTABLISHED;
     if (f->mode != ABI_EDGE_DSR) {
         flow_mirror(&w->key, &w->flow, &w->mirror_key, &w->mirror);
         struct abi_flow *before = bpf_map_lookup_elem(&half_open, &w->mirror_key);
         if (before)
             w->mirror = *before;
+        w->mirror.flags |= ABI_FLOW_ESTABLISHED;
         bpf_map_update_elem(&flows, &w->mirror_key, &w->mirror, BPF_ANY);
         bpf_map_delete_elem(&half_open, &w->mirror_key);
     }
     if (bpf_map_update_elem(&flows, &w->key, &w->flow, BPF_ANY) != 0)
         return NULL;
     bpf_map_delete_elem(&half_open, &w->key);
+    struct abi_edge_backend *b = bpf_map_lookup_elem(&edge_backends, &w->flow.backend);
+    if (b)
+        b->flows++;
     return bpf_map_lookup_elem(&flows, &w->key);
 }
 

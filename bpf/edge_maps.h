@@ -41,6 +41,8 @@ struct {
 /* Adds what a flow counted to its backend's. */
 INLINE void edge_count_flow(struct abi_flow *f)
 {
+    if (f->packets == 0)
+        return;
     struct abi_edge_backend *b = bpf_map_lookup_elem(&edge_backends, &f->backend);
     if (b && f->flags & ABI_FLOW_BACK) {
         b->back_packets += f->packets;

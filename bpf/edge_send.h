@@ -29,10 +29,14 @@ INLINE bool send_ports(struct __sk_buff *skb, const struct packet *p, const stru
 {
     if (p->fragment == FRAGMENT_LATER || flow_port_diff(&p->key, f) == 0)
         return true;
-    __u32 ports = f->source_port | (__u32)f->target_port << 16;
-    if (bpf_ntohs(1) == 1)
-        ports = (__u32)f->source_port << 16 | f->target_port;
-    return bpf_skb_store_bytes(skb, p->l4, &ports, sizeof(ports), 0) == 0;
+    __u32 l4 = p->l4;
+    asm volatile("%0 &= 0x3fff" : "+r"(l4)); /* as in parse_tcp */
+    struct tcphdr *tcp = PARSE_CONTEXT(skb, data) + l4;
+    if ((void *)(tcp + 1) > PARSE_CONTEXT(skb, data_end))
+        return false;
+    tcp->source = f->source_port;
+    tcp->dest = f->target_port;
+    return true;
 }
 
 /* `hop`: 1, or 0 for what stays on this host. */
@@ -177,7 +181,7 @@ static __noinline int send_checked(struct __sk_buff *skb, struct packet *p, stru
             EDGE_COUNT(f->service, no_route);
             return TC_ACT_SHOT;
         }
-        if (bpf_map_lookup_elem(&flows, &p->key) == f)
+        if (f->flags & ABI_FLOW_ESTABLISHED)
             flow_keep_mirror(p, f);
     }
     if (p->ttl <= 1 && !(f->flags & ABI_FLOW_LOCAL)) {

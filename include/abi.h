@@ -472,6 +472,7 @@ enum abi_flow_flag {
     ABI_FLOW_BACK = 1 << 0,     /* from the backend to the client */
     ABI_FLOW_LOCAL = 1 << 1,    /* what this direction leads to is this host */
     ABI_FLOW_ANSWERED = 1 << 2, /* half open: the backend answered, `expected` is set */
+    ABI_FLOW_ESTABLISHED = 1 << 3,
 };
 
 enum abi_flow_closing { ABI_FLOW_FIN = 1 << 0, ABI_FLOW_RESET = 1 << 1 };
@@ -537,7 +538,7 @@ struct abi_edge_stats {
 /* `edge_backends`, by backend id, per processor; a service's traffic is the sum of its backends'. A flow adds
  * its packets when it ends, and every few seconds while it goes on. */
 struct abi_edge_backend {
-    __u64 flows;
+    __u64 flows;   /* established */
     __u64 packets; /* from clients */
     __u64 bytes;
     __u64 back_packets;

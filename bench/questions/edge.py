@@ -144,8 +144,8 @@ class Nftables(Way):
     name = "nftables DNAT"
 
     def deploy(self):
-        self.lab["lb"].run("nft", f"table ip lb {{ chain pre {{ type nat hook prerouting priority dstnat; "
-                                  f"ip daddr {ADDRESS} tcp dport {PORT} dnat to {self.lab['b1'].v4}:{PORT}; }} }}")
+        self.lab["lb"].run("nft", "add table ip lb; add chain ip lb pre { type nat hook prerouting priority dstnat; }; "
+                                  f"add rule ip lb pre ip daddr {ADDRESS} tcp dport {PORT} dnat to {self.lab['b1'].v4}:{PORT}")
 
 
 def works(netlab, build):
@@ -156,7 +156,7 @@ def works(netlab, build):
         with Nftables(netlab, build):
             return ""
     except AssertionError as error:
-        return str(error)[:200]
+        return str(error)[-200:]
 
 
 def end_to_end_rows(bench):
