@@ -5,6 +5,7 @@ On our side nothing runs in user space: the programs are loaded, attached and pi
 """
 
 import json
+import os
 import pathlib
 import shutil
 import signal
@@ -319,6 +320,23 @@ def test_a_clock_that_stood_still_is_started_by_heartbeats(lab):
     assert a.show()["restarts"] > 0
     a.start_clock()
     two.wait_up()
+
+
+@pytest.mark.slow
+def test_user_space_starved_by_real_time_processes(lab):
+    two = Two(lab, 4)
+    two.wait_up()
+    before = [node.session(7)["received"] for node in two.nodes]
+    # One on each processor, until it has used three seconds of it.
+    hogs = [subprocess.Popen(["taskset", "-c", str(cpu), "chrt", "-f", "50", "sh", "-c", "ulimit -t 3; while :; do :; done"])
+            for cpu in os.sched_getaffinity(0)]
+    for hog in hogs:
+        lab.processes.append(hog)
+    for hog in hogs:
+        hog.wait()
+    assert [node.session(7)["downs"] for node in two.nodes] == [0, 0]
+    for node, count in zip(two.nodes, before):
+        assert node.session(7)["received"] >= count + 3 / 0.030
 
 
 def test_a_peer_that_never_was_up_says_nothing(lab):
