@@ -60,6 +60,7 @@ static struct lab {
 static struct subject {
     bool v6;
     struct abi_address_key key;
+    uint8_t bytes[16]; /* its address as packets have it: 4 or 16 of them */
 } subject;
 
 /* --- the surroundings ---------------------------------------------------------------------------------- */
@@ -187,6 +188,10 @@ static inline void arrange(bool v6)
     subject.v6 = v6;
     subject.key =
         (struct abi_address_key){.addr = address(v6 ? "fd01::100" : "10.1.0.100"), .ifindex = lab.ifindex};
+    if (v6)
+        memcpy(subject.bytes, &subject.key.addr, 16);
+    else
+        memcpy(subject.bytes, &subject.key.addr.word[3], 4);
     for (uint32_t i = 0; i < MANAGERS; i++) {
         a.peer[i] = i == SELF ? 0 : i + 1;
         a.node_id[i] = i + 1;
@@ -256,7 +261,7 @@ static inline void finish_nd(struct frame *f)
 
 static const uint8_t *target(void)
 {
-    return subject.v6 ? (const uint8_t *)&subject.key.addr : (const uint8_t *)&subject.key.addr.word[3];
+    return subject.bytes;
 }
 
 static inline struct frame arp(uint16_t operation, const uint8_t *to, const uint8_t *mac,
