@@ -84,6 +84,7 @@ static void compile_backend(const struct kernel_input *in, const struct kernel_e
     if (kernel_addr_is_local(facts, &b->addr)) {
         b->flags |= ABI_BACKEND_LOCAL;
     } else if (!facts->source(facts->arg, &b->addr, &b->source)) {
+        memset(&b->source, 0, sizeof(b->source));
         source_before(before, from->id, b);
         e->unreachable++;
     }

@@ -59,6 +59,15 @@ static uint16_t generation_of(const struct kernel_facts *facts, uint32_t index, 
     return generation ? generation : 1;
 }
 
+/* While the route is away the session goes on as it was, and ends by its deadline. */
+static struct abi_addr source_before(const struct kernel_facts *facts, uint32_t index,
+                                     const struct abi_addr *addr)
+{
+    bool known = facts->peers_now && index < facts->peers_now_count &&
+                 kernel_addr_equal(&facts->peers_now[index].addr, addr);
+    return known ? facts->peers_now[index].source : (struct abi_addr){{0}};
+}
+
 static void compile_peer(const struct kernel_facts *facts, const struct kernel_peer_config *from,
                          uint32_t index, struct abi_peer *p)
 {
@@ -68,9 +77,8 @@ static void compile_peer(const struct kernel_facts *facts, const struct kernel_p
     p->flags = ABI_PEER_USED | (from->multihop ? ABI_PEER_MULTIHOP : 0);
     if (kernel_addr_is_local(facts, &p->addr))
         p->flags |= ABI_PEER_SELF;
-    else if (!facts->source(facts->arg, &p->addr, &p->source) && facts->peers_now &&
-             index < facts->peers_now_count && kernel_addr_equal(&facts->peers_now[index].addr, &p->addr))
-        p->source = facts->peers_now[index].source; /* the route is away: the session ends by its deadline */
+    else if (!facts->source(facts->arg, &p->addr, &p->source))
+        p->source = source_before(facts, index, &p->addr);
     p->discriminator = (uint32_t)(hash << 16) | (index + 1);
     p->tx_us = p->rx_us = from->interval_ms * 1000;
     p->multiplier = from->multiplier;

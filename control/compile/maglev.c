@@ -70,7 +70,8 @@ uint32_t maglev_rows(const struct maglev_backend *backend, uint32_t count, uint3
         divisor = common_divisor(divisor, backend[i].weight);
     }
     uint64_t wanted = (uint64_t)count * per_backend;
-    uint64_t exact = divisor ? weights / divisor * ROWS_PER_WEIGHT : 0;
+    uint64_t units = divisor ? weights / divisor : 0;
+    uint64_t exact = units > count ? units * ROWS_PER_WEIGHT : 0; /* equal weights need none */
     /* Unequal weights may ask for up to four times of it. */
     if (exact > wanted)
         wanted = exact < wanted * 4 ? exact : wanted * 4;
