@@ -106,7 +106,8 @@ INLINE void established(struct bpf_sock_ops *ctx, struct socket_note *note)
     struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
     if (!stats)
         return;
-    __sync_fetch_and_add(&stats->established, 1);
+    if (!note->canary)
+        __sync_fetch_and_add(&stats->established, 1);
     note_rtt(stats, ctx->srtt_us);
     sign_of_life(id);
     weigh_verdict(note);
@@ -119,15 +120,14 @@ INLINE int error_of(struct bpf_sock *sk)
 }
 
 /* The connection was never made; closed by the application itself, it says nothing. */
-INLINE void connect_failed(struct abi_backend_stats *stats, __u32 id, int error)
+INLINE void connect_failed(struct abi_backend_stats *stats, const struct socket_note *note, int error)
 {
-    if (error == ECONNREFUSED) {
-        __sync_fetch_and_add(&stats->refused, 1);
-        suspect(id, ABI_REFUSED);
-    } else if (error == ETIMEDOUT || error == EHOSTUNREACH) {
-        __sync_fetch_and_add(&stats->timeouts, 1);
-        suspect(id, ABI_CONNECT_TIMEOUT);
-    }
+    bool refused = error == ECONNREFUSED;
+    if (!refused && error != ETIMEDOUT && error != EHOSTUNREACH)
+        return;
+    if (!note->canary)
+        __sync_fetch_and_add(refused ? &stats->refused : &stats->timeouts, 1);
+    suspect(note->backend, refused ? ABI_REFUSED : ABI_CONNECT_TIMEOUT);
 }
 
 /* Data was in flight when it ended: servers do reset connections, now and then. */
@@ -153,7 +153,7 @@ INLINE void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct socket_
     }
     int error = error_of(sk);
     if (before == BPF_TCP_SYN_SENT)
-        connect_failed(stats, id, error);
+        connect_failed(stats, note, error);
     else if (!note->canary)
         broken(stats, id, error);
     else if (before == BPF_TCP_ESTABLISHED && error == ECONNRESET)
