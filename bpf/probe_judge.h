@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * What answers to probes, and the lack of them, say about a backend.
+ * What answers to probes, and the lack of them, say about a backend:
  *
- *   a SYN-ACK      up after `rise` of them (at once, if it was never down); says nothing where HTTP is
- * checked HTTP, good     the same where HTTP is checked RST to a SYN   down HTTP, bad      down after `fall`
- * of them in a row: another status, no HTTP, a reset, silence no answer      down after `fall` probes in a
- * row; any late answer ends the row
+ * - a SYN-ACK: up after `rise` of them (at once if it was not down); nothing where HTTP is checked;
+ * - a good HTTP answer: the same where HTTP is checked;
+ * - a RST to a SYN: down;
+ * - a bad HTTP answer (another status, no HTTP, a reset, silence): down after `fall` of them in a row;
+ * - no answer: down after `fall` probes in a row; any late answer ends the row.
  *
  * After evidence a series of probes follows the first at a fast pace: a process that dies closes its
  * connections before its listening socket, so that the first may still be answered. A suspicion lasts at
@@ -99,8 +100,7 @@ INLINE __u64 shot_claim(struct abi_probe_shot *shot)
     return sent_ns;
 }
 
-/* --- verdicts --------------------------------------------------------------------------------------------
- */
+/* Verdicts. */
 
 INLINE void judge_down(struct checkup *p, __u32 reason)
 {
@@ -175,8 +175,7 @@ INLINE void judge_http_bad(struct checkup *p, __u32 reason)
         judge_down(p, reason);
 }
 
-/* --- time-outs -------------------------------------------------------------------------------------------
- */
+/* Time-outs. */
 
 /* Whether a probe that got no answer counts as not sent: the clock stood still since, or nothing came through
  * to `fan` after it. */

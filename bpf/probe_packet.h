@@ -94,8 +94,7 @@ INLINE bool segment_read(struct __sk_buff *skb, struct segment *s)
     return false;
 }
 
-/* --- making one ------------------------------------------------------------------------------------------
- */
+/* Making one. */
 
 /* The pad lets what follows the Ethernet header be aligned. */
 struct segment_head4 {
