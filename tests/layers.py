@@ -92,7 +92,7 @@ def check_rooms(source):
         owners, why = RESERVED.get(name, ((), ""))
         if owners and not source.path.startswith(owners) and not source.path.startswith(("tests/", "bench/")):
             yield line, f"<{name}> belongs to {' '.join(owners)}: {why}"
-        if name.endswith(".skel.h") and source.path != "control/bpf_load.c" and not source.path.startswith("tests/bpf/"):
+        if name.endswith(".skel.h") and source.path != "control/bpf_load.c" and not source.path.startswith(("tests/", "bench/")):
             yield line, f"{name} belongs to control/bpf_load.c"
 
 
