@@ -155,10 +155,10 @@ class FairleadSite(Site):
             f"      kind: http\n      path: /\n      interval: {HEARTBEAT_MS}ms\n      http_interval: {HEARTBEAT_MS}ms\n"
             f"      http_timeout: {HEARTBEAT_MS}ms\n      fall: 3\n      rise: 2\n    backends:\n{backends}peers:\n"
             + "".join(peer(name, self.lab[name]) for name in BACKENDS)))
-        self.ids = {b["id"]: b["name"] for b in self.node.json("backend", "ls")["backends"]}
+        self.ids = {b["id"]: b["name"] for b in self.node.json("backend", "ls")}
 
     def is_up(self, name):
-        return any(b["name"] == name and b["state"] == "up" for b in self.node.json("backend", "ls")["backends"])
+        return any(b["name"] == name and b["state"] == "up" for b in self.node.json("backend", "ls"))
 
     def history(self):
         pins = next(pathlib.Path(f"/sys/fs/bpf/fairlead-{self.node.instance}").glob("v*"))

@@ -274,7 +274,8 @@ class Node:
         return self.host.run(BUILD / "fairlead", "--socket", self.socket, *args, check=check)
 
     def json(self, *args):
-        return json.loads(self.cli(*args, "--json").stdout)
+        """The JSON texts that a command prints, one a line."""
+        return [json.loads(line) for line in self.cli(*args, "--json").stdout.splitlines()]
 
     def log(self):
         return self.log_path.read_text()[-4000:]
