@@ -34,7 +34,7 @@ INLINE int edge_begin(struct __sk_buff *skb, struct packet *p, const struct abi_
     struct edge_work *w = edge_work();
     if (!w)
         return TC_ACT_SHOT;
-    if (p->flags & TCP_RST)
+    if (p->flags & TCP_RST || (p->flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK))
         return TC_ACT_SHOT;
     if (s->edge == ABI_EDGE_FULL_NAT && !(p->flags & TCP_SYN))
         return reset_client(skb, p, s->id);
@@ -111,7 +111,7 @@ INLINE bool edge_keeps(const struct abi_flow *f)
 {
     if (flow_backend_down(f))
         return false;
-    if (!f->closing)
+    if (!flow_closed(f))
         return true;
     const struct abi_backend *b = bpf_map_lookup_elem(&backends, &f->backend);
     const __u64 *verdict = bpf_map_lookup_elem(&verdicts, &f->backend);
@@ -129,6 +129,8 @@ static __noinline int edge_known(struct __sk_buff *skb, struct packet *p, struct
     }
     if (edge_lost(p, f))
         return reset_client(skb, p, f->service);
+    if (first && flow_closed(f))
+        flow_begin_again(f);
     if (p->flags & (TCP_FIN | TCP_RST))
         flow_note_closing(p, f);
     return send_checked(skb, p, f);

@@ -37,6 +37,13 @@ INLINE bool flow_path_old(const struct abi_flow *f)
     return f->path_time == 0 || flow_age(f) > FLOW_PATH_TIME;
 }
 
+/* Whether both sides have ended it. With direct return only one is seen. */
+INLINE bool flow_closed(const struct abi_flow *f)
+{
+    __u8 ends = f->mode == ABI_EDGE_DSR ? ABI_FLOW_FIN : ABI_FLOW_FIN | ABI_FLOW_FIN_BACK;
+    return f->closing & ABI_FLOW_RESET || (f->closing & ends) == ends;
+}
+
 INLINE bool flow_backend_down(const struct abi_flow *f)
 {
     const __u64 *verdict = bpf_map_lookup_elem(&verdicts, &f->backend);
@@ -124,7 +131,7 @@ INLINE bool flow_way_back_free(struct edge_work *w)
     if (addr_equal(&held->target, &w->mirror.target) && addr_equal(&held->source, &w->mirror.source) &&
         held->target_port == w->mirror.target_port && held->source_port == w->mirror.source_port)
         return true;
-    if (!held->closing || flow_age(held) < FLOW_FREE_TIME)
+    if (!flow_closed(held) || flow_age(held) < FLOW_FREE_TIME)
         return false;
     struct abi_flow_key old;
     flow_mirror_key(held, &old);
@@ -275,11 +282,13 @@ INLINE bool flow_hears(const struct packet *p, struct abi_flow *f)
     return f->flags & ABI_FLOW_ANSWERED && p->flags & TCP_ACK && p->acknowledged - f->expected < FLOW_WINDOW;
 }
 
-/* FIN and RST are noted at the element of the client's direction, and at the one of the packet. */
+/* FIN and RST are noted at the elements of both directions. */
 INLINE void flow_note_closing(const struct packet *p, struct abi_flow *f)
 {
     edge_count_flow(f);
-    __u8 closing = (p->flags & TCP_FIN ? ABI_FLOW_FIN : 0) | (p->flags & TCP_RST ? ABI_FLOW_RESET : 0);
+    __u8 closing = p->flags & TCP_RST ? ABI_FLOW_RESET : 0;
+    if (p->flags & TCP_FIN)
+        closing |= f->flags & ABI_FLOW_BACK ? ABI_FLOW_FIN_BACK : ABI_FLOW_FIN;
     f->closing |= closing;
     if (f->mode == ABI_EDGE_DSR)
         return;
@@ -288,6 +297,17 @@ INLINE void flow_note_closing(const struct packet *p, struct abi_flow *f)
     struct abi_flow *mirror = bpf_map_lookup_elem(&flows, &key);
     if (mirror)
         mirror->closing |= closing;
+}
+
+/* Its ports begin a new connection, with the same backend. */
+INLINE void flow_begin_again(struct abi_flow *f)
+{
+    struct abi_flow_key key;
+    f->closing = 0;
+    flow_mirror_key(f, &key);
+    struct abi_flow *mirror = f->mode == ABI_EDGE_DSR ? NULL : bpf_map_lookup_elem(&flows, &key);
+    if (mirror)
+        mirror->closing = 0;
 }
 
 #endif

@@ -177,6 +177,8 @@ static __noinline int send_checked(struct __sk_buff *skb, struct packet *p, stru
 {
     if (flow_path_old(f)) {
         edge_count_flow(f);
+        if (!(p->flags & TCP_RST))
+            f->closing &= ~ABI_FLOW_RESET; /* it goes on: the reset was forged */
         if (!path_find(skb, f)) {
             EDGE_COUNT(f->service, no_route);
             return TC_ACT_SHOT;

@@ -475,7 +475,7 @@ enum abi_flow_flag {
     ABI_FLOW_ESTABLISHED = 1 << 3,
 };
 
-enum abi_flow_closing { ABI_FLOW_FIN = 1 << 0, ABI_FLOW_RESET = 1 << 1 };
+enum abi_flow_closing { ABI_FLOW_FIN = 1 << 0, ABI_FLOW_FIN_BACK = 1 << 1, ABI_FLOW_RESET = 1 << 2 };
 
 /* What becomes of a packet. An element of the kernel's hash table is 48 bytes, the key and this: three cache
  * lines, of which a packet of IPv4 needs the first two. That is what the order of members is for. */

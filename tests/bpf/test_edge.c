@@ -692,7 +692,6 @@ static void test_backend_down(void **state)
 /* Drained, removed, its id used again, other rows: an established flow stays where it is. */
 static void set_changes(uint8_t mode)
 {
-    (void)mode;
     struct abi_flow f, now;
     open_flow(4009, &f);
     struct packet data = from_client(4009, PSH | ACK), out = towards_backend(data, &f);
@@ -712,6 +711,12 @@ static void set_changes(uint8_t mode)
     /* ... but one after its end does. */
     struct packet fin = from_client(4009, FIN | ACK), fin_out = towards_backend(fin, &f);
     expect(&lab.client, fin, SENT, &fin_out);
+    if (mode != ABI_EDGE_DSR) { /* half closed, it goes on */
+        assert_int_equal(run(&lab.client, from_client(4009, SYN)).verdict, SENT);
+        assert_true(established(&data, &now));
+        struct packet end = from_backend(&fin_out, FIN | ACK), end_out = towards_client(end, 4009);
+        expect(&lab.backend, end, SENT, &end_out);
+    }
     assert_int_equal(run(&lab.client, from_client(4009, SYN)).verdict, SENT);
     assert_true(half_open(&data, &now));
     assert_int_equal(now.backend, one.backend[0]);
@@ -721,6 +726,36 @@ static void test_set_changes(void **state)
 {
     (void)state;
     each(set_changes);
+}
+
+/* After its end a flow's ports may begin another connection with the same backend, which is as safe as the
+ * first. */
+static void ports_again(uint8_t mode)
+{
+    struct abi_flow f, now;
+    open_flow(4021, &f);
+    struct packet reset = from_client(4021, RST | ACK), out = towards_backend(reset, &f);
+    expect(&lab.client, reset, SENT, &out);
+    assert_true(established(&reset, &now));
+    assert_true(now.closing & ABI_FLOW_RESET);
+    struct packet syn = from_client(4021, SYN);
+    out = towards_backend(syn, &f);
+    expect(&lab.client, syn, SENT, &out);
+    assert_true(established(&syn, &now));
+    assert_int_equal(now.closing, 0);
+    struct packet back = from_backend(&out, SYN | ACK);
+    if (mode != ABI_EDGE_DSR) {
+        assert_true(established(&back, &now));
+        assert_int_equal(now.closing, 0);
+    }
+    /* An answer that nobody asked for begins nothing. */
+    expect(&lab.client, from_client(4022, SYN | ACK), DROP, NULL);
+}
+
+static void test_ports_again(void **state)
+{
+    (void)state;
+    each(ports_again);
 }
 
 /* Another node had the address before: its flows go on, or are reset where only it knew their port. */
@@ -1102,6 +1137,7 @@ int main(void)
         cmocka_unit_test(test_all_down),
         cmocka_unit_test(test_backend_down),
         cmocka_unit_test(test_set_changes),
+        cmocka_unit_test(test_ports_again),
         cmocka_unit_test(test_takes_over),
         cmocka_unit_test(test_flood),
         cmocka_unit_test(test_guessed_acknowledgement),

@@ -151,7 +151,7 @@ def test_short_connections(pair):
     assert all((p["back_packets"] > 0) == (balancer.mode != "direct") for p in packets)
 
 
-@pytest.mark.parametrize("offload", ["on", "off"])
+@pytest.mark.parametrize("offload", ["on", pytest.param("off", marks=pytest.mark.slow)])
 def test_bulk(pair, offload):
     """The client's offload off: it sends complete checksums and no segments to be cut later."""
     lab, balancer = pair
