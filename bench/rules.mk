@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Benchmarks; included by the Makefile.
-BENCH_BIN := $(BUILD)/bench/load $(BUILD)/bench/bare $(BUILD)/bench/edge_rate
+BENCH_BIN := $(BUILD)/bench/load $(BUILD)/bench/bare $(BUILD)/bench/edge_rate $(BUILD)/bench/connect
 
 $(BUILD)/bench/%: bench/%.c $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lcrypto -lpthread
+$(BUILD)/bench/connect: bench/connect.c $(BPF_OBJ) $(BUILD)/flags
+	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lbpf
 # A program for the kernel that drives the one which is measured.
 $(BUILD)/bench/edge_rate.bpf.o: bench/edge_rate.bpf.c $(BUILD)/bpf/vmlinux.h
 	$(AT)mkdir -p $(@D); echo "  BPF   $<"; $(BPF_CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<

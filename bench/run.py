@@ -20,7 +20,7 @@ import measure
 import plot
 import servers
 
-NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover", "edge")
+NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover", "connect", "edge")
 SUBJECTS = {cls.name: cls for cls in (servers.Fairlead, servers.DockerRegistry)}
 
 
