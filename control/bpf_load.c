@@ -298,6 +298,7 @@ int bpf_load_open(const struct bpf_load_config *config, struct bpf_load **out, c
     struct bpf_load *load = calloc(1, sizeof(*load));
     CHECK(load);
     load->config = *config;
+    load->pins.lock = -1;
     libbpf_set_print(NULL); /* what it would say is in `why` */
     for (size_t i = 0; sources[i].name; i++)
         load->status[i].name = sources[i].name;
@@ -313,6 +314,7 @@ void bpf_load_close(struct bpf_load *load)
 {
     for (size_t i = 0; sources[i].name; i++)
         bpf_object__close(load->object[i]);
+    bpf_pins_close(&load->pins);
     free(load);
 }
 

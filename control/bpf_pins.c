@@ -4,9 +4,11 @@
 #include <bpf/bpf.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -61,6 +63,18 @@ static bool is_mounted(void)
     return statfs(BPF_PINS_FS, &fs) == 0 && fs.f_type == BPF_FS_MAGIC;
 }
 
+static int lock_root(const char *root)
+{
+    int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return fd;
+    int result = errno == EWOULDBLOCK ? -EBUSY : -errno;
+    close(fd);
+    return result;
+}
+
 /* A set that was built beside its old one and is all that is left is the set; one that is not was given up.
  */
 static int finish_earlier(struct bpf_pins *pins)
@@ -79,6 +93,7 @@ int bpf_pins_open(struct bpf_pins *pins, const char *instance, char *err, size_t
 {
     root_path(pins->root, instance);
     pins->set[0] = '\0';
+    pins->lock = -1;
     if (!is_mounted() && mount("bpf", BPF_PINS_FS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=700")) {
         int result = -errno;
         snprintf(err, err_len,
@@ -88,12 +103,35 @@ int bpf_pins_open(struct bpf_pins *pins, const char *instance, char *err, size_t
         return result;
     }
     int result = make_folder(pins->root);
-    if (!result)
-        result = finish_earlier(pins);
-    if (result)
+    if (!result) {
+        pins->lock = lock_root(pins->root);
+        result = pins->lock < 0 ? pins->lock : finish_earlier(pins);
+    }
+    if (result == -EBUSY)
+        snprintf(err, err_len,
+                 "another fairleadd has the instance %s on this kernel; give this one a name of its own "
+                 "(kernel: instance)",
+                 instance);
+    else if (result)
         snprintf(err, err_len, "%s: %s; the programs' maps have to be kept there", pins->root,
                  strerror(-result));
+    if (result)
+        bpf_pins_close(pins);
     return result;
+}
+
+void bpf_pins_close(struct bpf_pins *pins)
+{
+    if (pins->lock >= 0)
+        close(pins->lock);
+    pins->lock = -1;
+}
+
+int bpf_pins_lock(const char *instance)
+{
+    char root[BPF_PINS_PATH_MAX];
+    root_path(root, instance);
+    return lock_root(root);
 }
 
 void bpf_pins_name(struct bpf_pins *pins, const char *instance)

@@ -18,6 +18,7 @@ enum { BPF_PINS_PATH_MAX = 160, BPF_PINS_INSTANCE_MAX = 24, BPF_PINS_IDS_MAX = 2
 struct bpf_pins {
     char root[BPF_PINS_PATH_MAX]; /* of the instance */
     char set[BPF_PINS_PATH_MAX];  /* the one to use */
+    int lock;                     /* held while open: one process an instance */
 };
 
 /* Ids of the kernel's maps. */
@@ -30,8 +31,15 @@ struct bpf_pins_ids {
 bool bpf_pins_instance_valid(const char *instance);
 
 /* Mounts the BPF file system if it is not there, makes the folder of the instance, and settles what an
- * earlier process left half done. 0 or -errno with a message in err. */
+ * earlier process left half done. 0 or -errno with a message in err: -EBUSY when another process has it. */
 int bpf_pins_open(struct bpf_pins *pins, const char *instance, char *err, size_t err_len);
+
+/* Gives the instance free for others. */
+void bpf_pins_close(struct bpf_pins *pins);
+
+/* A descriptor that holds the instance until it is closed; -EBUSY: another process does; -ENOENT: nothing of
+ * it is pinned. */
+int bpf_pins_lock(const char *instance);
 
 /* Only the name of the root; the set is left alone. */
 void bpf_pins_name(struct bpf_pins *pins, const char *instance);

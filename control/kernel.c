@@ -13,6 +13,7 @@
 #include "check.h"
 #include "control/kernel_sockets.h"
 #include "control/kernel_groups.h"
+#include "control/kernel_loading.h"
 #include "control/netlink.h"
 
 enum { NS_PER_MS = 1000000, STALE_TICKS = 10, STALE_MS_MIN = 200, LOCALS_STEP = 32 };
@@ -29,6 +30,7 @@ struct devices {
 
 struct kernel {
     struct kernel_config config;
+    struct kernel_loading *loading; /* under way */
     struct kernel_wishes wishes;
     enum kernel_phase phase;
     bool fail_quietly; /* the reason was logged already */
@@ -389,15 +391,9 @@ static void let_go(struct kernel *kernel)
     memset(&kernel->clock, 0, sizeof(kernel->clock));
 }
 
-static int open_all(struct kernel *kernel)
+static int open_rest(struct kernel *kernel)
 {
-    const struct bpf_load_config config = {.instance = kernel->config.instance,
-                                           .backends_max = kernel->wishes.backends_max,
-                                           .rows_max = kernel->wishes.rows_max};
-    kernel->why[0] = '\0';
-    int result = bpf_load_open(&config, &kernel->load, kernel->why, sizeof(kernel->why));
-    if (!result)
-        result = kernel_maps_open(kernel->load, &kernel->maps);
+    int result = kernel_maps_open(kernel->load, &kernel->maps);
     if (!result)
         result = netlink_open(&kernel->netlink);
     if (!result)
@@ -436,19 +432,24 @@ static void tell_objects(struct kernel *kernel)
                          object[i].loaded ? "is loaded" : "is not loaded", object[i].why);
 }
 
-static void start(struct kernel *kernel)
+static void fail(struct kernel *kernel, int result)
 {
-    int result = open_all(kernel);
+    if (!kernel->why[0])
+        snprintf(kernel->why, sizeof(kernel->why), "%s", strerror(-result));
+    if (!kernel->fail_quietly)
+        journal_warn(kernel->config.journal, "kernel",
+                     "the kernel half is off: %s; services are not steered, checked or balanced",
+                     kernel->why);
+    kernel->fail_quietly = true;
+    let_go(kernel);
+    kernel->phase = KERNEL_FAILED;
+}
+
+static void start_loaded(struct kernel *kernel)
+{
+    int result = open_rest(kernel);
     if (result) {
-        if (!kernel->why[0])
-            snprintf(kernel->why, sizeof(kernel->why), "%s", strerror(-result));
-        if (!kernel->fail_quietly)
-            journal_warn(kernel->config.journal, "kernel",
-                         "the kernel half is off: %s; services are not steered, checked or balanced",
-                         kernel->why);
-        kernel->fail_quietly = true;
-        let_go(kernel);
-        kernel->phase = KERNEL_FAILED;
+        fail(kernel, result);
         return;
     }
     kernel->phase = KERNEL_ON;
@@ -474,10 +475,39 @@ static void start(struct kernel *kernel)
     note(kernel, "kernel.attached", "the programs are in the kernel");
 }
 
+static void on_loaded(void *arg, struct bpf_load *load, int result, const char *why)
+{
+    struct kernel *kernel = arg;
+    kernel->loading = NULL;
+    kernel->load = load;
+    kernel->phase = KERNEL_OFF;
+    snprintf(kernel->why, sizeof(kernel->why), "%s", why);
+    if (result) {
+        fail(kernel, result);
+    } else if (kernel->wishes.enabled) {
+        start_loaded(kernel);
+    } else {
+        let_go(kernel);
+        kernel_update(kernel, &kernel->wishes);
+    }
+}
+
+static void start(struct kernel *kernel)
+{
+    const struct bpf_load_config config = {.instance = kernel->config.instance,
+                                           .backends_max = kernel->wishes.backends_max,
+                                           .rows_max = kernel->wishes.rows_max};
+    kernel->phase = KERNEL_LOADING;
+    snprintf(kernel->why, sizeof(kernel->why), "the programs are being loaded");
+    kernel->loading = kernel_loading_start(kernel->config.loop, &config, on_loaded, kernel);
+}
+
 void kernel_update(struct kernel *kernel, const struct kernel_wishes *wishes)
 {
     char err[KERNEL_WHY_MAX];
     kernel->wishes = *wishes;
+    if (kernel->loading)
+        return; /* they count when it is done */
     if (!wishes->enabled) {
         bool there = kernel->phase == KERNEL_ON || bpf_pins_exist(kernel->config.instance);
         if (there && kernel_detach(kernel, err))
@@ -504,6 +534,8 @@ void kernel_tick(struct kernel *kernel)
 
 void kernel_close(struct kernel *kernel)
 {
+    if (kernel->loading)
+        kernel_loading_forget(kernel->loading);
     let_go(kernel);
     free(kernel->devices.device);
     free(kernel->locals.local);
@@ -513,44 +545,12 @@ void kernel_close(struct kernel *kernel)
 
 /* Detaching. */
 
-struct clearing {
-    const char *instance;
-    struct netlink *netlink;
-    int result;
-};
-
-static void clear_device(void *arg, const struct netlink_device *device)
-{
-    struct clearing *clearing = arg;
-    int result = bpf_attach_clear(clearing->instance, clearing->netlink, device);
-    if (result && !clearing->result)
-        clearing->result = result;
-}
-
-int kernel_detach_instance(const char *instance, char err[KERNEL_WHY_MAX])
-{
-    struct clearing clearing = {.instance = instance};
-    kernel_groups_leave(instance);
-    int result = netlink_open(&clearing.netlink);
-    if (result) {
-        snprintf(err, KERNEL_WHY_MAX, "the devices cannot be listed: %s", strerror(-result));
-        return result;
-    }
-    result = netlink_devices(clearing.netlink, clear_device, &clearing);
-    result = result ? result : clearing.result;
-    netlink_close(clearing.netlink);
-    char why[KERNEL_CLOCK_WHY_MAX] = "";
-    int clock = kernel_clock_remove(instance, why);
-    int pins = bpf_pins_remove_instance(instance);
-    result = result ? result : clock ? clock : pins;
-    if (result)
-        snprintf(err, KERNEL_WHY_MAX, "not all could be taken out of the kernel: %s; root may do it",
-                 *why ? why : strerror(-result));
-    return result;
-}
-
 int kernel_detach(struct kernel *kernel, char err[KERNEL_WHY_MAX])
 {
+    if (kernel->loading) {
+        snprintf(err, KERNEL_WHY_MAX, "the programs are being loaded; try again in a second");
+        return -EBUSY;
+    }
     let_go(kernel);
     int result = kernel_detach_instance(kernel->config.instance, err);
     kernel->phase = KERNEL_DETACHED;

@@ -75,7 +75,7 @@ int kernel_detach(struct kernel *kernel, char err[KERNEL_WHY_MAX]);
 /* The same without a daemon. */
 int kernel_detach_instance(const char *instance, char err[KERNEL_WHY_MAX]);
 
-enum kernel_phase { KERNEL_OFF, KERNEL_FAILED, KERNEL_DETACHED, KERNEL_ON };
+enum kernel_phase { KERNEL_OFF, KERNEL_LOADING, KERNEL_FAILED, KERNEL_DETACHED, KERNEL_ON };
 
 /* What is there, for those who show it; pointers are NULL unless it is on, and valid until the next turn of
  * the loop. */

@@ -79,7 +79,7 @@ static void leave_set(void *arg, const char *set)
 
 void kernel_groups_leave(const char *instance)
 {
-    struct bpf_pins pins = {.set = ""};
+    struct bpf_pins pins = {.set = "", .lock = -1};
     bpf_pins_name(&pins, instance);
     bpf_pins_each_other(&pins, leave_set, NULL);
 }

@@ -17,8 +17,11 @@ static json_t *number(uint64_t value)
 
 static const char *phase_name(enum kernel_phase phase)
 {
-    static const char *const names[] = {
-        [KERNEL_OFF] = "off", [KERNEL_FAILED] = "failed", [KERNEL_DETACHED] = "detached", [KERNEL_ON] = "on"};
+    static const char *const names[] = {[KERNEL_OFF] = "off",
+                                        [KERNEL_LOADING] = "loading",
+                                        [KERNEL_FAILED] = "failed",
+                                        [KERNEL_DETACHED] = "detached",
+                                        [KERNEL_ON] = "on"};
     return names[phase];
 }
 

@@ -34,8 +34,12 @@ def service(lab, backends=("server",)):
     return "\n".join(lines) + "\n"
 
 
+def ask(node, *words):
+    return json.loads(node.cli(*words, "--json").stdout)
+
+
 def kernel(node):
-    return node.json("kernel")
+    return ask(node, "kernel")
 
 
 def is_on(node):
@@ -44,6 +48,11 @@ def is_on(node):
 
 def wait_on(node):
     assert http1.wait_until(lambda: is_on(node), 20), node.log()
+    return kernel(node)
+
+
+def wait_failed(node):
+    assert http1.wait_until(lambda: kernel(node)["state"] == "failed", 20), node.log()
     return kernel(node)
 
 
@@ -323,13 +332,11 @@ def test_detach_spares_the_filter_of_another_program(lab, node):
         pin.unlink()
 
 
-def test_detach_spares_another_instance(lab, node):
-    """A second instance on the same host finds the devices taken, says so, and its end changes nothing."""
-    host = node.host
-    before = kernel(node)
+def second_node(lab, node, instance):
+    """Another fairleadd on the host of `node`."""
     other = netlab.Node.__new__(netlab.Node)
     other.__dict__.update(vars(node))
-    other.instance, other.folder, other.process = f"{node.instance}-b", lab.folder / "other", None
+    other.instance, other.folder, other.process = instance, lab.folder / "other", None
     other.folder.mkdir()
     other.folder.chmod(0o755)
     other.config_path, other.socket = other.folder / "fairlead.yaml", other.folder / "control.sock"
@@ -337,8 +344,14 @@ def test_detach_spares_another_instance(lab, node):
     write = other.write_config
     other.write_config = lambda: (write(), other.config_path.write_text(
         other.config_path.read_text().replace("127.0.0.1:5000", "127.0.0.1:5001")))
-    lab.nodes.append(other)
-    other.start()
+    return other.start()
+
+
+def test_detach_spares_another_instance(lab, node):
+    """A second instance on the same host finds the devices taken, says so, and its end changes nothing."""
+    host = node.host
+    before = kernel(node)
+    other = second_node(lab, node, f"{node.instance}-b")
     status = wait_on(other)
     assert places(status, "eth0") == set()
     assert any("another instance of Fairlead" in d for d in status["degraded"])
@@ -350,12 +363,38 @@ def test_detach_spares_another_instance(lab, node):
     assert len(re.findall(r"handle 0xfa1", filters)) == 4
 
 
+def test_an_instance_has_one_daemon(lab, node):
+    """A second daemon of the same name neither changes nor removes what the first one has."""
+    was, places_before = verdict(node), places(kernel(node), "eth0")
+    other = second_node(lab, node, node.instance)
+    status = wait_failed(other)
+    assert "another fairleadd has the instance" in status["why"]
+    other.cli("set", "kernel.enabled", "false")
+    other.stop()
+    done = subprocess.run(node.host.inside([BUILD / "fairleadd", "--detach", node.instance]), capture_output=True, text=True)
+    assert done.returncode == 1 and "a fairleadd has the instance" in done.stderr
+    assert verdict(node) == was and places(kernel(node), "eth0") == places_before
+
+
+def test_groups_of_addresses_that_are_taken_over(lab):
+    """The device takes in solicitations for them, until they or the kernel half go."""
+    config = ("services:\n  - {name: six, address: '[fd00:99::a1:b2c3]:80', kind: tcp, edge: nat, takeover: true}\n"
+              "takeover: [self]\n")
+    node = lab.node("client", config=config)
+    wait_on(node)
+
+    def joined():
+        return "33:33:ff:a1:b2:c3" in node.host.run("ip", "maddr", "show", "dev", "eth0").stdout
+    assert http1.wait_until(joined, 5), node.log()
+    node.kill()
+    assert joined()
+    node.start()
+    wait_on(node)
+    node.cli("kernel", "detach", "--yes")
+    assert not joined()
+
+
 # ---------------------------------------------------------------- what is missing is named
-
-def wait_failed(node):
-    assert http1.wait_until(lambda: kernel(node)["state"] == "failed", 20), node.log()
-    return kernel(node)
-
 
 def test_a_cgroup_that_is_not_there(lab):
     lab["server"].pong(PORT)
@@ -396,7 +435,7 @@ def test_an_ordinary_user_has_a_node_without_the_kernel_half(lab):
     lines = [line for line in node.log().splitlines() if '"kernel"' in line]
     assert len(lines) == 1 and "the kernel half is off" in lines[0], lines
     assert not (BPFFS / f"fairlead-{node.instance}").exists()
-    assert node.json("status")["ready"] is True
+    assert ask(node, "status")["ready"] is True
 
 
 def test_no_bpf_file_system_and_no_right_to_mount_it(lab):
@@ -408,7 +447,7 @@ def test_no_bpf_file_system_and_no_right_to_mount_it(lab):
     node.start()
     status = wait_failed(node)
     assert "the BPF file system is not mounted" in status["why"] and "mount -t bpf" in status["why"]
-    assert node.json("status")["ready"] is True
+    assert ask(node, "status")["ready"] is True
 
 
 def test_names_of_instances(tmp_path):
