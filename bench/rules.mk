@@ -13,6 +13,7 @@ $(BUILD)/bench/edge_rate.skel.h: $(BUILD)/bench/edge_rate.bpf.o
 	$(AT)$(BPFTOOL) gen skeleton $< name edge_rate_bpf >$@
 $(BUILD)/bench/edge_rate: bench/edge_rate.c $(BUILD)/bench/edge_rate.skel.h $(BPF_SKEL) $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) -I$(BUILD) $(LDFLAGS) -o $@ $< -lbpf
+analyze: $(BUILD)/bench/edge_rate.skel.h
 
 .PHONY: bench bench-bin
 bench-bin: $(BENCH_BIN)

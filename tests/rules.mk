@@ -71,7 +71,7 @@ format-check: test-deps
 	$(AT)$(RUN) one format-check clang-format --dry-run -Werror $(C_FILES)
 
 ## analyze: clang-tidy and cppcheck find nothing
-ANALYZED = $(shell git ls-files -co --exclude-standard -- 'dataplane/*.c' 'control/*.c' 'bench/*.c')
+ANALYZED = $(shell git ls-files -co --exclude-standard -- 'dataplane/*.c' 'control/*.c' 'bench/*.c' ':!*.bpf.c')
 analyze: test-deps $(BUILD)/bpf/objects.skel.h
 	$(AT)$(RUN) one clang-tidy sh -c 'printf "%s\n" $(ANALYZED) | \
 		xargs -P $(JOBS) -n 4 clang-tidy --quiet --extra-arg=-isystem$(abspath $(BUILD)) 2>/dev/null'
