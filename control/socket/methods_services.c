@@ -162,8 +162,10 @@ static bool service_start(struct daemon *d, struct rpc_call *call, const char *n
                  "the service '%s' exists already", now->name);
         return false;
     }
-    if (!now && !create)
-        return need_service(d, call, name) != NULL;
+    if (!now && !create) {
+        rpc_fail(call, RPC_NOT_FOUND, HINT_SERVICE, "there is no service '%.64s'", name);
+        return false;
+    }
     if (now) {
         *s = *now;
         return true;

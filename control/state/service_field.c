@@ -215,8 +215,10 @@ static int read_bool(const char *text, bool *out, char hint[SVC_ERROR_MAX])
     bool yes = strcmp(text, "yes") == 0 || strcmp(text, "true") == 0 || strcmp(text, "on") == 0;
     bool no = strcmp(text, "no") == 0 || strcmp(text, "false") == 0 || strcmp(text, "off") == 0;
     snprintf(hint, SVC_ERROR_MAX, "true or false");
+    if (!yes && !no)
+        return -EINVAL;
     *out = yes;
-    return yes || no ? 0 : -EINVAL;
+    return 0;
 }
 
 /* Digits; *end gets what follows them. */
@@ -246,8 +248,10 @@ static int read_ms(const struct field *f, const char *text, uint32_t *out, char 
         if (strcmp(end, units[i].name) != 0)
             continue;
         value *= units[i].factor;
+        if (value < f->min || value > f->max)
+            return -EINVAL;
         *out = (uint32_t)value;
-        return value >= f->min && value <= f->max ? 0 : -EINVAL;
+        return 0;
     }
     return -EINVAL;
 }

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Services and backends as texts and as bytes, and the differences between a file and a state. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "check.h"
+#include "cmd.h"
+#include "control/services_declare.h"
+#include "control/state/service.h"
+
+static struct svc service_make(const char *name, const char *address)
+{
+    struct svc s;
+    svc_init(&s, SVC_TCP);
+    snprintf(s.name, sizeof(s.name), "%s", name);
+    assert_int_equal(svc_address_parse(address, &s.address), 0);
+    return s;
+}
+
+/* Key, what is written, what is shown; NULL: refused. */
+static void test_texts(void **state)
+{
+    static const char *const rows[][3] = {
+        {"address", "10.0.0.1:80", "10.0.0.1:80"},
+        {"address", "[FD00:0::1]:443", "[fd00::1]:443"},
+        {"address", "10.0.0.1", NULL},
+        {"address", "10.0.0.1:0", NULL},
+        {"address", "10.0.0.1:65536", NULL},
+        {"address", "10.0.0.256:80", NULL},
+        {"address", "[::ffff:10.0.0.1]:80", NULL},
+        {"address", "fd00::1:80", NULL},
+        {"address", "[fd00::1:80", NULL},
+        {"address", ":80", NULL},
+        {"address", "[]:80", NULL},
+        {"kind", "docker", "docker"},
+        {"kind", "Docker", NULL},
+        {"edge", "full-nat", "full-nat"},
+        {"policy", "maglev", "maglev"},
+        {"steer", "yes", "true"},
+        {"steer", "off", "false"},
+        {"steer", "1", NULL},
+        {"all_down", "open", "open"},
+        {"check.interval", "20ms", "20ms"},
+        {"check.interval", "2000ms", "2s"},
+        {"check.interval", "1h", "3600s"},
+        {"check.interval", "2h", NULL},
+        {"check.interval", "20", NULL},
+        {"check.interval", "99999999999999999999ms", NULL},
+        {"check.interval", "-1ms", NULL},
+        {"check.fall", "255", "255"},
+        {"check.fall", "256", NULL},
+        {"check.fall", "0", NULL},
+        {"check.path", "/a?b=c", "/a?b=c"},
+        {"check.path", "a", NULL},
+        {"check.path", "/a b", NULL},
+        {"check.path", "/a\r\nX: y", NULL},
+        {"check.host", "registry.example", "registry.example"},
+        {"check.host", "a\tb", NULL},
+        {"check.statuses", "200", "200"},
+        {"check.statuses", "404,200-204,205,300-299", NULL},
+        {"check.statuses", "404,200-204,205", "200-205,404"},
+        {"check.statuses", "100-599", "100-599"},
+        {"check.statuses", "99", NULL},
+        {"check.statuses", "600", NULL},
+        {"check.statuses", "200,", NULL},
+        {"check.statuses", "200,,201", NULL},
+        {"check.statuses", "200-", NULL},
+    };
+    struct svc s;
+    char err[SVC_ERROR_MAX], text[SVC_TEXT_MAX];
+    (void)state;
+    svc_init(&s, SVC_TCP);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct svc before = s;
+        err[0] = '\0';
+        int result = svc_field_set(&s, rows[i][0], rows[i][1], err);
+        assert_int_equal(result, rows[i][2] ? 0 : -EINVAL);
+        if (rows[i][2])
+            assert_string_equal(svc_field_text(&s, rows[i][0], text), rows[i][2]);
+        else
+            assert_true(strstr(err, "write") && strstr(err, rows[i][0]));
+        if (!rows[i][2] && strcmp(rows[i][0], "address") != 0)
+            assert_memory_equal(&before, &s, sizeof(s));
+    }
+    assert_int_equal(svc_field_set(&s, "none", "1", err), -ENOENT);
+    assert_null(svc_field_text(&s, "none", text));
+}
+
+/* What is shown can be set, and gives the same. */
+static void test_every_text_can_be_read_back(void **state)
+{
+    (void)state;
+    for (unsigned kind = SVC_TCP; kind <= SVC_KUBERNETES; kind++) {
+        struct svc a, b;
+        char text[SVC_TEXT_MAX], err[SVC_ERROR_MAX];
+        svc_init(&a, kind);
+        assert_int_equal(svc_address_parse("[fd00::1]:80", &a.address), 0);
+        svc_init(&b, SVC_TCP);
+        for (size_t i = 0; i < svc_field_count(); i++)
+            if (strcmp(svc_field_key(i), "check.host") != 0)
+                assert_int_equal(
+                    svc_field_set(&b, svc_field_key(i), svc_field_text(&a, svc_field_key(i), text), err), 0);
+        assert_true(svc_same(&a, &b));
+    }
+}
+
+static void test_bytes(void **state)
+{
+    struct svc a = service_make("web", "10.0.0.1:80"), b;
+    uint8_t room[SVC_ROW_BYTES_MAX];
+    struct wire_writer w = {.buf = room, .cap = sizeof(room)};
+    (void)state;
+    a.id = 7;
+    a.revision = 1ull << 40;
+    a.backends = 3;
+    memset(a.check.path, 'x', SVC_PATH_MAX);
+    memset(a.check.host, 'y', SVC_HOST_MAX);
+    memset(a.name, 'n', SVC_NAME_MAX);
+    svc_row_put(&w, &a);
+    assert_false(w.failed);
+    struct wire_reader r = {.buf = room, .len = w.len};
+    svc_row_get(&r, &b);
+    assert_true(wire_at_end(&r));
+    assert_memory_equal(&a, &b, sizeof(a));
+    for (size_t len = 0; len < w.len; len++) {
+        uint8_t *exact = malloc(len + 1);
+        assert_non_null(exact);
+        memcpy(exact, room, len);
+        r = (struct wire_reader){.buf = exact, .len = len};
+        svc_row_get(&r, &b);
+        assert_true(r.failed);
+        free(exact);
+    }
+}
+
+static void test_what_goes_together(void **state)
+{
+    struct svc s = service_make("web", "10.0.0.1:80");
+    char err[SVC_ERROR_MAX];
+    (void)state;
+    assert_int_equal(svc_check(&s, err), 0);
+    s.check.kind = SVC_CHECK_HTTP;
+    memset(s.check.path, '/', SVC_PATH_MAX);
+    memset(s.check.host, 'h', SVC_HOST_MAX);
+    assert_int_equal(svc_check(&s, err), 0); /* the longest there can be fits a probe */
+    s.steer = false;
+    assert_int_equal(svc_check(&s, err), -EINVAL);
+    s.edge = SVC_EDGE_DSR;
+    s.takeover = true;
+    assert_int_equal(svc_check(&s, err), 0);
+    assert_int_equal(svc_address_parse("0.0.0.0:80", &s.address), 0);
+    assert_int_equal(svc_check(&s, err), -EINVAL);
+    assert_int_equal(svc_address_parse("[::]:80", &s.address), 0);
+    assert_int_equal(svc_check(&s, err), -EINVAL);
+    assert_int_equal(svc_address_parse("[ff02::1]:80", &s.address), 0);
+    assert_int_equal(svc_check(&s, err), -EINVAL);
+    assert_false(svc_name_valid("", 0));
+    assert_false(svc_name_valid("-a", 2));
+    assert_false(svc_name_valid("a b", 3));
+    assert_false(svc_name_valid("a\"b", 3));
+    assert_true(svc_name_valid("[fd00::1]:80", 12));
+}
+
+/* The commands of a difference, as types in order. */
+struct told {
+    unsigned count;
+    uint16_t type[16];
+    char what[16][128];
+};
+
+static void note(void *arg, void *cmd, size_t len, const char *what)
+{
+    struct told *t = arg;
+    struct wire_reader r = {.buf = cmd, .len = len};
+    struct cmd_head head;
+    cmd_get_head(&r, &head);
+    assert_false(r.failed);
+    assert_true(t->count < ARRAY_SIZE(t->type));
+    snprintf(t->what[t->count], sizeof(t->what[0]), "%s", what);
+    t->type[t->count++] = head.type;
+    free(cmd);
+}
+
+static struct svc_backend backend_make(const char *name, const char *address, uint8_t origin)
+{
+    struct svc_backend b;
+    svc_backend_init(&b);
+    snprintf(b.name, sizeof(b.name), "%s", name);
+    assert_int_equal(svc_address_parse(address, &b.address), 0);
+    b.origin = origin;
+    return b;
+}
+
+static void test_differences(void **state)
+{
+    struct svc now[] = {service_make("gone", "10.0.0.1:1"), service_make("hand", "10.0.0.2:1"),
+                        service_make("same", "10.0.0.3:1"), service_make("web", "10.0.0.4:1")};
+    struct svc want[] = {service_make("new", "10.0.0.1:1"), service_make("same", "10.0.0.3:1"),
+                         service_make("web", "10.0.0.4:1")};
+    struct svc_backend have[] = {
+        backend_make("a", "10.1.0.1:1", SVC_FROM_FILE), backend_make("b", "10.1.0.2:1", SVC_FROM_FILE),
+        backend_make("c", "10.1.0.3:1", SVC_FROM_API), backend_make("d", "10.1.0.4:1", SVC_FROM_FILE)};
+    struct svc_backend wish[] = {backend_make("a", "10.1.0.1:1", SVC_FROM_FILE),
+                                 backend_make("b", "10.1.0.9:1", SVC_FROM_FILE)};
+    struct svc_table file = {want, 3, wish, 2}, there = {now, 4, have, 4};
+    struct told t = {0};
+    (void)state;
+    for (size_t i = 0; i < 3; i++)
+        want[i].origin = SVC_FROM_FILE;
+    now[0].origin = now[2].origin = now[3].origin = SVC_FROM_FILE;
+    now[3].backends = 4;
+    want[2].backends = 2;
+    want[2].policy = SVC_MAGLEV;
+    assert_int_equal(services_declare_diff(&there, &file, note, &t), 5);
+    assert_int_equal(t.type[0], CMD_SERVICE_RM);
+    assert_string_equal(t.what[0], "removal of service 'gone'");
+    assert_int_equal(t.type[1], CMD_BACKEND_RM); /* b moves, d goes; c is another's */
+    assert_int_equal(t.type[2], CMD_SERVICE_SET);
+    assert_string_equal(t.what[2], "settings of service 'new'");
+    assert_int_equal(t.type[3], CMD_SERVICE_SET);
+    assert_int_equal(t.type[4], CMD_BACKEND_SET);
+    /* Nothing when the state says it. */
+    t.count = 0;
+    assert_int_equal(services_declare_diff(&file, &file, note, &t), 0);
+    assert_int_equal(t.count, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_texts),       cmocka_unit_test(test_every_text_can_be_read_back),
+        cmocka_unit_test(test_bytes),       cmocka_unit_test(test_what_goes_together),
+        cmocka_unit_test(test_differences),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
