@@ -157,6 +157,50 @@ static const struct {
       "f.yaml:3:22: log.rate: '0' is out of range"}},
 };
 
+static void test_services(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "takeover: [n2, self]\n"
+        "services:\n"
+        "  - address: 10.0.0.2:80\n"
+        "    backends: [{address: 10.0.1.2:80}, {name: a, address: 10.0.1.1:80, weight: 256}]\n"
+        "    check: {path: /x, interval: 5ms}\n"
+        "    kind: docker\n"
+        "    name: web\n"
+        "    steer: no\n"
+        "    edge: nat\n"
+        "  - {name: api, address: \"[fd00::1]:443\", backends: []}\n"
+        "peers:\n"
+        "  - {name: n1, address: \"fd00::9\", interval: 10ms, multiplier: 5, multihop: true}\n"
+        "  - {name: n2, address: 10.0.0.9, node_id: 7}\n";
+    struct config config;
+    struct config_report report;
+    struct config_services copy;
+    assert_int_equal(parse(&config, text, &report), 0);
+    config_services_copy(&copy, &config.services);
+    config_fini(&config);
+    assert_int_equal(copy.table.count, 2);
+    const struct svc *web = svc_find(&copy.table, "web"), *api = svc_find(&copy.table, "api");
+    assert_true(web && api && web->origin == SVC_FROM_FILE && web->edge == SVC_EDGE_NAT && !web->steer);
+    /* The kind's defaults, whatever the order, and what is said beside it. */
+    assert_int_equal(web->check.kind, SVC_CHECK_HTTP);
+    assert_string_equal(web->check.path, "/x");
+    assert_int_equal(web->check.interval_ms, 5);
+    assert_int_equal(api->check.kind, SVC_CHECK_TCP);
+    assert_int_equal(web->backends, 2);
+    assert_int_equal(api->backends, 0);
+    assert_int_equal(svc_find_backend(&copy.table, web, "a")->weight, 256);
+    assert_non_null(svc_find_backend(&copy.table, web, "10.0.1.2:80"));
+    assert_int_equal(copy.peer_count, 2);
+    assert_true(copy.peer[0].multihop && copy.peer[0].interval_ms == 10 && copy.peer[0].multiplier == 5);
+    assert_int_equal(copy.peer[1].node_id, 7);
+    assert_int_equal(copy.takeover.count, 2);
+    assert_int_equal(copy.takeover.candidate[0], 1);
+    assert_int_equal(copy.takeover.candidate[1], KERNEL_SELF);
+    config_services_fini(&copy);
+}
+
 static void test_errors(void **state)
 {
     (void)state;
@@ -231,9 +275,10 @@ static void test_socket_path_fits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),
-        cmocka_unit_test(test_errors),   cmocka_unit_test(test_errors_are_bounded),
-        cmocka_unit_test(test_files),    cmocka_unit_test(test_socket_path_fits),
+        cmocka_unit_test(test_defaults),           cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_services),           cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_errors_are_bounded), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_socket_path_fits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
