@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Takes all of an instance out of the kernel, with or without a daemon. */
+#include <bpf/libbpf.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,6 +27,7 @@ static void clear_device(void *arg, const struct netlink_device *device)
 int kernel_detach_instance(const char *instance, char err[KERNEL_WHY_MAX])
 {
     struct clearing clearing = {.instance = instance};
+    libbpf_set_print(NULL); /* it speaks of filters that are not there, which is well */
     int lock = bpf_pins_lock(instance);
     if (lock == -EBUSY) {
         snprintf(err, KERNEL_WHY_MAX,

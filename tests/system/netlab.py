@@ -304,7 +304,5 @@ class Node:
         with contextlib.suppress(ProcessLookupError):
             self.signal(signal.SIGCONT)
         if self.process and self.process.poll() is None:
-            self.cli("kernel", "detach", check=False)
             self.kill()
-        else:
-            command(BUILD / "fairleadd", "--detach", self.instance, check=False)
+        self.host.run(BUILD / "fairleadd", "--detach", self.instance, check=False)

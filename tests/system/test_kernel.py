@@ -344,6 +344,7 @@ def second_node(lab, node, instance):
     write = other.write_config
     other.write_config = lambda: (write(), other.config_path.write_text(
         other.config_path.read_text().replace("127.0.0.1:5000", "127.0.0.1:5001")))
+    lab.nodes.append(other)
     return other.start()
 
 
