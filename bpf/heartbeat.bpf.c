@@ -20,6 +20,7 @@ char LICENSE[] SEC("license") = "GPL";
 enum {
     CLOCK_MONOTONIC = 1,
     INDEX_MASK = 0xffff,    /* of a discriminator */
+    SENDS_A_TICK = 512,     /* the out device's queue is short: who has no room is first in the next tick */
     WALK_ALL_TICKS = 32,    /* between two looks at all peers; else those up to the last one in use */
     CLOCK_MARGIN_PARTS = 4, /* the clock may be late by a quarter of its period: jiffies */
     MEMBERS_MAX = 131072,   /* ABI_BACKENDS_MAX */
@@ -55,7 +56,8 @@ struct {
 
 struct bfd_walk {
     __u64 ticks;
-    __u32 used; /* indices in use are below */
+    __u32 used;  /* indices in use are below */
+    __u32 first; /* to be served */
 };
 
 struct {
@@ -252,7 +254,10 @@ struct bfd_round {
     __u64 now;
     __u32 clock_us;
     __u32 out_ifindex;
+    __u32 first, count; /* of the walk, which goes round */
     __u32 used;
+    __u32 room; /* packets that may still be sent */
+    __u32 late; /* the first one that has to wait, + 1 */
     __u32 errors;
 };
 
@@ -270,9 +275,10 @@ INLINE void bfd_send(struct bfd_round *r, const struct abi_peer *p, const struct
         r->errors++;
 }
 
-static long bfd_step(__u32 index, struct bfd_round *r)
+static long bfd_step(__u32 i, struct bfd_round *r)
 {
     struct bfd_packet k;
+    __u32 index = r->first + i < r->count ? r->first + i : r->first + i - r->count;
     struct abi_peer *peer = bpf_map_lookup_elem(&peers, &index);
     if (!peer)
         return 1;
@@ -285,7 +291,11 @@ static long bfd_step(__u32 index, struct bfd_round *r)
             bfd_forget(s);
         return 0;
     }
-    r->used = index + 1;
+    r->used = bfd_max(r->used, index + 1);
+    if (!r->room) {
+        r->late = r->late ? r->late : index + 1;
+        return 0;
+    }
     __u32 random = bpf_get_prandom_u32();
     bpf_spin_lock(&session->lock);
     bfd_configure(peer, s, r->clock_us, r->now);
@@ -293,6 +303,7 @@ static long bfd_step(__u32 index, struct bfd_round *r)
     bpf_spin_unlock(&session->lock);
     if (!speak)
         return 0;
+    r->room--;
     if (s->state != ABI_BFD_UP)
         bfd_enter_pair(index, peer);
     bfd_send(r, peer, &k);
@@ -308,13 +319,19 @@ int bfd_tick(struct __sk_buff *skb)
     struct abi_tick_state *t = bpf_map_lookup_elem(&tick_state, &zero);
     if (!n || !walk || !t || !n->out_ifindex)
         return TC_ACT_UNSPEC;
-    struct bfd_round r = {
-        .skb = skb, .now = bpf_ktime_get_ns(), .clock_us = bfd_clock_us(n), .out_ifindex = n->out_ifindex};
     bool all = walk->ticks++ % WALK_ALL_TICKS == 0;
+    struct bfd_round r = {.skb = skb,
+                          .now = bpf_ktime_get_ns(),
+                          .clock_us = bfd_clock_us(n),
+                          .out_ifindex = n->out_ifindex,
+                          .count = all ? ABI_PEERS_MAX : walk->used,
+                          .room = SENDS_A_TICK};
+    r.first = walk->first < r.count ? walk->first : 0;
     skb->mark = ABI_MARK;
-    bpf_loop(all ? ABI_PEERS_MAX : walk->used, bfd_step, &r, 0);
+    bpf_loop(r.count, bfd_step, &r, 0);
     if (all)
         walk->used = r.used;
+    walk->first = r.late ? r.late - 1 : 0;
     if (r.errors)
         __sync_fetch_and_add(&t->errors, r.errors);
     return TC_ACT_UNSPEC;

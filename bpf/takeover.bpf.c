@@ -130,7 +130,7 @@ INLINE int takeover_arp(struct __sk_buff *skb)
 {
     struct arp_frame f;
     struct abi_address_key key = {.ifindex = skb->ifindex};
-    if (!arp_load(skb, &f))
+    if (!arp_load(skb, &f) || f.operation != bpf_htons(ARP_REQUEST))
         return TC_ACT_UNSPEC;
     bool claim = (f.to[0] & 1) && f.sender == f.target;
     addr_set_v4(&key.addr, claim ? f.sender : f.target);
@@ -146,8 +146,6 @@ INLINE int takeover_arp(struct __sk_buff *skb)
         takeover_heard(a, s, f.sender_mac, said);
         return TC_ACT_UNSPEC;
     }
-    if (f.operation != bpf_htons(ARP_REQUEST))
-        return TC_ACT_UNSPEC;
     if (!takeover_answers(a, s) || arp_answer(skb, &f, a->own_mac))
         return TC_ACT_SHOT;
     return bpf_redirect(skb->ifindex, 0);
@@ -202,9 +200,9 @@ struct takeover_round {
 INLINE long takeover_say_v4(struct takeover_round *r, struct abi_address_key *key, struct abi_address *a,
                             __u64 claim)
 {
-    long err = arp_announcement(r->skb, ARP_REQUEST, key->addr.word[3], a->own_mac, claim);
+    long err = arp_announcement(r->skb, ARP_REPLY, key->addr.word[3], a->own_mac, claim);
     err = err ? err : bpf_clone_redirect(r->skb, key->ifindex, 0);
-    err = err ? err : arp_announcement(r->skb, ARP_REPLY, key->addr.word[3], a->own_mac, claim);
+    err = err ? err : arp_announcement(r->skb, ARP_REQUEST, key->addr.word[3], a->own_mac, claim);
     return err ? err : bpf_clone_redirect(r->skb, key->ifindex, 0);
 }
 

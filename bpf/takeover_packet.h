@@ -111,7 +111,8 @@ INLINE long arp_answer(struct __sk_buff *skb, struct arp_frame *f, const __u8 *o
     return bpf_skb_store_bytes(skb, 0, f, sizeof(*f), 0);
 }
 
-/* A gratuitous packet: some receivers heed requests alone, some answers alone. */
+/* A gratuitous packet: some receivers heed requests alone, some answers alone, and of those only such that
+ * name the same link address twice. So the claim is in the request. */
 INLINE long arp_announcement(struct __sk_buff *skb, __u16 operation, __be32 address, const __u8 *own_mac,
                              __u64 claim)
 {
@@ -128,7 +129,7 @@ INLINE long arp_announcement(struct __sk_buff *skb, __u16 operation, __be32 addr
     __builtin_memcpy(f.sender_mac, own_mac, MAC_BYTES);
     f.sender = f.target = address;
     claim_write(claim, &mark);
-    __builtin_memcpy(f.target_mac, &mark, MAC_BYTES);
+    __builtin_memcpy(f.target_mac, operation == ARP_REQUEST ? (__u8 *)&mark : own_mac, MAC_BYTES);
     long err = bpf_skb_change_tail(skb, ARP_FRAME, 0);
     return err ? err : bpf_skb_store_bytes(skb, 0, &f, sizeof(f), 0);
 }

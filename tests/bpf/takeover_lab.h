@@ -333,6 +333,8 @@ static inline void hear(uint8_t support, uint8_t term, uint8_t position)
     assert_int_equal(receive(announcement(mac, support, term, position)), PASS);
 }
 
+static struct frame first_sent; /* of a tick */
+
 /* A tick. Returns how many packets it sent, the last of them in *last. */
 static inline int tick(struct frame *last)
 {
@@ -345,6 +347,8 @@ static inline int tick(struct frame *last)
         ssize_t bytes = recv(lab.wire, last->data, sizeof(last->data), 0);
         assert_true(bytes > 0);
         last->bytes = (size_t)bytes;
+        if (!count)
+            first_sent = *last;
         count++;
     }
     return count;

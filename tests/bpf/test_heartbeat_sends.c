@@ -162,11 +162,46 @@ static void a_new_generation_begins_anew(void **context)
     assert_verdicts(ABI_UP, ABI_PROBE_OK, ABI_UP);
 }
 
+/* More than fit in a tick wait for the next, and are the first then. */
+static void many_sessions(void **context)
+{
+    enum { MANY = 700, A_TICK = 512 };
+    uint8_t arp[60] = {0};
+    struct abi_peer p;
+    (void)context;
+    need_root();
+    put16(arp + 12, 0x0806);
+    p = peer(V4);
+    p.members_count = 0;
+    p.generation = ++lab.generation;
+    for (uint32_t i = 0; i < MANY; i++) {
+        p.discriminator = 0x77770000u | (i + 1);
+        set_peer(i, &p);
+    }
+    for (int tries = 0; tries < 40 && !session(MANY - 1).sent; tries++)
+        assert_int_equal(run(lab.skel->progs.bfd_tick, arp, sizeof(arp)), PASS);
+    for (uint32_t i = 0; i < MANY; i++)
+        make_due(i);
+    for (int ticks = 1; ticks <= 4; ticks++) {
+        uint32_t waiting = 0;
+        assert_int_equal(run(lab.skel->progs.bfd_tick, arp, sizeof(arp)), PASS);
+        for (uint32_t i = 0; i < MANY; i++)
+            waiting += session(i).next_tx_ns == 0;
+        assert_int_equal(waiting, ticks & 1 ? MANY - A_TICK : 0);
+        for (uint32_t i = 0; ticks == 2 && i < MANY; i++)
+            make_due(i);
+    }
+    p.flags = 0;
+    for (uint32_t i = 0; i < MANY; i++)
+        set_peer(i, &p);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         CASE(what_is_sent),     CASE(found_by_address), CASE(polls_and_finals),
         CASE(when_it_is_quiet), CASE(jitter),           CASE(a_new_generation_begins_anew),
+        CASE(many_sessions),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }
