@@ -11,6 +11,7 @@
 #include "probe_judge.h"
 #include "probe_packet.h"
 #include "probe_send.h"
+#include "suspicion.h"
 
 enum {
     CLOCK_MONOTONIC = 1,
@@ -23,6 +24,7 @@ enum {
     EARLY_PARTS = 4, /* a tick within a quarter of the period is too early */
     EARLY_MAX = 3,   /* as many in a row let the token live */
     TOKEN_LOST_TICKS = 2,
+    WANTED_PER_TICK = 64,
 };
 
 /* The index is masked where it is used: one whose address was taken has no bounds for the verifier. */
@@ -262,12 +264,27 @@ static long share_step(__u32 i, struct share *s)
     return 0;
 }
 
+/* One that somebody suspects. If it was probed meanwhile, it is not any more. */
+static long wanted_visit(__u32 i, struct tick_round *r)
+{
+    __u32 id;
+    if (bpf_map_pop_elem(&wanted, &id))
+        return 1;
+    struct abi_probe_state *st = bpf_map_lookup_elem(&probe_state, &id);
+    if (st && st->wanted)
+        visit(r->skb, id, r->slack_ns);
+    return 0;
+}
+
 INLINE void send_probes(struct __sk_buff *skb, struct abi_tick_state *t)
 {
+    struct tick_round r = {.skb = skb};
     struct share s = {.budget = ABI_PROBES_PER_TICK_MAX, .rotate = t->ticks};
     bpf_loop(ABI_PROBE_CLASSES, share_step, &s, 0);
     t->over_budget += s.over;
     t->port = bpf_get_prandom_u32();
+    skb->mark = ABI_MARK | ABI_FAN_SEND;
+    bpf_loop(WANTED_PER_TICK, wanted_visit, &r, 0);
     send_chunk(skb);
 }
 

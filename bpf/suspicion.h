@@ -48,6 +48,15 @@ INLINE bool suspicion_allowed(__u32 id, __u64 now)
     return true;
 }
 
+/* Backends to be probed with the next tick, whatever their interval is. */
+struct {
+    __uint(type, BPF_MAP_TYPE_QUEUE);
+    __uint(max_entries, 1024);
+    __uint(pinning, LIBBPF_PIN_BY_NAME);
+    __type(value, __u32);
+} wanted SEC(".maps");
+
+/* Full: it waits for its turn. */
 INLINE void probe_soon(__u32 id, const struct abi_backend *b, __u64 now)
 {
     __u32 service = b->service;
@@ -56,7 +65,10 @@ INLINE void probe_soon(__u32 id, const struct abi_backend *b, __u64 now)
     if (!p)
         return;
     p->suspected_ns = now;
+    bool queued = p->wanted;
     p->wanted = c && c->kind == ABI_CHECK_HTTP ? ABI_WANTED_HTTP : ABI_WANTED_PROBE;
+    if (!queued)
+        bpf_map_push_elem(&wanted, &id, 0);
 }
 
 INLINE void suspect_one(__u32 id, __u32 reason, __u64 now)

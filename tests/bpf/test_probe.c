@@ -468,14 +468,17 @@ static void test_answers_for_others_pass(void **state)
 
 /* --- evidence ------------------------------------------------------------------------------------------- */
 
-/* A packet that arrived at the other end of the out device; its length, 0: none. */
+/* A TCP segment that arrived at the other end of the out device; its length, 0: none. The kernel has packets
+ * of its own there. */
 static size_t captured(uint8_t *bytes)
 {
     struct pollfd p = {.fd = lab.capture, .events = POLLIN};
-    if (poll(&p, 1, 200) != 1)
-        return 0;
-    ssize_t len = recv(lab.capture, bytes, PACKET_MAX, 0);
-    return len < 0 ? 0 : (size_t)len;
+    while (poll(&p, 1, 200) == 1) {
+        ssize_t len = recv(lab.capture, bytes, PACKET_MAX, 0);
+        if (len >= 54 && bytes[lab.v6 ? 20 : 23] == KIND_TCP && bytes[12] == (lab.v6 ? 0x86 : 0x08))
+            return (size_t)len;
+    }
+    return 0;
 }
 
 static void test_evidence(void **state)
@@ -636,6 +639,26 @@ static void test_a_tick_sends_what_is_due(void **state)
     }
 }
 
+/* A class whose turn is far away; somebody else has a suspicion. */
+static void test_a_tick_probes_who_is_wanted(void **state)
+{
+    (void)state;
+    uint32_t zero = 0, id = TCP_ID;
+    struct abi_probe_plan none = {.classes = 0};
+    set_up(false, ABI_SUSPECT);
+    put(lab.probe->maps.probe_plan, &zero, &none);
+    struct abi_probe_state s = state_of(id);
+    for (uint8_t wanted = ABI_WANTED_NOT; wanted <= ABI_WANTED_PROBE; wanted++) {
+        s.wanted = wanted;
+        put(lab.probe->maps.probe_state, &id, &s);
+        put(lab.probe->maps.wanted, NULL, &id);
+        set_clock(now_ns() - 20 * MS);
+        assert_int_equal(tick(), PASS);
+        assert_int_equal(state_of(id).probes, wanted == ABI_WANTED_PROBE);
+    }
+    drain();
+}
+
 static void test_a_tick_too_early_is_none(void **state)
 {
     (void)state;
@@ -752,6 +775,7 @@ int main(void)
         cmocka_unit_test(test_fan_probes_at_once),
         cmocka_unit_test(test_fan_takes_only_its_own),
         cmocka_unit_test(test_a_tick_sends_what_is_due),
+        cmocka_unit_test(test_a_tick_probes_who_is_wanted),
         cmocka_unit_test(test_a_tick_too_early_is_none),
         cmocka_unit_test(test_misses_make_down_and_only_while_the_clock_runs),
         cmocka_unit_test(test_the_timer_judges),

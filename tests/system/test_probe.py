@@ -200,6 +200,31 @@ for i in range(300):
     assert node.backends()[TCP]["timeouts"] == 0
 
 
+def test_a_long_answer(pair, tmp_path):
+    """It comes in segments larger than any packet, and the server has not sent all of it when it is reset."""
+    lab, node, server = pair
+    (tmp_path / "healthz").write_bytes(bytes(8 << 20))
+    lab["b"].start("python3", "-m", "http.server", "82", "--bind", "::", "--directory", tmp_path,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    node.backend(LOCAL, 2, lab["b"].v4, 82, lab["n"].v4)
+    node.backend(LOCAL6, 2, lab["b"].v6, 82, lab["n"].v6)
+    shown = node.wait("up", LOCAL, LOCAL6, seconds=20)
+    since = time.monotonic_ns()
+    time.sleep(5 * HTTP_INTERVAL_MS / 1000)
+    assert node.changes(since) == {}
+    assert node.backends()[LOCAL]["http_answers"] > shown[LOCAL]["http_answers"]
+
+
+def test_a_busy_machine_makes_nobody_down(pair):
+    lab, node, server = pair
+    since = time.monotonic_ns()
+    hogs = [lab["b"].start("sh", "-c", "while :; do :; done") for _ in range(4)]
+    time.sleep(3)
+    for hog in hogs:
+        kill(hog)
+    assert [c for changes in node.changes(since).values() for c in changes if c[1] == "down"] == []
+
+
 def test_probes_leave_nothing_behind(pair):
     """No half-open or waiting socket on either side, no segment with a wrong checksum."""
     lab, node, server = pair
