@@ -19,7 +19,7 @@ $(BUILD)/bpf/vmlinux.h:
 $(BUILD)/bpf/%.bpf.o: bpf/%.bpf.c $(BUILD)/bpf/vmlinux.h
 	$(AT)echo "  BPF   $<"; $(BPF_CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<
 $(BUILD)/bpf/%.skel.h: $(BUILD)/bpf/%.bpf.o
-	$(AT)$(BPFTOOL) gen skeleton $< name $*_bpf >$@
+	$(AT){ echo '/* NOLINTBEGIN */' && $(BPFTOOL) gen skeleton $< name $*_bpf && echo '/* NOLINTEND */'; } >$@
 # All skeletons and their names: BPF_OBJECTS(X) is X(name) for each.
 $(BUILD)/bpf/objects.skel.h: $(BPF_SKEL) FORCE
 	$(AT)mkdir -p $(@D); { $(foreach skel,$(notdir $(BPF_SKEL)),echo '#include "$(skel)"';) \
