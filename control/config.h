@@ -96,6 +96,9 @@ void config_report_fini(struct config_report *report);
 /* "127.0.0.1:5000" or "[::1]:5000" into text, addr and addr_len. 0 or -EINVAL with what to write in *hint. */
 int config_address_parse(const char *text, struct config_address *out, const char **hint);
 
+/* The address to which a socket is bound, of no service. 0 or -errno. */
+int config_address_of_socket(int fd, struct config_address *out);
+
 /* Whether the address cannot be reached from another machine. */
 bool config_address_is_loopback(const struct config_address *address);
 

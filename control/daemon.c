@@ -17,6 +17,7 @@
 #include "control/compile/plan_compile.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_life.h"
+#include "control/daemon_listen.h"
 #include "control/events.h"
 #include "control/services.h"
 #include "control/socket/server.h"
@@ -38,20 +39,23 @@ static void compile_plan(struct daemon *d, uint64_t generation)
     const char *why;
     effective_settings(d, settings);
     cluster_status(d->cluster, &status);
+    uint16_t count = 0;
     for (uint16_t i = 0; i < d->listeners.group_count; i++) {
         const struct listener_group *group = &d->listeners.group[i];
-        addresses[i] = (struct plan_address){.text = group->address.text,
-                                             .service = group->address.service,
-                                             .allow_all = group->address.allow_all ||
-                                                          config_address_is_loopback(&group->address),
-                                             .first = group->first,
-                                             .count = group->count};
+        if (group->address.service == 0) /* of an earlier control, and leaving */
+            continue;
+        addresses[count++] = (struct plan_address){.text = group->address.text,
+                                                   .service = group->address.service,
+                                                   .allow_all = group->address.allow_all ||
+                                                                config_address_is_loopback(&group->address),
+                                                   .first = group->first,
+                                                   .count = group->count};
     }
     struct plan_input input = {.generation = generation,
                                .node_id = status.node_id,
                                .setting = settings,
                                .address = addresses,
-                               .address_count = d->listeners.group_count};
+                               .address_count = count};
     memcpy(input.cluster_id, status.cluster_id, sizeof(input.cluster_id));
     int err = plan_compile(&input, &d->plan, &why);
     CHECK(err == 0);
@@ -382,29 +386,6 @@ static void warn_needs_restart(struct daemon *d, const struct config *next)
                          rows[i].key);
 }
 
-static bool config_lists(const struct config *config, const char *address)
-{
-    for (size_t i = 0; i < config->listen_count; i++)
-        if (strcmp(config->listen[i].text, address) == 0)
-            return true;
-    return false;
-}
-
-/* New addresses are opened. Removed ones stay: closing their sockets would reset whoever waits in them. */
-static void reload_listeners(struct daemon *d, const struct config *next)
-{
-    char err[256];
-    for (size_t i = 0; i < next->listen_count; i++)
-        if (listeners_add(&d->listeners, &next->listen[i], false, err, sizeof(err)))
-            journal_error(d->journal, "reload", "%s", err);
-    for (uint16_t i = 0; i < d->listeners.group_count; i++) {
-        const char *text = d->listeners.group[i].address.text;
-        if (!config_lists(next, text))
-            journal_warn(d->journal, "reload",
-                         "%s is not in the file any more; it is served until the next stop", text);
-    }
-}
-
 void daemon_reload(struct daemon *d)
 {
     struct config next;
@@ -419,7 +400,7 @@ void daemon_reload(struct daemon *d)
         journal_error(d->journal, "reload", "the configuration was not changed");
     } else {
         warn_needs_restart(d, &next);
-        reload_listeners(d, &next);
+        daemon_listen_reload(d, &next);
         d->settings.file = next.settings;
         services_declare(d->services, &next.services);
         journal_info(d->journal, "reload", "the configuration was read again; plan %" PRIu64,

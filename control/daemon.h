@@ -66,7 +66,7 @@ struct daemon {
     uint64_t started_ms;    /* of the loop's clock */
     uint64_t start_time_ms; /* UTC */
     struct signals signals;
-    uv_timer_t log_timer, second_timer;
+    uv_timer_t log_timer, second_timer, leave_timer;
 };
 
 /* Runs until it is told to stop. Takes config. Returns the exit code of the process. */

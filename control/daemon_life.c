@@ -19,6 +19,7 @@
 
 #include "check.h"
 #include "control/daemon_kernel.h"
+#include "control/daemon_listen.h"
 #include "control/events.h"
 #include "control/orphan.h"
 #include "control/services.h"
@@ -62,7 +63,8 @@ static int open_listeners(struct daemon *d, bool shared, char *err)
 {
     listeners_init(&d->listeners, (uint16_t)at_most(cpu_count(), LISTENERS_PER_ADDRESS_MAX));
     if (d->adopted.pid)
-        listeners_adopt(&d->listeners, d->config.listen, d->config.listen_count, d->adopted.listener_fd);
+        listeners_adopt(&d->listeners, d->config.listen, d->config.listen_count, d->adopted.listener_fd,
+                        uv_now(&d->loop));
     for (size_t i = 0; i < d->config.listen_count; i++) {
         int result = listeners_add(&d->listeners, &d->config.listen[i], shared, err, ERROR_MAX);
         if (result) {
@@ -123,6 +125,7 @@ static void start_timers(struct daemon *d)
     uv_timer_init(&d->loop, &d->second_timer);
     d->log_timer.data = d;
     d->second_timer.data = d;
+    daemon_listen_open(d);
     uv_timer_start(&d->log_timer, daemon_on_log_timer, DAEMON_LOG_TICK_MS, 0);
     uv_timer_start(&d->second_timer, daemon_on_second_timer, 0, DAEMON_SECOND_MS);
 }
@@ -135,7 +138,7 @@ static void adopt_positions(struct daemon *d)
     d->plan.generation = d->adopted.generation;
 }
 
-/* It would go on serving an address that nobody wants served. */
+/* There is no room to let all of them leave in peace; it would go on serving what nobody wants served. */
 static bool has_more_addresses(const struct adopted *a)
 {
     for (int i = 0; i < LISTENERS_MAX; i++)
@@ -153,7 +156,7 @@ static const char *adopt_memory(struct daemon *d, uint32_t rings)
     if (d->adopted.rings != rings)
         return "it has another number of rings";
     if (has_more_addresses(&d->adopted))
-        return "it listens on an address that is not configured any more";
+        return "it listens on too many addresses that are not configured any more";
     if (shared_memory_adopt(&d->memory, rings, fds[ADOPT_COUNTERS], fds[ADOPT_LOG], fds[ADOPT_EPOCHS]))
         return "its memory is not what it should be";
     if (!shared_memory_readers_rest(&d->memory, DAEMON_READERS_WAIT_MS)) {
@@ -173,6 +176,15 @@ static void replace_orphan(struct daemon *d, const char *why)
                  "the data plane of an earlier fairleadd is replaced: %s; what it runs has %d ms to finish",
                  why, DAEMON_ORPHAN_WAIT_MS);
     orphan_end(&d->folders, d->journal, DAEMON_ORPHAN_WAIT_MS);
+}
+
+/* Without copies of the sockets that are not configured any more, its closing them refuses connects. */
+static void forget_orphan(struct daemon *d)
+{
+    adopt_forget(&d->adopted);
+    for (uint16_t i = d->listeners.group_count; i-- > 0;)
+        if (d->listeners.group[i].leaving)
+            listeners_remove(&d->listeners, i);
 }
 
 /* The names that an adopted data plane reads must be the file that is written from now on. */
@@ -201,9 +213,8 @@ static int open_shared(struct daemon *d, uint32_t rings, char *err)
     if (met == 0 && !why)
         return 0;
     if (met == 0 || orphan) {
-        /* Without the copies that are not configured any more, its closing them refuses connects. */
         if (met == 0)
-            adopt_forget(&d->adopted);
+            forget_orphan(d);
         replace_orphan(d, why);
     }
     result = shared_memory_open(&d->memory, rings);
@@ -226,7 +237,7 @@ static int start_inside(struct daemon *d, char *err)
     if (result)
         goto err_memory;
     if (d->adopted.pid && !same_names(d)) {
-        adopt_forget(&d->adopted);
+        forget_orphan(d);
         replace_orphan(d, "it reads another names file");
         shared_memory_reset_rings(&d->memory);
     }
@@ -288,6 +299,7 @@ void daemon_life_close(struct daemon *d)
         continue;
     uv_close((uv_handle_t *)&d->log_timer, NULL);
     uv_close((uv_handle_t *)&d->second_timer, NULL);
+    daemon_listen_close(d);
     supervise_close(d->supervise);
     server_close(d->server);
     cluster_close(d->cluster, on_cluster_closed, d);

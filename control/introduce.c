@@ -123,6 +123,18 @@ static int send_listeners(struct dataplane *d)
     return err;
 }
 
+int introduce_unlisten(struct dataplane *d, uint16_t first, uint16_t count)
+{
+    int err = 0;
+    for (unsigned slot = first; slot < (unsigned)first + count && !err; slot++) {
+        if (d->has_slot[slot])
+            err = introduce_send(d, (struct link_message){.type = LINK_UNLISTEN, .unlisten = {.index = slot}},
+                                 NULL, 0);
+        d->has_slot[slot] = false;
+    }
+    return err;
+}
+
 int introduce_plan(struct dataplane *d, int plan_fd, uint64_t generation)
 {
     int err = send_listeners(d);

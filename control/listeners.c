@@ -2,7 +2,9 @@
 #include "control/listeners.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -130,28 +132,122 @@ static bool bound_to(int fd, const struct config_address *address)
            memcmp(&own, &address->addr, len) == 0;
 }
 
-static bool has_group(const struct listeners *listeners, const struct config_address *address)
+static struct listener_group *find_group(struct listeners *listeners, const struct config_address *address)
 {
     for (uint16_t i = 0; i < listeners->group_count; i++)
         if (strcmp(listeners->group[i].address.text, address->text) == 0)
+            return &listeners->group[i];
+    return NULL;
+}
+
+/*
+ * Drops what asks for a connection (SYN without ACK; the filter sees the TCP header and what follows), and
+ * lets handshakes that have begun come to their end. Accepted connections inherit it, and never get such a
+ * segment. It is the socket's, so it holds in the data plane's copy too.
+ */
+static int refuse_quietly(int fd)
+{
+    enum { FLAGS_AT = 13, SYN = 0x02, ACK = 0x10 };
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, FLAGS_AT),   BPF_STMT(BPF_ALU | BPF_AND | BPF_K, SYN | ACK),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYN, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+    };
+    const struct sock_fprog program = {.len = ARRAY_SIZE(code), .filter = code};
+    return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) ? -errno : 0;
+}
+
+int listeners_leave(struct listeners *listeners, uint16_t group, uint64_t now_ms)
+{
+    struct listener_group *g = &listeners->group[group];
+    int err = 0;
+    g->leaving = true;
+    g->leaving_ms = now_ms;
+    for (unsigned i = 0; i < g->count && !err; i++)
+        err = refuse_quietly(listeners->fd[g->first + i]);
+    return err;
+}
+
+/* Connects that were dropped meanwhile come again by themselves. */
+static void stay(struct listeners *listeners, struct listener_group *g)
+{
+    int none = 0;
+    g->leaving = false;
+    for (unsigned i = 0; i < g->count; i++) /* there may be no filter */
+        (void)setsockopt(listeners->fd[g->first + i], SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof(none));
+}
+
+/* Of a listening socket, the kernel says in this field how many connections wait. */
+bool listeners_waited_for(const struct listeners *listeners, uint16_t group)
+{
+    const struct listener_group *g = &listeners->group[group];
+    for (unsigned i = 0; i < g->count; i++) {
+        struct tcp_info info = {0};
+        socklen_t len = sizeof(info);
+        if (getsockopt(listeners->fd[g->first + i], IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+            info.tcpi_unacked)
             return true;
+    }
     return false;
 }
 
+void listeners_remove(struct listeners *listeners, uint16_t group)
+{
+    struct listener_group *g = &listeners->group[group];
+    for (unsigned i = 0; i < g->count; i++) {
+        close(listeners->fd[g->first + i]);
+        listeners->fd[g->first + i] = -1;
+    }
+    listeners->group_count--;
+    memmove(g, g + 1, (listeners->group_count - group) * sizeof(*g));
+}
+
+/* Takes the sockets of that address, which are in a row. */
+static struct listener_group *adopt_group(struct listeners *listeners, const struct config_address *address,
+                                          int fd[LISTENERS_MAX])
+{
+    uint16_t first = 0, end;
+    while (first < LISTENERS_MAX && !bound_to(fd[first], address))
+        first++;
+    for (end = first; end < LISTENERS_MAX && bound_to(fd[end], address); end++) {
+        listeners->fd[end] = fd[end];
+        fd[end] = -1;
+    }
+    if (end == first)
+        return NULL;
+    add_group(listeners, address, first, (uint16_t)(end - first));
+    return &listeners->group[listeners->group_count - 1];
+}
+
+/* `wanted`: groups that are needed anyway. */
+static bool has_room(const struct listeners *listeners, size_t wanted)
+{
+    return wanted < PLAN_LISTENERS_MAX && (wanted + 1) * listeners->per_address <= LISTENERS_MAX;
+}
+
+static void adopt_leaving(struct listeners *listeners, size_t configured, int fd[LISTENERS_MAX],
+                          uint64_t now_ms)
+{
+    size_t wanted = configured;
+    for (int i = 0; i < LISTENERS_MAX && has_room(listeners, wanted); i++) {
+        struct config_address address;
+        if (fd[i] < 0 || config_address_of_socket(fd[i], &address))
+            continue;
+        if (adopt_group(listeners, &address, fd))
+            (void)listeners_leave(listeners, (uint16_t)(listeners->group_count - 1), now_ms);
+        wanted++;
+    }
+}
+
 void listeners_adopt(struct listeners *listeners, const struct config_address *addresses, size_t count,
-                     int fd[LISTENERS_MAX])
+                     int fd[LISTENERS_MAX], uint64_t now_ms)
 {
     for (size_t i = 0; i < count; i++) {
-        uint16_t first = 0, end;
-        while (first < LISTENERS_MAX && !bound_to(fd[first], &addresses[i]))
-            first++;
-        for (end = first; end < LISTENERS_MAX && bound_to(fd[end], &addresses[i]); end++) {
-            listeners->fd[end] = fd[end];
-            fd[end] = -1;
-        }
-        if (end > first)
-            add_group(listeners, &addresses[i], first, (uint16_t)(end - first));
+        struct listener_group *g = adopt_group(listeners, &addresses[i], fd);
+        if (g)
+            stay(listeners, g); /* it may have been leaving when the control before ended */
     }
+    adopt_leaving(listeners, count, fd, now_ms);
 }
 
 static void explain(const char *address, int err, char *out, size_t out_len)
@@ -171,7 +267,16 @@ static void explain(const char *address, int err, char *out, size_t out_len)
 int listeners_add(struct listeners *listeners, const struct config_address *address, bool shared, char *err,
                   size_t err_len)
 {
-    if (has_group(listeners, address))
+    struct listener_group *there = find_group(listeners, address);
+    if (there && there->leaving && there->address.service != address->service) {
+        snprintf(err, err_len,
+                 "cannot listen on %s: it is just being given up; read the configuration again in a moment",
+                 address->text);
+        return -EBUSY;
+    }
+    if (there && there->leaving)
+        stay(listeners, there);
+    if (there)
         return 0;
     if (listeners->group_count == PLAN_LISTENERS_MAX || find_slots(listeners, listeners->per_address) < 0) {
         snprintf(err, err_len,

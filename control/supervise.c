@@ -237,12 +237,16 @@ static int dataplane_spawn(struct supervise *s, struct dataplane *d)
     return 0;
 }
 
-static void dataplane_introduce(struct dataplane *d)
+/* A process that has ended meanwhile gives EPIPE; its end is the better reason. */
+static void kill_unless_gone(struct dataplane *d, int err)
 {
-    int err = d->link ? introduce(d) : -ENOTCONN;
-    /* A process that has ended meanwhile gives EPIPE; its end is the better reason. */
     if (err && err != -EPIPE && err != -ECONNRESET)
         dataplane_kill(d, strerror(-err));
+}
+
+static void dataplane_introduce(struct dataplane *d)
+{
+    kill_unless_gone(d, d->link ? introduce(d) : -ENOTCONN);
 }
 
 static struct dataplane *dataplane_new(struct supervise *s)
@@ -369,16 +373,25 @@ void supervise_start(struct supervise *s)
         dataplane_start(s);
 }
 
+/* Whether there is a data plane that has been introduced and can be talked to. */
+static bool can_be_told(const struct supervise *s)
+{
+    return (s->state == STATE_RUNNING || s->state == STATE_STARTING) && s->dataplane->link &&
+           !s->dataplane->killed_because;
+}
+
 void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation)
 {
-    if ((s->state != STATE_RUNNING && s->state != STATE_STARTING) || !s->dataplane->link ||
-        s->dataplane->killed_because) {
+    if (can_be_told(s))
+        kill_unless_gone(s->dataplane, introduce_plan(s->dataplane, plan_fd, generation));
+    else
         close(plan_fd);
-        return;
-    }
-    int err = introduce_plan(s->dataplane, plan_fd, generation);
-    if (err && err != -EPIPE && err != -ECONNRESET)
-        dataplane_kill(s->dataplane, strerror(-err));
+}
+
+void supervise_unlisten(struct supervise *s, uint16_t first, uint16_t count)
+{
+    if (can_be_told(s))
+        kill_unless_gone(s->dataplane, introduce_unlisten(s->dataplane, first, count));
 }
 
 void supervise_kill(struct supervise *s, const char *why)

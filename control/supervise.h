@@ -86,6 +86,9 @@ void supervise_start(struct supervise *s);
 /* Hands a new plan to the running data plane, with the listeners that it has not got yet. Takes plan_fd. */
 void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation);
 
+/* Makes the running data plane close the sockets of these slots: the address was removed. */
+void supervise_unlisten(struct supervise *s, uint16_t first, uint16_t count);
+
 /* Drains for timeout_ms at most; a second call ends it at once. stopped() comes once. */
 void supervise_stop(struct supervise *s, uint64_t timeout_ms);
 

@@ -43,7 +43,8 @@ struct dataplane {
     unsigned listener_count;              /* slots below it may be in use */
     int listener_fd[LISTENERS_MAX];       /* -1: none */
     uint8_t listener_kind[LISTENERS_MAX]; /* enum service_kind, of the plan with which a ring got it */
-    bool listened[LISTENERS_MAX];         /* a ring has it */
+    bool listened[LISTENERS_MAX];         /* a ring has it ... */
+    uint8_t listener_ring[LISTENERS_MAX]; /* ... this one */
     struct ring *ring[RINGS_MAX];
     const struct plan *plan;
     struct counters_page *counters;
@@ -196,6 +197,7 @@ static void share_listeners(struct dataplane *d, const struct plan *plan,
             if (at >= d->listener_count || d->listener_fd[at] < 0 || d->listened[at])
                 continue;
             d->listened[at] = true;
+            d->listener_ring[at] = (uint8_t)(j % d->ring_count);
             d->listener_kind[at] = plan->service[l->service].kind;
             give(d->ring[j % d->ring_count], d->listener_fd[at], l->service);
         }
@@ -283,14 +285,37 @@ static int start_rings(struct dataplane *d)
 
 /* ------------------------------------------------------------------ running */
 
-static void give_while_running(struct ring *r, int fd, uint16_t service)
+static bool give_order(struct ring *r, struct acceptor_order order)
 {
     struct acceptor_order *o = malloc(sizeof(*o));
     if (!o)
-        return;
-    *o = (struct acceptor_order){.fd = fd, .service = service, .next = atomic_load(&r->new_acceptors)};
-    while (!atomic_compare_exchange_weak(&r->new_acceptors, &o->next, o))
+        return false;
+    *o = order;
+    o->next = atomic_load(&r->orders);
+    while (!atomic_compare_exchange_weak(&r->orders, &o->next, o))
         ;
+    loop_wake(r->loop);
+    return true;
+}
+
+static void give_while_running(struct ring *r, int fd, uint16_t service)
+{
+    give_order(r, (struct acceptor_order){.fd = fd, .service = service});
+}
+
+/* The address is not configured any more. Without memory for the order it is served on, and that is said. */
+static bool unlisten(struct dataplane *d, uint32_t slot)
+{
+    if (slot >= d->listener_count || d->listener_fd[slot] < 0)
+        return false;
+    int fd = d->listener_fd[slot];
+    if (!d->listened[slot])
+        close(fd);
+    else if (!give_order(d->ring[d->listener_ring[slot]], (struct acceptor_order){.fd = fd, .stop = true}))
+        return false;
+    d->listener_fd[slot] = -1;
+    d->listened[slot] = false;
+    return true;
 }
 
 /* Every ring has it: the plan before is nobody's. A ring that does not turn is control's to notice. */
@@ -405,6 +430,8 @@ static bool running_message(struct dataplane *d, const struct link_message *m, c
         return true;
     case LINK_LISTENER:
         return take_listener(d, m->listener.index, fds, fd_count) == 0;
+    case LINK_UNLISTEN:
+        return fd_count == 0 && unlisten(d, m->unlisten.index);
     case LINK_PLAN:
         if (fd_count != 1)
             return false;

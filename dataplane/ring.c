@@ -124,8 +124,7 @@ static void accepted(struct op *op, const struct event *ev)
     if (ev->more)
         return;
     if (a->stopped) {
-        close(
-            a->fd); /* control's copy lives on; an orphan's queue must not collect what nobody will answer */
+        close(a->fd); /* a queue must not collect what nobody will answer; control may have a copy */
         a->fd = -1;
         return;
     }
@@ -135,26 +134,75 @@ static void accepted(struct op *op, const struct event *ev)
         accept_later(a);
 }
 
-int ring_listen(struct ring *r, int fd, uint16_t service)
+/* The one with that descriptor that is not being stopped, or NULL; fd -1: a free place. */
+static struct acceptor *find_acceptor(struct ring *r, int fd)
 {
-    if (r->acceptor_count == RING_ACCEPTORS_MAX)
-        return -ENOSPC;
-    struct acceptor *a = &r->acceptors[r->acceptor_count++];
+    for (unsigned i = 0; i < r->acceptor_count; i++)
+        if (r->acceptors[i].fd == fd && (fd < 0 || !r->acceptors[i].stopped))
+            return &r->acceptors[i];
+    return NULL;
+}
+
+static struct acceptor *take_acceptor(struct ring *r, int fd, uint16_t service)
+{
+    struct acceptor *a = find_acceptor(r, -1);
+    if (!a && r->acceptor_count < RING_ACCEPTORS_MAX)
+        a = &r->acceptors[r->acceptor_count++];
+    if (!a)
+        return NULL;
     *a = (struct acceptor){.ring = r, .fd = fd, .service = service};
     a->op.done = accepted;
     a->retry.fire = accept_retry;
-    return 0;
+    return a;
 }
 
-static void take_new_acceptors(struct ring *r)
+int ring_listen(struct ring *r, int fd, uint16_t service)
 {
-    struct acceptor_order *o = atomic_exchange(&r->new_acceptors, NULL);
+    return take_acceptor(r, fd, service) ? 0 : -ENOSPC;
+}
+
+/* The descriptor is closed when the loop has let go of it. */
+static void stop_acceptor(struct acceptor *a)
+{
+    if (a->stopped || a->fd < 0)
+        return;
+    a->stopped = true;
+    if (a->op.inflight) {
+        loop_cancel(a->ring->loop, &a->op);
+        return;
+    }
+    timer_clear(&a->retry);
+    close(a->fd);
+    a->fd = -1;
+}
+
+static void obey(struct ring *r, const struct acceptor_order *o)
+{
+    struct acceptor *a = o->stop ? find_acceptor(r, o->fd) : NULL;
+    if (a)
+        stop_acceptor(a);
+    if (o->stop || r->draining)
+        return;
+    a = take_acceptor(r, o->fd, o->service);
+    if (a)
+        loop_accept(r->loop, &a->op, a->fd);
+}
+
+/* In the order in which main gave them: a listener may have come and gone since the last batch. */
+static void take_orders(struct ring *r)
+{
+    struct acceptor_order *o = atomic_exchange(&r->orders, NULL), *oldest = NULL;
     while (o) {
         struct acceptor_order *next = o->next;
-        if (!r->draining && ring_listen(r, o->fd, o->service) == 0)
-            loop_accept(r->loop, &r->acceptors[r->acceptor_count - 1].op, o->fd);
-        free(o);
+        o->next = oldest;
+        oldest = o;
         o = next;
+    }
+    while (oldest) {
+        o = oldest;
+        oldest = o->next;
+        obey(r, o);
+        free(o);
     }
 }
 
@@ -253,10 +301,8 @@ static void take_plan(struct ring *r)
 static void begin_drain(struct ring *r)
 {
     r->draining = true;
-    for (unsigned i = 0; i < r->acceptor_count; i++) {
-        r->acceptors[i].stopped = true;
-        loop_cancel(r->loop, &r->acceptors[i].op);
-    }
+    for (unsigned i = 0; i < r->acceptor_count; i++)
+        stop_acceptor(&r->acceptors[i]);
     for (struct conn *c = r->conn_list, *next; c; c = next) {
         next = c->next;
         conn_drain(c);
@@ -318,8 +364,8 @@ void ring_run(struct ring *r)
         atomic_store_explicit(&r->counters->counter[CTR_LIVENESS], now, memory_order_relaxed);
         take_turns(r);
         take_plan(r);
-        if (atomic_load_explicit(&r->new_acceptors, memory_order_relaxed))
-            take_new_acceptors(r);
+        if (atomic_load_explicit(&r->orders, memory_order_relaxed))
+            take_orders(r);
         (void)timer_wheel_run(&r->wheel, now);
         step_drain(r, now);
         if (now >= next_tick) {

@@ -28,13 +28,13 @@ struct channel;
 enum {
     RING_ENTRIES = 512,
     RING_RECV_BUFFERS = 512,
-    RING_ACCEPTORS_MAX = LISTENERS_MAX,
-    RING_BODY_BUFFERS = 128,   /* of BODY_BUFFER_BYTES: two make an upload run at full speed */
-    RING_LARGE_HEADS = 256,    /* heads that are larger than a stream's own memory for them */
-    PARTIAL_HEAD_BYTES = 1024, /* of a head that is not complete yet, without a stream */
+    RING_ACCEPTORS_MAX = 2 * LISTENERS_MAX, /* some of them are being stopped */
+    RING_BODY_BUFFERS = 128,                /* of BODY_BUFFER_BYTES: two make an upload run at full speed */
+    RING_LARGE_HEADS = 256,                 /* heads that are larger than a stream's own memory for them */
+    PARTIAL_HEAD_BYTES = 1024,              /* of a head that is not complete yet, without a stream */
 };
 
-/* A listening socket that this ring accepts from. */
+/* A listening socket that this ring accepts from, and its own to close; fd -1: none, the place is free. */
 struct acceptor {
     struct op op;
     struct timer retry;
@@ -68,7 +68,7 @@ struct ring {
 
     struct acceptor acceptors[RING_ACCEPTORS_MAX];
     unsigned acceptor_count;
-    _Atomic(struct acceptor_order *) new_acceptors; /* handed over by main */
+    _Atomic(struct acceptor_order *) orders; /* of main, the newest first */
 
     struct conn *conn_list;                 /* all that are open */
     struct stream *ready, **ready_tail;     /* have bytes to move now, without waiting for anything */
@@ -83,11 +83,12 @@ struct ring {
     pthread_t thread;
 };
 
-/* Listeners that main hands to a running ring. */
+/* A listener that main hands to a running ring, or takes away from it: then the ring closes fd. */
 struct acceptor_order {
     struct acceptor_order *next;
     int fd;
     uint16_t service;
+    bool stop;
 };
 
 struct ring_config {

@@ -9,9 +9,11 @@
  *   RING x rings (fd: that ring's channel)      LISTENER x n (fd: a listening socket, and its slot)
  *   PLAN (fd: sealed memfd)                      GO
  * The data plane answers HELLO_REPLY at once and READY when every ring runs. Later PLAN (preceded by LISTENER
- * for new addresses) is answered by PLAN_APPLIED, DRAIN by DRAINED and an exit with status 0.
- * A version that does not match is answered with the own version in HELLO_REPLY and an exit: both are
- * installed together.
+ * for new addresses) is answered by PLAN_APPLIED, DRAIN by DRAINED and an exit with status 0. UNLISTEN (a
+ * slot) makes the data plane close that listening socket, on the ring that accepts from it; what was accepted
+ * goes on. It is sent when control has closed its own copy, and before the plan that has not got the address
+ * any more; the slot may be used again at once. A version that does not match is answered with the own
+ * version in HELLO_REPLY and an exit: both are installed together.
  *
  * When control has gone, the data plane serves on and takes the next one's connection as its link (adoption):
  *   ADOPT (the control's version and layout), answered by
@@ -35,7 +37,7 @@
 
 enum {
     LINK_FD = 3, /* number of the link's descriptor in a new data plane */
-    LINK_VERSION = 2,
+    LINK_VERSION = 3,
     LINK_MESSAGE_MAX = 512,
     LINK_FDS_MAX = 8,
 };
@@ -53,6 +55,7 @@ enum link_type {
     LINK_DRAINED,
     LINK_ADOPT,
     LINK_ADOPT_REPLY,
+    LINK_UNLISTEN,
 };
 
 /* Exit status of a data plane that this machine does not allow to run: another try changes nothing. */
@@ -84,7 +87,7 @@ struct link_message {
         } hello;
         struct {
             uint32_t index; /* of the ring; the listening socket's slot */
-        } ring, listener;
+        } ring, listener, unlisten;
         struct {
             uint64_t generation;
         } plan, plan_applied;

@@ -44,8 +44,8 @@ struct plan_service {
     char name[56];
 };
 
-/* A listening address: `count` sockets of one SO_REUSEPORT group, at [first, first + count) of the order in
- * which listeners were handed over. They are never closed while control runs. */
+/* A listening address: `count` sockets of one SO_REUSEPORT group, in the slots [first, first + count)
+ * (msg.h). They are closed when the address is not configured any more, never for another reason. */
 struct plan_listener {
     uint16_t service; /* index into services */
     uint16_t first;

@@ -368,7 +368,7 @@ def test_changed_number_of_rings_replaces_the_data_plane(make_registry):
 
 @needs_two_processes
 def test_addresses_changed_while_control_was_away(make_registry):
-    """A new one is served by the data plane that was taken over. A removed one must not be: the data plane is replaced."""
+    """The data plane that is taken over serves a new one, and after a moment no longer a removed one."""
     registry = make_registry()
     old = registry.dataplane_pids()
     more = ("127.0.0.1", free_port())
@@ -382,10 +382,29 @@ def test_addresses_changed_while_control_was_away(make_registry):
     registry.kill_control()
     registry.more_addresses = ()
     registry.start()
-    assert http1.wait_until(lambda: status(registry).get("ready") and registry.dataplane_pids() != old, 20)
+    assert http1.wait_until(lambda: "is not listened on any more" in registry.log(), 20), registry.report("not removed")
     with pytest.raises(ConnectionRefusedError):
         http1.Client(more).exchange("GET", "/v2/")
-    assert "an address that is not configured any more" in registry.log()
+    assert adopted(registry) and registry.dataplane_pids() == old
+
+
+@needs_two_processes
+def test_all_addresses_changed_while_control_was_away(make_registry):
+    """There is no room to let that many leave one by one: the data plane is replaced."""
+    registry = make_registry()
+    old, port = registry.dataplane_pids(), free_port()
+    before, after = ([("127.0.%d.%d" % (net, host), port) for host in range(1, 41)] for net in (1, 2))
+    for addresses in (before, after):
+        registry.kill_control()
+        registry.more_addresses = tuple("%s:%d" % each for each in addresses)
+        registry.start()
+        assert http1.wait_until(lambda: status(registry).get("ready"), 20)
+        for address in (addresses[0], addresses[-1], registry.address):
+            assert http1.Client(address).exchange("GET", "/v2/").status == 200
+    assert "too many addresses that are not configured any more" in registry.log()
+    assert registry.dataplane_pids() != old
+    with pytest.raises(ConnectionRefusedError):
+        http1.Client(before[0]).exchange("GET", "/v2/")
 
 
 @needs_two_processes

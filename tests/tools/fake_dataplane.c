@@ -8,9 +8,9 @@
  *   /still       its rings stop turning    /closed      closes the channel of ring 0
  *   /breach      a frame of no known type  /forbidden   proposes a setting, which is control's business
  *   /propose/R   links a blob to the repository R and answers with the status and index of the result
- *   /meet/HOW    listens for another control, and answers it as a data plane of another VERSION, with the pid of
- *                another process (LIAR), with nonsense (NONSENSE), or not at all (SILENT)
- *   /log         writes an access line, an error line and a trace line to the log ring
+ *   /meet/HOW    listens for another control, and answers it as a data plane of another VERSION, with the pid
+ * of another process (LIAR), with nonsense (NONSENSE), or not at all (SILENT) /log         writes an access
+ * line, an error line and a trace line to the log ring
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -39,7 +39,7 @@ struct fake {
     struct log_page *log;
     const struct plan *plan;
     int channels[RINGS_MAX];
-    int listeners[LISTENERS_MAX];
+    int listeners[LISTENERS_MAX]; /* by slot; -1: none */
     uint32_t rings, listener_count;
     bool still;
     int way_in, memory[ADOPT_FDS];
@@ -83,8 +83,7 @@ static void take_message(struct fake *f, const struct link_message *message, con
         f->log = map(fds[HELLO_LOG], offsetof(struct log_page, ring) + f->rings * sizeof(struct log_ring),
                      PROT_READ | PROT_WRITE);
         f->way_in = fds[HELLO_ADOPT];
-        memcpy(f->memory,
-               (int[]){fds[HELLO_COUNTERS], fds[HELLO_LOG], fds[HELLO_EPOCHS], fds[HELLO_NAMES]},
+        memcpy(f->memory, (int[]){fds[HELLO_COUNTERS], fds[HELLO_LOG], fds[HELLO_EPOCHS], fds[HELLO_NAMES]},
                sizeof(f->memory));
         send_link(LINK_HELLO_REPLY, 0);
         break;
@@ -92,8 +91,14 @@ static void take_message(struct fake *f, const struct link_message *message, con
         f->channels[message->ring.index] = fds[0];
         break;
     case LINK_LISTENER:
-        CHECK(message->listener.index == f->listener_count);
-        f->listeners[f->listener_count++] = fds[0];
+        CHECK(message->listener.index <= f->listener_count);
+        f->listener_count += message->listener.index == f->listener_count;
+        f->listeners[message->listener.index] = fds[0];
+        break;
+    case LINK_UNLISTEN:
+        CHECK(message->unlisten.index < f->listener_count && f->listeners[message->unlisten.index] >= 0);
+        close(f->listeners[message->unlisten.index]);
+        f->listeners[message->unlisten.index] = -1;
         break;
     case LINK_PLAN:
         take_plan(f, fds[0]);
@@ -161,12 +166,14 @@ static void meet(struct fake *f)
     }
     m.adopt_reply.pid = (uint32_t)getpid() + (strcmp(f->how, "LIAR") == 0);
     m.adopt_reply.rings = f->rings;
-    m.adopt_reply.listeners = f->listener_count;
+    for (uint32_t i = 0; i < f->listener_count; i++)
+        m.adopt_reply.listeners += f->listeners[i] >= 0;
     send_fds(link, m, f->memory, ADOPT_FDS);
     for (uint32_t i = 0; i < f->listener_count && m.adopt_reply.pid == (uint32_t)getpid(); i++) {
         struct link_message one = {.type = LINK_LISTENER, .version = LINK_VERSION + 1};
         one.listener.index = i;
-        send_fds(link, one, &f->listeners[i], 1);
+        if (f->listeners[i] >= 0)
+            send_fds(link, one, &f->listeners[i], 1);
     }
 }
 
