@@ -28,7 +28,7 @@ TRIALS = int(os.environ.get("BENCH_FAILOVER_TRIALS", "200"))
 BACKENDS, VIP, PORT = ("b1", "b2", "b3"), "10.96.0.1", 80
 HEARTBEAT_MS, MULTIPLIER = 10, 3
 EVENTS = ("process death", "host silence", "frozen process")
-BACK_S, WATCH_S = 6.0, 0.25
+START_S, BACK_S, WATCH_S = 60.0, 6.0, 0.25
 RATIO_MAX = 1000.0
 
 
@@ -80,8 +80,8 @@ class Site:
         """[(time in ns, backend)] of all downs."""
         raise NotImplementedError
 
-    def wait_up(self, name):
-        end = time.monotonic() + BACK_S
+    def wait_up(self, name, seconds=BACK_S):
+        end = time.monotonic() + seconds
         while not self.is_up(name):
             if time.monotonic() > end:
                 raise measure.BenchError(f"{self.name}: {name} does not come back")
@@ -116,7 +116,7 @@ class Site:
     def series(self, event, trials):
         """Returns {"detection": [ms], "window": [ms]}; a detection that was not seen in the time is an error."""
         for name in BACKENDS:
-            self.wait_up(name)
+            self.wait_up(name, START_S)
         client = self.lab["client"].reach(self.address, self.port, interval_us=1000, timeout_ms=200)
         time.sleep(0.2)
         happened = []
@@ -239,11 +239,16 @@ def bfdd_silence(netlab, trials):
     """bfdd against bfdd, 10 ms x 3: detection of silence."""
     import test_bfd
     with netlab.Lab("client", "b1") as lab:
-        daemons = []
+        daemons, logs = [], {}
         try:
+            for name in ("client", "b1"):
+                logs[name] = lab.folder / f"bfdd-{name}.log"
+                logs[name].touch()
+                shutil.chown(logs[name], "frr", "frr")
+            lab.folder.chmod(0o755)
             for own, other in (("client", "b1"), ("b1", "client")):
                 daemons.append(test_bfd.Bfdd(lab[own], [
-                    "debug bfd peer", "log timestamp precision 6", "bfd",
+                    "log timestamp precision 6", f"log file {logs[own]}", "debug bfd peer", "bfd",
                     f" peer {lab[other].v4} local-address {lab[own].v4} interface eth0",
                     f"  transmit-interval {HEARTBEAT_MS}", f"  receive-interval {HEARTBEAT_MS}",
                     f"  detect-multiplier {MULTIPLIER}", "  no shutdown", "!"]))
@@ -257,7 +262,7 @@ def bfdd_silence(netlab, trials):
                     time.sleep(0.05)
                 time.sleep(0.1)
                 lab["b1"].silence()
-                found.append(watch_log(one, time.time()))
+                found.append(watch_log(logs["client"], time.time()))
                 lab["b1"].unsilence()
             return {"detection": found}
         finally:
@@ -265,10 +270,10 @@ def bfdd_silence(netlab, trials):
                 daemon.close()
 
 
-def watch_log(daemon, at):
+def watch_log(log, at):
     """Milliseconds until the log says that the session went down."""
     time.sleep(0.3)
-    for line in reversed((daemon.folder / "bfdd.log").read_text(errors="replace").splitlines()):
+    for line in reversed(log.read_text(errors="replace").splitlines()):
         if "state-change" in line and "up -> down" in line:
             stamp, _, micros = line[:26].partition(".")
             when = time.mktime(time.strptime(stamp, "%Y/%m/%d %H:%M:%S")) + float("0." + micros)

@@ -49,7 +49,7 @@ def states(node):
     return {(b["service"], b["name"]): b["state"] for b in node.json("backend", "ls")}
 
 
-def wait_up(node, seconds=20):
+def wait_up(node, seconds=60):
     end = time.monotonic() + seconds
     while True:
         now = states(node)
