@@ -39,8 +39,9 @@ struct bpf_load {
 };
 
 /* What is as large as there are backends. */
-static const char *const backend_maps[] = {"endpoints", "backends",    "probe_order",   "peer_members",
-                                           "verdicts",  "probe_state", "backend_stats", "edge_backends"};
+static const char *const backend_maps[] = {"endpoints",     "backends",      "probe_order",
+                                           "peer_members",  "verdicts",      "probe_state",
+                                           "backend_stats", "edge_backends", "suspicions"};
 
 static void set_size(const struct bpf_load *load, struct bpf_map *map)
 {
