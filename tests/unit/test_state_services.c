@@ -405,6 +405,7 @@ static void test_versions(void **state)
     cmd_text(&f->b, "s");
     wire_put_u8(&f->b.w, SVC_FROM_API);
     assert_int_equal(state_apply(&tx, 11, f->b.w.buf, f->b.w.len, &f->ev), -EUCLEAN);
+    svc_table_fini(&f->table);
     assert_int_equal(state_services_read(&f->m.kv, &f->table), -EUCLEAN);
 }
 
