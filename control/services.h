@@ -52,8 +52,7 @@ void services_declare(struct services *services, const struct config_services *f
 const struct svc_table *services_table(struct services *services);
 
 /* The backend that an id means now, and its service; false if it is not in use. */
-bool services_find(struct services *services, uint32_t id, const struct svc **s,
-                   const struct svc_backend **b);
+bool services_find(struct services *s, uint32_t id, const struct svc **service, const struct svc_backend **b);
 
 /* Compiles for the kernel; the entries stay valid until the next call. */
 const struct kernel_entries *services_compile(struct services *services, const struct kernel_facts *facts);
