@@ -81,9 +81,6 @@ static void begin_leaving(struct daemon *d, uint16_t group)
 void daemon_listen_reload(struct daemon *d, const struct config *next)
 {
     char err[256];
-    for (size_t i = 0; i < next->listen_count; i++)
-        if (listeners_add(&d->listeners, &next->listen[i], false, err, sizeof(err)))
-            journal_error(d->journal, "reload", "%s", err);
     for (uint16_t i = 0; i < d->listeners.group_count; i++) {
         const struct listener_group *g = &d->listeners.group[i];
         const struct config_address *address = find_address(next, g->address.text);
@@ -93,6 +90,9 @@ void daemon_listen_reload(struct daemon *d, const struct config *next)
             journal_warn(d->journal, "reload",
                          "another service on %s counts from the next start of fairleadd", g->address.text);
     }
+    for (size_t i = 0; i < next->listen_count; i++)
+        if (listeners_add(&d->listeners, &next->listen[i], false, err, sizeof(err)))
+            journal_error(d->journal, "reload", "%s", err);
     start_timer(d);
 }
 

@@ -250,6 +250,38 @@ void listeners_adopt(struct listeners *listeners, const struct config_address *a
     adopt_leaving(listeners, count, fd, now_ms);
 }
 
+static uint16_t port_of(const struct config_address *address)
+{
+    const struct sockaddr *sa = (const struct sockaddr *)&address->addr;
+    return sa->sa_family == AF_INET6 ? ((const struct sockaddr_in6 *)sa)->sin6_port
+                                     : ((const struct sockaddr_in *)sa)->sin_port;
+}
+
+static bool is_wildcard(const struct config_address *address)
+{
+    const struct sockaddr *sa = (const struct sockaddr *)&address->addr;
+    if (sa->sa_family == AF_INET6)
+        return IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)sa)->sin6_addr);
+    return ((const struct sockaddr_in *)sa)->sin_addr.s_addr == htonl(INADDR_ANY);
+}
+
+static bool overlap(const struct config_address *a, const struct config_address *b)
+{
+    return a->addr.ss_family == b->addr.ss_family && port_of(a) == port_of(b) &&
+           (is_wildcard(a) || is_wildcard(b));
+}
+
+/* Then the address is our own; the connects that the old group drops come again, to the new one. */
+static bool leaves_room_for(const struct listeners *listeners, const struct config_address *address)
+{
+    for (uint16_t i = 0; i < listeners->group_count; i++) {
+        const struct listener_group *g = &listeners->group[i];
+        if (g->leaving && overlap(&g->address, address))
+            return true;
+    }
+    return false;
+}
+
 static void explain(const char *address, int err, char *out, size_t out_len)
 {
     const char *hint = "write another address";
@@ -284,7 +316,7 @@ int listeners_add(struct listeners *listeners, const struct config_address *addr
                  address->text, LISTENERS_MAX);
         return -ENOSPC;
     }
-    int result = shared ? 0 : probe_free(address);
+    int result = shared || leaves_room_for(listeners, address) ? 0 : probe_free(address);
     if (!result)
         result = open_group(listeners, address);
     if (result) {

@@ -39,8 +39,9 @@ void listeners_close(struct listeners *listeners);
 
 /*
  * Opens the group of an address; one that is there already is kept as it is, and one that was leaving stays.
- * `shared`: another process may hold the address (a data plane that outlived its control). 0 or -errno with a
- * message that says what to do.
+ * `shared`: another process may hold the address (a data plane that outlived its control). A group that is
+ * leaving may hold it too, when a wildcard takes the place of an address or the other way round: so remove
+ * first, then add. 0 or -errno with a message that says what to do.
  */
 int listeners_add(struct listeners *listeners, const struct config_address *address, bool shared, char *err,
                   size_t err_len);

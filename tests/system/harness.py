@@ -239,7 +239,8 @@ class FairleadRegistry(Registry):
         return {
             "state": str(self.state),
             "run": str(self.folder / "run"),
-            "listen": [{"address": each, "service": "registry"} for each in (self.host, *self.more_addresses)],
+            "listen": [{"address": each, "service": "registry", "allow_all": not each.startswith(("127.", "[::1]"))}
+                       for each in (self.host, *self.more_addresses)],
             "admin": {"address": "127.0.0.1:%d" % self.admin_port},
             "control": {"socket": str(self.socket_path)},
             "log": {"access": str(self.folder / "access.log")},

@@ -239,6 +239,26 @@ def test_twenty_times_in_and_out_leaves_nothing_behind(make_registry):
     assert answers(registry.address)
 
 
+@pytest.mark.parametrize("first, second", [("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
+def test_wildcard_takes_the_place_of_an_address(make_registry, first, second):
+    """And the other way round: the same port is served all the time, with nobody refused."""
+    registry = make_registry()
+    port = free_port()
+    listen(registry, (first, port))
+    assert http1.wait_until(lambda: serves(("127.0.0.1", port)))
+    with Connects(("127.0.0.1", port)) as connects:
+        assert http1.wait_until(lambda: connects.answered > 50)
+        listen(registry, (second, port))
+        wait_gone(registry)
+        answered = connects.answered
+        assert http1.wait_until(lambda: connects.answered > answered + 50)
+    assert not connects.failures and connects.refused == 0
+    if second == "0.0.0.0":
+        assert answers(("127.0.0.2", port))
+    else:
+        assert refused(("127.0.0.2", port))
+
+
 def test_addresses_take_each_others_places(make_registry):
     """Sockets of new addresses are in the slots of those that have gone, also when several go at once."""
     registry = make_registry()
