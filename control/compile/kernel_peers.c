@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Heartbeat sessions with the backends that hang on them, and which addresses are taken over where. */
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,7 +84,7 @@ static void compile_peer(const struct kernel_facts *facts, const struct kernel_p
     p->tx_us = p->rx_us = from->interval_ms * 1000;
     p->multiplier = from->multiplier;
     p->draining = facts->draining;
-    p->source_port = (uint16_t)(SOURCE_PORT_FIRST + (hash >> 32) % SOURCE_PORTS);
+    p->source_port = htons((uint16_t)(SOURCE_PORT_FIRST + (hash >> 32) % SOURCE_PORTS));
     p->generation = generation_of(facts, index, p);
 }
 
