@@ -268,6 +268,7 @@ static void dataplane_start(struct supervise *s)
         supervise_backoff(s, false);
         return;
     }
+    CHECK(s->dataplane == d);
     uv_timer_start(&s->timer, on_timer, SUPERVISE_READY_MS, 0);
     err = orphan_note(s->config.folders, d->pid);
     if (err)

@@ -132,7 +132,8 @@ static int write_one(struct kv *kv, struct svc *s, struct svc_backend *b, struct
         if (memcmp(&old.address, &b->address, sizeof(b->address)) != 0)
             rc = readdress(kv, s, &old, b);
         else if (strcmp(old.node, b->node) != 0)
-            b->generation = state_generation_next(old.generation); /* a verdict by the old node's heartbeats */
+            b->generation =
+                state_generation_next(old.generation); /* a verdict by the old node's heartbeats */
     } else {
         struct state_key at = state_key_backend_at(s->name, &b->address);
         rc = state_backend_id_take(kv, counts, &b->id, &b->generation);

@@ -42,7 +42,7 @@ static struct state_text item_name(struct wire_reader *r, bool fields)
 static int compare(struct state_text a, struct state_text b)
 {
     size_t len = a.len < b.len ? a.len : b.len;
-    int order = memcmp(a.data, b.data, len);
+    int order = len ? memcmp(a.data, b.data, len) : 0;
     return order ? order : (a.len > b.len) - (a.len < b.len);
 }
 
