@@ -31,6 +31,7 @@ enum bfd_event {
     BFD_EVENT_UP,
     BFD_EVENT_SILENT, /* was up; nothing was heard for a detection time */
     BFD_EVENT_TOLD,   /* was up; the peer says that it is not */
+    BFD_EVENT_BEGUN,  /* it is another session than the one before */
 };
 
 INLINE __u32 bfd_max(__u32 a, __u32 b)
@@ -110,10 +111,16 @@ INLINE void bfd_intervals(const struct abi_peer *p, struct abi_peer_state *s, __
         bfd_detection_time(s);
 }
 
+/* Whether the configuration asks for another session than this one: bfd_configure will begin it. */
+INLINE bool bfd_is_other(const struct abi_peer *p, const struct abi_peer_state *s)
+{
+    return s->generation != (p->generation | ABI_PEER_BEGUN);
+}
+
 /* Follows abi_peer.generation and .draining; before each of the steps below. */
 INLINE void bfd_configure(const struct abi_peer *p, struct abi_peer_state *s, __u32 clock_us, __u64 now)
 {
-    if (s->generation != (p->generation | ABI_PEER_BEGUN))
+    if (bfd_is_other(p, s))
         bfd_begin(p, s, now);
     if (p->draining && s->state != ABI_BFD_ADMIN_DOWN)
         bfd_move(s, ABI_BFD_ADMIN_DOWN, BFD_DIAG_ADMIN, now);

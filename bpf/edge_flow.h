@@ -50,7 +50,10 @@ INLINE bool flow_backend_down(const struct abi_flow *f)
     if (!verdict)
         return false;
     __u64 v = *(const volatile __u64 *)verdict;
-    return ABI_VERDICT_STATE(v) == ABI_DOWN && ABI_VERDICT_GENERATION(v) == f->generation;
+    if (ABI_VERDICT_STATE(v) != ABI_DOWN || ABI_VERDICT_GENERATION(v) != f->generation)
+        return false;
+    const struct abi_backend *b = bpf_map_lookup_elem(&backends, &f->backend);
+    return b && verdict_state(v, b) == ABI_DOWN;
 }
 
 /* The row of a client is the same on every node: what another node began goes on here. */

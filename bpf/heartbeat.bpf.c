@@ -85,7 +85,8 @@ INLINE void member_want_probe(__u32 id, const struct abi_backend *b)
         probe->wanted = check && check->kind == ABI_CHECK_HTTP ? ABI_WANTED_HTTP : ABI_WANTED_PROBE;
 }
 
-/* What heartbeats took away comes back: by a probe, if this node sends any. */
+/* What heartbeats took away comes back when they do, or when it is another session that has them now: by a
+ * probe, if this node sends any. */
 INLINE void member_restore(__u32 id, const struct abi_backend *b, bool node_probes)
 {
     __u64 *word = bpf_map_lookup_elem(&verdicts, &id);
@@ -109,7 +110,7 @@ static long member_step(__u32 i, struct member_change *c)
     struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
     if (!b || b->peer != c->peer || b->admin == ABI_ADMIN_NONE)
         return 0; /* the list is being written */
-    if (c->event == BFD_EVENT_UP) {
+    if (c->event == BFD_EVENT_UP || c->event == BFD_EVENT_BEGUN) {
         member_restore(id, b, c->node_probes);
         return 0;
     }
@@ -215,13 +216,14 @@ static __noinline int bfd_accept(__u32 index, const struct bfd_packet *packet, _
     struct bfd_packet k = *packet;
     __u32 clock_us = bfd_clock_us(n);
     bpf_spin_lock(&session->lock);
+    bool begun = bfd_is_other(peer, s);
     bfd_configure(peer, s, clock_us, now);
     enum bfd_event event = bfd_hear(s, &k, now);
     bfd_intervals(peer, s, clock_us);
     __u64 detect_ns = s->detect_ns;
     bpf_spin_unlock(&session->lock);
     bfd_arm(session, detect_ns);
-    tell_members(index, event);
+    tell_members(index, begun && event == BFD_EVENT_NONE ? BFD_EVENT_BEGUN : event);
     return 0;
 }
 
@@ -298,9 +300,12 @@ static long bfd_step(__u32 i, struct bfd_round *r)
     }
     __u32 random = bpf_get_prandom_u32();
     bpf_spin_lock(&session->lock);
+    bool begun = bfd_is_other(peer, s);
     bfd_configure(peer, s, r->clock_us, r->now);
     bool speak = bfd_speak(peer, s, r->clock_us, random, r->now, &k);
     bpf_spin_unlock(&session->lock);
+    if (begun)
+        tell_members(index, BFD_EVENT_BEGUN);
     if (!speak)
         return 0;
     r->room--;

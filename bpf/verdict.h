@@ -12,7 +12,7 @@
 /* The state of a backend as of its present generation; ABI_UNKNOWN for a verdict of an older one. */
 INLINE __u32 verdict_state(__u64 verdict, const struct abi_backend *b)
 {
-    return ABI_VERDICT_GENERATION(verdict) == b->generation ? ABI_VERDICT_STATE(verdict) : ABI_UNKNOWN;
+    return ABI_VERDICT_STATE_OF(verdict, b->generation, b->peer);
 }
 
 /* Whether new connections may go there. Unknown counts as up: a backend is tried until something speaks

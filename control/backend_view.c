@@ -74,6 +74,14 @@ void backend_glance_fini(struct backend_glance *glance)
     free(glance->since_ms);
 }
 
+/* Whether the verdict still counts: one of heartbeats does as long as there is a peer. */
+static bool is_said(const struct kernel_maps *maps, uint32_t id, uint64_t verdict)
+{
+    struct abi_backend b;
+    return ABI_VERDICT_REASON(verdict) != ABI_HEARTBEAT || kernel_maps_backend(maps, id, &b) ||
+           ABI_VERDICT_STATE_OF(verdict, b.generation, b.peer) != ABI_UNKNOWN;
+}
+
 void backend_view(struct daemon *d, const struct backend_glance *glance, const struct svc_backend *b,
                   struct backend_view *out)
 {
@@ -87,7 +95,7 @@ void backend_view(struct daemon *d, const struct backend_glance *glance, const s
         memset(&out->probe, 0, sizeof(out->probe));
     if (kernel_maps_stats(maps, b->id, &out->stats))
         memset(&out->stats, 0, sizeof(out->stats));
-    if (ABI_VERDICT_GENERATION(verdict) != b->generation)
+    if (ABI_VERDICT_GENERATION(verdict) != b->generation || !is_said(maps, b->id, verdict))
         return;
     out->state = ABI_VERDICT_STATE(verdict);
     out->reason = ABI_VERDICT_REASON(verdict);

@@ -89,8 +89,8 @@ static bool all_down_there(const struct kernel_sockets *sockets, const struct ab
         if (b->admin == ABI_ADMIN_NONE || canary_compare(&other, at) != 0)
             continue;
         uint64_t verdict = kernel_maps_verdict(sockets->maps, id);
-        if (!(b->flags & ABI_BACKEND_CUT) || ABI_VERDICT_GENERATION(verdict) != b->generation ||
-            ABI_VERDICT_STATE(verdict) != ABI_DOWN)
+        if (!(b->flags & ABI_BACKEND_CUT) ||
+            ABI_VERDICT_STATE_OF(verdict, b->generation, b->peer) != ABI_DOWN)
             return false;
     }
     return true;

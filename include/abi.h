@@ -225,6 +225,15 @@ enum abi_reason {
 #define ABI_VERDICT_GENERATION(v) ((__u32)((v) >> 16 & 0xffff))
 #define ABI_VERDICT_SEQUENCE(v)   ((__u32)((v) >> 32))
 
+/* The state that a verdict stands for, of a backend as it is configured now. One of another generation says
+ * nothing, and so does one of heartbeats about a backend that hangs on no peer any more: nobody would ever
+ * take it back where nothing is probed. */
+#define ABI_VERDICT_STATE_OF(v, its_generation, its_peer)                                                    \
+    (ABI_VERDICT_GENERATION(v) != (__u32)(its_generation) ||                                                 \
+             (ABI_VERDICT_REASON(v) == ABI_HEARTBEAT && !(its_peer))                                         \
+         ? (__u32)ABI_UNKNOWN                                                                                \
+         : ABI_VERDICT_STATE(v))
+
 /* History: an mmapable ring of changes; slot = number & (ABI_HISTORY - 1), number from history_head (one u64,
  * the number of the next change). A slot is whole when its `number` is the one looked for, before and after
  * reading. */

@@ -296,15 +296,39 @@ static void what_comes_back(void **context)
     }
 }
 
+/* What the session before said of the backends is not kept up by one that never was up. */
+static void another_session_at_the_same_place(void **context)
+{
+    (void)context;
+    need_root();
+    bring(V4, ABI_BFD_UP);
+    set_backends(ABI_DOWN, ABI_HEARTBEAT, 0);
+    RECEIVE(V4, .state = ABI_BFD_UP);
+    assert_verdicts(ABI_DOWN, ABI_HEARTBEAT, ABI_DOWN);
+    struct abi_peer p = peer(V4);
+    p.generation = ++lab.generation;
+    set_peer(V4, &p);
+    RECEIVE(V4, .state = ABI_BFD_DOWN);
+    assert_int_equal(session(V4).state, ABI_BFD_INIT);
+    assert_verdicts(ABI_UNKNOWN, ABI_NONE, ABI_DOWN);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        CASE(state_machine),      CASE(what_is_discarded),
-        CASE(other_packets_pass), CASE(fewer_hops_are_right_for_several),
-        CASE(random_packets),     CASE(detection_time),
-        CASE(silence_ends_it),    CASE(silence_of_one_that_was_not_up),
-        CASE(a_peer_taken_away),  CASE(told_by_the_peer),
-        CASE(administrative_end), CASE(what_comes_back),
+        CASE(state_machine),
+        CASE(what_is_discarded),
+        CASE(other_packets_pass),
+        CASE(fewer_hops_are_right_for_several),
+        CASE(random_packets),
+        CASE(detection_time),
+        CASE(silence_ends_it),
+        CASE(silence_of_one_that_was_not_up),
+        CASE(a_peer_taken_away),
+        CASE(told_by_the_peer),
+        CASE(administrative_end),
+        CASE(what_comes_back),
+        CASE(another_session_at_the_same_place),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

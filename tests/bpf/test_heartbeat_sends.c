@@ -160,6 +160,10 @@ static void a_new_generation_begins_anew(void **context)
     assert_int_equal(h.bfd[1] >> 6, ABI_BFD_DOWN);
     assert_int_equal(session(V4).remote_discriminator, 0);
     assert_verdicts(ABI_UP, ABI_PROBE_OK, ABI_UP);
+    set_backends(ABI_DOWN, ABI_HEARTBEAT, 0);
+    fresh_peer(V4);
+    assert_true(tick(V4, &h));
+    assert_verdicts(ABI_UNKNOWN, ABI_NONE, ABI_DOWN);
 }
 
 /* More than fit in a tick wait for the next, and are the first then. */

@@ -380,6 +380,32 @@ static void test_peers_keep_their_place(void **state)
     kernel_entries_free(e);
 }
 
+/* What a session that is gone said of a backend counts no more: on a node that does not probe nobody else
+ * would take it back. What others said stays. */
+static void test_verdicts_of_a_peer_that_is_gone(void **state)
+{
+    struct fixture *f = *state;
+    add_service(f, "a", "10.9.0.1:80");
+    snprintf(add_backend(f, "10.0.1.1:80")->node, 8, "n2");
+    add_peer(f, "n2", "10.0.0.2:1");
+    struct kernel_entries *e = kernel_compile(&f->in, NULL);
+    const struct abi_backend *b = &e->backend[0];
+    uint64_t lost = ABI_VERDICT(ABI_DOWN, ABI_HEARTBEAT, b->generation, 7);
+    assert_int_equal(ABI_VERDICT_STATE_OF(lost, b->generation, b->peer), ABI_DOWN);
+    f->facts.peers_now = e->peer;
+    f->facts.peers_now_count = e->peer_count;
+    f->in.peer_count = 0;
+    struct kernel_entries *next = kernel_compile(&f->in, e);
+    b = &next->backend[0];
+    uint64_t refused = ABI_VERDICT(ABI_DOWN, ABI_PROBE_REFUSED, b->generation, 7);
+    assert_int_equal(b->generation, e->backend[0].generation);
+    assert_int_equal(ABI_VERDICT_STATE_OF(lost, b->generation, b->peer), ABI_UNKNOWN);
+    assert_int_equal(ABI_VERDICT_STATE_OF(refused, b->generation, b->peer), ABI_DOWN);
+    assert_int_equal(ABI_VERDICT_STATE_OF(refused, b->generation + 1, b->peer), ABI_UNKNOWN);
+    kernel_entries_free(next);
+    kernel_entries_free(e);
+}
+
 static void test_takeover(void **state)
 {
     struct fixture *f = *state;
@@ -422,6 +448,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_rows_fit_their_budget, setup, teardown),
         cmocka_unit_test_setup_teardown(test_probe_plan, setup, teardown),
         cmocka_unit_test_setup_teardown(test_peers_keep_their_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_verdicts_of_a_peer_that_is_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_takeover, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
