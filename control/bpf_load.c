@@ -48,6 +48,10 @@ static void set_size(const struct bpf_load *load, struct bpf_map *map)
     const char *name = bpf_map__name(map);
     if (strcmp(name, "rows") == 0)
         bpf_map__set_max_entries(map, load->config.rows_max);
+    if (strcmp(name, "flows") == 0)
+        bpf_map__set_max_entries(map, load->config.flows_max);
+    if (strcmp(name, "half_open") == 0)
+        bpf_map__set_max_entries(map, load->config.flows_max / 4);
     for (size_t i = 0; i < ARRAY_SIZE(backend_maps); i++)
         if (strcmp(name, backend_maps[i]) == 0)
             bpf_map__set_max_entries(map, load->config.backends_max);

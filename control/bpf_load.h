@@ -23,6 +23,7 @@ struct bpf_load_config {
     const char *instance;
     uint32_t backends_max; /* elements of the maps by backend */
     uint32_t rows_max;     /* elements of the map of rows */
+    uint32_t flows_max;    /* elements of the map of the edge's flows; half open ones: a quarter */
 };
 
 struct bpf_load;

@@ -106,6 +106,7 @@ void daemon_kernel_update(struct daemon *d)
                                     (uint32_t)setting_effective(&d->settings, SET_KERNEL_TICK, &source)),
         .backends_max = (uint32_t)setting_effective(&d->settings, SET_KERNEL_BACKENDS_MAX, &source),
         .rows_max = (uint32_t)setting_effective(&d->settings, SET_KERNEL_ROWS_MAX, &source),
+        .flows_max = (uint32_t)setting_effective(&d->settings, SET_KERNEL_FLOWS_MAX, &source),
     };
     kernel_update(half->kernel, &wishes);
 }

@@ -11,9 +11,10 @@
 #include <time.h>
 
 #include "check.h"
-#include "control/kernel_sockets.h"
+#include "control/kernel_edge.h"
 #include "control/kernel_groups.h"
 #include "control/kernel_loading.h"
+#include "control/kernel_sockets.h"
 #include "control/netlink.h"
 
 enum { NS_PER_MS = 1000000, STALE_TICKS = 10, STALE_MS_MIN = 200, LOCALS_STEP = 32 };
@@ -350,6 +351,9 @@ static void attach_devices(struct kernel *kernel)
         bpf_attach_device(kernel->attach, device, BPF_DEVICE_TRAFFIC);
     }
     bpf_attach_keep(kernel->attach, is_there, kernel);
+    char why[KERNEL_EDGE_WHY_MAX];
+    if (kernel_edge_apply(kernel->config.instance, kernel->entries, kernel->attach, why))
+        journal_warn(kernel->config.journal, "kernel", "the edge may not forward everything: %s", why);
 }
 
 static void on_network(void *arg)
@@ -496,7 +500,8 @@ static void start(struct kernel *kernel)
 {
     const struct bpf_load_config config = {.instance = kernel->config.instance,
                                            .backends_max = kernel->wishes.backends_max,
-                                           .rows_max = kernel->wishes.rows_max};
+                                           .rows_max = kernel->wishes.rows_max,
+                                           .flows_max = kernel->wishes.flows_max};
     kernel->phase = KERNEL_LOADING;
     snprintf(kernel->why, sizeof(kernel->why), "the programs are being loaded");
     kernel->loading = kernel_loading_start(kernel->config.loop, &config, on_loaded, kernel);

@@ -53,7 +53,7 @@ struct kernel_wishes {
     bool draining; /* this node gives its addresses away */
     uint64_t node_id;
     uint32_t tick_ms;
-    uint32_t backends_max, rows_max; /* from the next start on */
+    uint32_t backends_max, rows_max, flows_max; /* from the next start on */
 };
 
 /* Borrows what the config points to. Touches nothing yet. */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "control/kernel.h"
+#include "control/kernel_edge.h"
 #include "control/kernel_groups.h"
 #include "control/netlink.h"
 
@@ -35,6 +36,7 @@ int kernel_detach_instance(const char *instance, char err[KERNEL_WHY_MAX])
         return lock;
     }
     kernel_groups_leave(instance);
+    kernel_edge_restore(instance);
     int result = netlink_open(&clearing.netlink);
     if (result) {
         snprintf(err, KERNEL_WHY_MAX, "the devices cannot be listed: %s", strerror(-result));

@@ -103,18 +103,37 @@ static int write_text(const char *text)
     return result;
 }
 
+static int read_change(const struct kernel_ports *ports, bool reserved, char *before, char *after)
+{
+    before[0] = '\0';
+    int result = read_text(before, TEXT_BYTES);
+    return result ? result : kernel_ports_change(before, ports, reserved, after, TEXT_BYTES);
+}
+
+static bool same_text(const char *before, const char *after)
+{
+    size_t len = strcspn(before, "\n");
+    return strlen(after) == len && memcmp(before, after, len) == 0;
+}
+
 int kernel_ports_reserve(const struct kernel_ports *ports, bool reserved)
 {
     char *before = malloc(TEXT_BYTES), *after = malloc(TEXT_BYTES);
     CHECK(before && after);
-    before[0] = '\0';
-    int result = read_text(before, TEXT_BYTES);
-    if (!result)
-        result = kernel_ports_change(before, ports, reserved, after, TEXT_BYTES);
-    size_t len = strcspn(before, "\n");
-    if (!result && (strlen(after) != len || memcmp(before, after, len) != 0))
+    int result = read_change(ports, reserved, before, after);
+    if (!result && !same_text(before, after))
         result = write_text(after);
     free(before);
     free(after);
     return result;
+}
+
+bool kernel_ports_are_reserved(const struct kernel_ports *ports)
+{
+    char *before = malloc(TEXT_BYTES), *after = malloc(TEXT_BYTES);
+    CHECK(before && after);
+    bool reserved = read_change(ports, true, before, after) == 0 && same_text(before, after);
+    free(before);
+    free(after);
+    return reserved;
 }

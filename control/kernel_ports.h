@@ -15,6 +15,9 @@ struct kernel_ports {
 /* Reserves them beside what is reserved already, or gives them back. 0 or -errno. */
 int kernel_ports_reserve(const struct kernel_ports *ports, bool reserved);
 
+/* Whether all of them are reserved now. */
+bool kernel_ports_are_reserved(const struct kernel_ports *ports);
+
 /* For tests: the same on texts. The list in `text` (as the kernel writes it) becomes the new one in `out`. 0,
  * -EINVAL: it is no list, -ENOBUFS: it does not fit. */
 int kernel_ports_change(const char *text, const struct kernel_ports *ports, bool reserved, char *out,

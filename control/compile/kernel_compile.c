@@ -169,7 +169,8 @@ static void compile_checks(const struct kernel_input *in, struct kernel_entries 
         compile_check(&t->service[i], &e->check[t->service[i].id]);
 }
 
-/* The host's address towards the service's backends, as far as there is one way to all. */
+/* The host's address towards the service's backends, as far as there is one way to all. Those on this host
+ * say nothing of it: they are reached by their own address. */
 static void edge_source(const struct kernel_entries *e, const struct svc_table *t, const struct svc *s,
                         struct abi_addr *out)
 {
@@ -179,7 +180,8 @@ static void edge_source(const struct kernel_entries *e, const struct svc_table *
         if (id >= e->backend_count || kernel_addr_equal(&e->backend[id].source, &none))
             continue;
         *out = e->backend[id].source;
-        return;
+        if (!(e->backend[id].flags & ABI_BACKEND_LOCAL))
+            return;
     }
 }
 
