@@ -88,9 +88,10 @@ test: test-deps
 	$(AT)$(RUN) tier test "60 layers" "300 unit" "120 bpf-unit" "540 system PYTEST_ARGS=\"-m 'not slow'\"" "300 fuzz" \
 		"400 unit $(ASAN)" "400 unit $(TSAN)"
 
+WITH_DAEMONS := PYTEST_ARGS=\"-m 'not kernel_only'\"
 ## test-san: the system tests with servers built under ASan+UBSan, then under TSan
 test-san: test-deps
-	$(AT)$(RUN) tier test-san "720 system $(ASAN)" "720 system $(TSAN)"
+	$(AT)$(RUN) tier test-san "720 system $(ASAN) $(WITH_DAEMONS)" "720 system $(TSAN) $(WITH_DAEMONS)"
 
 ## test-clients: docker, podman, buildah and skopeo against a node
 test-clients: test-deps

@@ -265,7 +265,7 @@ def test_control_is_replaced_under_transfers(make_registry):
             Traffic.again(lambda: repo.put_manifest(f"tag{i}", body, IMAGE_TYPE), 201)
             assert time.monotonic() - started < 5
             assert registry.dataplane_pids() == old
-    assert adopted(registry) and status(registry)["dataplane"]["restarts"] == 0
+    assert http1.wait_until(lambda: adopted(registry), 10) and status(registry)["dataplane"]["restarts"] == 0
     registry.stop()
     assert not [pid for pid in old if process_alive(pid)]
 
@@ -385,7 +385,7 @@ def test_addresses_changed_while_control_was_away(make_registry):
     assert http1.wait_until(lambda: "is not listened on any more" in registry.log(), 20), registry.report("not removed")
     with pytest.raises(ConnectionRefusedError):
         http1.Client(more).exchange("GET", "/v2/")
-    assert adopted(registry) and registry.dataplane_pids() == old
+    assert http1.wait_until(lambda: adopted(registry), 10) and registry.dataplane_pids() == old
 
 
 @needs_two_processes

@@ -136,11 +136,11 @@ def test_backends_come_drain_and_go(running):
     running.cli("backend", "undrain", "web", "one")
     running.cli("backend", "set", "web", "one", "weight=9", "node=n2")
     row = running.json("backend", "show", "web", "one")[0]
-    assert (row["weight"], row["node"], row["admin"], row["generation"]) == (9, "n2", "active", 1)
+    assert (row["weight"], row["node"], row["admin"], row["generation"]) == (9, "n2", "active", 2)
     assert row["history"] == [] and row["figures"]["probes"] == 0
     running.cli("backend", "set", "web", "one", "address=[fd00:99::13]:8080")
     moved = running.backends()["web", "one"]
-    assert moved["id"] == row["id"] and moved["generation"] == 2
+    assert moved["id"] == row["id"] and moved["generation"] == 3
     running.cli("backend", "rm", "web", "one")
     assert list(running.backends()) == [("web", "[fd00:99::12]:8080")]
     assert running.services()["web"]["states"] == {"drain": 1}
