@@ -32,6 +32,7 @@ static const char *const map_names[MAP_COUNT] = {
     [MAP_TICK_STATE] = "tick_state",
     [MAP_STATS] = "backend_stats",
     [MAP_PEER_STATE] = "peer_state",
+    [MAP_ADDRESS_STATE] = "address_state",
 };
 
 static int open_map(const struct bpf_load *load, enum map_id id, struct map *map)
@@ -407,6 +408,12 @@ int kernel_maps_peer(const struct kernel_maps *maps, uint32_t index, struct abi_
 int kernel_maps_peer_state(const struct kernel_maps *maps, uint32_t index, struct abi_peer_state *out)
 {
     return kernel_map_get(maps, MAP_PEER_STATE, &index, out);
+}
+
+int kernel_maps_address_state(const struct kernel_maps *maps, const struct abi_address_key *key,
+                              struct abi_address_state *out)
+{
+    return kernel_map_get(maps, MAP_ADDRESS_STATE, key, out);
 }
 
 int kernel_maps_peers(const struct kernel_maps *maps, struct abi_peer *out)

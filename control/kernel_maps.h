@@ -46,6 +46,8 @@ int kernel_maps_probe(const struct kernel_maps *maps, uint32_t id, struct abi_pr
 int kernel_maps_stats(const struct kernel_maps *maps, uint32_t id, struct abi_backend_stats *out);
 int kernel_maps_peer(const struct kernel_maps *maps, uint32_t index, struct abi_peer *out);
 int kernel_maps_peer_state(const struct kernel_maps *maps, uint32_t index, struct abi_peer_state *out);
+int kernel_maps_address_state(const struct kernel_maps *maps, const struct abi_address_key *key,
+                              struct abi_address_state *out);
 
 /* The verdict on a backend: by memory map, no system call. 0 for an id beyond the map. */
 uint64_t kernel_maps_verdict(const struct kernel_maps *maps, uint32_t id);

@@ -26,6 +26,7 @@ enum map_id {
     MAP_TICK_STATE,
     MAP_STATS,
     MAP_PEER_STATE,
+    MAP_ADDRESS_STATE,
     MAP_COUNT
 };
 

@@ -53,6 +53,59 @@ static void print_balancing(const json_t *balancing)
         printf("and %lld more backends: fairlead backend ls\n", more);
 }
 
+/* When it began to be so; "-": never. */
+static const char *since(const json_t *row)
+{
+    const char *text = cli_text(row, "since");
+    return *text ? text : "-";
+}
+
+/* Heartbeat sessions with other nodes. */
+static void print_peers(const json_t *list)
+{
+    static const char *const titles[] = {"PEER",       "ADDRESS",       "HEARTBEAT", "SINCE",
+                                         ">DETECTION", ">ITS INTERVAL", ">RECEIVED", ">SENT",
+                                         ">DROPPED",   ">DOWNS",        NULL};
+    struct table *table = table_new(titles);
+    size_t i;
+    json_t *row;
+    json_array_foreach(list, i, row)
+    {
+        char detection[FIGURE_MAX], interval[FIGURE_MAX], times[FIGURE_MAX + 16], figure[4][FIGURE_MAX];
+        static const char *const keys[] = {"received", "sent", "dropped", "downs"};
+        for (int k = 0; k < 4; k++)
+            snprintf(figure[k], FIGURE_MAX, "%lld", cli_number(row, keys[k]));
+        snprintf(times, sizeof(times), "%lld x %s", cli_number(row, "remote_multiplier"),
+                 figure_us(cli_real(row, "remote_interval_ms") * 1e3, interval));
+        bool heard = cli_number(row, "remote_multiplier") > 0;
+        table_row(table, cli_text(row, "name"), cli_text(row, "address"), cli_text(row, "state"), since(row),
+                  heard ? figure_us(cli_real(row, "detection_ms") * 1e3, detection) : "-",
+                  heard ? times : "-", figure[0], figure[1], figure[2], figure[3]);
+    }
+    printf("\n");
+    table_print(table, stdout);
+}
+
+/* Addresses that this node takes over from others, or they from it. */
+static void print_addresses(const json_t *list)
+{
+    static const char *const titles[] = {"ADDRESS",    "DEVICE",     "ANSWERED BY", "SINCE",
+                                         ">TAKEOVERS", ">CONFLICTS", NULL};
+    struct table *table = table_new(titles);
+    size_t i;
+    json_t *row;
+    json_array_foreach(list, i, row)
+    {
+        char takeovers[FIGURE_MAX], conflicts[FIGURE_MAX];
+        snprintf(takeovers, FIGURE_MAX, "%lld", cli_number(row, "takeovers"));
+        snprintf(conflicts, FIGURE_MAX, "%lld", cli_number(row, "conflicts") + cli_number(row, "foreign"));
+        table_row(table, cli_text(row, "address"), cli_text(row, "device"), cli_text(row, "owner"),
+                  since(row), takeovers, conflicts);
+    }
+    printf("\n");
+    table_print(table, stdout);
+}
+
 static void print_figures(const json_t *status)
 {
     const json_t *traffic = json_object_get(status, "traffic"), *store = json_object_get(status, "store");
@@ -89,6 +142,10 @@ static void print_status(const struct cli *cli, const json_t *status)
            cli_number(status, "plan_generation"));
     print_services(json_object_get(status, "services"));
     print_balancing(json_object_get(status, "balancing"));
+    if (json_array_size(json_object_get(status, "peers")) > 0)
+        print_peers(json_object_get(status, "peers"));
+    if (json_array_size(json_object_get(status, "addresses")) > 0)
+        print_addresses(json_object_get(status, "addresses"));
     print_figures(status);
     json_array_foreach(json_object_get(status, "warnings"), i, warning)
         printf("%swarning%s     %s\n", colour(cli, "\033[33m"), plain, json_string_value(warning));

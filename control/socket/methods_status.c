@@ -10,6 +10,7 @@
 #include "control/settings.h"
 #include "control/socket/figures.h"
 #include "control/socket/methods.h"
+#include "control/socket/peer_status.h"
 #include "control/socket/server.h"
 #include "control/socket/service_status.h"
 #include "msg.h"
@@ -150,6 +151,8 @@ void method_status(void *context, struct rpc_call *call, json_t *params)
     json_object_set_new(result, "dataplane", dataplane_status(d));
     json_object_set_new(result, "services", services_status(d));
     json_object_set_new(result, "balancing", service_status(d));
+    json_object_set_new(result, "peers", peer_status(d));
+    json_object_set_new(result, "addresses", address_status(d));
     json_object_set_new(result, "traffic", traffic_status(d));
     json_object_set_new(result, "warnings", warnings(d, &state, store));
     json_object_set_new(result, "store", store);
@@ -186,6 +189,7 @@ void method_metrics(void *context, struct rpc_call *call, json_t *params)
     CHECK(out);
     fputs(text, out);
     service_metrics(d, out);
+    peer_metrics(d, out);
     fclose(out);
     rpc_reply(call, json_pack("{s:s}", "text", all));
     free(text);
