@@ -403,21 +403,30 @@ static int attach_xdp(struct bpf_attach *attach, const struct bpf_load_program *
     return 0;
 }
 
+static int clear_xdp(const char *instance, uint32_t ifindex)
+{
+    uint32_t id = xdp_program(ifindex);
+    if (!id || !program_is_own(instance, id))
+        return 0;
+    return bpf_xdp_detach((int)ifindex, XDP_FLAGS_DRV_MODE, NULL);
+}
+
 /* Devices: all. */
 
-static bool wants(const struct netlink_device *device, enum bpf_device_role role, const struct hook_row *row)
+static bool wants(enum bpf_device_role role, const struct hook_row *row)
 {
+    bool traffic = role == BPF_DEVICE_TRAFFIC || role == BPF_DEVICE_XDP;
     switch (row->hook) {
     case BPF_HOOK_TICK:
         return role == BPF_DEVICE_TICK;
     case BPF_HOOK_FAN:
         return role == BPF_DEVICE_FAN;
     case BPF_HOOK_INGRESS:
-        return role == BPF_DEVICE_TRAFFIC || (role == BPF_DEVICE_OUT && row->priority == ABI_TC_RX);
+        return traffic || (role == BPF_DEVICE_OUT && row->priority == ABI_TC_RX);
     case BPF_HOOK_EGRESS:
-        return role == BPF_DEVICE_TRAFFIC;
+        return traffic;
     case BPF_HOOK_XDP:
-        return role == BPF_DEVICE_TRAFFIC && device->hardware;
+        return role == BPF_DEVICE_XDP;
     case BPF_HOOK_NONE:
     case BPF_HOOK_CGROUP:
         break;
@@ -432,13 +441,15 @@ int bpf_attach_device(struct bpf_attach *attach, const struct netlink_device *de
     int first = 0;
     for (size_t i = 0; bpf_load_program(attach->load, i, &program); i++) {
         const struct hook_row *row = hook_of(&program);
-        if (!wants(device, role, row))
+        if (!wants(role, row))
             continue;
         struct bpf_attach_place *place = place_of(attach, &program, row->hook, device->ifindex, device->name);
         int result = row->hook == BPF_HOOK_XDP ? attach_xdp(attach, &program, device, place)
                                                : attach_filter(attach, &program, row, device, place);
         first = first ? first : result;
     }
+    if (role == BPF_DEVICE_TRAFFIC)
+        clear_xdp(attach->instance, device->ifindex); /* it was named for it in an earlier process */
     return first;
 }
 
@@ -457,14 +468,6 @@ static int clear_filter(const char *instance, uint32_t ifindex, enum bpf_tc_atta
     if (is_anothers(instance, filter_program(ifindex, point, priority)))
         return 0;
     return bpf_tc_detach(&hook, &opts);
-}
-
-static int clear_xdp(const char *instance, uint32_t ifindex)
-{
-    uint32_t id = xdp_program(ifindex);
-    if (!id || !program_is_own(instance, id))
-        return 0;
-    return bpf_xdp_detach((int)ifindex, XDP_FLAGS_DRV_MODE, NULL);
 }
 
 static int clear_qdisc(const char *instance, struct netlink *netlink, const struct netlink_device *device)

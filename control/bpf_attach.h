@@ -19,12 +19,13 @@ enum bpf_hook {
     BPF_HOOK_FAN,     /* ingress of the device that the clock's packets arrive at */
     BPF_HOOK_INGRESS, /* of every device */
     BPF_HOOK_EGRESS,
-    BPF_HOOK_XDP, /* of network cards */
+    BPF_HOOK_XDP, /* of devices that are named for it */
 };
 
 /* What a device is to the kernel half. */
 enum bpf_device_role {
     BPF_DEVICE_TRAFFIC,
+    BPF_DEVICE_XDP,  /* traffic, with the XDP program too */
     BPF_DEVICE_TICK, /* the clock's, see kernel_clock.h */
     BPF_DEVICE_OUT,  /* answers to probes of this host come in here: rx alone */
     BPF_DEVICE_FAN,

@@ -41,6 +41,8 @@ struct config_kernel {
     char *cgroup;   /* NULL: the root of cgroup2 */
     char *exclude[CONFIG_EXCLUDES_MAX];
     size_t exclude_count;
+    char *xdp[CONFIG_EXCLUDES_MAX];
+    size_t xdp_count;
 };
 
 struct config {

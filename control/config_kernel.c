@@ -26,11 +26,12 @@ static void read_cgroup(struct cfg_reader *r, const yaml_node_t *node, void *tar
         cfg_error(r, node, "the path of a cgroup begins with /, as in /sys/fs/cgroup/system.slice");
 }
 
-static void read_excludes(struct cfg_reader *r, const yaml_node_t *node, void *target)
+/* Adds a list of patterns to `pattern`, which has room for CONFIG_EXCLUDES_MAX. */
+static void read_patterns(struct cfg_reader *r, const yaml_node_t *node, const char *key, char **pattern,
+                          size_t *count)
 {
-    struct config_kernel *kernel = target;
     if (node->type != YAML_SEQUENCE_NODE) {
-        cfg_error(r, node, "exclude must be a list but is %s; write '- eth7' under it", cfg_kind_name(node));
+        cfg_error(r, node, "%s must be a list but is %s; write '- eth7' under it", key, cfg_kind_name(node));
         return;
     }
     for (yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
@@ -38,18 +39,30 @@ static void read_excludes(struct cfg_reader *r, const yaml_node_t *node, void *t
         const char *text = cfg_text(r, item, "the name of a device, as in eth7 or veth*");
         if (!text)
             continue;
-        if (kernel->exclude_count == CONFIG_EXCLUDES_MAX) {
+        if (*count == CONFIG_EXCLUDES_MAX) {
             cfg_error(r, item, "there are more than %d patterns; remove some", CONFIG_EXCLUDES_MAX);
             return;
         }
-        kernel->exclude[kernel->exclude_count++] = cfg_text_copy(text);
+        pattern[(*count)++] = cfg_text_copy(text);
     }
+}
+
+static void read_excludes(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct config_kernel *kernel = target;
+    read_patterns(r, node, "exclude", kernel->exclude, &kernel->exclude_count);
+}
+
+static void read_xdp(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct config_kernel *kernel = target;
+    read_patterns(r, node, "xdp", kernel->xdp, &kernel->xdp_count);
 }
 
 void cfg_kernel(struct cfg_reader *r, const yaml_node_t *node, void *target)
 {
     static const struct cfg_key_row keys[] = {
-        {"instance", read_instance}, {"cgroup", read_cgroup}, {"exclude", read_excludes}};
+        {"instance", read_instance}, {"cgroup", read_cgroup}, {"exclude", read_excludes}, {"xdp", read_xdp}};
     (void)target;
     r->config->kernel.given = true;
     if (node->type == YAML_SCALAR_NODE && node->data.scalar.length == 0)
@@ -63,4 +76,6 @@ void config_kernel_fini(struct config_kernel *kernel)
     free(kernel->cgroup);
     for (size_t i = 0; i < kernel->exclude_count; i++)
         free(kernel->exclude[i]);
+    for (size_t i = 0; i < kernel->xdp_count; i++)
+        free(kernel->xdp[i]);
 }

@@ -67,6 +67,8 @@ void daemon_kernel_open(struct daemon *d)
         .cgroup = d->config.kernel.cgroup,
         .exclude = (const char *const *)d->config.kernel.exclude,
         .exclude_count = d->config.kernel.exclude_count,
+        .xdp = (const char *const *)d->config.kernel.xdp,
+        .xdp_count = d->config.kernel.xdp_count,
         .handlers = {.compile = on_compile, .changed = on_changed, .note = on_note},
         .arg = d,
     };

@@ -300,12 +300,17 @@ static void apply(struct kernel *kernel)
                       strerror(-result));
 }
 
-static bool is_excluded(const struct kernel *kernel, const struct netlink_device *device)
+static bool matches(const char *const *patterns, size_t count, const struct netlink_device *device)
 {
-    for (size_t i = 0; i < kernel->config.exclude_count; i++)
-        if (fnmatch(kernel->config.exclude[i], device->name, 0) == 0)
+    for (size_t i = 0; i < count; i++)
+        if (fnmatch(patterns[i], device->name, 0) == 0)
             return true;
     return false;
+}
+
+static bool is_excluded(const struct kernel *kernel, const struct netlink_device *device)
+{
+    return matches(kernel->config.exclude, kernel->config.exclude_count, device);
 }
 
 /* Packets of a port of a bridge or bond pass the bridge or bond too; those of a VRF's device do not. */
@@ -348,9 +353,11 @@ static void attach_devices(struct kernel *kernel)
             kernel->skipped_devices++;
             continue;
         }
-        bpf_attach_device(kernel->attach, device, BPF_DEVICE_TRAFFIC);
+        bool xdp = matches(kernel->config.xdp, kernel->config.xdp_count, device);
+        bpf_attach_device(kernel->attach, device, xdp ? BPF_DEVICE_XDP : BPF_DEVICE_TRAFFIC);
     }
     bpf_attach_keep(kernel->attach, is_there, kernel);
+    kernel_edge_links(bpf_load_map(kernel->load, "edge_links"), kernel->attach);
     char why[KERNEL_EDGE_WHY_MAX];
     if (kernel_edge_apply(kernel->config.instance, kernel->entries, kernel->attach, why))
         journal_warn(kernel->config.journal, "kernel", "the edge may not forward everything: %s", why);

@@ -41,6 +41,8 @@ struct kernel_config {
     const char *cgroup;         /* NULL: the root of cgroup2 */
     const char *const *exclude; /* patterns of devices' names that are left alone */
     size_t exclude_count;
+    const char *const *xdp; /* patterns of devices that get the edge's XDP program */
+    size_t xdp_count;
     struct kernel_handlers handlers;
     void *arg;
 };

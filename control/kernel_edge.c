@@ -8,6 +8,8 @@
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "control/kernel_ports.h"
@@ -213,6 +215,57 @@ int kernel_edge_apply(const char *instance, const struct kernel_entries *entries
         snprintf(why, KERNEL_EDGE_WHY_MAX, "net.ipv4.ip_local_reserved_ports: %s", strerror(-reserved));
     close(record);
     return first ? first : reserved;
+}
+
+/* Links of the XDP program. */
+
+static bool link_of(const char *device, uint32_t *ifindex, struct abi_edge_link *link)
+{
+    struct ifreq request = {0};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return false;
+    snprintf(request.ifr_name, sizeof(request.ifr_name), "%.15s", device);
+    *ifindex = if_nametoindex(request.ifr_name);
+    bool known = *ifindex && ioctl(fd, SIOCGIFHWADDR, &request) == 0;
+    close(fd);
+    *link = (struct abi_edge_link){.sends = 1};
+    memcpy(link->mac, request.ifr_hwaddr.sa_data, sizeof(link->mac));
+    return known;
+}
+
+static bool has_xdp(const struct bpf_attach *attach, uint32_t ifindex)
+{
+    const struct bpf_attach_place *place;
+    for (size_t i = 0; (place = bpf_attach_place(attach, i)) != NULL; i++)
+        if (place->hook == BPF_HOOK_XDP && place->program_id && if_nametoindex(place->where) == ifindex)
+            return true;
+    return false;
+}
+
+static void forget_links(int links, const struct bpf_attach *attach)
+{
+    uint32_t key, next;
+    int end = bpf_map_get_next_key(links, NULL, &next);
+    while (!end) {
+        key = next;
+        end = bpf_map_get_next_key(links, &key, &next); /* before the key may go */
+        if (!has_xdp(attach, key))
+            bpf_map_delete_elem(links, &key);
+    }
+}
+
+void kernel_edge_links(int links, const struct bpf_attach *attach)
+{
+    const struct bpf_attach_place *place;
+    struct abi_edge_link link;
+    uint32_t ifindex;
+    if (links < 0)
+        return;
+    forget_links(links, attach);
+    for (size_t i = 0; (place = bpf_attach_place(attach, i)) != NULL; i++)
+        if (place->hook == BPF_HOOK_XDP && place->program_id && link_of(place->where, &ifindex, &link))
+            bpf_map_update_elem(links, &ifindex, &link, BPF_ANY);
 }
 
 void kernel_edge_restore(const char *instance)

@@ -20,6 +20,10 @@ enum { KERNEL_EDGE_WHY_MAX = 160 };
 int kernel_edge_apply(const char *instance, const struct kernel_entries *entries,
                       const struct bpf_attach *attach, char why[KERNEL_EDGE_WHY_MAX]);
 
+/* Tells the XDP program the devices that it is on: what it forwards comes from one of them and leaves by one
+ * of them. `links` is its map; -ENOENT: it is not loaded. */
+void kernel_edge_links(int links, const struct bpf_attach *attach);
+
 /* Gives everything of an instance back. */
 void kernel_edge_restore(const char *instance);
 

@@ -244,6 +244,7 @@ class Node:
         self.folder.mkdir()
         self.folder.chmod(0o755)
         self.config = config
+        self.kernel = ""  # further lines of the section kernel
         self.config_path = self.folder / "fairlead.yaml"
         self.socket = self.folder / "control.sock"
         self.log_path = self.folder / "log"
@@ -253,7 +254,7 @@ class Node:
         self.config_path.write_text(
             f"state: {self.folder}/state\n"
             f"control:\n  socket: {self.socket}\n"
-            f"kernel:\n  instance: {self.instance}\n  cgroup: {self.host.cgroup}\n"
+            f"kernel:\n  instance: {self.instance}\n  cgroup: {self.host.cgroup}\n{self.kernel}"
             "listen:\n"
             "  - address: 127.0.0.1:5000\n"
             "    service: registry\n"

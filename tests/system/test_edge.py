@@ -222,6 +222,8 @@ def test_backends_die(pair):
     lab, balancer = pair
     holder = Talk(lab["client"], sys.executable, TRAFFIC, "hold", ADDRESS[balancer.family], PORT, 60)
     holder.line()
+    # A client whose first request was acknowledged, and not answered, has nothing to send that could be reset.
+    assert http1.wait_until(lambda: all(r["rounds"] for r in json.loads(holder.ask())["results"]), 10)
     for number in (1, 0):
         # It is silent, as if its host had gone: only the balancer's resets can end its connections soon.
         lab[SERVERS[number]].silence()

@@ -185,6 +185,29 @@ def test_only_what_is_needed(site):
     assert http1.wait_until(lambda: settings_of(host)[:2] == ["1", "1"], 10), settings_of(host)
 
 
+def test_xdp_where_it_is_asked_for(site):
+    """No traffic here: what comes over a veth from the same machine has no checksums yet."""
+    def attached():
+        return [p for p in site.node.json("kernel")[0]["attached"] if p["program"] == "edge_xdp"]
+
+    def restart(kernel):
+        site.node.kernel = kernel
+        site.node.kill()
+        site.node.start()
+        wait_states(site.node)
+        return site.lab["lb"].ip("-d", "link", "show", "eth0").stdout
+
+    assert attached() == [] and "prog/xdp" not in site.lab["lb"].ip("-d", "link", "show", "eth0").stdout
+    assert "prog/xdp" in restart("  xdp: [eth0, nothing*]\n")
+    assert [p["where"] for p in attached()] == ["eth0"] and attached()[0]["id"]
+    links = json.loads(netlab.command("bpftool", "-j", "map", "dump", "pinned",
+                                      netlab.BPFFS / f"fairlead-{site.node.instance}/v1/edge_links").stdout)
+    mac = json.loads(site.lab["lb"].ip("-j", "link", "show", "eth0").stdout)[0]["address"]
+    assert [bytes(link["formatted"]["value"]["mac"]).hex(":") for link in links] == [mac]
+    assert "prog/xdp" not in restart("")
+    assert attached() == [] and site.connect("nat", 4, 30)["errors"] == {}
+
+
 def test_detach_leaves_it_as_it_was(site):
     site.node.cli("kernel", "detach", "--yes")
     assert settings_of(site.lab["lb"]) == site.before
