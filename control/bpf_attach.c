@@ -33,27 +33,27 @@ struct bpf_attach {
 
 /* Where a program belongs, by its name. Programs of cgroups are known by their type. */
 static const struct hook_row {
-    const char *program;
+    const char *program, *object;
     enum bpf_hook hook;
     uint32_t priority;
 } hook_rows[] = {
-    {"tick", BPF_HOOK_TICK, ABI_TC_RX},
-    {"fan", BPF_HOOK_FAN, ABI_TC_RX},
-    {"rx", BPF_HOOK_INGRESS, ABI_TC_RX},
-    {"bfd_tick", BPF_HOOK_TICK, ABI_TC_HEARTBEAT},
-    {"bfd_rx", BPF_HOOK_INGRESS, ABI_TC_HEARTBEAT},
-    {"takeover", BPF_HOOK_INGRESS, ABI_TC_TAKEOVER},
-    {"takeover_tick", BPF_HOOK_TICK, ABI_TC_TAKEOVER},
-    {"edge", BPF_HOOK_INGRESS, ABI_TC_EDGE},
-    {"edge_out", BPF_HOOK_EGRESS, ABI_TC_EDGE},
-    {"cut_egress", BPF_HOOK_EGRESS, ABI_TC_CUT},
-    {"edge_xdp", BPF_HOOK_XDP, 0},
+    {"tick", "probe", BPF_HOOK_TICK, ABI_TC_RX},
+    {"fan", "probe", BPF_HOOK_FAN, ABI_TC_RX},
+    {"rx", "probe", BPF_HOOK_INGRESS, ABI_TC_RX},
+    {"bfd_tick", "heartbeat", BPF_HOOK_TICK, ABI_TC_HEARTBEAT},
+    {"bfd_rx", "heartbeat", BPF_HOOK_INGRESS, ABI_TC_HEARTBEAT},
+    {"takeover", "takeover", BPF_HOOK_INGRESS, ABI_TC_TAKEOVER},
+    {"takeover_tick", "takeover", BPF_HOOK_TICK, ABI_TC_TAKEOVER},
+    {"edge", "edge", BPF_HOOK_INGRESS, ABI_TC_EDGE},
+    {"edge_out", "edge", BPF_HOOK_EGRESS, ABI_TC_EDGE},
+    {"cut_egress", "cut", BPF_HOOK_EGRESS, ABI_TC_CUT},
+    {"edge_xdp", "edge_xdp", BPF_HOOK_XDP, 0},
 };
 
 static const struct hook_row *hook_of(const struct bpf_load_program *program)
 {
-    static const struct hook_row cgroup = {"", BPF_HOOK_CGROUP, 0};
-    static const struct hook_row none = {"", BPF_HOOK_NONE, 0};
+    static const struct hook_row cgroup = {"", "", BPF_HOOK_CGROUP, 0};
+    static const struct hook_row none = {"", "", BPF_HOOK_NONE, 0};
     if (program->type == BPF_PROG_TYPE_CGROUP_SOCK_ADDR || program->type == BPF_PROG_TYPE_SOCK_OPS)
         return &cgroup;
     for (size_t i = 0; i < ARRAY_SIZE(hook_rows); i++)
@@ -468,6 +468,19 @@ static int clear_filter(const char *instance, uint32_t ifindex, enum bpf_tc_atta
     if (is_anothers(instance, filter_program(ifindex, point, priority)))
         return 0;
     return bpf_tc_detach(&hook, &opts);
+}
+
+void bpf_attach_drop(struct bpf_attach *attach, const struct netlink_device *device)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(hook_rows); i++) {
+        const struct hook_row *row = &hook_rows[i];
+        if (!bpf_load_is_idle(attach->load, row->object))
+            continue;
+        if (row->hook == BPF_HOOK_XDP)
+            clear_xdp(attach->instance, device->ifindex);
+        else
+            clear_filter(attach->instance, device->ifindex, point_of(row->hook), row->priority);
+    }
 }
 
 static int clear_qdisc(const char *instance, struct netlink *netlink, const struct netlink_device *device)

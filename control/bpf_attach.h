@@ -51,6 +51,9 @@ int bpf_attach_cgroup(struct bpf_attach *attach, const char *cgroup);
 int bpf_attach_device(struct bpf_attach *attach, const struct netlink_device *device,
                       enum bpf_device_role role);
 
+/* Takes off a device what an earlier process attached of objects that nothing needs now. */
+void bpf_attach_drop(struct bpf_attach *attach, const struct netlink_device *device);
+
 /* Forgets the places of devices that are not there any more. */
 void bpf_attach_keep(struct bpf_attach *attach, bool (*is_there)(void *arg, uint32_t ifindex), void *arg);
 

@@ -38,6 +38,24 @@ struct bpf_load {
     char log[LOG_BYTES]; /* what the verifier said last */
 };
 
+/* Objects that are there on demand; the others go with the probe, which always is. */
+static const struct {
+    const char *object;
+    uint32_t need;
+} needs_of[] = {
+    {"steer", KERNEL_NEED_STEER},       {"watch", KERNEL_NEED_STEER},   {"cut", KERNEL_NEED_CUT},
+    {"edge", KERNEL_NEED_EDGE},         {"edge_xdp", KERNEL_NEED_EDGE}, {"heartbeat", KERNEL_NEED_HEARTBEAT},
+    {"takeover", KERNEL_NEED_TAKEOVER},
+};
+
+static bool is_needed(const char *object, uint32_t needs)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(needs_of); i++)
+        if (strcmp(needs_of[i].object, object) == 0)
+            return needs_of[i].need & needs;
+    return needs & KERNEL_NEED_PROBE;
+}
+
 /* What is as large as there are backends. */
 static const char *const backend_maps[] = {"endpoints",     "backends",      "probe_order",
                                            "peer_members",  "verdicts",      "probe_state",
@@ -232,6 +250,7 @@ static void leave_out_unsupported(struct bpf_load *load, size_t i, struct bpf_ob
 
 static void load_object(struct bpf_load *load, size_t i)
 {
+    load->status[i].needed = true;
     struct bpf_object *object = open_object(load, i);
     if (!object) {
         snprintf(load->status[i].why, BPF_LOAD_WHY_MAX, "it cannot be opened: %s", strerror(errno));
@@ -290,23 +309,68 @@ static int open_in(struct bpf_load *load, char *err, size_t err_len)
         result = choose_set(load, err, err_len);
     if (result)
         return result;
-    for (size_t i = 0; sources[i].name; i++)
-        load_object(load, i);
+    bpf_load_fill(load);
     if (loaded_count(load) > 0 || SOURCE_COUNT == 0)
         return 0;
-    snprintf(err, err_len, "no program could be loaded; %s: %s", load->status[0].name, load->status[0].why);
+    const struct bpf_load_object *first = load->status;
+    while (!first->needed)
+        first++;
+    snprintf(err, err_len, "no program could be loaded; %s: %s", first->name, first->why);
     return -EOPNOTSUPP;
 }
 
-int bpf_load_open(const struct bpf_load_config *config, struct bpf_load **out, char *err, size_t err_len)
+static struct bpf_load *load_new(const struct bpf_load_config *config)
 {
     struct bpf_load *load = calloc(1, sizeof(*load));
     CHECK(load);
     load->config = *config;
     load->pins.lock = -1;
-    libbpf_set_print(NULL); /* what it would say is in `why` */
     for (size_t i = 0; sources[i].name; i++)
         load->status[i].name = sources[i].name;
+    return load;
+}
+
+void bpf_load_fill(struct bpf_load *more)
+{
+    for (size_t i = 0; sources[i].name; i++)
+        if (is_needed(sources[i].name, more->config.needs))
+            load_object(more, i);
+}
+
+bool bpf_load_lacks(const struct bpf_load *load, uint32_t needs)
+{
+    for (size_t i = 0; sources[i].name; i++)
+        if (!load->status[i].needed && is_needed(sources[i].name, needs))
+            return true;
+    return false;
+}
+
+struct bpf_load *bpf_load_more(const struct bpf_load *load, uint32_t needs)
+{
+    struct bpf_load *more = load_new(&load->config);
+    more->config.needs = needs & ~load->config.needs;
+    more->pins = load->pins;
+    more->pins.lock = -1; /* the lock is held by `load` */
+    return more;
+}
+
+void bpf_load_merge(struct bpf_load *load, struct bpf_load *more)
+{
+    for (size_t i = 0; sources[i].name; i++) {
+        if (load->status[i].needed || !more->status[i].needed)
+            continue;
+        load->status[i] = more->status[i];
+        load->object[i] = more->object[i];
+        more->object[i] = NULL;
+    }
+    load->config.needs |= more->config.needs;
+    bpf_load_close(more);
+}
+
+int bpf_load_open(const struct bpf_load_config *config, struct bpf_load **out, char *err, size_t err_len)
+{
+    struct bpf_load *load = load_new(config);
+    libbpf_set_print(NULL); /* what it would say is in `why` */
     int result = open_in(load, err, err_len);
     if (result)
         bpf_load_close(load);
@@ -390,6 +454,45 @@ bool bpf_load_program(const struct bpf_load *load, size_t i, struct bpf_load_pro
         }
     }
     return false;
+}
+
+/* What is there of objects that nothing needs. */
+
+bool bpf_load_is_idle(const struct bpf_load *load, const char *object)
+{
+    for (size_t i = 0; sources[i].name; i++)
+        if (strcmp(sources[i].name, object) == 0)
+            return !load->status[i].needed;
+    return false;
+}
+
+static void drop_pins(const struct bpf_load *load, const struct bpf_object *object)
+{
+    char path[2 * BPF_PINS_PATH_MAX];
+    struct bpf_program *program;
+    struct bpf_map *map;
+    bpf_object__for_each_program(program, object)
+    {
+        snprintf(path, sizeof(path), "%s/links/%s", load->pins.set, bpf_program__name(program));
+        unlink(path); /* or it never was there */
+    }
+    bpf_object__for_each_map(map, object)
+    {
+        const char *pin = bpf_map__pin_path(map);
+        if (pin && bpf_load_map(load, bpf_map__name(map)) < 0)
+            unlink(pin);
+    }
+}
+
+void bpf_load_drop_idle(struct bpf_load *load)
+{
+    for (size_t i = 0; sources[i].name; i++) {
+        struct bpf_object *object = load->status[i].needed ? NULL : open_object(load, i);
+        if (!object)
+            continue;
+        drop_pins(load, object);
+        bpf_object__close(object);
+    }
 }
 
 /* From an older set to this one. */

@@ -16,11 +16,13 @@
 #include <stdint.h>
 
 #include "control/bpf_pins.h"
+#include "control/compile/kernel_needs.h"
 
 enum { BPF_LOAD_WHY_MAX = 320, BPF_LOAD_NAME_MAX = 32 };
 
 struct bpf_load_config {
     const char *instance;
+    uint32_t needs;        /* enum kernel_need: objects that nothing needs are not loaded */
     uint32_t backends_max; /* elements of the maps by backend */
     uint32_t rows_max;     /* elements of the map of rows */
     uint32_t flows_max;    /* elements of the map of the edge's flows; half open ones: a quarter */
@@ -31,6 +33,7 @@ struct bpf_load;
 /* An object and what became of it. */
 struct bpf_load_object {
     const char *name;
+    bool needed; /* else it was not loaded yet */
     bool loaded;
     char why[BPF_LOAD_WHY_MAX]; /* not loaded, or a part of it: the reason */
 };
@@ -45,6 +48,21 @@ struct bpf_load_program {
 
 /* Loads what can be loaded. 0, or -errno with a message in err when nothing can: no rights, no bpffs. */
 int bpf_load_open(const struct bpf_load_config *config, struct bpf_load **out, char *err, size_t err_len);
+
+/* Further objects, of the same set: made on the loop, loaded beside it (touches nothing of `load`), and put
+ * into `load` on the loop again, which frees it. A needed object that could not be loaded is not tried again.
+ */
+bool bpf_load_lacks(const struct bpf_load *load, uint32_t needs);
+struct bpf_load *bpf_load_more(const struct bpf_load *load, uint32_t needs);
+void bpf_load_fill(struct bpf_load *more);
+void bpf_load_merge(struct bpf_load *load, struct bpf_load *more);
+
+/* Takes the pins of objects that are not needed out of the set: what an earlier process left of them. The
+ * filters are bpf_attach_drop()'s. */
+void bpf_load_drop_idle(struct bpf_load *load);
+
+/* Whether a program is of an object that is not needed. */
+bool bpf_load_is_idle(const struct bpf_load *load, const char *object);
 
 /* Lets go of descriptors; all that is pinned or attached stays. */
 void bpf_load_close(struct bpf_load *load);

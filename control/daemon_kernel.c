@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "control/events.h"
+#include "control/peer_events.h"
 #include "control/services.h"
 
 static const struct kernel_entries *on_compile(void *arg, const struct kernel_facts *facts)
@@ -76,6 +77,7 @@ void daemon_kernel_open(struct daemon *d)
     CHECK(half);
     d->kernel_half = half;
     half->kernel = kernel_new(&config);
+    half->seen = peer_events_new();
     daemon_kernel_update(d);
 }
 
@@ -85,6 +87,7 @@ void daemon_kernel_close(struct daemon *d)
     if (!half)
         return;
     kernel_close(half->kernel);
+    peer_events_free(half->seen);
     free(half);
     d->kernel_half = NULL;
 }
@@ -102,6 +105,7 @@ void daemon_kernel_update(struct daemon *d)
     const struct kernel_wishes wishes = {
         .enabled = setting_effective(&d->settings, SET_KERNEL_ENABLED, &source),
         .needed = d->config.kernel.given || services_table(d->services)->count > 0 || peers > 0,
+        .needs = services_needs(d->services),
         .probes = setting_effective(&d->settings, SET_KERNEL_PROBE, &source),
         .node_id = status.node_id,
         .tick_ms = services_tick_ms(d->services,
@@ -115,6 +119,8 @@ void daemon_kernel_update(struct daemon *d)
 
 void daemon_kernel_tick(struct daemon *d)
 {
-    if (d->kernel_half)
-        kernel_tick(d->kernel_half->kernel);
+    if (!d->kernel_half)
+        return;
+    kernel_tick(d->kernel_half->kernel);
+    peer_events_look(d->kernel_half->seen, d);
 }

@@ -9,6 +9,7 @@
 /* What the daemon owns for the kernel half. */
 struct daemon_kernel {
     struct kernel *kernel;
+    struct peer_events *seen;
 };
 
 /* Makes it, and starts it if it is wanted. */

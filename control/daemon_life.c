@@ -328,9 +328,9 @@ static void open_services(struct daemon *d)
                                            .changed = on_services_changed,
                                            .arg = d};
     d->services = services_new(&config);
-    daemon_kernel_open(d);
     if (d->config_path)
         services_declare(d->services, &d->config.services);
+    daemon_kernel_open(d); /* loads what the file is about to need with the first load */
 }
 
 /* Runs a started daemon to its end. */

@@ -2,7 +2,6 @@
 #include "control/kernel.h"
 
 #include <arpa/inet.h>
-#include <bpf/libbpf.h>
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
@@ -15,9 +14,10 @@
 #include "control/kernel_groups.h"
 #include "control/kernel_loading.h"
 #include "control/kernel_sockets.h"
+#include "control/kernel_wake.h"
 #include "control/netlink.h"
 
-enum { NS_PER_MS = 1000000, STALE_TICKS = 10, STALE_MS_MIN = 200, LOCALS_STEP = 32 };
+enum { NS_PER_MS = 1000000, STALE_TICKS = 10, STALE_MS_MIN = 200, LOCALS_STEP = 32, TIDY_MS = 10000 };
 
 struct locals {
     struct kernel_local *local;
@@ -45,13 +45,13 @@ struct kernel {
     struct netlink_watch *watch;
     struct kernel_clock clock; /* tick_ifindex 0: there is none */
     char clock_why[KERNEL_CLOCK_WHY_MAX];
-    struct ring_buffer *wake;
-    uv_poll_t *wake_poll;
+    struct kernel_wake *wake; /* NULL: changes are told once a second */
     struct devices devices;
     struct locals locals;
     struct abi_peer *peers; /* ABI_PEERS_MAX */
     const struct kernel_entries *entries;
-    bool again; /* the last apply found no room yet */
+    uint64_t tidy_ms; /* when what nothing needs is taken away; 0: it was */
+    bool again;       /* the last apply found no room yet */
     uint64_t changes_lost, skipped_devices;
 };
 
@@ -100,50 +100,9 @@ static void read_changes(struct kernel *kernel)
     kernel->changes_lost += lost;
 }
 
-static int on_wake_record(void *arg, void *data, size_t len)
+static void on_wake(void *arg)
 {
-    (void)arg;
-    (void)data;
-    (void)len;
-    return 0; /* what happened is in the history */
-}
-
-static void on_wake(uv_poll_t *poll, int status, int events)
-{
-    struct kernel *kernel = poll->data;
-    (void)status;
-    (void)events;
-    ring_buffer__consume(kernel->wake);
-    read_changes(kernel);
-}
-
-static void on_poll_closed(uv_handle_t *handle)
-{
-    free(handle);
-}
-
-/* Without it changes are told once a second. */
-static void open_wake(struct kernel *kernel)
-{
-    int fd = bpf_load_map(kernel->load, "wake");
-    kernel->wake = fd < 0 ? NULL : ring_buffer__new(fd, on_wake_record, kernel, NULL);
-    if (!kernel->wake)
-        return;
-    kernel->wake_poll = calloc(1, sizeof(*kernel->wake_poll));
-    CHECK(kernel->wake_poll);
-    CHECK(uv_poll_init(kernel->config.loop, kernel->wake_poll, ring_buffer__epoll_fd(kernel->wake)) == 0);
-    kernel->wake_poll->data = kernel;
-    CHECK(uv_poll_start(kernel->wake_poll, UV_READABLE, on_wake) == 0);
-}
-
-static void close_wake(struct kernel *kernel)
-{
-    if (!kernel->wake)
-        return;
-    uv_poll_stop(kernel->wake_poll);
-    uv_close((uv_handle_t *)kernel->wake_poll, on_poll_closed);
-    ring_buffer__free(kernel->wake);
-    kernel->wake = NULL;
+    read_changes(arg);
 }
 
 /* What is known of this node. */
@@ -378,7 +337,8 @@ static void on_network(void *arg)
 
 static void let_go(struct kernel *kernel)
 {
-    close_wake(kernel);
+    if (kernel->wake)
+        kernel_wake_close(kernel->wake);
     if (kernel->watch)
         netlink_watch_close(kernel->watch);
     if (kernel->netlink)
@@ -391,6 +351,7 @@ static void let_go(struct kernel *kernel)
         kernel_maps_close(kernel->maps);
     if (kernel->load)
         bpf_load_close(kernel->load);
+    kernel->wake = NULL;
     kernel->watch = NULL;
     kernel->netlink = NULL;
     kernel->attach = NULL;
@@ -433,10 +394,10 @@ static void attach_cgroup(struct kernel *kernel)
                      kernel->cgroup, strerror(-result));
 }
 
-static void tell_objects(struct kernel *kernel)
+static void tell_objects(struct kernel *kernel, const struct bpf_load *load)
 {
     size_t count;
-    const struct bpf_load_object *object = bpf_load_objects(kernel->load, &count);
+    const struct bpf_load_object *object = bpf_load_objects(load, &count);
     for (size_t i = 0; i < count; i++)
         if (object[i].why[0])
             journal_warn(kernel->config.journal, "kernel", "%s %s: %s", object[i].name,
@@ -456,6 +417,37 @@ static void fail(struct kernel *kernel, int result)
     kernel->phase = KERNEL_FAILED;
 }
 
+static void on_more(void *arg, struct bpf_load *more, int result, const char *why)
+{
+    struct kernel *kernel = arg;
+    (void)result;
+    (void)why;
+    kernel->loading = NULL;
+    tell_objects(kernel, more);
+    bpf_load_merge(kernel->load, more);
+    attach_cgroup(kernel);
+    kernel_update(kernel, &kernel->wishes);
+}
+
+/* Something is needed now that was not before. */
+static void load_more(struct kernel *kernel)
+{
+    if (bpf_load_lacks(kernel->load, kernel->wishes.needs))
+        kernel->loading = kernel_loading_more(
+            kernel->config.loop, bpf_load_more(kernel->load, kernel->wishes.needs), on_more, kernel);
+}
+
+/* What an earlier daemon left of objects that nothing needs goes, once the state has had time to say so. */
+static void tidy(struct kernel *kernel)
+{
+    if (kernel->loading || !kernel->tidy_ms || now_ms() < kernel->tidy_ms)
+        return;
+    for (size_t i = 0; i < kernel->devices.count; i++)
+        bpf_attach_drop(kernel->attach, &kernel->devices.device[i]);
+    bpf_load_drop_idle(kernel->load);
+    kernel->tidy_ms = 0;
+}
+
 static void start_loaded(struct kernel *kernel)
 {
     int result = open_rest(kernel);
@@ -464,7 +456,7 @@ static void start_loaded(struct kernel *kernel)
         return;
     }
     kernel->phase = KERNEL_ON;
-    tell_objects(kernel);
+    tell_objects(kernel, kernel->load);
     kernel->attach = bpf_attach_new(kernel->load, kernel->config.instance);
     ensure_clock(kernel);
     read_network(kernel);
@@ -477,13 +469,15 @@ static void start_loaded(struct kernel *kernel)
     if (result)
         journal_warn(kernel->config.journal, "kernel", "an older set of maps cannot be removed: %s",
                      strerror(-result));
-    open_wake(kernel);
+    kernel->wake = kernel_wake_open(kernel->config.loop, bpf_load_map(kernel->load, "wake"), on_wake, kernel);
     read_changes(kernel);
     journal_info(kernel->config.journal, "kernel",
                  is_new ? "the programs are in the kernel, with new maps and %zu verdicts of older ones"
                         : "the programs are in the kernel, with the maps and verdicts that were there",
                  carried);
     note(kernel, "kernel.attached", "the programs are in the kernel");
+    kernel->tidy_ms = now_ms() + TIDY_MS;
+    load_more(kernel);
 }
 
 static void on_loaded(void *arg, struct bpf_load *load, int result, const char *why)
@@ -506,6 +500,7 @@ static void on_loaded(void *arg, struct bpf_load *load, int result, const char *
 static void start(struct kernel *kernel)
 {
     const struct bpf_load_config config = {.instance = kernel->config.instance,
+                                           .needs = kernel->wishes.needs,
                                            .backends_max = kernel->wishes.backends_max,
                                            .rows_max = kernel->wishes.rows_max,
                                            .flows_max = kernel->wishes.flows_max};
@@ -529,10 +524,13 @@ void kernel_update(struct kernel *kernel, const struct kernel_wishes *wishes)
         snprintf(kernel->why, sizeof(kernel->why), "kernel.enabled is false");
         return;
     }
-    if (kernel->phase == KERNEL_ON)
+    if (kernel->phase == KERNEL_ON) {
         on_network(kernel);
-    else if (kernel->phase != KERNEL_DETACHED && (wishes->needed || bpf_pins_exist(kernel->config.instance)))
+        load_more(kernel);
+    } else if (kernel->phase != KERNEL_DETACHED &&
+               (wishes->needed || bpf_pins_exist(kernel->config.instance))) {
         start(kernel);
+    }
 }
 
 void kernel_tick(struct kernel *kernel)
@@ -542,6 +540,7 @@ void kernel_tick(struct kernel *kernel)
     read_changes(kernel);
     if (kernel->again)
         apply(kernel);
+    tidy(kernel);
 }
 
 void kernel_close(struct kernel *kernel)

@@ -49,10 +49,11 @@ struct kernel_config {
 
 /* What may change while it runs. */
 struct kernel_wishes {
-    bool enabled;  /* else nothing is attached, and what is gets detached */
-    bool needed;   /* there is something to do; without it what is attached stays, and nothing is started */
-    bool probes;   /* this node probes */
-    bool draining; /* this node gives its addresses away */
+    bool enabled;   /* else nothing is attached, and what is gets detached */
+    bool needed;    /* there is something to do; without it what is attached stays, and nothing is started */
+    uint32_t needs; /* enum kernel_need; what nothing needs any more stays until the next start */
+    bool probes;    /* this node probes */
+    bool draining;  /* this node gives its addresses away */
     uint64_t node_id;
     uint32_t tick_ms;
     uint32_t backends_max, rows_max, flows_max; /* from the next start on */

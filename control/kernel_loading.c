@@ -23,6 +23,12 @@ static void load_work(uv_work_t *work)
     loading->result = bpf_load_open(&loading->config, &loading->load, loading->why, sizeof(loading->why));
 }
 
+static void more_work(uv_work_t *work)
+{
+    struct kernel_loading *loading = work->data;
+    bpf_load_fill(loading->load);
+}
+
 static void on_loaded(uv_work_t *work, int status)
 {
     struct kernel_loading *loading = work->data;
@@ -46,6 +52,19 @@ struct kernel_loading *kernel_loading_start(uv_loop_t *loop, const struct bpf_lo
     loading->arg = arg;
     loading->work.data = loading;
     CHECK(uv_queue_work(loop, &loading->work, load_work, on_loaded) == 0);
+    return loading;
+}
+
+struct kernel_loading *kernel_loading_more(uv_loop_t *loop, struct bpf_load *more, kernel_loading_done done,
+                                           void *arg)
+{
+    struct kernel_loading *loading = calloc(1, sizeof(*loading));
+    CHECK(loading);
+    loading->load = more;
+    loading->done = done;
+    loading->arg = arg;
+    loading->work.data = loading;
+    CHECK(uv_queue_work(loop, &loading->work, more_work, on_loaded) == 0);
     return loading;
 }
 

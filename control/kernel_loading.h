@@ -16,6 +16,10 @@ typedef void (*kernel_loading_done)(void *arg, struct bpf_load *load, int result
 struct kernel_loading *kernel_loading_start(uv_loop_t *loop, const struct bpf_load_config *config,
                                             kernel_loading_done done, void *arg);
 
+/* Loads what bpf_load_more() made; it is the receiver's to merge or to close. */
+struct kernel_loading *kernel_loading_more(uv_loop_t *loop, struct bpf_load *more, kernel_loading_done done,
+                                           void *arg);
+
 /* What is being loaded is thrown away when it is there. */
 void kernel_loading_forget(struct kernel_loading *loading);
 

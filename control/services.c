@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "control/compile/kernel_needs.h"
 #include "control/services_declare.h"
 
 enum { PROPOSALS_MAX = 32, WARNINGS_MAX = 8 };
@@ -229,6 +230,12 @@ const struct kernel_entries *services_compile(struct services *s, const struct k
     s->entries = entries;
     note_own_addresses(s, facts);
     return entries;
+}
+
+uint32_t services_needs(struct services *s)
+{
+    uint32_t peers = s->declared.peer_count;
+    return kernel_needs(services_table(s), peers) | kernel_needs(&s->declared.table, peers);
 }
 
 uint32_t services_tick_ms(struct services *s, uint32_t default_ms)

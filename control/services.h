@@ -60,6 +60,10 @@ const struct kernel_entries *services_compile(struct services *services, const s
 /* The peers of the file; count in *count. */
 const struct kernel_peer_config *services_peers(const struct services *services, uint32_t *count);
 
+/* What of the kernel half they need (enum kernel_need): those of the state, and those that the configuration
+ * file is about to make. */
+uint32_t services_needs(struct services *s);
+
 /* The shortest of default_ms and all intervals, in milliseconds: what the clock's period must be. */
 uint32_t services_tick_ms(struct services *services, uint32_t default_ms);
 

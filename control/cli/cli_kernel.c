@@ -40,6 +40,22 @@ static void print_attached(const json_t *answer)
     table_print(table, stdout);
 }
 
+static void print_idle(const json_t *objects)
+{
+    const char *separator = "\nnot needed, so not loaded: ";
+    size_t i;
+    json_t *row;
+    json_array_foreach(objects, i, row)
+    {
+        if (json_is_true(json_object_get(row, "needed")))
+            continue;
+        printf("%s%s", separator, cli_text(row, "name"));
+        separator = ", ";
+    }
+    if (separator[0] == ',')
+        printf("\n");
+}
+
 static void print_clock(const json_t *clock)
 {
     char period[FIGURE_MAX], age[FIGURE_MAX], gap[FIGURE_MAX];
@@ -96,6 +112,7 @@ int command_kernel(struct cli *cli)
         print_head(answer);
         if (json_array_size(json_object_get(answer, "attached")) > 0) {
             print_attached(answer);
+            print_idle(json_object_get(answer, "objects"));
             print_clock(json_object_get(answer, "clock"));
             print_maps(answer);
         }

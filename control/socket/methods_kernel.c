@@ -31,8 +31,9 @@ static json_t *object_list(const struct kernel_view *view)
     size_t count = 0;
     const struct bpf_load_object *object = view->load ? bpf_load_objects(view->load, &count) : NULL;
     for (size_t i = 0; i < count; i++)
-        json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "name", object[i].name, "loaded",
-                                              object[i].loaded, "why", object[i].why));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:b, s:b, s:s}", "name", object[i].name, "needed",
+                                        object[i].needed, "loaded", object[i].loaded, "why", object[i].why));
     return list;
 }
 

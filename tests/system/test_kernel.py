@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import time
 
@@ -20,9 +21,12 @@ pytestmark = netlab.needed
 
 VIP, PORT = "10.97.0.1", 80
 OBJECTS = {"cut", "edge", "edge_xdp", "heartbeat", "probe", "steer", "takeover", "watch"}
-# What is on an ordinary device, as (program, hook).
-ON_DEVICE = {("rx", "ingress"), ("bfd_rx", "ingress"), ("takeover", "ingress"), ("edge", "ingress"),
-             ("edge_out", "egress"), ("cut_egress", "egress")}
+# What a steered service needs of them, and what is then on an ordinary device, as (program, hook).
+NEEDED = {"cut", "probe", "steer", "watch"}
+ON_DEVICE = {("rx", "ingress"), ("cut_egress", "egress")}
+OF_EDGE = {("edge", "ingress"), ("edge_out", "egress")}
+OF_PEERS = {("bfd_rx", "ingress")}
+OF_TAKEOVER = {("takeover", "ingress")}
 IN_CGROUP = {"steer_connect4", "steer_connect6", "steer_getpeername4", "steer_getpeername6", "watch_sockets"}
 
 
@@ -122,12 +126,13 @@ def test_everything_is_loaded_attached_and_shown(lab, node):
     status = kernel(node)
     assert status["state"] == "on" and status["instance"] == node.instance
     assert {o["name"] for o in status["objects"]} == OBJECTS
-    assert [o for o in status["objects"] if not o["loaded"]] == []
+    assert {o["name"] for o in status["objects"] if o["needed"]} == NEEDED
+    assert [o for o in status["objects"] if o["loaded"] != o["needed"]] == []
     assert status["degraded"] == []
     assert [s for s in status["support"] if not s["supported"]] == []
     assert places(status, "eth0") == ON_DEVICE
     assert {program for program, _ in places(status, str(node.host.cgroup))} == IN_CGROUP
-    assert {"tick", "bfd_tick", "fan"} <= {p["program"] for p in status["attached"]}
+    assert {"tick", "fan"} <= {p["program"] for p in status["attached"]}
     sizes = {m["name"]: m for m in status["maps"]}
     assert sizes["verdicts"]["entries"] == sizes["backends"]["entries"] == 8192
     assert 0 < sizes["verdicts"]["bytes"] < status["maps_bytes"]
@@ -136,6 +141,7 @@ def test_everything_is_loaded_attached_and_shown(lab, node):
     assert http1.wait_until(lambda: kernel(node)["clock"]["ticks"] > ticks + 10, 5)
     text = node.cli("kernel").stdout
     assert "kernel half: on" in text and "steer_connect4" in text and "lacks" not in text
+    assert "not needed, so not loaded: edge, edge_xdp, heartbeat, takeover" in text
 
 
 def test_devices_come_and_go(lab, node):
@@ -164,9 +170,89 @@ def test_excluded_devices_and_ports_of_a_bridge_are_left_alone(lab):
     node.start()
     status = wait_on(node)
     assert places(status, "left0") == places(status, "port0") == set()
-    assert places(status, "br7") == ON_DEVICE
+    assert places(status, "br7") == {("rx", "ingress")}
     for name in ("left0", "port0"):
         assert "clsact" not in host.run("tc", "qdisc", "show", "dev", name).stdout
+
+
+# ---------------------------------------------------------------- on demand
+
+def loaded(node):
+    return {o["name"] for o in kernel(node)["objects"] if o["loaded"]}
+
+
+def pinned(node, name):
+    return (BPFFS / f"fairlead-{node.instance}/v1/{name}").exists()
+
+
+def on_eth0(node):
+    return node.host.run("tc", "filter", "show", "dev", "eth0", "ingress").stdout
+
+
+def wait_for(node, check, seconds=20):
+    assert http1.wait_until(check, seconds), (kernel(node), node.log())
+
+
+def test_nothing_but_the_probe_without_services(lab):
+    node = lab.node("client")
+    assert places(wait_on(node), "eth0") == {("rx", "ingress")}
+    assert loaded(node) == {"probe"}
+    assert not pinned(node, "flows")
+
+
+def test_what_is_needed_later_is_loaded_then(lab, node):
+    """Without a gap for what is there; the daemon answers meanwhile."""
+    reach = lab["client"].reach(VIP, PORT, interval_us=2000)
+    was, link = verdict(node), link_id(node, "steer_connect4")
+    node.cli("service", "create", "way", "10.97.0.2:80", "edge=nat")
+    wait_for(node, lambda: places(kernel(node), "eth0") == ON_DEVICE | OF_EDGE)
+    assert loaded(node) == NEEDED | {"edge", "edge_xdp"}
+    assert node.host.run("tc", "filter", "show", "dev", "eth0", "egress").stdout.count("0xfa1") == 2
+    with open(node.config_path, "a") as config:
+        config.write(f"peers: [{{name: server, address: {lab['server'].v4}}}]\ntakeover: [self]\n")
+    node.process.send_signal(signal.SIGHUP)
+    wait_for(node, lambda: places(kernel(node), "eth0") == ON_DEVICE | OF_EDGE | OF_PEERS)
+    assert "bfd_tick" in {p["program"] for p in kernel(node)["attached"]}
+    node.cli("service", "set", "way", "address=10.99.0.222:80", "takeover=yes")
+    wait_for(node, lambda: places(kernel(node), "eth0") == ON_DEVICE | OF_EDGE | OF_PEERS | OF_TAKEOVER)
+    assert loaded(node) == OBJECTS
+    assert failures(reach.stop()) == []
+    assert verdict(node) == was and link_id(node, "steer_connect4") == link
+    assert kernel(node)["degraded"] == []
+
+
+def test_what_nothing_needs_any_more_goes_after_the_next_start(lab, node):
+    """It stays until then; what is still needed stays anyway. Needed again, it is put in place again."""
+    node.cli("service", "create", "way", "10.97.0.2:80", "edge=nat")
+    wait_for(node, lambda: places(kernel(node), "eth0") == ON_DEVICE | OF_EDGE)
+    flows = map_id(node, "flows")
+    restarted(node, "kill")
+    assert places(kernel(node), "eth0") == ON_DEVICE | OF_EDGE and map_id(node, "flows") == flows
+    node.cli("service", "rm", "way", "--yes")
+    time.sleep(1)
+    assert places(kernel(node), "eth0") == ON_DEVICE | OF_EDGE
+    was = verdict(node)
+    restarted(node, "stop")
+    assert loaded(node) == NEEDED and pinned(node, "flows")
+    wait_for(node, lambda: not pinned(node, "flows"))
+    assert "pref 64019 " not in on_eth0(node) and "pref 64016 " in on_eth0(node)  # ABI_TC_EDGE, ABI_TC_RX
+    assert verdict(node) == was
+    assert http1.wait_until(lambda: gone({("map", flows)}), 10)
+    node.cli("service", "create", "way", "10.97.0.2:80", "edge=nat")
+    wait_for(node, lambda: places(kernel(node), "eth0") == ON_DEVICE | OF_EDGE)
+    assert "pref 64019 " in on_eth0(node)
+
+
+def test_a_cgroup_program_that_is_not_needed_any_more(lab, node):
+    node.stop()
+    node.config = ""
+    node.start()
+    wait_for(node, lambda: not node.json("service", "ls"))
+    restarted(node, "stop")
+    links = BPFFS / f"fairlead-{node.instance}/v1/links"
+    wait_for(node, lambda: not list(links.iterdir()))
+    assert "steer" not in command("bpftool", "cgroup", "show", node.host.cgroup).stdout
+    assert loaded(node) == {"probe"}
 
 
 # ---------------------------------------------------------------- without and between daemons
@@ -175,7 +261,7 @@ def test_excluded_devices_and_ports_of_a_bridge_are_left_alone(lab):
 def test_a_restart_loses_no_connection_and_no_verdict(lab, node, how):
     before = kernel(node)
     was = verdict(node)
-    ids = {name: map_id(node, name) for name in ("verdicts", "history", "backends", "flows")}
+    ids = {name: map_id(node, name) for name in ("verdicts", "history", "backends", "peer_state")}
     links = {program: link_id(node, program) for program in IN_CGROUP}
     reach = lab["client"].reach(VIP, PORT, interval_us=2000)
     time.sleep(0.3)
@@ -213,7 +299,7 @@ def test_the_kernel_decides_while_no_daemon_runs(lab, node):
 
 def test_other_sizes_take_the_verdicts_along(lab, node):
     was = verdict(node)
-    ids = {name: map_id(node, name) for name in ("verdicts", "backends", "flows", "history")}
+    ids = {name: map_id(node, name) for name in ("verdicts", "backends", "peer_state", "history")}
     node.cli("set", "kernel.backends_max", "4096")
     reach = lab["client"].reach(VIP, PORT, interval_us=2000)
     restarted(node, "stop")
@@ -222,7 +308,7 @@ def test_other_sizes_take_the_verdicts_along(lab, node):
     assert verdict(node) == was
     now = {name: map_id(node, name) for name in ids}
     assert now["verdicts"] != ids["verdicts"] and now["backends"] != ids["backends"]
-    assert now["flows"] == ids["flows"] and now["history"] == ids["history"]
+    assert now["peer_state"] == ids["peer_state"] and now["history"] == ids["history"]
     assert next(m["entries"] for m in kernel(node)["maps"] if m["name"] == "verdicts") == 4096
     assert sorted(p.name for p in (BPFFS / f"fairlead-{node.instance}").iterdir() if p.is_dir()) == ["v1"]
 
@@ -320,7 +406,7 @@ def test_detach_spares_the_filter_of_another_program(lab, node):
     """It is on a clsact that Fairlead made; both stay until the other program goes."""
     host = node.host
     pin = BPFFS / f"fairlead-{node.instance}-theirs"
-    rx = next(p["id"] for p in kernel(node)["attached"] if p["program"] == "edge")
+    rx = next(p["id"] for p in kernel(node)["attached"] if p["program"] == "cut_egress")
     command("bpftool", "prog", "pin", "id", rx, pin)
     try:
         host.run("tc", "filter", "add", "dev", "eth0", "ingress", "pref", "7", "bpf", "da", "pinned", pin)
@@ -361,7 +447,7 @@ def test_detach_spares_another_instance(lab, node):
     after = kernel(node)
     assert places(after, "eth0") == places(before, "eth0") == ON_DEVICE
     filters = host.run("tc", "filter", "show", "dev", "eth0", "ingress").stdout
-    assert len(re.findall(r"handle 0xfa1", filters)) == 4
+    assert len(re.findall(r"handle 0xfa1", filters)) == 1
 
 
 def test_an_instance_has_one_daemon(lab, node):
