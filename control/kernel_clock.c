@@ -50,7 +50,7 @@ struct work {
     int result;
 };
 
-static int fail(char *why, int error, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static int fail(char *why, int error, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
