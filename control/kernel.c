@@ -50,6 +50,7 @@ struct kernel {
     struct locals locals;
     struct abi_peer *peers; /* ABI_PEERS_MAX */
     const struct kernel_entries *entries;
+    struct kernel_edge edge;
     uint64_t tidy_ms; /* when what nothing needs is taken away; 0: it was */
     bool again;       /* the last apply found no room yet */
     uint64_t changes_lost, skipped_devices;
@@ -298,6 +299,11 @@ static bool is_there(void *arg, uint32_t ifindex)
     return device_of(arg, ifindex) != NULL;
 }
 
+static void set_for_edge(struct kernel *kernel)
+{
+    kernel_edge_apply(&kernel->edge, kernel->config.instance, kernel->entries, kernel->attach, now_ms());
+}
+
 static void attach_devices(struct kernel *kernel)
 {
     kernel->skipped_devices = 0;
@@ -317,9 +323,7 @@ static void attach_devices(struct kernel *kernel)
     }
     bpf_attach_keep(kernel->attach, is_there, kernel);
     kernel_edge_links(bpf_load_map(kernel->load, "edge_links"), kernel->attach);
-    char why[KERNEL_EDGE_WHY_MAX];
-    if (kernel_edge_apply(kernel->config.instance, kernel->entries, kernel->attach, why))
-        journal_warn(kernel->config.journal, "kernel", "the edge may not forward everything: %s", why);
+    set_for_edge(kernel);
 }
 
 static void on_network(void *arg)
@@ -455,6 +459,7 @@ static void start_loaded(struct kernel *kernel)
         fail(kernel, result);
         return;
     }
+    kernel->edge = (struct kernel_edge){.journal = kernel->config.journal, .begun_ms = now_ms()};
     kernel->phase = KERNEL_ON;
     tell_objects(kernel, kernel->load);
     kernel->attach = bpf_attach_new(kernel->load, kernel->config.instance);
@@ -540,6 +545,7 @@ void kernel_tick(struct kernel *kernel)
     read_changes(kernel);
     if (kernel->again)
         apply(kernel);
+    set_for_edge(kernel); /* others may change settings at any time */
     tidy(kernel);
 }
 

@@ -190,31 +190,40 @@ static struct wanted wanted_by(const struct kernel_entries *entries)
     return wanted;
 }
 
-int kernel_edge_apply(const char *instance, const struct kernel_entries *entries,
-                      const struct bpf_attach *attach, char why[KERNEL_EDGE_WHY_MAX])
+static void turn_on_attached(int record, const struct wanted *wanted, const struct bpf_attach *attach,
+                             char why[KERNEL_EDGE_WHY_MAX])
 {
-    struct wanted wanted = wanted_by(entries);
     const struct bpf_attach_place *place;
-    bool any = wanted.forward[FAMILY_V4] || wanted.forward[FAMILY_V6];
-    int first = 0, record = open_record(instance, any);
-    if (record < 0) {
-        snprintf(why, KERNEL_EDGE_WHY_MAX, "it cannot be remembered: %s", strerror(-record));
-        return any ? record : 0;
-    }
-    turn_off_unwanted(record, &wanted);
-    for (size_t i = 0; any && (place = bpf_attach_place(attach, i)) != NULL; i++) {
+    for (size_t i = 0; (place = bpf_attach_place(attach, i)) != NULL; i++) {
         if (strcmp(place->program, "edge") != 0 || place->program_id == 0)
             continue;
-        int result = turn_on_wanted(record, &wanted, place->where);
-        if (result && !first)
+        int result = turn_on_wanted(record, wanted, place->where);
+        if (result)
             snprintf(why, KERNEL_EDGE_WHY_MAX, "forwarding of %.40s: %s", place->where, strerror(-result));
-        first = first ? first : result;
     }
-    int reserved = wanted.ports ? reserve_ports(record) : 0;
-    if (reserved && !first)
+    int reserved = wanted->ports ? reserve_ports(record) : 0;
+    if (reserved)
         snprintf(why, KERNEL_EDGE_WHY_MAX, "net.ipv4.ip_local_reserved_ports: %s", strerror(-reserved));
-    close(record);
-    return first ? first : reserved;
+}
+
+void kernel_edge_apply(struct kernel_edge *edge, const char *instance, const struct kernel_entries *entries,
+                       const struct bpf_attach *attach, uint64_t now_ms)
+{
+    struct wanted wanted = wanted_by(entries);
+    char why[KERNEL_EDGE_WHY_MAX] = "";
+    bool any = wanted.forward[FAMILY_V4] || wanted.forward[FAMILY_V6];
+    int record = open_record(instance, any);
+    if (record < 0 && any)
+        snprintf(why, sizeof(why), "changes cannot be remembered: %s", strerror(-record));
+    if (record >= 0 && now_ms - edge->begun_ms >= KERNEL_EDGE_SETTLE_MS)
+        turn_off_unwanted(record, &wanted);
+    if (record >= 0 && any)
+        turn_on_attached(record, &wanted, attach, why);
+    if (record >= 0)
+        close(record);
+    if (*why && strcmp(why, edge->why) != 0)
+        journal_warn(edge->journal, "kernel", "the edge may not forward everything: %s", why);
+    memcpy(edge->why, why, sizeof(why));
 }
 
 /* Links of the XDP program. */

@@ -12,13 +12,21 @@
 
 #include "control/bpf_attach.h"
 #include "control/compile/kernel_compile.h"
+#include "control/journal.h"
 
-enum { KERNEL_EDGE_WHY_MAX = 160 };
+enum { KERNEL_EDGE_WHY_MAX = 160, KERNEL_EDGE_SETTLE_MS = 10000 };
 
-/* Makes it so for the entries and for what is attached, and gives back what nobody needs any more. 0 or
- * -errno with a message in why. */
-int kernel_edge_apply(const char *instance, const struct kernel_entries *entries,
-                      const struct bpf_attach *attach, char why[KERNEL_EDGE_WHY_MAX]);
+struct kernel_edge {
+    struct journal *journal;
+    uint64_t begun_ms;             /* when this process began with it */
+    char why[KERNEL_EDGE_WHY_MAX]; /* what was told last */
+};
+
+/* Makes it so for the entries and for what is attached, and gives back what nobody needs any more: not in the
+ * first KERNEL_EDGE_SETTLE_MS, in which the state of a cluster may not be known yet. What fails is logged,
+ * once. */
+void kernel_edge_apply(struct kernel_edge *edge, const char *instance, const struct kernel_entries *entries,
+                       const struct bpf_attach *attach, uint64_t now_ms);
 
 /* Tells the XDP program the devices that it is on: what it forwards comes from one of them and leaves by one
  * of them. `links` is its map; -ENOENT: it is not loaded. */
