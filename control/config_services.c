@@ -304,7 +304,8 @@ static void finish(struct cfg_reader *r)
         if (i && s->name[0] && strcmp(t->service[i - 1].name, s->name) == 0)
             cfg_report(r->report, r->name, s->revision, 1, "there are two services '%s'; rename one",
                        s->name);
-        memcpy(&sorted[at], &t->backend[s->first_backend], s->backends * sizeof(*sorted));
+        if (s->backends) /* there may be no list at all */
+            memcpy(&sorted[at], &t->backend[s->first_backend], s->backends * sizeof(*sorted));
         s->first_backend = at;
         finish_backends(r, s, &sorted[at]);
         at += s->backends;
