@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "check.h"
 
@@ -127,13 +126,6 @@ static void read_kind(const struct nlattr *info, struct netlink_device *device)
         snprintf(device->kind, sizeof(device->kind), "%s", mnl_attr_get_str(table[IFLA_INFO_KIND]));
 }
 
-static bool has_hardware(const char *name)
-{
-    char path[64];
-    snprintf(path, sizeof(path), "/sys/class/net/%s/device", name);
-    return access(path, F_OK) == 0;
-}
-
 static int read_device(const struct nlmsghdr *head, void *arg)
 {
     const struct ifinfomsg *info = mnl_nlmsg_get_payload(head);
@@ -155,7 +147,6 @@ static int read_device(const struct nlmsghdr *head, void *arg)
     if (table[IFLA_ADDRESS] && mnl_attr_get_payload_len(table[IFLA_ADDRESS]) <= sizeof(device.mac))
         memcpy(device.mac, mnl_attr_get_payload(table[IFLA_ADDRESS]),
                mnl_attr_get_payload_len(table[IFLA_ADDRESS]));
-    device.hardware = !device.loopback && !device.kind[0] && has_hardware(device.name);
     list_add(arg, &device);
     return MNL_CB_OK;
 }

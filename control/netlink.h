@@ -24,7 +24,6 @@ struct netlink_device {
     uint32_t master;             /* ifindex of the bridge, bond or VRF it is in, 0: none */
     bool loopback, up;
     bool ethernet;
-    bool hardware; /* it has a device under it that is no software */
     uint8_t mac[8];
 };
 
