@@ -293,6 +293,8 @@ static void finish_backends(struct cfg_reader *r, const struct svc *s, struct sv
 static void finish(struct cfg_reader *r)
 {
     struct svc_table *t = &r->config->services.table;
+    if (t->count == 0)
+        return;
     const struct svc_address **list = calloc(t->count + 1, sizeof(*list)), *twice;
     struct svc_backend *sorted = calloc(t->backend_count + 1, sizeof(*sorted));
     char text[ADDRESS_TEXT_MAX];
