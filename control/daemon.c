@@ -44,12 +44,13 @@ static void compile_plan(struct daemon *d, uint64_t generation)
         const struct listener_group *group = &d->listeners.group[i];
         if (group->address.service == 0) /* of an earlier control, and leaving */
             continue;
-        addresses[count++] = (struct plan_address){.text = group->address.text,
-                                                   .service = group->address.service,
-                                                   .allow_all = group->address.allow_all ||
-                                                                config_address_is_loopback(&group->address),
-                                                   .first = group->first,
-                                                   .count = group->count};
+        addresses[count] = (struct plan_address){.text = group->address.text,
+                                                 .service = group->address.service,
+                                                 .allow_all = group->address.allow_all ||
+                                                              config_address_is_loopback(&group->address),
+                                                 .first = group->first,
+                                                 .count = group->count};
+        count++;
     }
     struct plan_input input = {.generation = generation,
                                .node_id = status.node_id,

@@ -33,7 +33,7 @@ $(BUILD)/tools/probe_node: tests/tools/probe_node.c $(BPF_OBJ) $(BUILD)/libcontr
 $(BUILD)/bin/fuzz_%: tests/fuzz/fuzz_%.c $(BUILD)/libdataplane.a $(BUILD)/libcontrol.a
 	$(AT)mkdir -p $(@D); echo "  FUZZ  $@"; $(CC) $(CFLAGS) -Wno-missing-prototypes -fsanitize=fuzzer -MMD -MP $(LDFLAGS) -o $@ $< $(call test_libs,$<)
 
-.PHONY: unit unit-bin bpf-unit bpf-bin system fuzz fuzz-bin tools layers format-check analyze check test test-clients test-san test-deps
+.PHONY: soak unit unit-bin bpf-unit bpf-bin system fuzz fuzz-bin tools layers format-check analyze check test test-clients test-san test-deps
 test-deps:
 	$(AT)packaging/deps.sh build test
 unit-bin: $(UNIT_BIN)
@@ -92,6 +92,10 @@ WITH_DAEMONS := PYTEST_ARGS=\"-m 'not kernel_only'\"
 ## test-san: the system tests with servers built under ASan+UBSan, then under TSan
 test-san: test-deps
 	$(AT)$(RUN) tier test-san "720 system $(ASAN) $(WITH_DAEMONS)" "720 system $(TSAN) $(WITH_DAEMONS)"
+
+## soak: SOAK_SECONDS (120) of full load, in which no backend may be called down
+soak: test-deps
+	$(AT)$(RUN) tier soak "7200 system PYTEST_ARGS=\"-k nobody_is_called_down\""
 
 ## test-clients: docker, podman, buildah and skopeo against a node
 test-clients: test-deps

@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TITLE = "Failover: from an event at a backend to its being out"
 TRIALS = int(os.environ.get("BENCH_FAILOVER_TRIALS", "200"))
 BACKENDS, VIP, PORT = ("b1", "b2", "b3"), "10.96.0.1", 80
-HEARTBEAT_MS, MULTIPLIER = 10, 3
+TICK_MS, HEARTBEAT_MS, MULTIPLIER = 5, 10, 3
 EVENTS = ("process death", "host silence", "frozen process")
 START_S, BACK_S, WATCH_S = 60.0, 6.0, 0.25
 RATIO_MAX = 1000.0
@@ -145,7 +145,7 @@ class FairleadSite(Site):
             return (f"  - name: {name}\n    address: {host.v4}\n    interval: {HEARTBEAT_MS}ms\n"
                     f"    multiplier: {MULTIPLIER}\n")
 
-        settings = f"settings:\n  kernel.tick: {HEARTBEAT_MS}ms\n"
+        settings = f"settings:\n  kernel.tick: {TICK_MS}ms\n"
         for name in BACKENDS:
             self.lab.node(name, config=settings + "peers:\n" + peer("client", self.lab["client"]))
         backends = "".join(f"      - name: {name}\n        address: {self.lab[name].v4}:{PORT}\n        node: {name}\n"
@@ -158,7 +158,10 @@ class FairleadSite(Site):
         self.ids = {b["id"]: b["name"] for b in self.node.json("backend", "ls")}
 
     def is_up(self, name):
-        return any(b["name"] == name and b["state"] == "up" for b in self.node.json("backend", "ls"))
+        """Its host too: heartbeats begin slowly (RFC 5880, 6.8.3) and take up their interval when the session is up."""
+        peer = next(p for p in self.node.json("status")[0]["peers"] if p["name"] == name)
+        return (peer["state"] == "up" and peer["detection_ms"] < 2 * HEARTBEAT_MS * MULTIPLIER and
+                any(b["name"] == name and b["state"] == "up" for b in self.node.json("backend", "ls")))
 
     def history(self):
         pins = next(pathlib.Path(f"/sys/fs/bpf/fairlead-{self.node.instance}").glob("v*"))

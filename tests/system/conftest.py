@@ -3,8 +3,8 @@
 
 from fixtures import *  # noqa: F401,F403
 
-# What runs in the kernel alone, loaded by a tool that leaves: of no interest with sanitizers in the daemons.
-KERNEL_ONLY = {"test_bfd", "test_edge", "test_probe", "test_takeover"}
+# What is about the kernel alone: of no interest with sanitizers in the daemons.
+KERNEL_ONLY = {"test_bfd", "test_edge", "test_probe", "test_soak", "test_takeover"}
 
 
 def pytest_collection_modifyitems(items):

@@ -14,7 +14,7 @@ numbers = itertools.count()
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes minutes or gigabytes; left out of `make test`")
-    config.addinivalue_line("markers", "kernel_only: no process of the product runs in it")
+    config.addinivalue_line("markers", "kernel_only: about the kernel, not about the processes of the product")
 
 
 def pytest_report_header():
