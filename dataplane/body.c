@@ -285,7 +285,17 @@ static void upload_got(struct stream_full *f, size_t n)
     }
 }
 
-/* Hands the full buffer over, if the one before it is done with. */
+/*
+ * How much a new buffer takes: up to the file's next whole one. What is written within the bounds of large
+ * pages is kept in the page cache as such, and costs less to send than many small ones.
+ */
+static size_t room(const struct body *b)
+{
+    uint64_t at = upload_offset(b->upload) + (b->appending ? b->tx_len : 0);
+    return BODY_BUFFER_BYTES - (size_t)(at % BODY_BUFFER_BYTES);
+}
+
+/* Hands the buffer over, if the one before it is done with. */
 static void upload_hand_over(struct stream_full *f)
 {
     struct body *b = &f->body;
@@ -293,6 +303,7 @@ static void upload_hand_over(struct stream_full *f)
         return;
     size_t len = b->rx_len;
     b->tx = b->rx;
+    b->tx_len = len;
     b->rx = NULL;
     b->rx_len = 0;
     b->appending = true;
@@ -306,20 +317,23 @@ static bool upload_receive(struct stream_full *f)
 {
     struct body *b = &f->body;
     if (b->state != BODY_READ || f->s.conn->in.inflight || content_complete(f) ||
-        b->rx_len == BODY_BUFFER_BYTES)
+        (b->rx && b->rx_len == b->rx_cap))
         return false;
     bool here = conn_has_input(f->s.conn) || b->recv_direct;
     if (!here) {
         wait_readable(f);
         return false;
     }
-    if (!b->rx)
+    if (!b->rx) {
         b->rx = ring_body_take(f->s.ring, &f->s);
+        b->rx_cap = room(b);
+    }
     if (!b->rx)
         return false; /* in line for one: stream_fed */
-    size_t n = conn_take_input(f->s.conn, b->rx + b->rx_len, may_take(f, BODY_BUFFER_BYTES - b->rx_len));
+    size_t space = b->rx_cap - b->rx_len;
+    size_t n = conn_take_input(f->s.conn, b->rx + b->rx_len, may_take(f, space));
     if (n == 0)
-        receive(f, b->rx + b->rx_len, BODY_BUFFER_BYTES - b->rx_len, MSG_DONTWAIT);
+        receive(f, b->rx + b->rx_len, space, MSG_DONTWAIT);
     else
         upload_got(f, n);
     return n > 0;

@@ -54,7 +54,7 @@ struct body {
     /* upload: rx is being filled while tx is being written */
     struct upload *upload;
     char *rx, *tx;
-    size_t rx_len;
+    size_t rx_len, rx_cap, tx_len; /* bytes; rx_cap: the buffer is full then */
     struct waiter appended;
 };
 
