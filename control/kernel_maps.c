@@ -3,7 +3,6 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -436,15 +435,10 @@ enum slot { SLOT_WHOLE, SLOT_NOT_YET, SLOT_LOST };
 /* A writer takes the number first and fills the slot then: until it has, the slot says another number. */
 static enum slot read_change(const struct kernel_maps *maps, uint64_t number, struct abi_change *out)
 {
-    const struct abi_change *slot = &maps->history[number & (ABI_HISTORY - 1)];
-    const volatile __u64 *tag = &slot->number;
-    uint64_t before = *tag;
-    atomic_thread_fence(memory_order_acquire);
-    *out = *slot;
-    atomic_thread_fence(memory_order_acquire);
-    if (before == number && *tag == number)
+    uint64_t found = slot_copy(maps, number, out);
+    if (found == number)
         return out->time_ns ? SLOT_WHOLE : SLOT_NOT_YET;
-    return *tag != UINT64_MAX && *tag > number ? SLOT_LOST : SLOT_NOT_YET;
+    return found != UINT64_MAX && found > number ? SLOT_LOST : SLOT_NOT_YET;
 }
 
 uint64_t kernel_maps_changes(struct kernel_maps *maps,

@@ -82,4 +82,21 @@ void kernel_map_remove_others(struct kernel_maps *maps, enum map_id id, const vo
 /* kernel_services.c: the services and their rows, as kernel_maps_apply says. */
 int kernel_services_apply(struct kernel_maps *maps, const struct kernel_entries *e, uint64_t now_ms);
 
+/*
+ * Copies the slot of a change. A writer in the kernel takes the slot's number away, fills it, and gives it
+ * its number last: the copy is whole if the number was the same before and after, which is returned; else
+ * UINT64_MAX. Each field is loaded with acquire, so that none is read after the second look at the number.
+ */
+static inline uint64_t slot_copy(const struct kernel_maps *maps, uint64_t number, struct abi_change *out)
+{
+    const struct abi_change *slot = &maps->history[number & (ABI_HISTORY - 1)];
+    out->number = __atomic_load_n(&slot->number, __ATOMIC_ACQUIRE);
+    out->time_ns = __atomic_load_n(&slot->time_ns, __ATOMIC_ACQUIRE);
+    out->before = __atomic_load_n(&slot->before, __ATOMIC_ACQUIRE);
+    out->after = __atomic_load_n(&slot->after, __ATOMIC_ACQUIRE);
+    out->backend = __atomic_load_n(&slot->backend, __ATOMIC_ACQUIRE);
+    out->rtt_us = __atomic_load_n(&slot->rtt_us, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&slot->number, __ATOMIC_RELAXED) == out->number ? out->number : UINT64_MAX;
+}
+
 #endif
