@@ -30,8 +30,16 @@ listen:
 admin: {address: "127.0.0.1:5180"}
 control: {socket: $SOCKET}
 log: {access: none}
-kernel: {instance: vm}
+kernel: {instance: vm, xdp: [to2]}
+peers:
+  - {name: absent, address: 10.99.1.9}
+takeover: [self, absent]
 services:
+  - name: outside
+    address: 10.96.0.2:80
+    edge: nat
+    takeover: true
+    backends: [{address: "10.99.1.2:80"}]
   - name: web
     address: $KERNEL_VIP:80
     kind: http
@@ -75,6 +83,7 @@ kernel_starts() {
     within 60 kernel_is_on
 }
 
+# The configuration asks for something of each object.
 kernel_is_complete() {
     kernel_json >/tmp/kernel
     ! grep -q '"loaded":false' /tmp/kernel || die "$(grep -o '"degraded":.*' /tmp/kernel)"
