@@ -235,6 +235,8 @@ static int apply_array(struct kernel_maps *maps, enum map_id id, const void *val
 static bool array_differs(struct kernel_maps *maps, enum map_id id, const void *values, uint32_t count)
 {
     int result;
+    if (count == 0)
+        return false;
     void *now = kernel_map_read(maps, id, 0, count, &result);
     bool differs = !now || memcmp(now, values, (size_t)count * maps->map[id].value_size) != 0;
     free(now);
