@@ -45,8 +45,8 @@ struct work {
     struct kernel_clock *clock;
     char *why;
     uint32_t period_us;
-    struct rtnl *rtnl; /* of the node's namespace */
-    int ns;            /* the clock's namespace */
+    struct netlink *netlink; /* of the node's namespace */
+    int ns;                  /* the clock's namespace */
     int result;
 };
 
@@ -224,7 +224,7 @@ static uint32_t neighbour_ms(const struct work *work)
     return period_ms > jiffy_ms ? period_ms - jiffy_ms : 1;
 }
 
-static int set_neighbour(struct work *work, struct rtnl *rtnl, uint32_t ifindex)
+static int set_neighbour(struct work *work, struct netlink *netlink, uint32_t ifindex)
 {
     char solicitations[16], period[16];
     snprintf(solicitations, sizeof(solicitations), "%d", SOLICITATIONS);
@@ -241,7 +241,7 @@ static int set_neighbour(struct work *work, struct rtnl *rtnl, uint32_t ifindex)
     int result = put_settings(settings, ARRAY_SIZE(settings), CLOCK_DEVICE, work->why);
     if (result)
         return result;
-    result = rtnl_managed_neighbour(rtnl, ifindex, htonl(ABI_CLOCK_NEIGHBOUR));
+    result = rtnl_managed_neighbour(netlink, ifindex, htonl(ABI_CLOCK_NEIGHBOUR));
     if (result && result != -EEXIST)
         return fail(work->why, result, "no managed neighbour (Linux 5.16)");
     return 0;
@@ -251,27 +251,27 @@ static int set_clock_device(struct work *work)
 {
     const struct abi_addr addr = {{0, 0, htonl(0xffff), htonl(ABI_CLOCK_ADDRESS)}};
     static const struct setting quiet[] = {{"ipv6/conf", "disable_ipv6", "1", false}};
-    struct rtnl *rtnl;
+    struct netlink *netlink;
     uint32_t ifindex = if_nametoindex(CLOCK_DEVICE);
     if (!ifindex)
         return fail(work->why, -ENODEV, "the clock's device is not in its namespace");
-    int result = rtnl_open(&rtnl);
+    int result = netlink_open(&netlink);
     if (result)
         return fail(work->why, result, "no rtnetlink");
     if (has_ipv6())
         result = put_settings(quiet, ARRAY_SIZE(quiet), CLOCK_DEVICE, work->why);
     if (result)
         goto out;
-    result = rtnl_up(rtnl, ifindex, false, 0);
+    result = rtnl_up(netlink, ifindex, false, 0);
     if (!result)
-        result = rtnl_address(rtnl, ifindex, &addr, CLOCK_BITS);
+        result = rtnl_address(netlink, ifindex, &addr, CLOCK_BITS);
     if (result) {
         fail(work->why, result, "the clock's device cannot be configured");
         goto out;
     }
-    result = set_neighbour(work, rtnl, ifindex);
+    result = set_neighbour(work, netlink, ifindex);
 out:
-    rtnl_close(rtnl);
+    netlink_close(netlink);
     return result;
 }
 
@@ -305,9 +305,9 @@ static int in_thread(struct work *work, void *(*run)(void *))
 
 static int make_pair(struct work *work, const char *name, const char *peer, int peer_ns)
 {
-    int result = rtnl_delete(work->rtnl, name); /* what is left of it: its peer is missing */
+    int result = rtnl_delete(work->netlink, name); /* what is left of it: its peer is missing */
     if (!result)
-        result = rtnl_veth(work->rtnl, name, peer, peer_ns);
+        result = rtnl_veth(work->netlink, name, peer, peer_ns);
     if (result == -EOPNOTSUPP)
         return fail(work->why, result, "this kernel has no veth devices (CONFIG_VETH)");
     return result ? fail(work->why, result, "the devices %s and %s cannot be made", name, peer) : 0;
@@ -330,7 +330,7 @@ static int make_pace_devices(struct work *work)
     struct kernel_clock *clock = work->clock;
     int result = 0;
     if (!if_nametoindex(clock->pace_name) || !if_nametoindex(clock->paced_name)) {
-        rtnl_delete(work->rtnl, clock->paced_name);
+        rtnl_delete(work->netlink, clock->paced_name);
         result = make_pair(work, clock->pace_name, clock->paced_name, -1);
     }
     clock->pace_ifindex = if_nametoindex(clock->pace_name);
@@ -345,14 +345,14 @@ static int make_pace(struct work *work)
 {
     const uint32_t rate = (uint32_t)TOKEN_BYTES * US_PER_S / PACE_US;
     struct kernel_clock *clock = work->clock;
-    int result = work->clock->token ? make_pace_devices(work) : rtnl_delete(work->rtnl, clock->pace_name);
+    int result = work->clock->token ? make_pace_devices(work) : rtnl_delete(work->netlink, clock->pace_name);
     if (result || !work->clock->token)
         return result;
-    result = rtnl_token_bucket(work->rtnl, clock->pace_ifindex, rate, BURST_BYTES);
+    result = rtnl_token_bucket(work->netlink, clock->pace_ifindex, rate, BURST_BYTES);
     if (!result)
-        result = rtnl_up(work->rtnl, clock->pace_ifindex, true, MTU_BYTES);
+        result = rtnl_up(work->netlink, clock->pace_ifindex, true, MTU_BYTES);
     if (!result)
-        result = rtnl_up(work->rtnl, clock->paced_ifindex, true, 0);
+        result = rtnl_up(work->netlink, clock->paced_ifindex, true, 0);
     return result ? fail(work->why, result, "the device %s cannot be configured", clock->pace_name) : 0;
 }
 
@@ -363,7 +363,7 @@ static int make_devices(struct work *work)
     if (!if_nametoindex(clock->tick_name) || in_thread(work, look_thread))
         result = make_pair(work, clock->tick_name, CLOCK_DEVICE, work->ns);
     if (!result && (!if_nametoindex(clock->out_name) || !if_nametoindex(clock->fan_name))) {
-        rtnl_delete(work->rtnl, clock->fan_name);
+        rtnl_delete(work->netlink, clock->fan_name);
         result = make_pair(work, clock->out_name, clock->fan_name, -1);
     }
     clock->tick_ifindex = if_nametoindex(clock->tick_name);
@@ -375,7 +375,7 @@ static int make_devices(struct work *work)
 static int set_token_bucket(struct work *work)
 {
     uint32_t rate = (uint32_t)((uint64_t)TOKEN_BYTES * US_PER_S / work->period_us);
-    int result = rtnl_token_bucket(work->rtnl, work->clock->tick_ifindex, rate ? rate : 1, BURST_BYTES);
+    int result = rtnl_token_bucket(work->netlink, work->clock->tick_ifindex, rate ? rate : 1, BURST_BYTES);
     work->clock->token = result == 0;
     if (result && work->period_us < NEIGHBOUR_MS_MIN * US_PER_MS)
         return fail(work->why, result,
@@ -417,16 +417,16 @@ static int bring_up(struct work *work, const char *instance)
 {
     struct kernel_clock *clock = work->clock;
     struct abi_addr own = inner4(hash_of(instance), 1), own6 = inner6(hash_of(instance), 1);
-    int result = rtnl_up(work->rtnl, clock->tick_ifindex, true, MTU_BYTES);
+    int result = rtnl_up(work->netlink, clock->tick_ifindex, true, MTU_BYTES);
     if (!result)
-        result = rtnl_up(work->rtnl, clock->out_ifindex, true, 0);
+        result = rtnl_up(work->netlink, clock->out_ifindex, true, 0);
     if (!result)
-        result = rtnl_up(work->rtnl, clock->fan_ifindex, true, 0);
+        result = rtnl_up(work->netlink, clock->fan_ifindex, true, 0);
     if (!result)
-        result = rtnl_address(work->rtnl, clock->fan_ifindex, &own, INNER_BITS);
+        result = rtnl_address(work->netlink, clock->fan_ifindex, &own, INNER_BITS);
     if (result)
         return fail(work->why, result, "the devices of the clock cannot be configured");
-    if (has_ipv6() && rtnl_address(work->rtnl, clock->fan_ifindex, &own6, INNER6_BITS) == 0)
+    if (has_ipv6() && rtnl_address(work->netlink, clock->fan_ifindex, &own6, INNER6_BITS) == 0)
         return 0;
     clock->inner6 = (struct abi_addr){{0}}; /* the host has none: so have its backends */
     return 0;
@@ -473,7 +473,7 @@ int kernel_clock_ensure(const char *instance, uint32_t period_us, struct kernel_
     why[0] = '\0';
     kernel_clock_name(instance, clock);
     clock->tick_ns = (uint64_t)period_us * NS_PER_US;
-    int result = rtnl_open(&work.rtnl);
+    int result = netlink_open(&work.netlink);
     if (result)
         return fail(why, result, "no rtnetlink");
     result = in_thread(&work, ns_thread);
@@ -481,7 +481,7 @@ int kernel_clock_ensure(const char *instance, uint32_t period_us, struct kernel_
         result = set_up(&work, instance);
     if (work.ns >= 0)
         close(work.ns);
-    rtnl_close(work.rtnl);
+    netlink_close(work.netlink);
     return result;
 }
 
@@ -501,20 +501,20 @@ static bool is_last(void)
 int kernel_clock_remove(const char *instance, char why[KERNEL_CLOCK_WHY_MAX])
 {
     struct kernel_clock clock;
-    struct rtnl *rtnl;
+    struct netlink *netlink;
     why[0] = '\0';
     kernel_clock_name(instance, &clock);
-    int result = rtnl_open(&rtnl);
+    int result = netlink_open(&netlink);
     if (result)
         return fail(why, result, "no rtnetlink");
     bool was_there = if_nametoindex(clock.tick_name) != 0;
     const char *const names[] = {clock.tick_name, clock.out_name, clock.pace_name};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-        int error = rtnl_delete(rtnl, names[i]);
+        int error = rtnl_delete(netlink, names[i]);
         if (error && !result)
             result = fail(why, error, "%s cannot be removed", names[i]);
     }
-    rtnl_close(rtnl);
+    netlink_close(netlink);
     if (umount2(clock.ns_path, MNT_DETACH) && errno != EINVAL && errno != ENOENT && !result)
         result = fail(why, -errno, "%s cannot be unmounted", clock.ns_path);
     if (unlink(clock.ns_path) && errno != ENOENT && !result)

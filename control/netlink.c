@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "control/netlink_private.h"
 
 enum { BUFFER_BYTES = 32 << 10 };
 
@@ -55,7 +56,7 @@ void netlink_close(struct netlink *netlink)
     free(netlink);
 }
 
-static struct nlmsghdr *request(struct netlink *netlink, uint16_t type, uint16_t flags)
+struct nlmsghdr *netlink_request(struct netlink *netlink, uint16_t type, uint16_t flags)
 {
     struct nlmsghdr *head = mnl_nlmsg_put_header(netlink->buffer);
     head->nlmsg_type = type;
@@ -64,8 +65,7 @@ static struct nlmsghdr *request(struct netlink *netlink, uint16_t type, uint16_t
     return head;
 }
 
-/* Sends and has each message of the answer read. */
-static int ask(struct netlink *netlink, struct nlmsghdr *head, mnl_cb_t each, void *arg)
+int netlink_ask(struct netlink *netlink, struct nlmsghdr *head, mnl_cb_t each, void *arg)
 {
     unsigned port = mnl_socket_get_portid(netlink->socket);
     uint32_t sequence = head->nlmsg_seq;
@@ -154,11 +154,11 @@ static int read_device(const struct nlmsghdr *head, void *arg)
 int netlink_devices(struct netlink *netlink, void (*each)(void *arg, const struct netlink_device *device),
                     void *arg)
 {
-    struct nlmsghdr *head = request(netlink, RTM_GETLINK, NLM_F_DUMP);
+    struct nlmsghdr *head = netlink_request(netlink, RTM_GETLINK, NLM_F_DUMP);
     struct list list = {.size = sizeof(struct netlink_device)};
     struct ifinfomsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
     info->ifi_family = AF_UNSPEC;
-    int result = ask(netlink, head, read_device, &list);
+    int result = netlink_ask(netlink, head, read_device, &list);
     for (size_t i = 0; i < list.count; i++)
         each(arg, (const struct netlink_device *)(list.item + i * list.size));
     free(list.item);
@@ -197,11 +197,11 @@ static int read_address(const struct nlmsghdr *head, void *arg)
 int netlink_addresses(struct netlink *netlink, void (*each)(void *arg, const struct netlink_address *address),
                       void *arg)
 {
-    struct nlmsghdr *head = request(netlink, RTM_GETADDR, NLM_F_DUMP);
+    struct nlmsghdr *head = netlink_request(netlink, RTM_GETADDR, NLM_F_DUMP);
     struct list list = {.size = sizeof(struct netlink_address)};
     struct ifaddrmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
     info->ifa_family = AF_UNSPEC;
-    int result = ask(netlink, head, read_address, &list);
+    int result = netlink_ask(netlink, head, read_address, &list);
     for (size_t i = 0; i < list.count; i++)
         each(arg, (const struct netlink_address *)(list.item + i * list.size));
     free(list.item);
@@ -234,7 +234,7 @@ static int read_route(const struct nlmsghdr *head, void *arg)
 int netlink_route(struct netlink *netlink, const struct abi_addr *to, struct netlink_route *out)
 {
     bool v4 = is_v4(to);
-    struct nlmsghdr *head = request(netlink, RTM_GETROUTE, 0);
+    struct nlmsghdr *head = netlink_request(netlink, RTM_GETROUTE, 0);
     struct rtmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
     *out = (struct netlink_route){0};
     info->rtm_family = v4 ? AF_INET : AF_INET6;
@@ -243,7 +243,7 @@ int netlink_route(struct netlink *netlink, const struct abi_addr *to, struct net
         mnl_attr_put_u32(head, RTA_DST, to->word[3]);
     else
         mnl_attr_put(head, RTA_DST, sizeof(to->word), to->word);
-    return ask(netlink, head, read_route, out);
+    return netlink_ask(netlink, head, read_route, out);
 }
 
 /* Neighbours. */
@@ -267,7 +267,7 @@ int netlink_neighbour(struct netlink *netlink, uint32_t ifindex, const struct ab
 {
     static const uint8_t none[6];
     bool v4 = is_v4(addr);
-    struct nlmsghdr *head = request(netlink, RTM_GETNEIGH, 0);
+    struct nlmsghdr *head = netlink_request(netlink, RTM_GETNEIGH, 0);
     struct ndmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
     memset(mac, 0, sizeof(none));
     info->ndm_family = v4 ? AF_INET : AF_INET6;
@@ -276,7 +276,7 @@ int netlink_neighbour(struct netlink *netlink, uint32_t ifindex, const struct ab
         mnl_attr_put_u32(head, NDA_DST, addr->word[3]);
     else
         mnl_attr_put(head, NDA_DST, sizeof(addr->word), addr->word);
-    int result = ask(netlink, head, read_neighbour, mac);
+    int result = netlink_ask(netlink, head, read_neighbour, mac);
     return result ? result : memcmp(mac, none, sizeof(none)) == 0 ? -ENOENT : 0;
 }
 
@@ -294,12 +294,12 @@ static int count_filter(const struct nlmsghdr *head, void *arg)
 int netlink_filter_count(struct netlink *netlink, uint32_t ifindex, uint32_t parent)
 {
     int count = 0;
-    struct nlmsghdr *head = request(netlink, RTM_GETTFILTER, NLM_F_DUMP);
+    struct nlmsghdr *head = netlink_request(netlink, RTM_GETTFILTER, NLM_F_DUMP);
     struct tcmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
     info->tcm_family = AF_UNSPEC;
     info->tcm_ifindex = (int)ifindex;
     info->tcm_parent = parent;
-    int result = ask(netlink, head, count_filter, &count);
+    int result = netlink_ask(netlink, head, count_filter, &count);
     return result ? result : count;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Changes of devices by rtnetlink, each acknowledged by the kernel, in the network namespace of the thread
- * that opened the socket. Functions return 0 or -errno; "is there already" and "is not there" are theirs to
+ * that opened the netlink. Functions return 0 or -errno; "is there already" and "is not there" are theirs to
  * accept.
  */
 #ifndef FL_CONTROL_RTNL_H
@@ -11,27 +11,24 @@
 #include <stdint.h>
 
 #include "abi.h"
-
-struct rtnl;
-
-int rtnl_open(struct rtnl **out);
-void rtnl_close(struct rtnl *rtnl);
+#include "control/netlink.h"
 
 /* A pair of veth devices; the peer in the network namespace `peer_ns`, -1: in this one too. */
-int rtnl_veth(struct rtnl *rtnl, const char *name, const char *peer, int peer_ns);
+int rtnl_veth(struct netlink *netlink, const char *name, const char *peer, int peer_ns);
 
 /* Deletes a device, and with it its peer; none is no error. */
-int rtnl_delete(struct rtnl *rtnl, const char *name);
+int rtnl_delete(struct netlink *netlink, const char *name);
 
 /* Up, without ARP if `silent`; an mtu of 0 stays what it is. */
-int rtnl_up(struct rtnl *rtnl, uint32_t ifindex, bool silent, uint32_t mtu_bytes);
+int rtnl_up(struct netlink *netlink, uint32_t ifindex, bool silent, uint32_t mtu_bytes);
 
-int rtnl_address(struct rtnl *rtnl, uint32_t ifindex, const struct abi_addr *addr, uint8_t prefix_bits);
+int rtnl_address(struct netlink *netlink, uint32_t ifindex, const struct abi_addr *addr, uint8_t prefix_bits);
 
 /* A neighbour that the kernel itself goes on asking for (Linux 5.16). `addr` is IPv4, network byte order. */
-int rtnl_managed_neighbour(struct rtnl *rtnl, uint32_t ifindex, uint32_t addr);
+int rtnl_managed_neighbour(struct netlink *netlink, uint32_t ifindex, uint32_t addr);
 
 /* A token bucket as the device's way out. */
-int rtnl_token_bucket(struct rtnl *rtnl, uint32_t ifindex, uint32_t bytes_per_second, uint32_t burst_bytes);
+int rtnl_token_bucket(struct netlink *netlink, uint32_t ifindex, uint32_t bytes_per_second,
+                      uint32_t burst_bytes);
 
 #endif
