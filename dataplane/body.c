@@ -75,6 +75,10 @@ void body_fail(struct stream_full *f, int error, struct http_reject refusal)
     if (b->state == BODY_FAILED)
         return;
     b->state = BODY_FAILED;
+    if (b->sink == SINK_NONE) { /* nobody has asked for it: the answer ends the connection */
+        b->told = true;
+        return;
+    }
     b->error = error;
     f->close_after = f->close_after || refusal.status;
     f->refusal = refusal;

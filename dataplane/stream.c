@@ -250,12 +250,14 @@ static void close_with(struct stream_full *f, enum close_reason reason, bool lin
 ssize_t stream_finish_head(struct stream_full *f)
 {
     bool keep = keeps_alive(f);
-    if (!keep && !f->close_after)
+    bool unread =
+        f->body.state != BODY_COMPLETE || f->close_after; /* bytes that nobody took, or that had no room */
+    if (!keep && !f->s.conn->close_after)
         close_with(f,
-                   f->body.state != BODY_COMPLETE ? CLOSE_BODY_UNREAD
-                   : f->s.ring->draining          ? CLOSE_DRAIN
-                                                  : CLOSE_CLIENT_CLOSE,
-                   f->body.state != BODY_COMPLETE);
+                   unread                ? CLOSE_BODY_UNREAD
+                   : f->s.ring->draining ? CLOSE_DRAIN
+                                         : CLOSE_CLIENT_CLOSE,
+                   unread);
     http_response_connection(&f->response, keep, f->s.req.version_minor);
     return http_response_end(&f->response);
 }

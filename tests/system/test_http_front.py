@@ -76,6 +76,17 @@ def test_pipelining(connection, repo):
     assert connection.response().status == 200
 
 
+def test_broken_body_that_nobody_reads(registry):
+    """A body whose framing is wrong, behind a request that has no use for one: answered, closed, and nothing else."""
+    pids = registry.dataplane_pids() if KIND == "fairlead" else None
+    for _ in range(20):
+        with registry.client.connect(timeout_s=15) as connection:
+            connection.send(ping(connection, headers={"Transfer-Encoding": "chunked"}) + b"ZZ\r\n")
+            assert connection.response().status in (200, 400)
+            assert connection.closed_by_server()
+    assert pids is None or registry.dataplane_pids() == pids
+
+
 def test_pipelining_many(connection):
     connection.send(ping(connection) * 200)
     assert [connection.response().status for _ in range(200)] == [200] * 200

@@ -235,7 +235,9 @@ def test_twenty_times_in_and_out_leaves_nothing_behind(make_registry):
             wait_gone(registry, i + 1)
             assert refused(address)
             assert connection.exchange("GET", "/v2/").status == 200
-    assert http1.wait_until(lambda: descriptors(registry) == before), (before, descriptors(registry))
+    # `before` may count a connection whose end the server had not seen yet.
+    assert http1.wait_until(lambda: all(n <= before[pid] for pid, n in descriptors(registry).items())), \
+        (before, descriptors(registry))
     assert answers(registry.address)
 
 
