@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which backend gets a request: by the kernel's verdicts (read by memory map), by what this ring has at work
+ * there, and by what it saw of late. One struct target for each backend of the plan, of one ring, shared with
+ * nobody; a backend that stays keeps its record through every plan.
+ *
+ * Deterministic but for the random number that it is given, so that it can be tested without sockets: time is
+ * an argument.
+ */
+#ifndef FL_PROXY_BALANCE_H
+#define FL_PROXY_BALANCE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "plan.h"
+#include "dataplane/http/view.h"
+
+struct balance;
+
+/* A backend as one ring knows it. The upstream connections hang on it. */
+struct target {
+    uint32_t id;
+    uint16_t generation;
+    uint16_t weight;
+    uint32_t references;  /* connections and requests that hold it; it stays until they are gone */
+    uint32_t requests;    /* at work */
+    uint32_t connections; /* open, in use or idle */
+    uint32_t failures;    /* in a row */
+    uint32_t ejections;   /* in a row: each lasts longer */
+    uint64_t ejected_until_ms;
+    uint64_t up_since_ms;      /* of its last way up: slow start */
+    uint64_t latency_us;       /* to the response's head, smoothed by 1/8 */
+    uint8_t state;             /* as seen last: enum abi_state */
+    struct plan_backend where; /* a copy: outlives the plan */
+    struct upstream *idle;     /* upstream.c's list */
+    uint32_t idle_count;
+};
+
+enum balance_why {
+    BALANCE_OK,
+    BALANCE_NONE /* no backend at all, or all down */,
+    BALANCE_BUSY /* all at their limits: queue */
+};
+
+struct balance_ask {
+    const struct plan_service *service;
+    uint32_t service_index;
+    struct view key; /* PROXY_MAGLEV: the client's address; PROXY_DIGEST: the blob's digest */
+    uint64_t random;
+    uint64_t now_ms;
+    const struct target *const *tried; /* not these, unless there is no other */
+    unsigned tried_count;
+    bool retry; /* counts against the retry budget: BALANCE_NONE if that is used up */
+};
+
+int balance_new(struct balance **out); /* of one ring */
+void balance_free(struct balance *b);
+
+/* The plan that counts from now on. Records of backends that stay are kept. */
+void balance_plan(struct balance *b, const struct plan *plan, uint64_t now_ms);
+
+/* The kernel's verdicts: elements of u64 by backend id, mapped read-only, or NULL: there are none. */
+void balance_verdicts(struct balance *b, const volatile uint64_t *verdicts, uint32_t count);
+
+/* Chooses, and counts the request as at work there (balance_finish ends it). NULL with *why. */
+struct target *balance_choose(struct balance *b, const struct balance_ask *ask, enum balance_why *why);
+
+/* What became of a request at a target; status 0: none came. */
+enum balance_outcome {
+    BALANCE_GOOD,
+    BALANCE_FAILED /* connect, reset, time-out, broken answer */,
+    BALANCE_SERVER_ERROR /* 5xx that counts */,
+    BALANCE_CANCELLED /* says nothing */
+};
+void balance_finish(struct balance *b, struct target *t, enum balance_outcome outcome, uint64_t latency_us,
+                    uint64_t now_ms);
+
+/* Whether the kernel says down (in this very moment; no system call). For transfers that are under way. */
+bool balance_is_down(const struct balance *b, const struct target *t);
+
+struct target *target_get(struct target *t);
+void target_put(struct balance *b, struct target *t);
+
+/* Calls of requests that wait because all were at their limits: the queue of a service, in order of arrival.
+ */
+struct balance_waiter {
+    struct balance_waiter *next, **prev;
+    void (*wake)(struct balance_waiter
+                     *w); /* ask again; called from balance_finish's caller's batch, not from within */
+};
+bool balance_wait(struct balance *b, uint32_t service_index, struct balance_waiter *w,
+                  uint32_t queue_max); /* false: full */
+void balance_leave(struct balance *b, struct balance_waiter *w);
+void balance_run(struct balance *b, uint64_t now_ms); /* once a batch: wakes as many as there is room for */
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A wire is one end of a byte stream. Most are plain sockets, and every call is then the loop's call of the
+ * same name; others stand on top of one: TLS in user space, one stream of an HTTP/2 session (seen as HTTP/1.1
+ * bytes). Whoever moves bytes (conn, stream, pump) uses wires and does not see the difference.
+ *
+ * An order's op is embedded in the caller's structure and stays unmoved until its completion, which comes
+ * exactly once and never from within the ordering call. One receiving and one sending order may be under way
+ * at a time (poll counts as the one whose direction it waits for).
+ */
+#ifndef FL_WIRE_H
+#define FL_WIRE_H
+
+#include <poll.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "dataplane/loop.h"
+
+struct wire_over;
+
+struct wire {
+    struct loop *loop;
+    struct wire_over *over; /* what stands on the socket; NULL: nothing, the wire is the socket */
+    int fd;                 /* of the socket below, -1: there is none of its own (HTTP/2) */
+};
+
+/* What a kind of wire does; each call as described below. */
+struct wire_ops {
+    const char *name; /* "tls", "h2", for logs */
+    void (*recv)(struct wire *w, struct op *op);
+    void (*recv_into)(struct wire *w, struct op *op, void *buf, size_t len, int flags);
+    void (*sendmsg)(struct wire *w, struct op *op, const struct msghdr *msg, int flags);
+    void (*poll)(struct wire *w, struct op *op, short events);
+    void (*cancel)(struct wire *w, struct op *op);
+    ssize_t (*recv_now)(struct wire *w, void *buf, size_t len);
+    ssize_t (*sendmsg_now)(struct wire *w, const struct msghdr *msg, int flags);
+    void (*shutdown)(struct wire *w);
+    void (*close)(struct wire *w, struct op *op);
+    size_t (*unsent)(struct wire *w);
+    int (*fd_from)(const struct wire *w);
+    int (*fd_to)(const struct wire *w);
+};
+
+/* Embedded at the front of each kind's own structure. */
+struct wire_over {
+    const struct wire_ops *ops;
+};
+
+/* As loop_recv: into a buffer of the loop's pool (event.data, event.buffer: give it back with
+ * loop_buffer_put). res 0: the other end sends no more. -ECONNRESET and its like: broken. */
+void wire_recv(struct wire *w, struct op *op);
+
+/* Into the caller's memory. flags: MSG_DONTWAIT (then -EAGAIN at once), 0. */
+void wire_recv_into(struct wire *w, struct op *op, void *buf, size_t len, int flags);
+
+/* Completes with the bytes taken, at least one, or -errno. flags: MSG_MORE or 0. */
+void wire_send(struct wire *w, struct op *op, const void *buf, size_t len, int flags);
+void wire_sendmsg(struct wire *w, struct op *op, const struct msghdr *msg,
+                  int flags); /* msg borrowed until then */
+
+/* Once: completes when recv_now (POLLIN) or sendmsg_now (POLLOUT) would not say -EAGAIN. */
+void wire_poll(struct wire *w, struct op *op, short events);
+
+/* The order completes soon, with -ECANCELED or a late result. Harmless if it is not under way. */
+void wire_cancel(struct wire *w, struct op *op);
+
+/* At once, without an order: bytes, 0 (recv: the end), -EAGAIN, or -errno. Not while an order of the same
+ * direction is under way. */
+ssize_t wire_recv_now(struct wire *w, void *buf, size_t len);
+ssize_t wire_sendmsg_now(struct wire *w, const struct msghdr *msg, int flags);
+
+/* This end sends no more: FIN; close_notify and FIN; END_STREAM. Receiving goes on. After what was sent. */
+void wire_shutdown(struct wire *w);
+
+/* The end. No order may be under way but cancelled ones have completed. op completes when nothing is left:
+ * the descriptor is closed, and what stood on it has been given back. An unread or unsent rest may be reset.
+ */
+void wire_close(struct wire *w, struct op *op);
+
+/* Bytes that were taken by a send and that the other end has not acknowledged. */
+size_t wire_unsent(struct wire *w);
+
+/* Whether small segments go out at once. Nothing where there is no TCP. */
+void wire_nodelay(struct wire *w, bool on);
+
+/* The descriptor that splice may read from, that sendfile and splice may write to, when it carries content as
+ * it is (a plain socket; with TLS in the kernel); -1: bytes have to go through memory. */
+int wire_fd_from(const struct wire *w);
+int wire_fd_to(const struct wire *w);
+
+static inline struct wire wire_of_socket(struct loop *loop, int fd)
+{
+    return (struct wire){.loop = loop, .fd = fd};
+}
+
+#endif
