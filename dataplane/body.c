@@ -82,7 +82,7 @@ void body_fail(struct stream_full *f, int error, struct http_reject refusal)
     b->error = error;
     f->close_after = f->close_after || refusal.status;
     f->refusal = refusal;
-    loop_cancel(f->s.ring->loop, &f->s.conn->in);
+    wire_cancel(&f->s.conn->wire, &f->s.conn->in);
     ring_ready(f->s.ring, &f->s);
 }
 
@@ -154,7 +154,7 @@ static void send_continue(struct stream_full *f)
     if (!f->s.req.expect_continue || conn_has_input(f->s.conn))
         return;
     f->continue_pending = true;
-    loop_send(f->s.ring->loop, &f->s.conn->out, f->s.conn->fd, text, sizeof(text) - 1, 0);
+    wire_send(&f->s.conn->wire, &f->s.conn->out, text, sizeof(text) - 1, 0);
 }
 
 uint64_t body_deadline(const struct stream_full *f)
@@ -241,13 +241,13 @@ static void receive(struct stream_full *f, char *at, size_t space, int flags)
 {
     f->body.polling = false;
     f->body.asked = may_take(f, space);
-    loop_recv_into(f->s.ring->loop, &f->s.conn->in, f->s.conn->fd, at, f->body.asked, flags);
+    wire_recv_into(&f->s.conn->wire, &f->s.conn->in, at, f->body.asked, flags);
 }
 
 static void wait_readable(struct stream_full *f)
 {
     f->body.polling = true;
-    loop_poll(f->s.ring->loop, &f->s.conn->in, f->s.conn->fd, POLLIN);
+    wire_poll(&f->s.conn->wire, &f->s.conn->in, POLLIN);
 }
 
 static void finish(struct stream_full *f)

@@ -5,23 +5,15 @@
  */
 #include "dataplane/conn.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-#include <linux/sockios.h>
 
 #include "check.h"
 #include "dataplane/ring.h"
 #include "dataplane/stream_private.h"
-#include "dataplane/http/number.h"
 
 /* What is read and dropped behind an answer, at most: more than two full socket buffers. */
 enum { LINGER_BYTES_MAX = 16 << 20 };
@@ -61,7 +53,7 @@ static void conn_try_free(struct conn *c);
 static void conn_receive(struct conn *c)
 {
     if (!c->in.inflight)
-        loop_recv(c->ring->loop, &c->in, c->fd);
+        wire_recv(&c->wire, &c->in);
 }
 
 /* The ring found no free buffer: try again when one comes back. */
@@ -117,8 +109,7 @@ static void conn_wait_request(struct conn *c)
 
 void conn_nodelay(struct conn *c, bool on)
 {
-    int value = on;
-    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof(value)); /* not TCP: nothing to hurry */
+    wire_nodelay(&c->wire, on);
 }
 
 /* No memory for one more: say so if the socket takes it at once, and go. */
@@ -132,18 +123,15 @@ static void refuse_connection(struct ring *ring, int fd)
     close(fd);
 }
 
-void conn_accepted(struct ring *ring, int fd, uint16_t service)
+static struct conn *conn_open(struct ring *ring, const struct wire *wire, uint16_t service)
 {
     struct conn *c = pool_take(&ring->conns);
-    ring_count(ring, CTR_CONNECTIONS_ACCEPTED, 1);
-    if (!c) {
-        refuse_connection(ring, fd);
-        return;
-    }
+    if (!c)
+        return NULL;
     memset(c, 0, sizeof(*c));
     c->ring = ring;
-    c->fd = fd;
-    c->service = (uint8_t)service;
+    c->wire = *wire;
+    c->service = service;
     c->in.done = conn_in_done;
     c->out.done = conn_out_done;
     c->timer.fire = conn_timer_fire;
@@ -155,7 +143,39 @@ void conn_accepted(struct ring *ring, int fd, uint16_t service)
     ring_count(ring, CTR_CONNECTIONS_OPEN, 1);
     conn_nodelay(c, true);
     conn_move(c, CONN_IDLE);
-    conn_wait_request(c);
+    return c;
+}
+
+void conn_accepted(struct ring *ring, int fd, uint16_t service)
+{
+    struct wire wire = wire_of_socket(ring->loop, fd);
+    struct conn *c = conn_open(ring, &wire, service);
+    ring_count(ring, CTR_CONNECTIONS_ACCEPTED, 1);
+    if (c)
+        conn_wait_request(c);
+    else
+        refuse_connection(ring, fd);
+}
+
+bool conn_start(struct ring *ring, const struct wire *wire, uint16_t service, const struct conn_peer *peer,
+                const void *early, size_t early_len)
+{
+    struct conn *c = conn_open(ring, wire, service);
+    if (!c)
+        return false;
+    if (peer) {
+        c->peer_known = true;
+        c->peer_family = peer->family;
+        c->peer_port = peer->port;
+        memcpy(c->peer, peer->addr, sizeof(c->peer));
+    }
+    if (early_len == 0)
+        conn_wait_request(c);
+    else if (conn_unread(c, early, early_len))
+        conn_advance(c);
+    else
+        conn_close(c, CLOSE_NO_STREAM);
+    return true;
 }
 
 /* Drops what comes behind an answer, until the client has closed. */
@@ -359,7 +379,7 @@ static void conn_linger(struct conn *c)
     conn_input_drop(c);
     conn_partial_drop(c);
     c->linger_left = LINGER_BYTES_MAX;
-    (void)shutdown(c->fd, SHUT_WR); /* of memory only; an error means that it is closed already */
+    wire_shutdown(&c->wire);
     set_deadline(c, ring_setting(c->ring, SET_HTTP_LINGER_TIMEOUT));
     conn_receive(c);
 }
@@ -369,8 +389,9 @@ static void turn_away(struct conn *c)
 {
     static const char busy[] = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
                                "Connection: close\r\n\r\n";
-    ssize_t n = send(c->fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-    (void)n;
+    struct iovec iov = {(void *)(uintptr_t)busy, sizeof(busy) - 1};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    (void)wire_sendmsg_now(&c->wire, &msg, 0);
     ring_count(c->ring, CTR_RESPONSES_4XX, 1);
     c->end_reason = CLOSE_NO_STREAM;
     conn_linger(c);
@@ -468,8 +489,8 @@ void conn_close(struct conn *c, enum close_reason reason)
     counter_add(&c->ring->counters->closed[reason], 1);
     conn_no_deadline(c);
     unfed_leave(c);
-    loop_cancel(c->ring->loop, &c->in);
-    loop_cancel(c->ring->loop, &c->out);
+    wire_cancel(&c->wire, &c->in);
+    wire_cancel(&c->wire, &c->out);
     if (c->stream)
         stream_abort(stream_full(c->stream));
     conn_try_free(c);
@@ -481,7 +502,7 @@ static void conn_try_free(struct conn *c)
         return;
     if (!c->closed) {
         c->closed = true;
-        loop_close(c->ring->loop, &c->out, c->fd);
+        wire_close(&c->wire, &c->out);
         return;
     }
     conn_input_drop(c);
@@ -503,7 +524,7 @@ static void head_timeout(struct conn *c)
         conn_close(c, CLOSE_HEADER_TIMEOUT);
         return;
     }
-    loop_cancel(c->ring->loop, &c->in);
+    wire_cancel(&c->wire, &c->in);
     conn_partial_drop(c);
     refuse(c, f, http_reject_of(HTTP_REJECT_HEAD_TIMEOUT));
 }
@@ -528,51 +549,4 @@ static void conn_timer_fire(struct timer *t, uint64_t now_ms)
     default:
         IMPOSSIBLE("a timer of a connection that closes");
     }
-}
-
-/* ------------------------------------------------------------------ who it is */
-
-static void peer_learn(struct conn *c)
-{
-    struct sockaddr_storage ss = {0};
-    socklen_t len = sizeof(ss);
-    c->peer_known = true;
-    if (getpeername(c->fd, (struct sockaddr *)&ss, &len))
-        return;
-    c->peer_family = (uint8_t)ss.ss_family;
-    if (ss.ss_family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&ss;
-        memcpy(c->peer, &in->sin_addr, 4);
-        c->peer_port = ntohs(in->sin_port);
-    } else if (ss.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(const void *)&ss;
-        memcpy(c->peer, &in->sin6_addr, 16);
-        c->peer_port = ntohs(in->sin6_port);
-    }
-}
-
-static char *put_number(char *at, unsigned value, char end)
-{
-    char digits[NUMBER_DIGITS_MAX];
-    struct view text = number_write(value, digits);
-    memcpy(at, text.p, text.len);
-    at[text.len] = end;
-    return at + text.len + 1;
-}
-
-void conn_peer_text(struct conn *c, char *out, size_t cap)
-{
-    char text[INET6_ADDRSTRLEN] = "?";
-    if (!c->peer_known)
-        peer_learn(c);
-    if (c->peer_family == AF_INET &&
-        cap >= sizeof("255.255.255.255:65535")) { /* once a request: without printf */
-        for (int i = 0; i < 4; i++)
-            out = put_number(out, c->peer[i], i < 3 ? '.' : ':');
-        (void)put_number(out, c->peer_port, '\0');
-        return;
-    }
-    if (c->peer_family == AF_INET6)
-        (void)inet_ntop(AF_INET6, c->peer, text, sizeof(text));
-    (void)snprintf(out, cap, c->peer_family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, c->peer_port);
 }

@@ -23,6 +23,7 @@
 #include "shared.h"
 #include "dataplane/loop.h"
 #include "dataplane/timer.h"
+#include "dataplane/wire.h"
 #include "dataplane/http/reject.h"
 
 struct ring;
@@ -37,11 +38,10 @@ struct conn {
     struct stream *stream; /* while there is an exchange */
     struct op in, out;     /* receiving, sending: one each */
     struct timer timer;    /* the one deadline that counts in this state */
-    int fd;
+    struct wire wire;
     uint8_t state;      /* enum conn_state; written by conn_move alone */
     uint8_t reason;     /* enum close_reason, once it closes */
     uint8_t end_reason; /* the one to close with after this exchange */
-    uint8_t service;    /* index into the plan's services */
     bool peer_known : 1, close_after : 1, lingers : 1;
     bool has_input : 1;     /* input_buffer is held */
     bool partial_large : 1; /* which pool partial is of */
@@ -52,6 +52,7 @@ struct conn {
     uint16_t input_buffer; /* a receive buffer with bytes that nobody has taken, if input_len */
     uint16_t input_at, input_len;
     uint16_t peer_port;
+    uint16_t service; /* index into the plan's services */
     char *partial; /* received and not used: the beginning of a head, or what was unread; before the input */
     union {
         uint32_t partial_len;
@@ -61,10 +62,25 @@ struct conn {
     uint8_t peer[16];
 };
 
-_Static_assert(sizeof(struct conn) <= 160, "an idle connection costs this");
+_Static_assert(sizeof(struct conn) <= 184, "an idle connection costs this");
+
+/* Who is at the other end of a wire that is not the client's own socket. */
+struct conn_peer {
+    uint8_t family; /* AF_INET, AF_INET6; 0: not known */
+    uint8_t addr[16];
+    uint16_t port;
+};
 
 /* A new descriptor (taken), from a listener of that service. */
 void conn_accepted(struct ring *ring, int fd, uint16_t service);
+
+/*
+ * The same for a wire (taken) on which nothing is under way. peer: NULL if it is the socket's. Bytes that
+ * were received on it already (at most HEADER_BYTES_CEILING) are the beginning of the first request. False:
+ * no memory for one more; the wire is still the caller's.
+ */
+bool conn_start(struct ring *ring, const struct wire *wire, uint16_t service, const struct conn_peer *peer,
+                const void *early, size_t early_len);
 
 /* Begins the end, whatever the state; again is harmless. The first reason counts. */
 void conn_close(struct conn *c, enum close_reason reason);

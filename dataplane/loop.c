@@ -50,6 +50,7 @@ struct loop {
     int wake_fd;
     uint64_t wake_value;
     struct op wake_op;
+    struct loop_post *posts, **posts_tail; /* to be delivered in the next turn */
     bool defer_taskrun, restrictions, enabled;
 };
 
@@ -59,7 +60,7 @@ static const uint8_t allowed_ops[] = {
     IORING_OP_POLL_ADD,        IORING_OP_READ,     IORING_OP_WRITE,        IORING_OP_FSYNC,
     IORING_OP_OPENAT,          IORING_OP_CLOSE,    IORING_OP_STATX,        IORING_OP_RENAMEAT,
     IORING_OP_FADVISE,         IORING_OP_UNLINKAT, IORING_OP_ASYNC_CANCEL, IORING_OP_SHUTDOWN,
-    IORING_OP_SYNC_FILE_RANGE,
+    IORING_OP_SYNC_FILE_RANGE, IORING_OP_CONNECT,
 };
 
 uint64_t loop_clock_us(void)
@@ -188,6 +189,7 @@ int loop_new(const struct loop_config *config, struct loop **out, const char **w
         return -ENOMEM;
     }
     loop->ring.ring_fd = -1;
+    loop->posts_tail = &loop->posts;
     loop->wake_fd = eventfd(0, EFD_CLOEXEC);
     int err = loop->wake_fd < 0 ? -errno : ring_setup(loop, config->entries);
     if (err) {
@@ -287,6 +289,12 @@ uint8_t *loop_buffer(const struct loop *loop, uint16_t buffer)
     return loop->buffer_memory.base + (size_t)buffer * RECV_BUFFER_BYTES;
 }
 
+int loop_buffer_take(struct loop *loop)
+{
+    uint8_t *buffer = pool_take(&loop->buffer_memory);
+    return buffer ? (int)((size_t)(buffer - loop->buffer_memory.base) / RECV_BUFFER_BYTES) : -ENOBUFS;
+}
+
 void loop_buffer_put(struct loop *loop, uint16_t buffer)
 {
     pool_give(&loop->buffer_memory, loop_buffer(loop, buffer));
@@ -314,10 +322,59 @@ static void deliver(struct loop *loop, const struct io_uring_cqe *cqe)
     op->done(op, &ev);
 }
 
+void loop_op_begin(struct op *op)
+{
+    CHECK(!op->inflight);
+    op->inflight = true;
+}
+
+static void post(struct loop *loop, struct loop_post *p, struct op *op)
+{
+    CHECK(op->inflight && !p->queued);
+    p->queued = true;
+    p->op = op;
+    p->next = NULL;
+    *loop->posts_tail = p;
+    loop->posts_tail = &p->next;
+}
+
+void loop_post(struct loop *loop, struct loop_post *p, struct op *op, int32_t res)
+{
+    p->event = (struct event){.res = res};
+    post(loop, p, op);
+}
+
+void loop_post_data(struct loop *loop, struct loop_post *p, struct op *op, int32_t res, uint16_t buffer)
+{
+    p->event = (struct event){.res = res, .buffer = buffer, .data = loop_buffer(loop, buffer)};
+    post(loop, p, op);
+}
+
+/* Those that are there now; what they cause is the next turn's. */
+static unsigned deliver_posts(struct loop *loop)
+{
+    struct loop_post *p = loop->posts;
+    unsigned n = 0;
+    loop->posts = NULL;
+    loop->posts_tail = &loop->posts;
+    while (p) {
+        struct loop_post *next = p->next;
+        struct event ev = p->event;
+        struct op *op = p->op;
+        ev.now_ms = loop->now_ms;
+        p->queued = false;
+        op->inflight = false;
+        op->done(op, &ev); /* may free p */
+        p = next;
+        n++;
+    }
+    return n;
+}
+
 int loop_turn(struct loop *loop, uint64_t deadline_ms)
 {
     uint64_t now = loop_clock_us();
-    uint64_t wait_us = deadline_ms * 1000 > now ? deadline_ms * 1000 - now : 0;
+    uint64_t wait_us = deadline_ms * 1000 > now && !loop->posts ? deadline_ms * 1000 - now : 0;
     struct __kernel_timespec ts = {.tv_sec = (long long)(wait_us / 1000000),
                                    .tv_nsec = (long long)(wait_us % 1000000) * 1000};
     struct io_uring_cqe *cqe = NULL;
@@ -333,7 +390,7 @@ int loop_turn(struct loop *loop, uint64_t deadline_ms)
         n++;
     }
     io_uring_cq_advance(&loop->ring, n);
-    return (int)n;
+    return (int)(n + deliver_posts(loop));
 }
 
 void loop_accept(struct loop *loop, struct op *op, int fd)
@@ -371,6 +428,13 @@ void loop_sendmsg(struct loop *loop, struct op *op, int fd, const struct msghdr 
 {
     struct io_uring_sqe *sqe = order(loop, op);
     io_uring_prep_sendmsg(sqe, fd, msg, (unsigned)flags | MSG_NOSIGNAL);
+    finish(sqe, op);
+}
+
+void loop_connect(struct loop *loop, struct op *op, int fd, const struct sockaddr *addr, size_t addr_len)
+{
+    struct io_uring_sqe *sqe = order(loop, op);
+    io_uring_prep_connect(sqe, fd, addr, (socklen_t)addr_len);
     finish(sqe, op);
 }
 

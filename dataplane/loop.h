@@ -34,6 +34,15 @@ struct op {
     bool inflight;
 };
 
+/* A completion that user space makes: of an order that something on top of the loop has taken (wire.h).
+ * Belongs to whoever took the order, unmoved until it is delivered. */
+struct loop_post {
+    struct loop_post *next;
+    struct op *op;
+    struct event event;
+    bool queued;
+};
+
 struct loop_config {
     unsigned entries;      /* of the submission queue */
     unsigned recv_buffers; /* buffers for loop_recv, of RECV_BUFFER_BYTES each; a power of two */
@@ -62,16 +71,28 @@ uint64_t loop_clock_us(void);                  /* CLOCK_MONOTONIC now */
 /* Makes loop_turn of another thread return soon. Any thread. */
 void loop_wake(struct loop *loop);
 
+/*
+ * An order that is not the kernel's: begin marks it, post delivers its completion in the next turn (which
+ * then does not wait), never from within the call. more: as event.more.
+ */
+void loop_op_begin(struct op *op);
+void loop_post(struct loop *loop, struct loop_post *post, struct op *op, int32_t res);
+void loop_post_data(struct loop *loop, struct loop_post *post, struct op *op, int32_t res, uint16_t buffer);
+
 /* Sockets. flags: MSG_*. A recv with no free buffer completes with -ENOBUFS. */
 void loop_accept(struct loop *loop, struct op *op, int fd); /* many completions, res: descriptor */
 void loop_recv(struct loop *loop, struct op *op, int fd);   /* into a buffer of the loop's pool */
 void loop_recv_into(struct loop *loop, struct op *op, int fd, void *buf, size_t len, int flags);
 void loop_send(struct loop *loop, struct op *op, int fd, const void *buf, size_t len, int flags);
 void loop_sendmsg(struct loop *loop, struct op *op, int fd, const struct msghdr *msg, int flags);
+struct sockaddr;
+void loop_connect(struct loop *loop, struct op *op, int fd, const struct sockaddr *addr,
+                  size_t addr_len); /* addr is borrowed until the completion */
 void loop_poll(struct loop *loop, struct op *op, int fd, short events); /* once; res: revents */
 void loop_cancel(struct loop *loop, struct op *op); /* op completes soon, with -ECANCELED or a late result */
 void loop_shutdown(struct loop *loop, struct op *op, int fd, int how);
 uint8_t *loop_buffer(const struct loop *loop, uint16_t buffer);
+int loop_buffer_take(struct loop *loop); /* one of RECV_BUFFER_BYTES: its number, or -ENOBUFS */
 void loop_buffer_put(struct loop *loop, uint16_t buffer);
 void loop_trim(struct loop *loop); /* gives memory of receive buffers that a burst has touched back */
 

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/capability.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -19,7 +20,7 @@
 enum {
     ACCESS_FS_TRUNCATE_BIT = 14,          /* ABI 3 */
     ACCESS_FS_IOCTL_DEV_BIT = 15,         /* ABI 5 */
-    ACCESS_NET_BIND_AND_CONNECT = 3,      /* ABI 4 */
+    ACCESS_NET_BIND = 1,                  /* ABI 4; backends are where the plan says: connecting is allowed */
     SCOPE_ABSTRACT_SOCKET_AND_SIGNAL = 3, /* ABI 6 */
 };
 
@@ -37,7 +38,7 @@ static struct landlock_attr landlock_all(int abi)
         fs |= 1ull << ACCESS_FS_TRUNCATE_BIT;
     if (abi >= 5)
         fs |= 1ull << ACCESS_FS_IOCTL_DEV_BIT;
-    return (struct landlock_attr){fs, abi >= 4 ? ACCESS_NET_BIND_AND_CONNECT : 0,
+    return (struct landlock_attr){fs, abi >= 4 ? ACCESS_NET_BIND : 0,
                                   abi >= 6 ? SCOPE_ABSTRACT_SOCKET_AND_SIGNAL : 0};
 }
 
@@ -80,6 +81,7 @@ static const int allowed[] = {
     SCMP_SYS(clone),
     SCMP_SYS(clone3),
     SCMP_SYS(close),
+    SCMP_SYS(connect),
     SCMP_SYS(dup),
     SCMP_SYS(epoll_pwait),
     SCMP_SYS(exit),
@@ -95,6 +97,7 @@ static const int allowed[] = {
     SCMP_SYS(getpid),
     SCMP_SYS(getrandom),
     SCMP_SYS(getrusage),
+    SCMP_SYS(getsockname),
     SCMP_SYS(getsockopt),
     SCMP_SYS(gettid),
     SCMP_SYS(gettimeofday),
@@ -111,6 +114,7 @@ static const int allowed[] = {
     SCMP_SYS(nanosleep),
     SCMP_SYS(newfstatat),
     SCMP_SYS(openat),
+    SCMP_SYS(pipe2),
     SCMP_SYS(poll),
     SCMP_SYS(ppoll),
     SCMP_SYS(prctl),
@@ -133,6 +137,7 @@ static const int allowed[] = {
     SCMP_SYS(setsockopt),
     SCMP_SYS(shutdown),
     SCMP_SYS(sigaltstack),
+    SCMP_SYS(splice),
     SCMP_SYS(statfs),
     SCMP_SYS(statx),
     SCMP_SYS(tgkill),
@@ -142,7 +147,18 @@ static const int allowed[] = {
 
 /* Linux 6.5; the library of Debian 12 does not know its name. Zero elsewhere: the question is then put by
  * mincore. */
-enum { CACHESTAT_NUMBER = 451 };
+enum { CACHESTAT_NUMBER = 451, SOCKET_TYPE_MASK = 0xf };
+
+/* Streams to backends; nothing else is a socket here. */
+static int allow_streams(scmp_filter_ctx ctx)
+{
+    static const unsigned families[] = {AF_INET, AF_INET6, AF_UNIX};
+    int err = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(families) && !err; i++)
+        err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(socket), 2, SCMP_A0(SCMP_CMP_EQ, families[i]),
+                               SCMP_A1(SCMP_CMP_MASKED_EQ, SOCKET_TYPE_MASK, SOCK_STREAM));
+    return err;
+}
 
 static int seccomp_enter(void)
 {
@@ -154,6 +170,8 @@ static int seccomp_enter(void)
         err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, allowed[i], 0);
     if (!err)
         err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, CACHESTAT_NUMBER, 0);
+    if (!err)
+        err = allow_streams(ctx);
     if (!err)
         err = seccomp_load(ctx);
     seccomp_release(ctx);

@@ -7,9 +7,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/ioctl.h>
-
-#include <linux/sockios.h>
 
 #include "check.h"
 #include "dataplane/move/file.h"
@@ -96,10 +93,10 @@ static void bytes_out(struct stream_full *f)
     s->polling = false;
     if (s->iov[0].iov_len && s->iov[1].iov_len) {
         s->msg = (struct msghdr){.msg_iov = s->iov, .msg_iovlen = 2};
-        loop_sendmsg(f->s.ring->loop, &c->out, c->fd, &s->msg, flags);
+        wire_sendmsg(&c->wire, &c->out, &s->msg, flags);
     } else {
         const struct iovec *one = s->iov[0].iov_len ? &s->iov[0] : &s->iov[1];
-        loop_send(f->s.ring->loop, &c->out, c->fd, one->iov_base, one->iov_len, flags);
+        wire_send(&c->wire, &c->out, one->iov_base, one->iov_len, flags);
     }
 }
 
@@ -108,7 +105,7 @@ static bool out_at_once(struct stream_full *f, int flags)
 {
     struct iovec *iov = f->send.iov;
     struct msghdr msg = {.msg_iov = iov, .msg_iovlen = iov[1].iov_len ? 2 : 1};
-    ssize_t n = sendmsg(f->s.conn->fd, &msg, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+    ssize_t n = wire_sendmsg_now(&f->s.conn->wire, &msg, flags);
     if (n > 0) {
         iov_skip(iov, (size_t)n);
         f->send.sent += (size_t)n;
@@ -169,7 +166,7 @@ void send_begin(struct stream_full *f)
 static void wait_writable(struct stream_full *f)
 {
     f->send.polling = true;
-    loop_poll(f->s.ring->loop, &f->s.conn->out, f->s.conn->fd, POLLOUT);
+    wire_poll(&f->s.conn->wire, &f->s.conn->out, POLLOUT);
 }
 
 /* Remembers for all readers of the blob what was seen; a range that grows keeps the time of its oldest part.
@@ -329,6 +326,11 @@ static void file_turn(struct stream_full *f)
 {
     struct sending *s = &f->send;
     size_t budget = f->s.ring->streams.used > 1 ? TURN_BYTES : ALONE_BYTES;
+    if (s->left &&
+        wire_fd_to(&f->s.conn->wire) < 0) { /* the wire changes the bytes: they have to pass through memory */
+        read_cold(f);
+        return;
+    }
     while (s->left && budget) {
         if (!resident(f)) {
             if (s->was_warmed && s->warmed == s->offset)
@@ -339,7 +341,7 @@ static void file_turn(struct stream_full *f)
         }
         keep_ahead(f);
         size_t len = s->left < budget ? (size_t)s->left : budget;
-        ssize_t n = file_send(f->s.conn->fd, s->blob->fd, s->offset, len);
+        ssize_t n = file_send(wire_fd_to(&f->s.conn->wire), s->blob->fd, s->offset, len);
         if (n == -EAGAIN) {
             wait_writable(f);
             return;
@@ -494,9 +496,7 @@ void send_output_done(struct stream_full *f, const struct event *ev)
 /* What the client has acknowledged tells a slow reader from one that stands still. */
 static bool client_reads(struct stream_full *f)
 {
-    int queued = 0;
-    (void)ioctl(f->s.conn->fd, SIOCOUTQ, &queued);
-    uint64_t acked = f->send.sent - (queued > 0 ? (uint64_t)queued : 0);
+    uint64_t acked = f->send.sent - wire_unsent(&f->s.conn->wire);
     bool moved = acked > f->send.acked_seen;
     f->send.acked_seen = acked;
     return moved;

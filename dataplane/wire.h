@@ -8,8 +8,8 @@
  * exactly once and never from within the ordering call. One receiving and one sending order may be under way
  * at a time (poll counts as the one whose direction it waits for).
  */
-#ifndef FL_WIRE_H
-#define FL_WIRE_H
+#ifndef FL_DATAPLANE_WIRE_H
+#define FL_DATAPLANE_WIRE_H
 
 #include <poll.h>
 #include <stdbool.h>
@@ -33,6 +33,7 @@ struct wire_ops {
     const char *name; /* "tls", "h2", for logs */
     void (*recv)(struct wire *w, struct op *op);
     void (*recv_into)(struct wire *w, struct op *op, void *buf, size_t len, int flags);
+    void (*send)(struct wire *w, struct op *op, const void *buf, size_t len, int flags);
     void (*sendmsg)(struct wire *w, struct op *op, const struct msghdr *msg, int flags);
     void (*poll)(struct wire *w, struct op *op, short events);
     void (*cancel)(struct wire *w, struct op *op);
@@ -41,11 +42,12 @@ struct wire_ops {
     void (*shutdown)(struct wire *w);
     void (*close)(struct wire *w, struct op *op);
     size_t (*unsent)(struct wire *w);
-    int (*fd_from)(const struct wire *w);
+    int (*fd_from)(const struct wire *w); /* NULL: -1 */
     int (*fd_to)(const struct wire *w);
 };
 
-/* Embedded at the front of each kind's own structure. */
+/* Embedded at the front of each kind's own structure. An ordering call marks the op with loop_op_begin, and
+ * completes it with loop_post. */
 struct wire_over {
     const struct wire_ops *ops;
 };

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -131,19 +133,28 @@ static int inside_paths(struct loop *loop, int features)
     return ring_wait(loop) == 0 ? 0 : 5;
 }
 
-static int no_connect(struct loop *loop, int features)
+/* Streams to backends, and no other sockets; none that others could connect to. */
+static int no_other_sockets(struct loop *loop, int features)
 {
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     (void)loop;
     if (!(features & FEATURE_SECCOMP))
         return 77;
-    return socket(AF_INET, SOCK_STREAM, 0) < 0 && errno == EPERM ? 0 : 1;
+    if (socket(AF_INET, SOCK_DGRAM, 0) >= 0 || errno != EPERM || socket(AF_NETLINK, SOCK_RAW, 0) >= 0 ||
+        errno != EPERM)
+        return 1;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return 2;
+    if (bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0 || listen(fd, 1) == 0)
+        return 3;
+    return close(fd);
 }
 
 static int no_forbidden_operation(struct loop *loop, int features)
 {
     (void)features;
-    struct sockaddr addr = {.sa_family = AF_UNIX};
-    io_uring_prep_connect(order(loop, &op), loop->wake_fd, &addr, sizeof(addr));
+    io_uring_prep_mkdirat(order(loop, &op), blobs, "folder", 0700);
     loop->ring.sq.sqes[(loop->ring.sq.sqe_tail - 1) & *loop->ring.sq.kring_mask].user_data = (uintptr_t)&op;
     if (ring_wait(loop) != -EACCES)
         return 1;
@@ -181,7 +192,7 @@ static int no_exec(struct loop *loop, int features)
 
 CASE(outside_paths)
 CASE(inside_paths)
-CASE(no_connect)
+CASE(no_other_sockets)
 CASE(no_forbidden_operation)
 CASE(no_capabilities)
 CASE(no_exec)
@@ -189,9 +200,9 @@ CASE(no_exec)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_outside_paths),   cmocka_unit_test(test_inside_paths),
-        cmocka_unit_test(test_no_connect),      cmocka_unit_test(test_no_forbidden_operation),
-        cmocka_unit_test(test_no_capabilities), cmocka_unit_test(test_no_exec),
+        cmocka_unit_test(test_outside_paths),    cmocka_unit_test(test_inside_paths),
+        cmocka_unit_test(test_no_other_sockets), cmocka_unit_test(test_no_forbidden_operation),
+        cmocka_unit_test(test_no_capabilities),  cmocka_unit_test(test_no_exec),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

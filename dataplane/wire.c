@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Plain sockets, and the way to what stands on top of one. */
+#include "dataplane/wire.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include <linux/sockios.h>
+
+void wire_recv(struct wire *w, struct op *op)
+{
+    if (w->over)
+        w->over->ops->recv(w, op);
+    else
+        loop_recv(w->loop, op, w->fd);
+}
+
+void wire_recv_into(struct wire *w, struct op *op, void *buf, size_t len, int flags)
+{
+    if (w->over)
+        w->over->ops->recv_into(w, op, buf, len, flags);
+    else
+        loop_recv_into(w->loop, op, w->fd, buf, len, flags);
+}
+
+void wire_send(struct wire *w, struct op *op, const void *buf, size_t len, int flags)
+{
+    if (w->over)
+        w->over->ops->send(w, op, buf, len, flags);
+    else
+        loop_send(w->loop, op, w->fd, buf, len, flags);
+}
+
+void wire_sendmsg(struct wire *w, struct op *op, const struct msghdr *msg, int flags)
+{
+    if (w->over)
+        w->over->ops->sendmsg(w, op, msg, flags);
+    else
+        loop_sendmsg(w->loop, op, w->fd, msg, flags);
+}
+
+void wire_poll(struct wire *w, struct op *op, short events)
+{
+    if (w->over)
+        w->over->ops->poll(w, op, events);
+    else
+        loop_poll(w->loop, op, w->fd, events);
+}
+
+void wire_cancel(struct wire *w, struct op *op)
+{
+    if (w->over)
+        w->over->ops->cancel(w, op);
+    else
+        loop_cancel(w->loop, op);
+}
+
+ssize_t wire_recv_now(struct wire *w, void *buf, size_t len)
+{
+    if (w->over)
+        return w->over->ops->recv_now(w, buf, len);
+    ssize_t n = recv(w->fd, buf, len, MSG_DONTWAIT);
+    return n < 0 ? -errno : n;
+}
+
+ssize_t wire_sendmsg_now(struct wire *w, const struct msghdr *msg, int flags)
+{
+    if (w->over)
+        return w->over->ops->sendmsg_now(w, msg, flags);
+    ssize_t n = sendmsg(w->fd, msg, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+    return n < 0 ? -errno : n;
+}
+
+void wire_shutdown(struct wire *w)
+{
+    if (w->over)
+        w->over->ops->shutdown(w);
+    else
+        (void)shutdown(w->fd, SHUT_WR); /* of memory only; an error means that it is closed already */
+}
+
+void wire_close(struct wire *w, struct op *op)
+{
+    if (w->over)
+        w->over->ops->close(w, op);
+    else
+        loop_close(w->loop, op, w->fd);
+}
+
+size_t wire_unsent(struct wire *w)
+{
+    int queued = 0;
+    if (w->over)
+        return w->over->ops->unsent(w);
+    (void)ioctl(w->fd, SIOCOUTQ, &queued);
+    return queued > 0 ? (size_t)queued : 0;
+}
+
+void wire_nodelay(struct wire *w, bool on)
+{
+    int value = on;
+    if (w->fd >= 0)
+        (void)setsockopt(w->fd, IPPROTO_TCP, TCP_NODELAY, &value,
+                         sizeof(value)); /* not TCP: nothing to hurry */
+}
+
+int wire_fd_from(const struct wire *w)
+{
+    if (!w->over)
+        return w->fd;
+    return w->over->ops->fd_from ? w->over->ops->fd_from(w) : -1;
+}
+
+int wire_fd_to(const struct wire *w)
+{
+    if (!w->over)
+        return w->fd;
+    return w->over->ops->fd_to ? w->over->ops->fd_to(w) : -1;
+}
