@@ -30,6 +30,7 @@ TICK_MS, HEARTBEAT_MS, MULTIPLIER = 5, 10, 3
 EVENTS = ("process death", "host silence", "frozen process")
 START_S, BACK_S, WATCH_S = 60.0, 6.0, 0.25
 RATIO_MAX = 1000.0
+COLLECT_TRIALS = 10
 
 
 def lab_tools(build):
@@ -123,6 +124,8 @@ class Site:
         for number in range(trials):
             name = BACKENDS[number % len(BACKENDS)]
             happened.append((self.trial(event, name), name))
+            if number % COLLECT_TRIALS == COLLECT_TRIALS - 1:
+                self.detections()  # before the kernel's history goes round
         attempts = client.stop()
         downs = self.detections()
         found = {"detection": [], "window": []}
@@ -156,6 +159,7 @@ class FairleadSite(Site):
             f"      http_timeout: {HEARTBEAT_MS}ms\n      fall: 3\n      rise: 2\n    backends:\n{backends}peers:\n"
             + "".join(peer(name, self.lab[name]) for name in BACKENDS)))
         self.ids = {b["id"]: b["name"] for b in self.node.json("backend", "ls")}
+        self.downs = set()
 
     def is_up(self, name):
         """Its host too: heartbeats begin slowly (RFC 5880, 6.8.3) and take up their interval when the session is up."""
@@ -170,8 +174,9 @@ class FairleadSite(Site):
         return [entry["formatted"]["value"] for entry in json.loads(shown)]
 
     def detections(self):
-        return [(change["time_ns"], self.ids.get(change["backend"])) for change in self.history()
-                if change["time_ns"] and change["after"] & 0xff == 3]
+        self.downs |= {(change["time_ns"], self.ids.get(change["backend"])) for change in self.history()
+                       if change["time_ns"] and change["after"] & 0xff == 3}
+        return sorted(self.downs)
 
 
 class HaproxySite(Site):
