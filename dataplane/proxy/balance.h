@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "plan.h"
+#include "shared.h"
 #include "dataplane/http/view.h"
 
 struct balance;
@@ -23,15 +24,19 @@ struct target {
     uint32_t id;
     uint16_t generation;
     uint16_t weight;
-    uint32_t references;  /* connections and requests that hold it; it stays until they are gone */
+    uint32_t references;  /* the plan, connections and requests that hold it; it stays until they are gone */
+    uint32_t service;     /* place in the plan */
     uint32_t requests;    /* at work */
-    uint32_t connections; /* open, in use or idle */
+    uint32_t connections; /* open, in use or idle: upstream.c's */
     uint32_t failures;    /* in a row */
     uint32_t ejections;   /* in a row: each lasts longer */
-    uint64_t ejected_until_ms;
-    uint64_t up_since_ms;      /* of its last way up: slow start */
+    uint64_t ejected_until_ms; /* 0: it never was */
+    uint64_t up_since_ms;      /* of its last way up: slow start; 0: from the beginning */
     uint64_t latency_us;       /* to the response's head, smoothed by 1/8 */
+    uint32_t latencies;        /* that are in it */
     uint8_t state;             /* as seen last: enum abi_state */
+    bool listed;               /* the plan has it */
+    struct target *same_hash;  /* balance.c's */
     struct plan_backend where; /* a copy: outlives the plan */
     struct upstream *idle;     /* upstream.c's list */
     uint32_t idle_count;
@@ -39,40 +44,46 @@ struct target {
 
 enum balance_why {
     BALANCE_OK,
-    BALANCE_NONE /* no backend at all, or all down */,
-    BALANCE_BUSY /* all at their limits: queue */
+    BALANCE_NONE, /* no backend at all, or all down */
+    BALANCE_BUSY, /* all at their limits, or others wait already: queue */
+    BALANCE_SPENT /* no retry any more: the budget is used up */
 };
 
 struct balance_ask {
-    const struct plan_service *service;
+    const struct plan_service
+        *service; /* of the plan that counts, or of one before: of the same incarnation */
     uint32_t service_index;
-    struct view key; /* PROXY_MAGLEV: the client's address; PROXY_DIGEST: the blob's digest */
+    struct view
+        key; /* PROXY_MAGLEV: the client's address; PROXY_DIGEST: the blob's digest; "": there is none */
     uint64_t random;
     uint64_t now_ms;
     const struct target *const *tried; /* not these, unless there is no other */
     unsigned tried_count;
-    bool retry; /* counts against the retry budget: BALANCE_NONE if that is used up */
+    bool retry; /* counts against the retry budget */
 };
 
-int balance_new(struct balance **out); /* of one ring */
+/* Of one ring, whose counters are borrowed. */
+int balance_new(struct ring_counters *counters, struct balance **out);
 void balance_free(struct balance *b);
 
-/* The plan that counts from now on. Records of backends that stay are kept. */
+/* The plan that counts from now on; borrowed until the next one. Records of backends that stay are kept. */
 void balance_plan(struct balance *b, const struct plan *plan, uint64_t now_ms);
 
 /* The kernel's verdicts: elements of u64 by backend id, mapped read-only, or NULL: there are none. */
 void balance_verdicts(struct balance *b, const volatile uint64_t *verdicts, uint32_t count);
 
-/* Chooses, and counts the request as at work there (balance_finish ends it). NULL with *why. */
+/* Chooses, and counts the request as at work there: balance_finish ends it, until then the target stays. NULL
+ * with *why. */
 struct target *balance_choose(struct balance *b, const struct balance_ask *ask, enum balance_why *why);
 
-/* What became of a request at a target; status 0: none came. */
+/* What became of a request at a target. */
 enum balance_outcome {
     BALANCE_GOOD,
-    BALANCE_FAILED /* connect, reset, time-out, broken answer */,
-    BALANCE_SERVER_ERROR /* 5xx that counts */,
-    BALANCE_CANCELLED /* says nothing */
+    BALANCE_FAILED,       /* connect, reset, time-out, broken answer, a body that stopped */
+    BALANCE_SERVER_ERROR, /* 5xx that counts */
+    BALANCE_CANCELLED     /* says nothing */
 };
+/* latency_us: to the response's head; 0: not measured. */
 void balance_finish(struct balance *b, struct target *t, enum balance_outcome outcome, uint64_t latency_us,
                     uint64_t now_ms);
 
@@ -82,16 +93,18 @@ bool balance_is_down(const struct balance *b, const struct target *t);
 struct target *target_get(struct target *t);
 void target_put(struct balance *b, struct target *t);
 
-/* Calls of requests that wait because all were at their limits: the queue of a service, in order of arrival.
- */
+/* A request that waits because all were at their limits: the queue of a service, in order of arrival. */
 struct balance_waiter {
-    struct balance_waiter *next, **prev;
-    void (*wake)(struct balance_waiter
-                     *w); /* ask again; called from balance_finish's caller's batch, not from within */
+    struct balance_waiter *next, **prev; /* prev NULL: it does not wait */
+    uint32_t service;
+    /* Ask again: choose, and if that says BUSY once more, wait again (it keeps its place). Called from
+     * balance_run alone; it does not wait any more then. */
+    void (*wake)(struct balance_waiter *w);
 };
-bool balance_wait(struct balance *b, uint32_t service_index, struct balance_waiter *w,
-                  uint32_t queue_max); /* false: full */
-void balance_leave(struct balance *b, struct balance_waiter *w);
+
+/* False: queue_max wait already. The waiter is zeroed before its first use, and keeps its own time. */
+bool balance_wait(struct balance *b, uint32_t service_index, struct balance_waiter *w, uint32_t queue_max);
+void balance_leave(struct balance *b, struct balance_waiter *w); /* harmless if it does not wait */
 void balance_run(struct balance *b, uint64_t now_ms); /* once a batch: wakes as many as there is room for */
 
 #endif
