@@ -127,19 +127,19 @@ static enum http_reject_reason judge_host(struct http_request *req)
 }
 
 /* RFC 9110, 8.6: digits and nothing else; up to 2^63 - 1, so that every size and offset fits off_t. */
-static enum http_reject_reason judge_length(struct http_request *req, struct view text)
+static enum http_reject_reason judge_length(struct view text, enum http_framing *framing, uint64_t *length)
 {
     uint64_t value;
     int err = number_read(text, INT64_MAX, &value);
     if (err)
         return err == -ERANGE ? HTTP_REJECT_LENGTH_RANGE : HTTP_REJECT_LENGTH_SYNTAX;
-    req->framing = HTTP_BODY_LENGTH;
-    req->content_length = value;
+    *framing = HTTP_BODY_LENGTH;
+    *length = value;
     return HTTP_REJECT_NONE;
 }
 
 /* RFC 9112, 6.1 and 7. The only coding spoken is chunked, once, without parameters. */
-static enum http_reject_reason judge_coding(struct http_request *req, struct view list)
+static enum http_reject_reason judge_coding(struct view list, enum http_framing *framing)
 {
     struct view coding;
     bool chunked = false, unknown = false;
@@ -157,21 +157,22 @@ static enum http_reject_reason judge_coding(struct http_request *req, struct vie
     }
     if (unknown)
         return HTTP_REJECT_CODING_UNKNOWN;
-    req->framing = HTTP_BODY_CHUNKED;
+    *framing = HTTP_BODY_CHUNKED;
     return HTTP_REJECT_NONE;
 }
 
-static enum http_reject_reason judge_framing(struct http_request *req)
+enum http_reject_reason http_framing_judge(const struct view known[HTTP_KNOWN_COUNT], uint8_t version_minor,
+                                           enum http_framing *framing, uint64_t *length)
 {
-    struct view length = req->known[HTTP_KNOWN_CONTENT_LENGTH];
-    struct view coding = req->known[HTTP_KNOWN_TRANSFER_ENCODING];
-    if (view_present(length) && view_present(coding))
+    struct view text = known[HTTP_KNOWN_CONTENT_LENGTH];
+    struct view coding = known[HTTP_KNOWN_TRANSFER_ENCODING];
+    if (view_present(text) && view_present(coding))
         return HTTP_REJECT_LENGTH_AND_CODING;
-    if (view_present(length))
-        return judge_length(req, length);
+    if (view_present(text))
+        return judge_length(text, framing, length);
     if (!view_present(coding))
         return HTTP_REJECT_NONE;
-    return req->version_minor ? judge_coding(req, coding) : HTTP_REJECT_CODING_OLD_VERSION;
+    return version_minor ? judge_coding(coding, framing) : HTTP_REJECT_CODING_OLD_VERSION;
 }
 
 /* RFC 9110, 10.1.1: an HTTP/1.0 client's 100-continue is ignored. */
@@ -219,7 +220,7 @@ enum http_reject_reason http_request_judge(struct http_request *req)
 {
     enum http_reject_reason reason = judge_host(req);
     if (!reason)
-        reason = judge_framing(req);
+        reason = http_framing_judge(req->known, req->version_minor, &req->framing, &req->content_length);
     if (!reason)
         reason = judge_expectation(req);
     if (reason)

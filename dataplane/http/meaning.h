@@ -17,6 +17,13 @@ enum http_reject_reason http_target_split(struct http_request *req);
  */
 enum http_reject_reason http_request_judge(struct http_request *req);
 
+/*
+ * What frames a body, from Content-Length and Transfer-Encoding (RFC 9112, 6). Leaves *framing alone if
+ * neither is there.
+ */
+enum http_reject_reason http_framing_judge(const struct view known[HTTP_KNOWN_COUNT], uint8_t version_minor,
+                                           enum http_framing *framing, uint64_t *length);
+
 /* The reason for refusing a second line of a field that may stand only once. */
 enum http_reject_reason http_repeated_reason(enum http_known known);
 

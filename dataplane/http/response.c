@@ -6,10 +6,11 @@
 #include "chars.h"
 #include "check.h"
 #include "number.h"
+#include "put.h"
 
 enum { REFUSAL_BODY_MAX = 160 };
 
-static void put(struct http_response *res, struct view v)
+void http_put(struct http_response *res, struct view v)
 {
     if (res->error)
         return;
@@ -23,22 +24,30 @@ static void put(struct http_response *res, struct view v)
 }
 
 /* A value that could end its line, or be read differently by two recipients, is a response split in two. */
-static void put_value(struct http_response *res, struct view v)
+void http_put_value(struct http_response *res, struct view v)
 {
     if (http_chars_span(v.p, v.p + v.len, HTTP_CHAR_VALUE) != v.p + v.len) {
         if (!res->error)
             res->error = -EINVAL;
         return;
     }
-    put(res, v);
+    http_put(res, v);
+}
+
+void http_put_field(struct http_response *res, struct view name, struct view value)
+{
+    http_put(res, name);
+    http_put(res, VIEW_LIT(": "));
+    http_put_value(res, value);
+    http_put(res, VIEW_LIT("\r\n"));
 }
 
 static void put_name(struct http_response *res, const char *name)
 {
     struct view v = view_of_str(name);
     CHECK(v.len && http_chars_span(v.p, v.p + v.len, HTTP_CHAR_TOKEN) == v.p + v.len);
-    put(res, v);
-    put(res, VIEW_LIT(": "));
+    http_put(res, v);
+    http_put(res, VIEW_LIT(": "));
 }
 
 const char *http_status_text(int status)
@@ -100,11 +109,11 @@ void http_response_begin(struct http_response *res, char *buf, size_t cap, int s
     CHECK(status >= 100 && status <= 599);
     char code[NUMBER_DIGITS_MAX];
     *res = (struct http_response){.buf = buf, .cap = cap};
-    put(res, VIEW_LIT("HTTP/1.1 "));
-    put(res, number_write((uint64_t)status, code));
-    put(res, VIEW_LIT(" "));
-    put(res, view_of_str(http_status_text(status)));
-    put(res, VIEW_LIT("\r\n"));
+    http_put(res, VIEW_LIT("HTTP/1.1 "));
+    http_put(res, number_write((uint64_t)status, code));
+    http_put(res, VIEW_LIT(" "));
+    http_put(res, view_of_str(http_status_text(status)));
+    http_put(res, VIEW_LIT("\r\n"));
 }
 
 void http_response_field_parts(struct http_response *res, const char *name, const struct view *parts,
@@ -112,8 +121,8 @@ void http_response_field_parts(struct http_response *res, const char *name, cons
 {
     put_name(res, name);
     for (size_t i = 0; i < parts_count; i++)
-        put_value(res, parts[i]);
-    put(res, VIEW_LIT("\r\n"));
+        http_put_value(res, parts[i]);
+    http_put(res, VIEW_LIT("\r\n"));
 }
 
 void http_response_field(struct http_response *res, const char *name, struct view value)
@@ -158,7 +167,7 @@ void http_response_connection(struct http_response *res, bool keep_alive, uint8_
 
 ssize_t http_response_end(struct http_response *res)
 {
-    put(res, VIEW_LIT("\r\n"));
+    http_put(res, VIEW_LIT("\r\n"));
     return res->error ? res->error : (ssize_t)res->len;
 }
 
@@ -207,12 +216,12 @@ static struct view refusal_body(struct http_reject reject, char out[REFUSAL_BODY
 {
     char code[NUMBER_DIGITS_MAX];
     struct http_response body = {.buf = out, .cap = REFUSAL_BODY_MAX};
-    put(&body, number_write((uint64_t)reject.status, code));
-    put(&body, VIEW_LIT(" "));
-    put(&body, view_of_str(http_reject_slug(reject.reason)));
-    put(&body, VIEW_LIT(": "));
-    put(&body, view_of_str(http_reject_text(reject.reason)));
-    put(&body, VIEW_LIT("\n"));
+    http_put(&body, number_write((uint64_t)reject.status, code));
+    http_put(&body, VIEW_LIT(" "));
+    http_put(&body, view_of_str(http_reject_slug(reject.reason)));
+    http_put(&body, VIEW_LIT(": "));
+    http_put(&body, view_of_str(http_reject_text(reject.reason)));
+    http_put(&body, VIEW_LIT("\n"));
     CHECK(body.error == 0);
     return view_of(out, body.len);
 }
@@ -230,6 +239,6 @@ ssize_t http_refusal_write(char *buf, size_t cap, struct http_reject reject, str
     http_response_connection(&res, false, 1);
     http_response_end(&res);
     if (!without_body)
-        put(&res, body);
+        http_put(&res, body);
     return res.error ? res.error : (ssize_t)res.len;
 }

@@ -224,6 +224,22 @@ static void test_known_names(void **state)
         [HTTP_KNOWN_IF_NONE_MATCH] = "If-None-Match",
         [HTTP_KNOWN_USER_AGENT] = "User-Agent",
         [HTTP_KNOWN_X_REQUEST_ID] = "X-Request-Id",
+        [HTTP_KNOWN_KEEP_ALIVE] = "Keep-Alive",
+        [HTTP_KNOWN_TE] = "TE",
+        [HTTP_KNOWN_HTTP2_SETTINGS] = "HTTP2-Settings",
+        [HTTP_KNOWN_X_FORWARDED_FOR] = "X-Forwarded-For",
+        [HTTP_KNOWN_X_FORWARDED_PROTO] = "X-Forwarded-Proto",
+        [HTTP_KNOWN_X_FORWARDED_HOST] = "X-Forwarded-Host",
+        [HTTP_KNOWN_X_FORWARDED_PORT] = "X-Forwarded-Port",
+        [HTTP_KNOWN_FORWARDED] = "Forwarded",
+        [HTTP_KNOWN_DATE] = "Date",
+        [HTTP_KNOWN_ETAG] = "ETag",
+        [HTTP_KNOWN_LOCATION] = "Location",
+        [HTTP_KNOWN_CONTENT_LOCATION] = "Content-Location",
+        [HTTP_KNOWN_WWW_AUTHENTICATE] = "WWW-Authenticate",
+        [HTTP_KNOWN_CONTENT_ENCODING] = "Content-Encoding",
+        [HTTP_KNOWN_DOCKER_CONTENT_DIGEST] = "Docker-Content-Digest",
+        [HTTP_KNOWN_DOCKER_UPLOAD_UUID] = "Docker-Upload-UUID",
     };
     for (int k = 0; k < HTTP_KNOWN_COUNT; k++) {
         struct http_field fields[FIELDS];
