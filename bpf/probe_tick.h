@@ -276,6 +276,25 @@ static long wanted_visit(__u32 i, struct tick_round *r)
     return 0;
 }
 
+/* What the data plane saw since the last tick. Its word is not trusted: it leads to a probe. */
+static long evidence_step(__u32 i, void *none)
+{
+    __u32 slot = i & (ABI_EVIDENCE_SLOTS - 1);
+    __u64 *word = bpf_map_lookup_elem(&evidence, &slot);
+    __u64 seen = word ? *(volatile __u64 *)word : 0;
+    if (!seen || __sync_val_compare_and_swap(word, seen, 0) != seen)
+        return 0;
+    __u32 id = (__u32)seen;
+    const struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
+    if (!b || b->generation != (__u16)(seen >> 32))
+        return 0;
+    if ((seen >> 48 & 0xff) == ABI_EVIDENCE_HARD)
+        suspect(id, ABI_EVIDENCE);
+    else
+        suspect_softly(id, ABI_EVIDENCE);
+    return 0;
+}
+
 INLINE void send_probes(struct __sk_buff *skb, struct abi_tick_state *t)
 {
     struct tick_round r = {.skb = skb};
@@ -284,6 +303,7 @@ INLINE void send_probes(struct __sk_buff *skb, struct abi_tick_state *t)
     t->over_budget += s.over;
     t->port = bpf_get_prandom_u32();
     skb->mark = ABI_MARK | ABI_FAN_SEND;
+    bpf_loop(ABI_EVIDENCE_SLOTS, evidence_step, 0, 0);
     bpf_loop(WANTED_PER_TICK, wanted_visit, &r, 0);
     send_chunk(skb);
 }

@@ -5,7 +5,8 @@
  *
  * Who writes what: control alone writes the configuration maps (node, services, rows, endpoints, backends,
  * checks, probe_plan, probe_order, peers, peer_members, addresses); BPF alone writes verdicts and every
- * *_state, *_stats, history and flow map. User space never writes a map that holds a bpf_timer.
+ * *_state, *_stats, history and flow map; the data plane fills evidence, and has nothing else to write to.
+ * User space never writes a map that holds a bpf_timer.
  *
  * Pins: /sys/fs/bpf/fairlead-INSTANCE/vABI_VERSION/, one file a map, programs' links under links/. A change
  * of any layout here changes ABI_VERSION; the loader then makes a new set beside the old one, takes over the
@@ -33,10 +34,11 @@ enum abi_limits {
     ABI_REQUEST_MAX = 256, /* bytes of an HTTP check's request */
     ABI_PROBE_CLASSES = 8,
     ABI_PROBES_PER_TICK_MAX = 1024,
-    ABI_PROBE_SHOTS = 4,   /* TCP probes of a backend under way, a power of two */
-    ABI_HISTORY = 8192,    /* changes kept, a power of two */
-    ABI_MARK = 0x0fa17000, /* skb mark of Fairlead's own packets (probes, heartbeats, resets); SO_MARK of
-                              exempt sockets */
+    ABI_PROBE_SHOTS = 4,     /* TCP probes of a backend under way, a power of two */
+    ABI_HISTORY = 8192,      /* changes kept, a power of two */
+    ABI_EVIDENCE_SLOTS = 64, /* words of evidence between two ticks, a power of two */
+    ABI_MARK = 0x0fa17000,   /* skb mark of Fairlead's own packets (probes, heartbeats, resets); SO_MARK of
+                                exempt sockets */
     ABI_PROBE_PORT_FIRST = 61000,  /* source ports of probes, reserved by net.ipv4.ip_local_reserved_ports */
     ABI_PROBE_PORTS = 512,         /* a power of two */
     ABI_CANARY_PORT_FIRST = 61512, /* source ports of canary connections, which also carry ABI_MARK: a FIN or
@@ -233,6 +235,17 @@ enum abi_reason {
              (ABI_VERDICT_REASON(v) == ABI_HEARTBEAT && !(its_peer))                                         \
          ? (__u32)ABI_UNKNOWN                                                                                \
          : ABI_VERDICT_STATE(v))
+
+/* Evidence: what the data plane saw of backends, an mmapable array that it alone fills and each tick empties.
+ * A word is put where 0 is (compare-and-swap), best at its id modulo the slots; there is no room: it is lost.
+ * It makes a backend suspect and probed at once, no more, and as often as suspicions are allowed. Bits 0-31
+ * id, 32-47 generation, 48-55 kind. */
+enum abi_evidence_kind {
+    ABI_EVIDENCE_SOFT = 1, /* a reset, a time-out, a bad answer: one says nothing, several do */
+    ABI_EVIDENCE_HARD = 2, /* no connection could be made */
+};
+#define ABI_EVIDENCE_WORD(id, generation, kind)                                                              \
+    ((__u64)(id) | (__u64)(generation) << 32 | (__u64)(kind) << 48)
 
 /* History: an mmapable ring of changes; slot = number & (ABI_HISTORY - 1), number from history_head (one u64,
  * the number of the next change). A slot is whole when its `number` is the one looked for, before and after

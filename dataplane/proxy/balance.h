@@ -72,6 +72,9 @@ void balance_plan(struct balance *b, const struct plan *plan, uint64_t now_ms);
 /* The kernel's verdicts: elements of u64 by backend id, mapped read-only, or NULL: there are none. */
 void balance_verdicts(struct balance *b, const volatile uint64_t *verdicts, uint32_t count);
 
+/* Where evidence for the kernel goes: ABI_EVIDENCE_SLOTS words that its clock empties (abi.h), or NULL. */
+void balance_evidence(struct balance *b, uint64_t *slots);
+
 /* Chooses, and counts the request as at work there: balance_finish ends it, until then the target stays. NULL
  * with *why. */
 struct target *balance_choose(struct balance *b, const struct balance_ask *ask, enum balance_why *why);
@@ -79,7 +82,8 @@ struct target *balance_choose(struct balance *b, const struct balance_ask *ask, 
 /* What became of a request at a target. */
 enum balance_outcome {
     BALANCE_GOOD,
-    BALANCE_FAILED,       /* connect, reset, time-out, broken answer, a body that stopped */
+    BALANCE_UNREACHABLE,  /* no connection could be made */
+    BALANCE_FAILED,       /* reset, time-out, broken answer, a body that stopped */
     BALANCE_SERVER_ERROR, /* 5xx that counts */
     BALANCE_CANCELLED     /* says nothing */
 };

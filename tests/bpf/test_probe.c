@@ -659,6 +659,43 @@ static void test_a_tick_probes_who_is_wanted(void **state)
     drain();
 }
 
+/* What the data plane says: words in, emptied slots and suspicions out. */
+static void give_evidence(uint64_t word, uint32_t slot)
+{
+    put(lab.probe->maps.evidence, &slot, &word);
+    set_clock(now_ns() - 20 * MS);
+    assert_int_equal(tick(), PASS);
+    get(lab.probe->maps.evidence, slot, &word);
+    assert_int_equal(word, 0);
+    drain();
+}
+
+static void test_evidence_of_the_data_plane(void **state)
+{
+    (void)state;
+    uint32_t id = TCP_ID, zero = 0;
+    struct abi_probe_plan none = {.classes = 0};
+    uint64_t soft = ABI_EVIDENCE_WORD(id, GENERATION, ABI_EVIDENCE_SOFT);
+    set_up(false, ABI_UP);
+    put(lab.probe->maps.probe_plan, &zero, &none);
+    give_evidence(ABI_EVIDENCE_WORD(id, GENERATION + 1, ABI_EVIDENCE_HARD), 0);
+    give_evidence(ABI_EVIDENCE_WORD(0xfffffff0u, GENERATION, ABI_EVIDENCE_HARD), 1);
+    give_evidence(soft, 2);
+    assert_verdict(id, ABI_UP, ABI_NONE);
+    assert_int_equal(state_of(id).probes, 0);
+    give_evidence(soft, ABI_EVIDENCE_SLOTS - 1);
+    assert_verdict(id, ABI_SUSPECT, ABI_EVIDENCE);
+    assert_int_equal(state_of(id).probes, 1); /* at once */
+    set_up(false, ABI_UP);
+    put(lab.probe->maps.probe_plan, &zero, &none);
+    give_evidence(ABI_EVIDENCE_WORD(id, GENERATION, ABI_EVIDENCE_HARD), id);
+    assert_verdict(id, ABI_SUSPECT, ABI_EVIDENCE);
+    set_up(false, ABI_DOWN); /* and never makes a down weaker */
+    put(lab.probe->maps.probe_plan, &zero, &none);
+    give_evidence(ABI_EVIDENCE_WORD(id, GENERATION, ABI_EVIDENCE_HARD), id);
+    assert_verdict(id, ABI_DOWN, ABI_NONE);
+}
+
 static void test_a_tick_too_early_is_none(void **state)
 {
     (void)state;
@@ -776,6 +813,7 @@ int main(void)
         cmocka_unit_test(test_fan_takes_only_its_own),
         cmocka_unit_test(test_a_tick_sends_what_is_due),
         cmocka_unit_test(test_a_tick_probes_who_is_wanted),
+        cmocka_unit_test(test_evidence_of_the_data_plane),
         cmocka_unit_test(test_a_tick_too_early_is_none),
         cmocka_unit_test(test_misses_make_down_and_only_while_the_clock_runs),
         cmocka_unit_test(test_the_timer_judges),
