@@ -101,8 +101,8 @@ static void read_listen_entry(struct cfg_reader *r, const yaml_node_t *node)
     if (!entry.has_address || !entry_is_safe(r, &entry) ||
         address_is_repeated(r, &entry, r->config->listen, r->listen_count))
         return;
-    if (r->listen_count == PLAN_LISTENERS_MAX - 1) {
-        cfg_error(r, node, "there are more than %d addresses; remove some", PLAN_LISTENERS_MAX - 1);
+    if (r->listen_count == CONFIG_LISTEN_MAX - 1) {
+        cfg_error(r, node, "there are more than %d addresses; remove some", CONFIG_LISTEN_MAX - 1);
         return;
     }
     r->config->listen[r->listen_count++] = entry.address;

@@ -23,6 +23,7 @@ enum {
     CONFIG_ERRORS_MAX = 32,   /* reported at once; what is over it is counted */
     CONFIG_ERROR_BYTES = 512, /* one of them, cut */
     CONFIG_EXCLUDES_MAX = 32, /* patterns of devices */
+    CONFIG_LISTEN_MAX = 64,
 };
 
 /* A listening address. The text is canonical: "127.0.0.1:5000", "[::1]:5000". */
@@ -48,7 +49,7 @@ struct config_kernel {
 struct config {
     char *state_dir;
     char *run_dir;
-    struct config_address listen[PLAN_LISTENERS_MAX]; /* the admin address is the last of them */
+    struct config_address listen[CONFIG_LISTEN_MAX]; /* the admin address is the last of them */
     size_t listen_count;
     char *control_socket;
     char *control_group;

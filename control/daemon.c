@@ -5,6 +5,7 @@
  */
 #include "control/daemon.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <linux/limits.h>
 #include <stdatomic.h>
@@ -22,6 +23,12 @@
 #include "control/services.h"
 #include "control/socket/server.h"
 
+/* Only these two come from the configuration file. */
+static uint16_t place_of(enum service_kind service)
+{
+    return service == SERVICE_ADMIN ? PLAN_PLACE_ADMIN : PLAN_PLACE_REGISTRY;
+}
+
 static void effective_settings(const struct daemon *d, uint64_t out[SETTINGS_COUNT])
 {
     enum setting_source source;
@@ -29,9 +36,8 @@ static void effective_settings(const struct daemon *d, uint64_t out[SETTINGS_COU
         out[i] = setting_effective(&d->settings, i, &source);
 }
 
-/* Fills d->plan. What is in it was checked when it was read, so this can only fail by a programmer's error.
- */
-static void compile_plan(struct daemon *d, uint64_t generation)
+/* What is in it was checked when it was read, so only memory can be missing. */
+static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out)
 {
     struct plan_address addresses[PLAN_LISTENERS_MAX];
     uint64_t settings[SETTINGS_COUNT];
@@ -45,7 +51,7 @@ static void compile_plan(struct daemon *d, uint64_t generation)
         if (group->address.service == 0) /* of an earlier control, and leaving */
             continue;
         addresses[count] = (struct plan_address){.text = group->address.text,
-                                                 .service = group->address.service,
+                                                 .place = place_of(group->address.service),
                                                  .allow_all = group->address.allow_all ||
                                                               config_address_is_loopback(&group->address),
                                                  .first = group->first,
@@ -58,8 +64,9 @@ static void compile_plan(struct daemon *d, uint64_t generation)
                                .address = addresses,
                                .address_count = count};
     memcpy(input.cluster_id, status.cluster_id, sizeof(input.cluster_id));
-    int err = plan_compile(&input, &d->plan, &why);
-    CHECK(err == 0);
+    int err = plan_compile(&input, out, &why);
+    CHECK(err == 0 || err == -ENOMEM);
+    return err;
 }
 
 /* Settings that control itself goes by. */
@@ -78,16 +85,23 @@ static void apply_own_settings(struct daemon *d)
 
 uint64_t daemon_publish_plan(struct daemon *d)
 {
-    compile_plan(d, d->plan.generation + 1);
+    struct plan *plan;
+    int fd = compile_plan(d, d->generation + 1, &plan);
+    if (fd == 0) {
+        free(d->plan);
+        d->plan = plan;
+        d->generation = plan->generation;
+    }
     apply_own_settings(d);
     if (!d->supervise)
-        return d->plan.generation;
-    int fd = shared_memory_seal_plan(&d->plan);
+        return d->generation;
+    if (fd == 0)
+        fd = shared_memory_seal_plan(d->plan);
     if (fd < 0)
         journal_error(d->journal, "plan", "a plan could not be made: %s; the old one stays", strerror(-fd));
     else
-        supervise_send_plan(d->supervise, fd, d->plan.generation);
-    return d->plan.generation;
+        supervise_send_plan(d->supervise, fd, d->generation);
+    return d->generation;
 }
 
 void daemon_propose(struct daemon *d, void *cmd, size_t len, cluster_done done, void *arg)
@@ -100,8 +114,10 @@ void daemon_propose(struct daemon *d, void *cmd, size_t len, cluster_done done, 
 static int on_plan_wanted(void *arg, uint64_t *generation)
 {
     struct daemon *d = arg;
-    *generation = d->plan.generation;
-    return shared_memory_seal_plan(&d->plan);
+    if (!d->plan)
+        return -ENOMEM;
+    *generation = d->generation;
+    return shared_memory_seal_plan(d->plan);
 }
 
 static void on_propose(void *arg, void *cmd, size_t len, channel_done done, void *done_arg)
@@ -339,7 +355,7 @@ static void publish_figures(struct daemon *d)
         {&out->names_bytes, status.names_bytes},
         {&out->private_bytes, status.private_bytes},
         {&out->dataplane_restarts, dataplane.restarts},
-        {&out->plan_generation, d->plan.generation},
+        {&out->plan_generation, d->generation},
         {&out->start_time_s, d->start_time_ms / 1000},
         {&out->ready, status.writable && d->phase <= DAEMON_SERVING},
     };

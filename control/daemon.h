@@ -58,7 +58,8 @@ struct daemon {
     struct services *services;
     struct daemon_kernel *kernel_half; /* daemon_kernel.h */
     struct setting_layers settings;
-    struct plan plan; /* the newest one */
+    struct plan *plan;   /* the newest one; from malloc, NULL before the first */
+    uint64_t generation; /* of it, or of the last one of the control before */
     enum daemon_phase phase;
     bool refusing; /* writes, for want of room or of a disk that works; said so in the log */
     bool greet;    /* tell on standard output where things are, once they are */

@@ -135,7 +135,7 @@ static void adopt_positions(struct daemon *d)
 {
     for (uint32_t i = 0; i < d->memory.rings; i++)
         d->drains[i].tail = atomic_load(&d->memory.log->ring[i].tail);
-    d->plan.generation = d->adopted.generation;
+    d->generation = d->adopted.generation;
 }
 
 /* There is no room to let all of them leave in peace; it would go on serving what nobody wants served. */
@@ -380,6 +380,7 @@ int daemon_run(struct daemon *d, struct config *config, const char *config_path,
         run(d);
     }
     CHECK(uv_loop_close(&d->loop) == 0);
+    free(d->plan);
     journal_close(d->journal);
     config_fini(&d->config);
     return d->exit_code;

@@ -149,13 +149,23 @@ void shared_memory_reset_rings(struct shared_memory *memory)
     }
 }
 
+static int write_all(int fd, const void *data, uint64_t len)
+{
+    for (uint64_t at = 0; at < len;) {
+        ssize_t n = write(fd, (const char *)data + at, len - at);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        at += n > 0 ? (uint64_t)n : 0;
+    }
+    return 0;
+}
+
 int shared_memory_seal_plan(const struct plan *plan)
 {
     int fd = memfd_create("fairlead-plan", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -errno;
-    ssize_t n = write(fd, plan, sizeof(*plan));
-    int err = n < 0 ? -errno : n != (ssize_t)sizeof(*plan) ? -ENOSPC : 0;
+    int err = write_all(fd, plan, plan->bytes);
     if (!err && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL))
         err = -errno;
     if (err)

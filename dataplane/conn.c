@@ -468,6 +468,8 @@ void conn_exchange_done(struct conn *c)
         conn_close(c, c->end_reason);
     else if (c->ring->draining)
         conn_close(c, CLOSE_DRAIN);
+    else if (c->stale)
+        conn_close(c, CLOSE_SERVICE_GONE);
     else
         conn_next_request(c);
 }
@@ -476,6 +478,13 @@ void conn_drain(struct conn *c)
 {
     if (c->state == CONN_IDLE)
         conn_close(c, CLOSE_DRAIN);
+}
+
+void conn_expire(struct conn *c)
+{
+    c->stale = true;
+    if (c->state == CONN_IDLE)
+        conn_close(c, CLOSE_SERVICE_GONE);
 }
 
 /* ------------------------------------------------------------------ closing */

@@ -48,11 +48,12 @@ struct conn {
     bool partial_fresh : 1; /* nobody has looked for a head's end in it */
     bool closed : 1;        /* the descriptor is given back, or about to be */
     bool advancing : 1;     /* conn_advance is on the stack: it goes on with the next request */
+    bool stale : 1;         /* its service has left the plan, or its place has another one */
     uint8_t peer_family;
+    uint16_t service;      /* index into the plan's services */
     uint16_t input_buffer; /* a receive buffer with bytes that nobody has taken, if input_len */
     uint16_t input_at, input_len;
     uint16_t peer_port;
-    uint16_t service; /* index into the plan's services */
     char *partial; /* received and not used: the beginning of a head, or what was unread; before the input */
     union {
         uint32_t partial_len;
@@ -114,6 +115,8 @@ void conn_peer_text(struct conn *c, char *out, size_t cap);
 /* For the ring: a receive buffer is free again; the node stops. */
 void conn_feed(struct ring *ring);
 void conn_drain(struct conn *c);
+/* Its service is no more, or another one stands at its place: it takes no other request, and goes. */
+void conn_expire(struct conn *c);
 
 /* Within the connection (conn_input.c): gives the kept memory back, or takes some for len bytes (false: there
  * is none). */

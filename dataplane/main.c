@@ -42,7 +42,6 @@ struct dataplane {
     int channel_fd[RINGS_MAX];
     unsigned listener_count;              /* slots below it may be in use */
     int listener_fd[LISTENERS_MAX];       /* -1: none */
-    uint8_t listener_kind[LISTENERS_MAX]; /* enum service_kind, of the plan with which a ring got it */
     bool listened[LISTENERS_MAX];         /* a ring has it ... */
     uint8_t listener_ring[LISTENERS_MAX]; /* ... this one */
     struct ring *ring[RINGS_MAX];
@@ -88,15 +87,15 @@ static void *map_shared(int fd, size_t bytes)
 static const struct plan *map_plan(int fd)
 {
     struct stat st;
-    if (fstat(fd, &st) || (uint64_t)st.st_size < sizeof(struct plan))
+    if (fstat(fd, &st) || (uint64_t)st.st_size < sizeof(struct plan) || (uint64_t)st.st_size > PLAN_BYTES_MAX)
         return NULL;
-    void *p = mmap(NULL, sizeof(struct plan), PROT_READ, MAP_SHARED, fd, 0);
+    void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
     close(fd);
     if (p == MAP_FAILED)
         return NULL;
     if (plan_check(p, (uint64_t)st.st_size))
         return p;
-    munmap(p, sizeof(struct plan));
+    munmap(p, (size_t)st.st_size);
     return NULL;
 }
 
@@ -188,25 +187,26 @@ static struct store_tuning tuning(const struct plan *p)
 /* Hands the sockets that no ring has yet to rings: those of one address in turn, so that each ring has its
  * share. */
 static void share_listeners(struct dataplane *d, const struct plan *plan,
-                            void (*give)(struct ring *r, int fd, uint16_t service))
+                            void (*give)(struct ring *r, struct acceptor_order order))
 {
     for (unsigned i = 0; i < plan->listener_count; i++) {
-        const struct plan_listener *l = &plan->listener[i];
+        const struct plan_listener *l = plan_listener(plan, i);
         for (unsigned j = 0; j < l->count; j++) {
             unsigned at = l->first + j;
             if (at >= d->listener_count || d->listener_fd[at] < 0 || d->listened[at])
                 continue;
             d->listened[at] = true;
             d->listener_ring[at] = (uint8_t)(j % d->ring_count);
-            d->listener_kind[at] = plan->service[l->service].kind;
-            give(d->ring[j % d->ring_count], d->listener_fd[at], l->service);
+            give(d->ring[j % d->ring_count], (struct acceptor_order){.slot = (uint16_t)at,
+                                                                     .fd = d->listener_fd[at],
+                                                                     .service = l->service});
         }
     }
 }
 
-static void give_at_start(struct ring *r, int fd, uint16_t service)
+static void give_at_start(struct ring *r, struct acceptor_order order)
 {
-    CHECK(ring_listen(r, fd, service) == 0);
+    CHECK(ring_listen(r, &order) == 0);
 }
 
 /* io_uring that is forbidden or not there: so it will be at the next try. */
@@ -298,9 +298,9 @@ static bool give_order(struct ring *r, struct acceptor_order order)
     return true;
 }
 
-static void give_while_running(struct ring *r, int fd, uint16_t service)
+static void give_while_running(struct ring *r, struct acceptor_order order)
 {
-    give_order(r, (struct acceptor_order){.fd = fd, .service = service});
+    give_order(r, order);
 }
 
 /* The address is not configured any more. Without memory for the order it is served on, and that is said. */
@@ -331,26 +331,6 @@ static bool plan_taken(const struct dataplane *d, uint64_t generation)
     return true;
 }
 
-/* A ring knows a listening socket's service by its index: it must mean the same in every plan. */
-static bool listeners_agree(const struct dataplane *d, const struct plan *plan)
-{
-    for (unsigned i = 0; i < plan->listener_count; i++) {
-        const struct plan_listener *l = &plan->listener[i];
-        for (unsigned at = l->first; at < l->first + l->count; at++)
-            if (d->listened[at] && d->listener_kind[at] != plan->service[l->service].kind)
-                return false;
-    }
-    return true;
-}
-
-static bool services_agree(const struct plan *plan, const struct plan *old)
-{
-    for (unsigned i = 0; i < old->service_count; i++)
-        if (i >= plan->service_count || plan->service[i].kind != old->service[i].kind)
-            return false;
-    return true;
-}
-
 static bool plan_follows(const struct plan *plan, const struct plan *old)
 {
     return plan->generation > old->generation && plan->node_id == old->node_id &&
@@ -369,7 +349,7 @@ static void link_lost(struct dataplane *d)
 static void new_plan(struct dataplane *d, int fd)
 {
     const struct plan *plan = map_plan(fd), *old = d->plan;
-    if (!plan || !plan_follows(plan, old) || !services_agree(plan, old) || !listeners_agree(d, plan)) {
+    if (!plan || !plan_follows(plan, old)) {
         fprintf(stderr, "fairlead-dataplane: a plan that cannot be used was dropped\n");
         if (d->adopting) /* nor can the control that made it */
             link_lost(d);
@@ -377,15 +357,15 @@ static void new_plan(struct dataplane *d, int fd)
     }
     struct store_tuning t = tuning(plan);
     store_tune(d->store, &t);
-    share_listeners(d, plan, give_while_running);
     d->plan = plan;
     for (unsigned i = 0; i < d->ring_count; i++) {
         atomic_store(&d->ring[i]->offered, plan);
         loop_wake(d->ring[i]->loop);
     }
+    share_listeners(d, plan, give_while_running); /* a ring takes the plan first, then these */
     if (!plan_taken(d, plan->generation))
         return;
-    munmap((void *)(uintptr_t)old, sizeof(*old));
+    munmap((void *)(uintptr_t)old, old->bytes);
     link_send(d, (struct link_message){.type = LINK_PLAN_APPLIED,
                                        .plan_applied = {.generation = plan->generation}});
 }

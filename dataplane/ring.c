@@ -99,6 +99,53 @@ void ring_free(struct ring *r)
     free(r);
 }
 
+/* ------------------------------------------------------------------ a new plan */
+
+/* Whoever came to a service that is no more must not be answered by the one that has its place now. */
+static void expire_conns(struct ring *r, const struct plan *old, const struct plan *plan)
+{
+    for (struct conn *c = r->conn_list, *next; c; c = next) {
+        next = c->next;
+        if (!plan_same_service(old, plan, c->service))
+            conn_expire(c);
+    }
+}
+
+/* A socket that the plan does not name is about to be closed: it goes on as long as its service does. */
+static void mark_unnamed(struct ring *r, const struct plan *old, const struct plan *plan)
+{
+    for (unsigned i = 0; i < r->acceptor_count; i++)
+        if (!plan_same_service(old, plan, r->acceptors[i].service))
+            r->acceptors[i].stale = true;
+}
+
+static void rename_acceptors(struct ring *r, const struct plan *plan)
+{
+    for (unsigned i = 0; i < r->acceptor_count; i++) {
+        struct acceptor *a = &r->acceptors[i];
+        for (unsigned j = 0; j < plan->listener_count && !a->stopped; j++) {
+            const struct plan_listener *l = plan_listener(plan, j);
+            if (a->slot < l->first || a->slot >= l->first + l->count)
+                continue;
+            a->service = l->service;
+            a->stale = false;
+        }
+    }
+}
+
+static void take_plan(struct ring *r)
+{
+    const struct plan *offered = atomic_exchange(&r->offered, NULL), *old = r->plan;
+    if (!offered)
+        return;
+    r->plan = offered;
+    expire_conns(r, old, offered);
+    mark_unnamed(r, old, offered);
+    rename_acceptors(r, offered);
+    /* After this main may unmap the plan before it. */
+    atomic_store_explicit(&r->generation, offered->generation, memory_order_release);
+}
+
 /* ------------------------------------------------------------------ accepting */
 
 static void accept_retry(struct timer *t, uint64_t now_ms)
@@ -116,10 +163,20 @@ static void accept_later(struct acceptor *a)
     timer_set(&a->ring->wheel, &a->retry, ring_now_ms(a->ring) + ACCEPT_RETRY_MS);
 }
 
+/* It got in while its service went. */
+static void turn_away(struct acceptor *a, int fd)
+{
+    ring_count(a->ring, CTR_CONNECTIONS_ACCEPTED, 1);
+    counter_add(&a->ring->counters->closed[CLOSE_SERVICE_GONE], 1);
+    close(fd);
+}
+
 static void accepted(struct op *op, const struct event *ev)
 {
     struct acceptor *a = container_of(op, struct acceptor, op);
-    if (ev->res >= 0) /* also while draining: it is answered, and closed then */
+    if (ev->res >= 0 && a->stale)
+        turn_away(a, ev->res);
+    else if (ev->res >= 0) /* also while draining: it is answered, and closed then */
         conn_accepted(a->ring, ev->res, a->service);
     if (ev->more)
         return;
@@ -143,22 +200,22 @@ static struct acceptor *find_acceptor(struct ring *r, int fd)
     return NULL;
 }
 
-static struct acceptor *take_acceptor(struct ring *r, int fd, uint16_t service)
+static struct acceptor *take_acceptor(struct ring *r, const struct acceptor_order *o)
 {
     struct acceptor *a = find_acceptor(r, -1);
     if (!a && r->acceptor_count < RING_ACCEPTORS_MAX)
         a = &r->acceptors[r->acceptor_count++];
     if (!a)
         return NULL;
-    *a = (struct acceptor){.ring = r, .fd = fd, .service = service};
+    *a = (struct acceptor){.ring = r, .fd = o->fd, .slot = o->slot, .service = o->service};
     a->op.done = accepted;
     a->retry.fire = accept_retry;
     return a;
 }
 
-int ring_listen(struct ring *r, int fd, uint16_t service)
+int ring_listen(struct ring *r, const struct acceptor_order *order)
 {
-    return take_acceptor(r, fd, service) ? 0 : -ENOSPC;
+    return take_acceptor(r, order) ? 0 : -ENOSPC;
 }
 
 /* The descriptor is closed when the loop has let go of it. */
@@ -183,7 +240,7 @@ static void obey(struct ring *r, const struct acceptor_order *o)
         stop_acceptor(a);
     if (o->stop || r->draining)
         return;
-    a = take_acceptor(r, o->fd, o->service);
+    a = take_acceptor(r, o);
     if (a)
         loop_accept(r->loop, &a->op, a->fd);
 }
@@ -192,6 +249,7 @@ static void obey(struct ring *r, const struct acceptor_order *o)
 static void take_orders(struct ring *r)
 {
     struct acceptor_order *o = atomic_exchange(&r->orders, NULL), *oldest = NULL;
+    take_plan(r); /* the one that the newest of them is of */
     while (o) {
         struct acceptor_order *next = o->next;
         o->next = oldest;
@@ -286,17 +344,7 @@ const char *ring_date(struct ring *r)
     return r->date;
 }
 
-/* ------------------------------------------------------------------ plan, draining */
-
-static void take_plan(struct ring *r)
-{
-    const struct plan *offered = atomic_exchange(&r->offered, NULL);
-    if (!offered)
-        return;
-    r->plan = offered;
-    /* After this main may unmap the plan before it. */
-    atomic_store_explicit(&r->generation, offered->generation, memory_order_release);
-}
+/* ------------------------------------------------------------------ draining */
 
 static void begin_drain(struct ring *r)
 {

@@ -40,8 +40,10 @@ struct acceptor {
     struct timer retry;
     struct ring *ring;
     int fd;
+    uint16_t slot;    /* the listening socket's number in plans */
     uint16_t service; /* index into the plan's services */
     bool stopped;
+    bool stale; /* no plan says what it serves: whoever comes is sent away */
 };
 
 struct ring {
@@ -87,7 +89,7 @@ struct ring {
 struct acceptor_order {
     struct acceptor_order *next;
     int fd;
-    uint16_t service;
+    uint16_t slot, service;
     bool stop;
 };
 
@@ -103,8 +105,8 @@ struct ring_config {
 
 /* Everything is reserved here, before the sandbox and the threads. *why: a sentence for the operator. */
 int ring_new(const struct ring_config *config, struct ring **out, const char **why);
-int ring_listen(struct ring *ring, int fd, uint16_t service); /* before ring_run; borrows fd */
-void ring_run(struct ring *ring);                             /* the thread's life: returns when drained */
+int ring_listen(struct ring *ring, const struct acceptor_order *order); /* before ring_run */
+void ring_run(struct ring *ring); /* the thread's life: returns when drained */
 void ring_free(struct ring *ring);
 
 static inline uint64_t ring_setting(const struct ring *ring, enum setting_id id)

@@ -67,8 +67,7 @@ const char *stream_peer(struct stream *s)
 
 const struct plan_service *stream_service(struct stream *s)
 {
-    const struct plan *plan = s->ring->plan;
-    return s->conn->service < plan->service_count ? &plan->service[s->conn->service] : NULL;
+    return s->conn->stale ? NULL : plan_service_of(s->ring->plan, s->conn->service);
 }
 
 uint8_t *stream_scratch(struct stream *s)
@@ -232,7 +231,7 @@ struct http_response *stream_response(struct stream *s, int status)
 static bool keeps_alive(struct stream_full *f)
 {
     const struct conn *c = f->s.conn;
-    if (f->close_after || !f->s.req.keep_alive || f->s.ring->draining)
+    if (f->close_after || !f->s.req.keep_alive || f->s.ring->draining || c->stale)
         return false;
     if (c->requests >= ring_setting(f->s.ring, SET_HTTP_REQUESTS_MAX))
         return false;
@@ -255,6 +254,7 @@ ssize_t stream_finish_head(struct stream_full *f)
     if (!keep && !f->s.conn->close_after)
         close_with(f,
                    unread                ? CLOSE_BODY_UNREAD
+                   : f->s.conn->stale    ? CLOSE_SERVICE_GONE
                    : f->s.ring->draining ? CLOSE_DRAIN
                                          : CLOSE_CLIENT_CLOSE,
                    unread);

@@ -42,6 +42,8 @@ static inline uint64_t layout_id(void)
         SHARED_VERSION,
         NAMES_VERSION,
         sizeof(struct plan),
+        sizeof(struct plan_service),
+        sizeof(struct plan_backend),
         sizeof(struct counters_page),
         sizeof(struct log_page),
         sizeof(struct names_epochs),

@@ -17,8 +17,8 @@ enum limits {
     UPLOAD_ID_LEN = 32,                /* 128 random bits in hex */
 
     /* The two processes. */
-    RINGS_MAX = 64,      /* rings = threads of the data plane */
-    LISTENERS_MAX = 256, /* listening sockets in all */
+    RINGS_MAX = 64,       /* rings = threads of the data plane */
+    LISTENERS_MAX = 1024, /* listening sockets in all */
     LISTENERS_PER_ADDRESS_MAX = 16,
     ADDRESS_TEXT_MAX = 64,        /* "[v6]:port" with its NUL */
     COMMAND_BYTES_MAX = 40 << 20, /* one log entry: a manifest's descriptor may carry its annotations */

@@ -2,46 +2,100 @@
 #include "control/compile/plan_compile.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
 #include "control/settings.h"
 
-static const char *service_name(enum service_kind kind)
+/* The arrays while they are filled. */
+struct arrays {
+    struct plan_service *service;
+    struct plan_listener *listener;
+    struct plan_backend *backend;
+    uint16_t *row;
+};
+
+static uint64_t place_section(struct plan *plan, uint64_t bytes)
 {
-    return kind == SERVICE_ADMIN ? "admin" : "registry";
+    uint64_t at = plan->bytes;
+    plan->bytes = (at + bytes + 7) / 8 * 8;
+    return at;
 }
 
-/* The index of the service of a kind, made if it is not there yet. */
-static uint16_t service_index(struct plan *plan, enum service_kind kind)
+/* Numbers and places of the arrays, from the input. */
+static int compile_layout(const struct plan_input *in, struct plan *head, const char **err_text)
 {
-    for (uint16_t i = 0; i < plan->service_count; i++)
-        if (plan->service[i].kind == kind)
-            return i;
-    CHECK(plan->service_count < PLAN_SERVICES_MAX);
-    struct plan_service *service = &plan->service[plan->service_count];
+    uint64_t services = PLAN_PLACE_FIRST, backends = 0, rows = 0;
+    for (size_t i = 0; i < in->proxied_count; i++) {
+        const struct plan_proxied *p = &in->proxied[i];
+        *err_text = "a service does not fit the plan";
+        if (p->place < services || p->place >= PLAN_SERVICES_MAX ||
+            p->service.backend_count > PLAN_SERVICE_BACKENDS_MAX)
+            return -EINVAL;
+        services = p->place + 1u;
+        backends += p->service.backend_count;
+        rows += p->service.row_count;
+    }
+    *err_text = "there are more backends or addresses than a plan can hold";
+    if (backends > PLAN_BACKENDS_MAX || rows > UINT32_MAX || in->address_count > PLAN_LISTENERS_MAX)
+        return -EINVAL;
+    head->service_count = (uint32_t)services;
+    head->listener_count = (uint32_t)in->address_count;
+    head->backend_count = (uint32_t)backends;
+    head->row_count = (uint32_t)rows;
+    head->bytes = (sizeof(*head) + 7) / 8 * 8;
+    head->service_at = place_section(head, services * sizeof(struct plan_service));
+    head->listener_at = place_section(head, in->address_count * sizeof(struct plan_listener));
+    head->backend_at = place_section(head, backends * sizeof(struct plan_backend));
+    head->row_at = place_section(head, rows * sizeof(uint16_t));
+    return 0;
+}
+
+static void own_service(struct plan_service *service, enum service_kind kind, const char *name)
+{
     service->kind = (uint8_t)kind;
     service->policy = POLICY_ALLOW_ALL;
-    memcpy(service->name, service_name(kind), strlen(service_name(kind)) + 1);
-    return plan->service_count++;
+    memcpy(service->name, name, strlen(name) + 1);
 }
 
-static int compile_address(struct plan *plan, const struct plan_address *in, const char **err_text)
+static void compile_services(const struct plan_input *in, const struct arrays *to)
+{
+    uint32_t backend = 0, row = 0;
+    own_service(&to->service[PLAN_PLACE_REGISTRY], SERVICE_REGISTRY, "registry");
+    own_service(&to->service[PLAN_PLACE_ADMIN], SERVICE_ADMIN, "admin");
+    for (size_t i = 0; i < in->proxied_count; i++) {
+        const struct plan_proxied *p = &in->proxied[i];
+        struct plan_service *service = &to->service[p->place];
+        *service = p->service;
+        service->kind = SERVICE_PROXY;
+        service->first_backend = backend;
+        service->first_row = row;
+        if (service->backend_count)
+            memcpy(to->backend + backend, p->backend, service->backend_count * sizeof(*p->backend));
+        if (service->row_count)
+            memcpy(to->row + row, p->row, service->row_count * sizeof(*p->row));
+        backend += service->backend_count;
+        row += service->row_count;
+    }
+}
+
+static int compile_address(const struct plan *plan, struct plan_listener *out, const struct plan_address *in,
+                           const char **err_text)
 {
     size_t len = strlen(in->text);
     *err_text = "an address has no policy that says who may use it";
     if (!in->allow_all)
         return -EINVAL;
     *err_text = "an address does not fit the plan";
-    if (len == 0 || len >= ADDRESS_TEXT_MAX || plan->listener_count == PLAN_LISTENERS_MAX)
+    if (len == 0 || len >= ADDRESS_TEXT_MAX || !plan_service_of(plan, in->place))
         return -EINVAL;
     if (in->count == 0 || in->first + in->count > LISTENERS_MAX)
         return -EINVAL;
-    struct plan_listener *listener = &plan->listener[plan->listener_count++];
-    listener->service = service_index(plan, in->service);
-    listener->first = in->first;
-    listener->count = in->count;
-    memcpy(listener->address, in->text, len);
+    out->service = in->place;
+    out->first = in->first;
+    out->count = in->count;
+    memcpy(out->address, in->text, len);
     return 0;
 }
 
@@ -57,24 +111,44 @@ static int compile_settings(struct plan *plan, const uint64_t *value, const char
     return 0;
 }
 
-int plan_compile(const struct plan_input *in, struct plan *out, const char **err_text)
+static int compile_into(const struct plan_input *in, struct plan *plan, const char **err_text)
 {
-    memset(out, 0, sizeof(*out));
-    out->magic = PLAN_MAGIC;
-    out->version = PLAN_VERSION;
-    out->bytes = sizeof(*out);
-    out->generation = in->generation;
-    memcpy(out->cluster_id, in->cluster_id, sizeof(out->cluster_id));
-    out->node_id = in->node_id;
-    int err = compile_settings(out, in->setting, err_text);
-    /* In every plan at the same place: connections and listening sockets know them by index, and outlive a
-     * plan. */
-    service_index(out, SERVICE_REGISTRY);
-    service_index(out, SERVICE_ADMIN);
-    for (size_t i = 0; !err && i < in->address_count; i++)
-        err = compile_address(out, &in->address[i], err_text);
+    char *base = (char *)plan;
+    struct arrays to = {(struct plan_service *)(void *)(base + plan->service_at),
+                        (struct plan_listener *)(void *)(base + plan->listener_at),
+                        (struct plan_backend *)(void *)(base + plan->backend_at),
+                        (uint16_t *)(void *)(base + plan->row_at)};
+    plan->magic = PLAN_MAGIC;
+    plan->version = PLAN_VERSION;
+    plan->generation = in->generation;
+    memcpy(plan->cluster_id, in->cluster_id, sizeof(plan->cluster_id));
+    plan->node_id = in->node_id;
+    int err = compile_settings(plan, in->setting, err_text);
+    compile_services(in, &to);
+    for (size_t i = 0; i < in->address_count && !err; i++)
+        err = compile_address(plan, &to.listener[i], &in->address[i], err_text);
     if (err)
         return err;
-    CHECK(plan_check(out, sizeof(*out)));
+    *err_text = "a service does not fit the plan";
+    return plan_check(plan, plan->bytes) ? 0 : -EINVAL;
+}
+
+int plan_compile(const struct plan_input *in, struct plan **out, const char **err_text)
+{
+    struct plan head = {0};
+    int err = compile_layout(in, &head, err_text);
+    if (err)
+        return err;
+    *err_text = "no memory for a plan";
+    struct plan *plan = calloc(1, head.bytes);
+    if (!plan)
+        return -ENOMEM;
+    *plan = head;
+    err = compile_into(in, plan, err_text);
+    if (err) {
+        free(plan);
+        return err;
+    }
+    *out = plan;
     return 0;
 }

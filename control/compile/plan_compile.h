@@ -12,12 +12,23 @@
 
 #include "plan.h"
 
+/* A place of the plan: a connection and a listening socket know their service by it, and outlive a plan. */
+enum plan_place { PLAN_PLACE_REGISTRY = 0, PLAN_PLACE_ADMIN = 1, PLAN_PLACE_FIRST = 2 };
+
 /* A listening address with its group of sockets, [first, first + count) in the order of the handing over. */
 struct plan_address {
     const char *text;
-    enum service_kind service;
+    uint16_t place;
     bool allow_all;
     uint16_t first, count;
+};
+
+/* A proxied service. `service` is as in the plan, but for where its arrays stand: that is written here. */
+struct plan_proxied {
+    uint16_t place; /* from PLAN_PLACE_FIRST on; in ascending order, each once */
+    struct plan_service service;
+    const struct plan_backend *backend; /* service.backend_count */
+    const uint16_t *row;                /* service.row_count */
 };
 
 /* Borrowed until plan_compile returns. */
@@ -28,12 +39,15 @@ struct plan_input {
     const uint64_t *setting; /* SETTINGS_COUNT effective values */
     const struct plan_address *address;
     size_t address_count;
+    const struct plan_proxied *proxied;
+    size_t proxied_count;
 };
 
 /*
- * Fills *out, every byte of it. 0; -EINVAL if an address has a text, group or number that no plan can hold, a
- * setting is outside its range, or nothing says who may use an address (*err_text then says what).
+ * *out: the plan, from malloc. 0; -ENOMEM; -EINVAL if an address has a text, group, place or number that no
+ * plan can hold, a service stands at a place or has more of something than there is room for, a setting is
+ * outside its range, or nothing says who may use an address (*err_text then says what).
  */
-int plan_compile(const struct plan_input *in, struct plan *out, const char **err_text);
+int plan_compile(const struct plan_input *in, struct plan **out, const char **err_text);
 
 #endif

@@ -70,8 +70,8 @@ static void on_committed(struct daemon *d, struct rpc_call *call, json_t *result
     json_t *row = setting_row(d, setting_find(key, strlen(key)));
     json_object_update_missing(result, row);
     json_decref(row);
-    json_object_set_new(result, "generation", json_integer((json_int_t)d->plan.generation));
-    server_reply_applied(d->server, call, result, d->plan.generation);
+    json_object_set_new(result, "generation", json_integer((json_int_t)d->generation));
+    server_reply_applied(d->server, call, result, d->generation);
 }
 
 /* Proposes a set or an unset; the answer has the row as it is then, and what the value was. */

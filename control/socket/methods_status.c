@@ -156,7 +156,7 @@ void method_status(void *context, struct rpc_call *call, json_t *params)
     json_object_set_new(result, "traffic", traffic_status(d));
     json_object_set_new(result, "warnings", warnings(d, &state, store));
     json_object_set_new(result, "store", store);
-    json_object_set_new(result, "plan_generation", number(d->plan.generation));
+    json_object_set_new(result, "plan_generation", number(d->generation));
     json_object_set_new(result, "state_dir", json_string(d->config.state_dir));
     json_object_set_new(result, "socket", json_string(d->config.control_socket));
     json_object_set_new(result, "clients", number(server_client_count(d->server)));
@@ -199,11 +199,13 @@ void method_metrics(void *context, struct rpc_call *call, json_t *params)
 void method_plan_show(void *context, struct rpc_call *call, json_t *params)
 {
     struct daemon *d = context;
-    const struct plan *plan = &d->plan;
+    const struct plan *plan = d->plan;
     json_t *settings = json_object(), *listeners = json_array();
-    if (!rpc_params(call, params, "{}")) {
+    if (!plan || !rpc_params(call, params, "{}")) {
         json_decref(settings);
         json_decref(listeners);
+        if (!plan)
+            rpc_fail(call, RPC_UNAVAILABLE, "ask again", "there is no plan yet");
         return;
     }
     for (int i = 0; i < SETTINGS_COUNT; i++) {
@@ -212,10 +214,10 @@ void method_plan_show(void *context, struct rpc_call *call, json_t *params)
         json_object_set_new(settings, setting_info(i)->name, json_string(text));
     }
     for (uint16_t i = 0; i < plan->listener_count; i++) {
-        const struct plan_listener *l = &plan->listener[i];
+        const struct plan_listener *l = plan_listener(plan, i);
         json_array_append_new(listeners, json_pack("{s:s, s:s, s:i, s:i}", "address", l->address, "service",
-                                                   plan->service[l->service].name, "first", (int)l->first,
-                                                   "count", (int)l->count));
+                                                   plan_service(plan, l->service)->name, "first",
+                                                   (int)l->first, "count", (int)l->count));
     }
     struct supervise_status status;
     supervise_status(d->supervise, &status);

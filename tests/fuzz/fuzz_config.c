@@ -14,7 +14,7 @@
 
 static void check_accepted(const struct config *config)
 {
-    CHECK(config->listen_count >= 2 && config->listen_count <= PLAN_LISTENERS_MAX);
+    CHECK(config->listen_count >= 2 && config->listen_count <= CONFIG_LISTEN_MAX);
     CHECK(config->dataplane_rings <= RINGS_MAX);
     for (size_t i = 0; i < config->listen_count; i++) {
         const struct config_address *a = &config->listen[i];

@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -66,8 +67,10 @@ static void *map(int fd, size_t bytes, int protection)
 
 static void take_plan(struct fake *f, int fd)
 {
-    const struct plan *plan = map(fd, sizeof(*plan), PROT_READ);
-    CHECK(plan_check(plan, sizeof(*plan)));
+    struct stat st;
+    CHECK(fstat(fd, &st) == 0);
+    const struct plan *plan = map(fd, (size_t)st.st_size, PROT_READ);
+    CHECK(plan_check(plan, (uint64_t)st.st_size));
     close(fd);
     if (f->plan)
         send_link(LINK_PLAN_APPLIED, plan->generation);
