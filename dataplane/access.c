@@ -9,7 +9,7 @@
 
 #include "dataplane/stream_private.h"
 
-enum { LINE_MAX = 4096, TEXT_SHOWN_MAX = 512 };
+enum { LINE_MAX = 4096, TEXT_SHOWN_MAX = 1200 }; /* two long texts fit beside everything else */
 
 struct line {
     char text[LINE_MAX];
@@ -38,7 +38,8 @@ static void put_text(struct line *l, const char *name, struct view v)
     put(l, ",\"", 2);
     put(l, name, strlen(name));
     put(l, "\":\"", 3);
-    for (size_t i = 0; i < v.len && i < TEXT_SHOWN_MAX; i++) {
+    size_t most = l->len + TEXT_SHOWN_MAX;
+    for (size_t i = 0; i < v.len && l->len < most; i++) {
         unsigned char c = (unsigned char)v.p[i];
         char escaped[6] = {'\\', 'u', '0', '0', digits[c >> 4], digits[c & 15]};
         if (c < 0x20 || c >= 0x7f || c == '"' || c == '\\')

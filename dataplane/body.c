@@ -180,6 +180,11 @@ bool body_too_slow(const struct stream_full *f)
            b->received * 1000 < passed * ring_setting(f->s.ring, SET_HTTP_BODY_RATE_MIN);
 }
 
+void body_clock_restart(struct stream_full *f)
+{
+    f->body.start_ms = f->body.progress_ms = ring_now_ms(f->s.ring);
+}
+
 static void begin_reading(struct stream_full *f, enum body_sink sink)
 {
     struct body *b = &f->body;
@@ -188,7 +193,7 @@ static void begin_reading(struct stream_full *f, enum body_sink sink)
     if (b->state != BODY_UNREAD)
         return;
     b->state = BODY_READ;
-    b->start_ms = b->progress_ms = ring_now_ms(f->s.ring);
+    body_clock_restart(f);
     send_continue(f);
     conn_deadline(f->s.conn, body_deadline(f));
 }
@@ -343,6 +348,17 @@ static bool upload_receive(struct stream_full *f)
     return n > 0;
 }
 
+/* An empty buffer is not kept for bytes that may never come. */
+static void upload_let_go(struct stream_full *f)
+{
+    struct body *b = &f->body;
+    if (!b->rx || b->rx_len)
+        return;
+    void *buffer = b->rx;
+    b->rx = NULL;
+    ring_body_give(f->s.ring, buffer);
+}
+
 static void upload_step(struct stream_full *f)
 {
     struct body *b = &f->body;
@@ -377,8 +393,7 @@ static void appended(struct waiter *w, int res)
     b->tx = NULL;
     if (res < 0)
         body_fail(f, res, (struct http_reject){0});
-    else
-        ring_ready(f->s.ring, &f->s);
+    ring_ready(f->s.ring, &f->s); /* also if it had failed before: only now the handler can be told */
 }
 
 static void received(struct stream_full *f, size_t n)
@@ -414,6 +429,7 @@ void body_input_done(struct stream_full *f, const struct event *ev)
         received(f, (size_t)ev->res);
     } else if (ev->res == -EAGAIN) {
         b->recv_direct = false;
+        upload_let_go(f);
     } else if (ev->res == 0) {
         fail_with(f, HTTP_REJECT_BODY_TRUNCATED);
     } else {

@@ -224,8 +224,7 @@ static void conn_in_done(struct op *op, const struct event *ev)
     case CONN_EXCHANGE:
         if (ev->data) /* came while a head's time was up: nobody wants it any more */
             loop_buffer_put(c->ring->loop, ev->buffer);
-        else
-            body_input_done(stream_full(c->stream), ev);
+        body_input_done(stream_full(c->stream), ev);
         return;
     case CONN_LINGER:
         linger_input(c, ev);
@@ -260,7 +259,7 @@ static void head_fill(struct conn *c, struct stream_full *f)
         return;
     f->head_len = c->partial_len;
     f->head_seen = c->partial_fresh ? 0 : c->partial_len;
-    if (c->partial_large) { /* a large head moves as it is */
+    if (c->partial_pool == PARTIAL_LARGE) { /* a large head moves as it is */
         f->head = c->partial;
         f->head_cap = HEADER_BYTES_CEILING;
         c->partial = NULL;
@@ -286,7 +285,7 @@ static bool head_park(struct conn *c, struct stream_full *f)
 {
     if (f->head != f->head_own) {
         c->partial = f->head;
-        c->partial_large = true;
+        c->partial_pool = PARTIAL_LARGE;
         c->partial_fresh = false;
         f->head = f->head_own;
     } else {
@@ -412,6 +411,8 @@ static void head_advance(struct conn *c)
             conn_input_drop(c);
         begin_exchange(c, f);
         stream_start(f);
+        if (c->stream) /* it may take long */
+            conn_input_keep(c);
     } else if (used == -EAGAIN && head_park(c, f)) {
         conn_input_drop(c);
         stream_release(f);
@@ -460,9 +461,7 @@ void conn_exchange_done(struct conn *c)
     }
     CHECK(c->state == CONN_EXCHANGE);
     conn_no_deadline(c);
-    if (c->requests >= ring_setting(c->ring, SET_HTTP_REQUESTS_MAX))
-        conn_close(c, CLOSE_REQUESTS_MAX);
-    else if (c->close_after && c->lingers)
+    if (c->close_after && c->lingers)
         conn_linger(c);
     else if (c->close_after)
         conn_close(c, c->end_reason);
@@ -534,6 +533,7 @@ static void head_timeout(struct conn *c)
         return;
     }
     wire_cancel(&c->wire, &c->in);
+    unfed_leave(c);
     conn_partial_drop(c);
     refuse(c, f, http_reject_of(HTTP_REJECT_HEAD_TIMEOUT));
 }

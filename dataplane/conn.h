@@ -29,6 +29,9 @@
 struct ring;
 struct stream;
 
+/* What holds received bytes that nobody has used; a connection has at most one of them. */
+enum partial_pool { PARTIAL_HEAD, PARTIAL_REST, PARTIAL_LARGE };
+
 enum conn_state { CONN_FREE, CONN_IDLE, CONN_HEAD, CONN_EXCHANGE, CONN_LINGER, CONN_CLOSING, CONN_STATES };
 
 struct conn {
@@ -44,11 +47,11 @@ struct conn {
     uint8_t end_reason; /* the one to close with after this exchange */
     bool peer_known : 1, close_after : 1, lingers : 1;
     bool has_input : 1;     /* input_buffer is held */
-    bool partial_large : 1; /* which pool partial is of */
     bool partial_fresh : 1; /* nobody has looked for a head's end in it */
     bool closed : 1;        /* the descriptor is given back, or about to be */
     bool advancing : 1;     /* conn_advance is on the stack: it goes on with the next request */
     bool stale : 1;         /* its service has left the plan, or its place has another one */
+    uint8_t partial_pool;   /* enum partial_pool: which one partial is of */
     uint8_t peer_family;
     uint16_t service;      /* index into the plan's services */
     uint16_t input_buffer; /* a receive buffer with bytes that nobody has taken, if input_len */
@@ -121,6 +124,7 @@ void conn_expire(struct conn *c);
 /* Within the connection (conn_input.c): gives the kept memory back, or takes some for len bytes (false: there
  * is none). */
 void conn_input_drop(struct conn *c);
+void conn_input_keep(struct conn *c); /* moves it out of the receive buffer, which others need */
 void conn_partial_drop(struct conn *c);
 bool conn_partial_take(struct conn *c, size_t len);
 

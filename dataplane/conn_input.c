@@ -16,11 +16,26 @@ void conn_input_drop(struct conn *c)
     conn_feed(c->ring);
 }
 
+static struct pool *partial_pool(struct ring *r, enum partial_pool pool)
+{
+    struct pool *pools[] = {
+        [PARTIAL_HEAD] = &r->partials, [PARTIAL_REST] = &r->rests, [PARTIAL_LARGE] = &r->heads};
+    return pools[pool];
+}
+
+static size_t partial_cap(const struct conn *c)
+{
+    static const uint32_t cap[] = {[PARTIAL_HEAD] = PARTIAL_HEAD_BYTES,
+                                   [PARTIAL_REST] = PARTIAL_REST_BYTES,
+                                   [PARTIAL_LARGE] = HEADER_BYTES_CEILING};
+    return c->partial ? cap[c->partial_pool] : 0;
+}
+
 void conn_partial_drop(struct conn *c)
 {
     if (!c->partial)
         return;
-    pool_give(c->partial_large ? &c->ring->heads : &c->ring->partials, c->partial);
+    pool_give(partial_pool(c->ring, c->partial_pool), c->partial);
     c->partial = NULL;
     c->partial_len = 0;
 }
@@ -28,13 +43,43 @@ void conn_partial_drop(struct conn *c)
 /* Room for a head's first len bytes outside a stream. */
 bool conn_partial_take(struct conn *c, size_t len)
 {
-    bool small = len <= PARTIAL_HEAD_BYTES;
-    c->partial = pool_take(small ? &c->ring->partials : &c->ring->heads);
-    c->partial_large = !small;
+    c->partial_pool = len <= PARTIAL_HEAD_BYTES   ? PARTIAL_HEAD
+                      : len <= PARTIAL_REST_BYTES ? PARTIAL_REST
+                                                  : PARTIAL_LARGE;
+    c->partial = pool_take(partial_pool(c->ring, c->partial_pool));
     c->partial_fresh = false;
     if (!c->partial)
         ring_count(c->ring, CTR_BUFFERS_EXHAUSTED, 1);
     return c->partial != NULL;
+}
+
+/*
+ * The ring has a few hundred receive buffers, and clients that send their next request and read no answer
+ * must not have them all. There is room for one buffer's bytes of each connection. What stands before them
+ * came out of the same buffer or is here alone, so both fit; if they did not, they would stay where they are.
+ */
+void conn_input_keep(struct conn *c)
+{
+    char *before = c->partial;
+    uint8_t pool = c->partial_pool;
+    size_t before_len = before ? c->partial_len : 0;
+    if (!c->has_input)
+        return;
+    if (c->input_len > partial_cap(c) - before_len) {
+        if (!conn_partial_take(c, before_len + c->input_len)) {
+            c->partial = before;
+            c->partial_pool = pool;
+            return;
+        }
+        if (before) {
+            memcpy(c->partial, before, before_len);
+            pool_give(partial_pool(c->ring, pool), before);
+        }
+    }
+    memcpy(c->partial + before_len, loop_buffer(c->ring->loop, c->input_buffer) + c->input_at, c->input_len);
+    c->partial_len = (uint32_t)(before_len + c->input_len);
+    c->partial_fresh = true;
+    conn_input_drop(c);
 }
 
 static size_t take_partial(struct conn *c, void *out, size_t cap)
@@ -66,12 +111,11 @@ size_t conn_take_input(struct conn *c, void *out, size_t cap)
 /* The bytes were taken last, so they stand before all others that are kept. */
 bool conn_unread(struct conn *c, const void *data, size_t len)
 {
-    size_t cap = c->partial_large ? HEADER_BYTES_CEILING : PARTIAL_HEAD_BYTES;
     if (len == 0)
         return true;
     if (!c->partial && (len > HEADER_BYTES_CEILING || !conn_partial_take(c, len)))
         return false;
-    if (c->partial_len && len > cap - c->partial_len)
+    if (c->partial_len && len > partial_cap(c) - c->partial_len)
         return false;
     memmove(c->partial + len, c->partial, c->partial_len);
     memcpy(c->partial, data, len);

@@ -22,6 +22,7 @@ enum {
     ACCEPT_RETRY_MS = 100,
     SCRATCH_KEPT_BYTES = 256 << 10,
     TRIM_MOST = 256,
+    FEED_MOST = 64, /* connections that wait for a receive buffer, in one tick */
 };
 
 /* ------------------------------------------------------------------ making */
@@ -37,6 +38,7 @@ static int pools_init(struct ring *r)
         {&r->conns, sizeof(struct conn), conns},
         {&r->streams, sizeof(struct stream_full), (uint32_t)ring_setting(r, SET_HTTP_STREAMS_MAX)},
         {&r->partials, PARTIAL_HEAD_BYTES, conns},
+        {&r->rests, PARTIAL_REST_BYTES, conns},
         {&r->heads, HEADER_BYTES_CEILING, RING_LARGE_HEADS},
         {&r->bodies, BODY_BUFFER_BYTES, RING_BODY_BUFFERS},
         {&r->manifests, MANIFEST_BYTES_CEILING, (uint32_t)ring_setting(r, SET_REGISTRY_MANIFESTS_INFLIGHT)},
@@ -92,7 +94,8 @@ void ring_free(struct ring *r)
     channel_free(r->channel);
     names_free(r->names);
     loop_free(r->loop);
-    struct pool *pools[] = {&r->conns, &r->streams, &r->partials, &r->heads, &r->bodies, &r->manifests};
+    struct pool *pools[] = {&r->conns, &r->streams, &r->partials, &r->rests,
+                            &r->heads, &r->bodies,  &r->manifests};
     for (size_t i = 0; i < ARRAY_SIZE(pools); i++)
         pool_fini(pools[i]);
     munmap(r->scratch, COMMAND_BYTES_MAX);
@@ -306,10 +309,9 @@ void *ring_body_take(struct ring *r, struct stream *s)
     return NULL;
 }
 
-void ring_body_give(struct ring *r, void *buffer)
+static void starved_feed(struct ring *r)
 {
     struct stream *s = r->starved;
-    pool_give(&r->bodies, buffer);
     if (!s)
         return;
     struct stream_full *f = stream_full(s);
@@ -318,6 +320,21 @@ void ring_body_give(struct ring *r, void *buffer)
         r->starved_tail = &r->starved;
     f->in_starved = false;
     stream_fed(s);
+}
+
+void ring_body_give(struct ring *r, void *buffer)
+{
+    pool_give(&r->bodies, buffer);
+    starved_feed(r);
+}
+
+/* One that was told of a buffer may have had no use for it any more: the others are told here. */
+static void feed_all(struct ring *r)
+{
+    for (uint32_t n = r->bodies.count - r->bodies.used; n && r->starved; n--)
+        starved_feed(r);
+    for (unsigned n = 0; n < FEED_MOST && r->unfed; n++)
+        conn_feed(r);
 }
 
 void ring_body_leave(struct ring *r, struct stream *s)
@@ -385,8 +402,9 @@ static void tick(struct ring *r, uint64_t now_ms)
     store_ring_tick(r->store, now_ms);
     pool_trim(&r->streams, TRIM_MOST); /* what a burst has touched is not kept for ever */
     pool_trim(&r->bodies, TRIM_MOST);
+    pool_trim(&r->rests, TRIM_MOST);
     loop_trim(r->loop);
-    conn_feed(r);        /* should a buffer have come back unseen */
+    feed_all(r);
     if (r->scratch_used) /* a large command's memory is not kept */
         (void)madvise(r->scratch + SCRATCH_KEPT_BYTES, COMMAND_BYTES_MAX - SCRATCH_KEPT_BYTES, MADV_DONTNEED);
     r->scratch_used = false;

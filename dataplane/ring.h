@@ -32,6 +32,7 @@ enum {
     RING_BODY_BUFFERS = 128,                /* of BODY_BUFFER_BYTES: two make an upload run at full speed */
     RING_LARGE_HEADS = 256,                 /* heads that are larger than a stream's own memory for them */
     PARTIAL_HEAD_BYTES = 1024,              /* of a head that is not complete yet, without a stream */
+    PARTIAL_REST_BYTES = RECV_BUFFER_BYTES, /* of one that is longer, or what came behind a request */
 };
 
 /* A listening socket that this ring accepts from, and its own to close; fd -1: none, the place is free. */
@@ -54,7 +55,7 @@ struct ring {
     _Atomic uint64_t generation;          /* of the plan in use: main unmaps older ones */
     _Atomic uint64_t drain_by_ms;         /* CLOCK_MONOTONIC; 0: not draining */
 
-    struct pool conns, streams, heads, partials, bodies, manifests;
+    struct pool conns, streams, heads, partials, rests, bodies, manifests;
     struct timer_wheel wheel;
     uint8_t *scratch; /* COMMAND_BYTES_MAX */
     bool scratch_used;

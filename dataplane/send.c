@@ -462,7 +462,9 @@ static void part_out(struct stream_full *f)
 static void continue_out(struct stream_full *f, const struct event *ev)
 {
     f->continue_pending = false;
-    if (ev->res < 0 && !f->gone)
+    if (f->gone)
+        ring_ready(f->s.ring, &f->s);
+    else if (ev->res < 0)
         conn_close(f->s.conn, CLOSE_CLIENT_ABORT);
     else if (f->state == STREAM_SEND && f->send.kind != SEND_FILL)
         send_begin(f);
@@ -505,6 +507,8 @@ static bool client_reads(struct stream_full *f)
 void stream_timeout(struct stream_full *f)
 {
     if (f->body.state == BODY_READ) {
+        if (!f->s.conn->in.inflight)
+            body_clock_restart(f);
         if (body_too_slow(f))
             body_fail(f, -ECONNRESET, http_reject_of(HTTP_REJECT_BODY_TIMEOUT));
         else

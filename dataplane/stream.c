@@ -246,18 +246,24 @@ static void close_with(struct stream_full *f, enum close_reason reason, bool lin
     f->s.conn->end_reason = (uint8_t)reason;
 }
 
+static enum close_reason end_reason(const struct stream_full *f)
+{
+    if (f->body.state != BODY_COMPLETE || f->close_after) /* bytes that nobody took, or that had no room */
+        return CLOSE_BODY_UNREAD;
+    if (f->s.conn->stale)
+        return CLOSE_SERVICE_GONE;
+    if (f->s.ring->draining)
+        return CLOSE_DRAIN;
+    return f->s.req.keep_alive ? CLOSE_REQUESTS_MAX : CLOSE_CLIENT_CLOSE;
+}
+
 ssize_t stream_finish_head(struct stream_full *f)
 {
     bool keep = keeps_alive(f);
-    bool unread =
-        f->body.state != BODY_COMPLETE || f->close_after; /* bytes that nobody took, or that had no room */
-    if (!keep && !f->s.conn->close_after)
-        close_with(f,
-                   unread                ? CLOSE_BODY_UNREAD
-                   : f->s.conn->stale    ? CLOSE_SERVICE_GONE
-                   : f->s.ring->draining ? CLOSE_DRAIN
-                                         : CLOSE_CLIENT_CLOSE,
-                   unread);
+    if (!keep && !f->s.conn->close_after) {
+        enum close_reason reason = end_reason(f);
+        close_with(f, reason, reason != CLOSE_CLIENT_CLOSE); /* what still comes was not asked to stop */
+    }
     http_response_connection(&f->response, keep, f->s.req.version_minor);
     return http_response_end(&f->response);
 }

@@ -142,6 +142,7 @@ bool body_skip(
 void body_release(struct stream_full *f);
 uint64_t body_deadline(const struct stream_full *f);
 bool body_too_slow(const struct stream_full *f);
+void body_clock_restart(struct stream_full *f); /* it is not the client that is waited for */
 
 /* send.c */
 void send_begin(struct stream_full *f);

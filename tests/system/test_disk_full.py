@@ -157,6 +157,24 @@ def test_store_fails_for_a_while(node, action):
         attempt.check_nothing_wrong(acknowledged=True)
 
 
+@pytest.mark.skipif(KIND != "fairlead", reason="about this server's sessions")
+@pytest.mark.parametrize("action", ["ENOSPC", "EIO"])
+def test_write_fails_when_its_client_has_gone(node, action):
+    """The session is free again as soon as the disk has said no, and the connection is over."""
+    registry, fs = node
+    repo = registry.repository("disk/gone")
+    location = http1.target_of(repo.start_upload().header("Location"))
+    fs.fault("write", "delay:1500", STORE, count=0)
+    fs.fault("write", action, STORE, count=0)
+    with registry.client.connect() as connection:
+        connection.send(connection.head("PATCH", location, {"Content-Length": str(4 * MIB)}) + bytes(100000))
+        assert http1.wait_until(lambda: repo.client.exchange("GET", location).status == 409)
+        connection.reset()
+    assert http1.wait_until(lambda: repo.client.exchange("GET", location).status == 204, 20)
+    fs.clear()
+    assert repo.at(location, "PATCH", b"x" * 1000).status == 202
+
+
 @pytest.mark.parametrize("glob", [STORE, "state/raft/*"] if KIND == "fairlead" else [STORE])
 def test_short_writes(node, glob):
     """A write that is taken in part, as when the disk fills up in the middle of it, is finished, not lost."""
