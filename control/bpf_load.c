@@ -7,12 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/capability.h>
 #include <unistd.h>
 
 #include "abi.h"
 #include "bpf/objects.skel.h"
 #include "check.h"
+#include "control/bpf_support.h"
 
 enum { OBJECTS_MAX = 16, LOG_BYTES = 256 << 10, MAPS_OF_OBJECT_MAX = 64 };
 
@@ -171,17 +171,6 @@ static void share_maps(struct bpf_load *load, const char *old)
 
 /* Why it failed. */
 
-static bool lacks_capability(cap_value_t value)
-{
-    cap_flag_value_t flag = CAP_CLEAR;
-    cap_t caps = cap_get_proc();
-    if (!caps)
-        return false;
-    cap_get_flag(caps, value, CAP_EFFECTIVE, &flag);
-    cap_free(caps);
-    return flag != CAP_SET;
-}
-
 /* The last line of the verifier that says something: not the figures it ends with. */
 static const char *last_words(char *log)
 {
@@ -215,7 +204,7 @@ static void explain(struct bpf_load *load, size_t i, const struct bpf_object *ob
     char *why = load->status[i].why;
     const struct bpf_program *program;
     const struct bpf_map *map;
-    if (lacks_capability(CAP_BPF) || lacks_capability(CAP_NET_ADMIN))
+    if (!bpf_support_permitted())
         snprintf(why, BPF_LOAD_WHY_MAX, "the capabilities CAP_BPF and CAP_NET_ADMIN are needed");
     else if (access("/sys/kernel/btf/vmlinux", R_OK))
         snprintf(why, BPF_LOAD_WHY_MAX,
@@ -300,7 +289,7 @@ static size_t loaded_count(const struct bpf_load *load)
 
 static int open_in(struct bpf_load *load, char *err, size_t err_len)
 {
-    if (lacks_capability(CAP_BPF) || lacks_capability(CAP_NET_ADMIN)) {
+    if (!bpf_support_permitted()) {
         snprintf(err, err_len, "it needs root, or the capabilities CAP_BPF and CAP_NET_ADMIN");
         return -EPERM;
     }

@@ -3,6 +3,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <sys/capability.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 #include <linux/magic.h>
@@ -10,6 +11,7 @@
 #include "check.h"
 #include "control/bpf_attach.h"
 
+/* From PROGRAM on the kernel has to be asked by making one, which needs capabilities. */
 enum kind { TYPE_INFORMATION, BPFFS, CGROUP2, PROGRAM, HELPER, MAP };
 
 static const struct row {
@@ -33,6 +35,22 @@ static const struct row {
     {HELPER, BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_timer_start, "bpf_timer", "judging of heartbeats"},
     {HELPER, BPF_PROG_TYPE_SCHED_CLS, BPF_FUNC_loop, "bpf_loop", "thousands of backends"},
 };
+
+static bool has_capability(cap_value_t value)
+{
+    cap_flag_value_t flag = CAP_CLEAR;
+    cap_t caps = cap_get_proc();
+    if (!caps)
+        return true; /* what needs it will say */
+    cap_get_flag(caps, value, CAP_EFFECTIVE, &flag);
+    cap_free(caps);
+    return flag == CAP_SET;
+}
+
+bool bpf_support_permitted(void)
+{
+    return has_capability(CAP_BPF) && has_capability(CAP_NET_ADMIN);
+}
 
 static bool bpffs_is_there(void)
 {
@@ -65,6 +83,7 @@ bool bpf_support_try(size_t i, struct bpf_support *out)
 {
     if (i >= ARRAY_SIZE(rows))
         return false;
-    *out = (struct bpf_support){rows[i].feature, rows[i].purpose, try_row(&rows[i])};
+    bool known = rows[i].kind < PROGRAM || bpf_support_permitted();
+    *out = (struct bpf_support){rows[i].feature, rows[i].purpose, known, known && try_row(&rows[i])};
     return true;
 }

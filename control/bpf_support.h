@@ -9,8 +9,12 @@
 struct bpf_support {
     const char *feature;
     const char *purpose; /* what goes without it */
+    bool known; /* false: this process may not try */
     bool supported;
 };
+
+/* Whether this process has the capabilities that programs in the kernel need: CAP_BPF and CAP_NET_ADMIN. */
+bool bpf_support_permitted(void);
 
 /* The features in turn, each tried at the call. False behind the last. */
 bool bpf_support_try(size_t i, struct bpf_support *out);

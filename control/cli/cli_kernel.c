@@ -90,9 +90,16 @@ static void print_lacking(const json_t *answer)
 {
     size_t i;
     json_t *row;
-    json_array_foreach(json_object_get(answer, "support"), i,
-                       row) if (!json_is_true(json_object_get(row, "supported")))
-        printf("\nthis kernel lacks %s, needed for %s", cli_text(row, "feature"), cli_text(row, "for"));
+    bool unknown = false;
+    json_array_foreach(json_object_get(answer, "support"), i, row)
+    {
+        const json_t *supported = json_object_get(row, "supported");
+        if (json_is_false(supported))
+            printf("\nthis kernel lacks %s, needed for %s", cli_text(row, "feature"), cli_text(row, "for"));
+        unknown |= json_is_null(supported);
+    }
+    if (unknown)
+        printf("\nwhat this kernel can do is not known: to ask it takes root, or CAP_BPF and CAP_NET_ADMIN");
     json_array_foreach(json_object_get(answer, "degraded"), i, row)
     {
         printf("\ndegraded: ");

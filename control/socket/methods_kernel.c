@@ -108,8 +108,9 @@ static json_t *support_list(void)
     json_t *list = json_array();
     struct bpf_support support;
     for (size_t i = 0; bpf_support_try(i, &support); i++)
-        json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "feature", support.feature, "supported",
-                                              support.supported, "for", support.purpose));
+        json_array_append_new(list, json_pack("{s:s, s:o, s:s}", "feature", support.feature, "supported",
+                                              support.known ? json_boolean(support.supported) : json_null(),
+                                              "for", support.purpose));
     return list;
 }
 

@@ -519,6 +519,10 @@ def test_an_ordinary_user_has_a_node_without_the_kernel_half(lab):
     node.start()
     status = wait_failed(node)
     assert "CAP_BPF" in status["why"] and status["attached"] == []
+    unknown = {s["feature"] for s in status["support"] if s["supported"] is None}
+    assert "traffic control programs" in unknown and not [s for s in status["support"] if s["supported"] is False]
+    text = node.cli("kernel").stdout
+    assert "not known" in text and "lacks" not in text
     lines = [line for line in node.log().splitlines() if '"kernel"' in line]
     assert len(lines) == 1 and "the kernel half is off" in lines[0], lines
     assert not (BPFFS / f"fairlead-{node.instance}").exists()
