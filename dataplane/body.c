@@ -34,7 +34,7 @@ static bool is_chunked(const struct stream_full *f)
 bool body_idle(const struct stream_full *f)
 {
     const struct body *b = &f->body;
-    return !b->appending && b->state != BODY_READ && !f->s.conn->in.inflight &&
+    return !b->appending && b->state != BODY_READ && (!f->s.conn->in.inflight || f->s.conn->watching) &&
            (b->told || (!b->error && !b->sink));
 }
 

@@ -213,15 +213,49 @@ static void request_input(struct conn *c, const struct event *ev)
     }
 }
 
+void conn_watch(struct conn *c)
+{
+    if (c->state != CONN_EXCHANGE || c->in.inflight || conn_has_input(c))
+        return;
+    c->watching = true;
+    conn_receive(c);
+}
+
+/* During an exchange. The answer is sent to its end if it was under way there already. */
+static void watch_input(struct conn *c, const struct event *ev)
+{
+    bool room = true;
+    if (ev->data) {
+        ring_count(c->ring, CTR_BYTES_RECEIVED, ev->res > 0 ? (uint64_t)ev->res : 0);
+        room = ev->res <= 0 || conn_unread(c, ev->data, (size_t)ev->res);
+        loop_buffer_put(c->ring->loop, ev->buffer);
+    }
+    if (!room)
+        c->close_after = true;
+    else if (ev->res == -ENOBUFS) {
+        c->watching = true;
+        conn_unfed(c);
+    } else if (ev->res == 0 && stream_full(c->stream)->state == STREAM_DONE)
+        c->close_after = true;
+    else if (ev->res <= 0)
+        conn_close(c, CLOSE_CLIENT_ABORT);
+}
+
 static void conn_in_done(struct op *op, const struct event *ev)
 {
     struct conn *c = container_of(op, struct conn, in);
+    bool watching = c->watching;
+    c->watching = false;
     switch (c->state) {
     case CONN_IDLE:
     case CONN_HEAD:
         request_input(c, ev);
         return;
     case CONN_EXCHANGE:
+        if (watching) {
+            watch_input(c, ev);
+            return;
+        }
         if (ev->data) /* came while a head's time was up: nobody wants it any more */
             loop_buffer_put(c->ring->loop, ev->buffer);
         body_input_done(stream_full(c->stream), ev);

@@ -48,6 +48,7 @@ struct conn {
     bool peer_known : 1, close_after : 1, lingers : 1;
     bool has_input : 1;     /* input_buffer is held */
     bool partial_fresh : 1; /* nobody has looked for a head's end in it */
+    bool watching : 1;      /* receives during an exchange: the next request, or the end */
     bool closed : 1;        /* the descriptor is given back, or about to be */
     bool advancing : 1;     /* conn_advance is on the stack: it goes on with the next request */
     bool stale : 1;         /* its service has left the plan, or its place has another one */
@@ -104,6 +105,10 @@ static inline bool conn_has_input(const struct conn *c)
 
 /* For the stream: takes up to cap bytes of the input that is already here. Returns how many. */
 size_t conn_take_input(struct conn *c, void *out, size_t cap);
+
+/* For the stream, when nothing of the request is still to come: so that a client that goes away during the
+ * exchange is noticed. What comes is the next request. */
+void conn_watch(struct conn *c);
 
 /* For the stream: the time limit of what it does now. */
 void conn_deadline(struct conn *c, uint64_t deadline_ms);

@@ -136,7 +136,7 @@ static void head_then_file(struct stream_full *f)
 static void bytes_begin(struct stream_full *f)
 {
     join(&f->send, f->response_own);
-    if (f->s.conn->requests == 1 && out_at_once(f, 0)) {
+    if ((f->s.conn->requests == 1 || f->send.kind == SEND_RELAY) && out_at_once(f, 0)) {
         part_out(f);
     } else {
         progress(f);
@@ -453,7 +453,9 @@ static void part_out(struct stream_full *f)
         s->buffer = NULL;
     }
     bool more = s->kind == SEND_FILE ? s->left > 0 : s->kind == SEND_FILL && !s->filled;
-    if (more)
+    if (s->kind == SEND_RELAY)
+        relay_head_out(f);
+    else if (more)
         ring_ready(f->s.ring, &f->s);
     else
         file_sent(f);
@@ -496,7 +498,7 @@ void send_output_done(struct stream_full *f, const struct event *ev)
 /* ------------------------------------------------------------------ time */
 
 /* What the client has acknowledged tells a slow reader from one that stands still. */
-static bool client_reads(struct stream_full *f)
+bool send_client_reads(struct stream_full *f)
 {
     uint64_t acked = f->send.sent - wire_unsent(&f->s.conn->wire);
     bool moved = acked > f->send.acked_seen;
@@ -506,7 +508,9 @@ static bool client_reads(struct stream_full *f)
 
 void stream_timeout(struct stream_full *f)
 {
-    if (f->body.state == BODY_READ) {
+    if (relay_reads(f) || relay_sends(f)) {
+        relay_timeout(f);
+    } else if (f->body.state == BODY_READ) {
         if (!f->s.conn->in.inflight)
             body_clock_restart(f);
         if (body_too_slow(f))
@@ -514,7 +518,7 @@ void stream_timeout(struct stream_full *f)
         else
             conn_deadline(f->s.conn, body_deadline(f));
     } else if (f->state == STREAM_SEND && !f->gone) {
-        if (client_reads(f))
+        if (send_client_reads(f))
             progress(f);
         else
             conn_close(f->s.conn, CLOSE_SEND_TIMEOUT);

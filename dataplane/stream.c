@@ -130,6 +130,8 @@ void stream_release(struct stream_full *f)
 {
     if (f->head != f->head_own)
         pool_give(&f->s.ring->heads, f->head);
+    if (f->head_large)
+        pool_give(&f->s.ring->heads, f->head_large);
     pool_give(&f->s.ring->streams, f);
 }
 
@@ -235,10 +237,10 @@ static bool keeps_alive(struct stream_full *f)
         return false;
     if (c->requests >= ring_setting(f->s.ring, SET_HTTP_REQUESTS_MAX))
         return false;
-    return body_skip(f);
+    return relay_reads(f) || body_skip(f);
 }
 
-static void close_with(struct stream_full *f, enum close_reason reason, bool lingers)
+void stream_close_with(struct stream_full *f, enum close_reason reason, bool lingers)
 {
     f->close_after = true;
     f->s.conn->close_after = true;
@@ -262,7 +264,8 @@ ssize_t stream_finish_head(struct stream_full *f)
     bool keep = keeps_alive(f);
     if (!keep && !f->s.conn->close_after) {
         enum close_reason reason = end_reason(f);
-        close_with(f, reason, reason != CLOSE_CLIENT_CLOSE); /* what still comes was not asked to stop */
+        stream_close_with(f, reason,
+                          reason != CLOSE_CLIENT_CLOSE); /* what still comes was not asked to stop */
     }
     http_response_connection(&f->response, keep, f->s.req.version_minor);
     return http_response_end(&f->response);
@@ -290,16 +293,21 @@ static void refusal_send(struct stream_full *f)
                            view_of(ring_date(f->s.ring), HTTP_DATE_LEN), f->s.req.method == HTTP_HEAD);
     CHECK(n > 0);
     f->status = f->refusal.status;
-    close_with(f, refusal_reason(f), true);
+    stream_close_with(f, refusal_reason(f), true);
     f->send = (struct sending){.kind = SEND_BYTES};
     f->send.iov[0] = (struct iovec){f->response_own, (size_t)n};
     send_begin(f);
 }
 
-/* Every answer goes through here; false: nobody is there to hear it. */
-static bool answer(struct stream_full *f)
+void stream_refuse_answer(struct stream_full *f, enum http_reject_reason reason)
 {
-    CHECK(!f->responded && f->body.state != BODY_READ);
+    f->refusal = http_reject_of(reason);
+    refusal_send(f);
+}
+
+bool stream_answer(struct stream_full *f)
+{
+    CHECK(!f->responded && (f->body.state != BODY_READ || f->body.sink == SINK_RELAY));
     f->responded = true;
     if (f->gone) {
         ring_ready(f->s.ring, &f->s); /* finished at its turn: the caller may still look at the stream */
@@ -317,8 +325,7 @@ static void send_bytes(struct stream_full *f, const void *bytes, size_t len, uin
         http_response_field_u64(&f->response, "Content-Length", content_length);
     ssize_t head = stream_finish_head(f);
     if (head < 0) { /* a head that does not fit its room: the answer is ours to make */
-        f->refusal = http_reject_of(HTTP_REJECT_BUSY);
-        refusal_send(f);
+        stream_refuse_answer(f, HTTP_REJECT_BUSY);
         return;
     }
     bool with_body = len > 0 && f->s.req.method != HTTP_HEAD;
@@ -331,19 +338,19 @@ static void send_bytes(struct stream_full *f, const void *bytes, size_t len, uin
 
 void stream_send(struct stream *s)
 {
-    if (answer(stream_full(s)))
+    if (stream_answer(stream_full(s)))
         send_bytes(stream_full(s), NULL, 0, 0);
 }
 
 void stream_send_length(struct stream *s, uint64_t len)
 {
-    if (answer(stream_full(s)))
+    if (stream_answer(stream_full(s)))
         send_bytes(stream_full(s), NULL, 0, len);
 }
 
 void stream_send_bytes(struct stream *s, const void *bytes, size_t len)
 {
-    if (answer(stream_full(s)))
+    if (stream_answer(stream_full(s)))
         send_bytes(stream_full(s), bytes, len, len);
 }
 
@@ -351,7 +358,7 @@ void stream_send_blob(struct stream *s, struct blob *b, uint64_t offset, uint64_
 {
     struct stream_full *f = stream_full(s);
     f->send.blob = b; /* given back when the stream is finished, whatever happens */
-    if (!answer(f))
+    if (!stream_answer(f))
         return;
     if (b->bytes || s->req.method == HTTP_HEAD || len == 0) {
         send_bytes(f, b->bytes ? b->bytes + offset : NULL, s->req.method == HTTP_HEAD ? 0 : (size_t)len, len);
@@ -372,7 +379,7 @@ void stream_send_blob(struct stream *s, struct blob *b, uint64_t offset, uint64_
 void stream_send_fill(struct stream *s, stream_fill *fill)
 {
     struct stream_full *f = stream_full(s);
-    if (!answer(f))
+    if (!stream_answer(f))
         return;
     f->send.kind = SEND_FILL;
     f->send.fill = fill;
@@ -405,7 +412,7 @@ void stream_sent(struct stream_full *f)
 
 void stream_step_end(struct stream_full *f)
 {
-    if (!f->responded || f->in_ready || f->held || !send_idle(f) || !body_idle(f))
+    if (!f->responded || f->in_ready || f->held || f->holds || !send_idle(f) || !body_idle(f))
         return;
     if (f->state != STREAM_DONE) {
         if (!f->gone)
@@ -429,7 +436,8 @@ void stream_abort(struct stream_full *f)
 {
     f->gone = true;
     f->cut = true;
-    if (f->body.state == BODY_READ)
+    f->abort_due = true;
+    if (f->body.state == BODY_READ && f->body.sink != SINK_RELAY)
         body_fail(f, -ECONNRESET, (struct http_reject){0});
     ring_ready(f->s.ring, &f->s);
 }
@@ -439,11 +447,37 @@ void stream_fed(struct stream *s)
     ring_ready(s->ring, s);
 }
 
+/* What the handler has under way ends, then the stream does. */
+static void tell_abort(struct stream_full *f)
+{
+    f->abort_told = true;
+    f->held = true;
+    f->s.handler->abort(&f->s);
+    f->held = false;
+    stream_step_end(f);
+}
+
+/* The response's head is out. */
+static void relay_ready(struct stream_full *f)
+{
+    void (*ready)(struct stream *) = f->send.ready;
+    f->send.ready = NULL;
+    f->held = true;
+    ready(&f->s);
+    f->held = false;
+    stream_step_end(f);
+}
+
 void stream_turn(struct stream *s)
 {
     struct stream_full *f = stream_full(s);
-    if (f->body.state == BODY_READ || (f->body.error && !f->body.told) ||
-        (f->body.state == BODY_COMPLETE && f->body.sink && !f->body.told))
+    if (f->abort_due && !f->abort_told && s->handler->abort)
+        tell_abort(f);
+    else if (f->send.head_out && f->send.ready && !f->gone)
+        relay_ready(f);
+    else if (f->body.sink != SINK_RELAY &&
+             (f->body.state == BODY_READ || (f->body.error && !f->body.told) ||
+              (f->body.state == BODY_COMPLETE && f->body.sink && !f->body.told)))
         body_step(f);
     else if (f->state == STREAM_SEND && !f->gone)
         send_turn(f);

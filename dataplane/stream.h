@@ -34,6 +34,8 @@ struct conn;
 struct blob;
 struct upload;
 struct stream;
+struct pump;
+struct wire;
 
 struct handler {
     const char *name;
@@ -46,6 +48,9 @@ struct handler {
     void (*body_done)(struct stream *s, int err);
     /* The last call. Give back what is held. */
     void (*end)(struct stream *s);
+    /* For handlers that relay, else NULL: the client is gone, or takes or gives nothing any more. Once, never
+     * from within a call of the handler's. What is under way is ended; then the handler finishes as usual. */
+    void (*abort)(struct stream *s);
 };
 
 /* Writes the next part of a body of unknown length: at most cap bytes (at least 16 KiB) into buf, *done at
@@ -116,5 +121,89 @@ void stream_send_blob(struct stream *s, struct blob *b, uint64_t offset,
                       uint64_t len);                        /* takes the reference */
 void stream_send_length(struct stream *s, uint64_t len);    /* HEAD of something that is not opened */
 void stream_send_fill(struct stream *s, stream_fill *fill); /* length not known before */
+
+/* ------------------------------------------------------------------ relaying
+ *
+ * A handler that moves bodies between the client's wire and another one by pumps of its own. The stream keeps
+ * the time limits, the books and the connection; it says when a pump may begin, and is told when it ended.
+ */
+
+/* The stream goes on until as many calls of release, whatever else is done: something of the handler's is
+ * under way. release may end the stream, but not within a call of the handler's. */
+void stream_hold(struct stream *s);
+void stream_release_hold(struct stream *s);
+
+struct wire *stream_wire(struct stream *s);
+
+/* Memory of the stream that is free in a handler that reads no body to memory. */
+enum { STREAM_SPARE_BYTES = 8192 };
+char *stream_spare(struct stream *s);
+
+/*
+ * Takes of the body what was received already, framed as it came, up to cap bytes. Returns how much; bytes
+ * behind the body of known length are left.
+ */
+size_t stream_body_early(struct stream *s, char *out, size_t cap);
+
+/* How much that would be. */
+size_t stream_body_here(struct stream *s);
+
+/* All of the body was taken by stream_body_early. */
+void stream_body_taken(struct stream *s);
+
+/*
+ * The pump takes the body from the client's wire until stream_body_relayed, which says whether it came whole.
+ * rest: what came behind it (pump_rest). Nobody answers Expect: that is the backend's.
+ */
+void stream_body_relay(struct stream *s, const struct pump *pump);
+void stream_body_relayed(struct stream *s, bool complete, struct view rest);
+
+/* What was received behind the body, for a connection that carries no messages any more. */
+size_t stream_input_take(struct stream *s, char *out, size_t cap);
+
+/* From now on a client that goes away is noticed (abort); not while its body is still to be read. */
+void stream_watch(struct stream *s);
+
+/* Tells the client to go on with the body (100), if it waits for that. */
+void stream_continue(struct stream *s);
+
+/*
+ * The response's head, to be written by http_forward_response into *cap bytes: of at least `room`, or NULL if
+ * there is no memory for that. In place of stream_response.
+ */
+char *stream_relay_head(struct stream *s, size_t room, size_t *cap);
+
+enum stream_relay_body {
+    RELAY_NOTHING, /* neither body nor length */
+    RELAY_HEAD,    /* no body, but the length of one (HEAD) */
+    RELAY_LENGTH,  /* a body of that length */
+    RELAY_CHUNKED, /* by chunks; for clients that do not know them, until the end of the connection */
+    RELAY_TUNNEL, /* no message any more: bytes until both ends have ended; the connection is the handler's */
+};
+
+struct stream_relay {
+    int status;
+    const struct http_response *head; /* written so far */
+    enum stream_relay_body body;
+    uint64_t length;
+    struct view content;     /* of the body, here already and unframed (RELAY_LENGTH): sent with the head */
+    const struct pump *pump; /* moves the rest of it; zeroed until it was started; NULL: there is none */
+    bool unlimited;          /* the client may take nothing for long (tunnels) */
+    bool close;              /* the last exchange of its connection */
+    void (*ready)(struct stream *s); /* the head is out: start the pump; never from within the call */
+};
+
+/* Sends the answer's head; in place of stream_send*. */
+void stream_send_relay(struct stream *s, const struct stream_relay *relay);
+
+/* Whether the client understands chunks. */
+bool stream_relay_chunks(const struct stream *s);
+
+/* The pump has ended. technique: for the log. good: all of the body is with the client's wire; else
+ * the connection is closed for `reason`, so that nobody takes the part for the whole. */
+void stream_relayed(struct stream *s, const char *technique, bool good, enum close_reason reason);
+
+/* What the log says of it: name has to be good until end. */
+void stream_note_upstream(struct stream *s, const char *name, uint64_t us, unsigned attempts);
 
 #endif

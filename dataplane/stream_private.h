@@ -32,7 +32,7 @@ enum body_state {
     BODY_FAILED,   /* it will not be complete: the handler was told */
 };
 
-enum body_sink { SINK_NONE, SINK_MEMORY, SINK_UPLOAD };
+enum body_sink { SINK_NONE, SINK_MEMORY, SINK_UPLOAD, SINK_RELAY };
 
 struct body {
     uint8_t state;     /* enum body_state */
@@ -56,9 +56,10 @@ struct body {
     char *rx, *tx;
     size_t rx_len, rx_cap, tx_len; /* bytes; rx_cap: the buffer is full then */
     struct waiter appended;
+    const struct pump *pump; /* SINK_RELAY: the handler's */
 };
 
-enum send_kind { SEND_NONE, SEND_BYTES, SEND_FILE, SEND_FILL };
+enum send_kind { SEND_NONE, SEND_BYTES, SEND_FILE, SEND_FILL, SEND_RELAY };
 
 struct sending {
     uint8_t kind; /* enum send_kind */
@@ -74,23 +75,33 @@ struct sending {
     struct blob *blob;
     uint64_t offset, left; /* of the file */
     stream_fill *fill;
-    char *buffer;          /* a body buffer, for cold pieces and for fill */
-    struct op file, ahead; /* reading of a cold piece; reading ahead of it */
-    uint64_t warmed;       /* the offset of the piece that was read ahead last, */
-    bool was_warmed;       /* if one was */
-    bool warming;          /* its reading is under way */
-    uint64_t ahead_to;     /* where reading ahead was ordered to, once it was */
-    uint8_t byte;          /* its end */
-    uint64_t sent;         /* bytes of the response that the socket took */
-    uint64_t acked_seen;   /* and that the client had acknowledged at the last look */
+    char *buffer;            /* a body buffer, for cold pieces and for fill */
+    struct op file, ahead;   /* reading of a cold piece; reading ahead of it */
+    uint64_t warmed;         /* the offset of the piece that was read ahead last, */
+    bool was_warmed;         /* if one was */
+    bool warming;            /* its reading is under way */
+    uint64_t ahead_to;       /* where reading ahead was ordered to, once it was */
+    uint8_t byte;            /* its end */
+    uint64_t sent;           /* bytes of the response that the socket took */
+    uint64_t acked_seen;     /* and that the client had acknowledged at the last look */
+    const struct pump *pump; /* SEND_RELAY: the handler's */
+    uint64_t pumped;         /* of its bytes, in sent */
+    uint64_t progress_ms;    /* the client is known to have read then */
+    void (*ready)(struct stream *s);
+    bool head_out;  /* SEND_RELAY: the pump may begin, or has */
+    bool unlimited; /* the client may take nothing for long */
 };
 
 struct stream_full {
     struct stream s; /* first: handlers see this */
     struct stream *next_ready, *next_starved;
     bool in_ready, in_starved, gone, responded, close_after, cut, continue_pending;
-    bool held;     /* a handler's call is on the stack: the stream outlives it */
-    uint8_t state; /* enum stream_state; written by stream_move alone */
+    bool held;       /* a handler's call is on the stack: the stream outlives it */
+    bool abort_due;  /* the handler's abort comes at the next turn, */
+    bool abort_told; /* or has come */
+    bool continued;  /* 100 was relayed */
+    uint16_t holds;  /* of the handler's: stream_hold */
+    uint8_t state;   /* enum stream_state; written by stream_move alone */
     int status;
     struct http_reject refusal; /* replaces the handler's answer if set */
     struct body body;
@@ -100,13 +111,17 @@ struct stream_full {
     uint64_t first_byte_us; /* response handed to the socket */
     uint64_t content_sent;
     const char *technique; /* for the log */
-    char *head;            /* the request's head: head_own or one of the ring's large ones */
+    const char *upstream;  /* the same */
+    uint64_t upstream_us;
+    unsigned attempts;
+    char *head_large; /* of the response: one of the ring's large heads, or NULL */
+    char *head;       /* the request's head: head_own or one of the ring's large ones */
     size_t head_len, head_cap, head_seen;
     char peer_text[SOURCE_TEXT_MAX];
     struct http_field fields[REQUEST_FIELDS_MAX];
     char head_own[STREAM_HEAD_BYTES];
     char response_own[STREAM_RESPONSE_BYTES];
-    char small_body[STREAM_SMALL_BODY];
+    char small_body[STREAM_SMALL_BODY]; /* or a handler's spare */
     uint8_t arena_own[STREAM_ARENA_BYTES];
 };
 
@@ -131,6 +146,10 @@ void stream_sent(struct stream_full *f);     /* the response is with the socket,
 ssize_t
 stream_finish_head(struct stream_full *f); /* what the connection adds to the head; its length or -errno */
 
+bool stream_answer(struct stream_full *f); /* before every answer; false: it is not to be sent */
+void stream_refuse_answer(struct stream_full *f, enum http_reject_reason reason); /* in place of it */
+void stream_close_with(struct stream_full *f, enum close_reason reason, bool lingers);
+
 /* body.c */
 void body_begin(struct stream_full *f);
 void body_step(struct stream_full *f);
@@ -150,6 +169,23 @@ void send_output_done(struct stream_full *f, const struct event *ev); /* conn's 
 void send_turn(struct stream_full *f);
 bool send_idle(const struct stream_full *f);
 void send_release(struct stream_full *f);
+bool send_client_reads(struct stream_full *f); /* since the last call of it */
+
+/* relay.c */
+void relay_head_out(struct stream_full *f);
+void relay_timeout(struct stream_full *f);
+void relay_count(struct stream_full *f);
+
+/* A handler's pump reads the body, sends the response. */
+static inline bool relay_reads(const struct stream_full *f)
+{
+    return f->body.state == BODY_READ && f->body.sink == SINK_RELAY;
+}
+
+static inline bool relay_sends(const struct stream_full *f)
+{
+    return f->state == STREAM_SEND && f->send.kind == SEND_RELAY && f->send.pump;
+}
 
 /* access.c */
 void access_log(struct stream_full *f);

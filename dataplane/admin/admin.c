@@ -118,4 +118,4 @@ static void admin_end(struct stream *s)
     s->ctx = NULL;
 }
 
-const struct handler admin_handler = {"admin", admin_begin, admin_body_done, admin_end};
+const struct handler admin_handler = {"admin", admin_begin, admin_body_done, admin_end, NULL};

@@ -151,7 +151,7 @@ static void registry_end(struct stream *s)
     s->ctx = NULL;
 }
 
-const struct handler registry_handler = {"registry", registry_begin, registry_body_done, registry_end};
+const struct handler registry_handler = {"registry", registry_begin, registry_body_done, registry_end, NULL};
 
 /* /v2/: the version check. */
 void api_base(struct api *a)
