@@ -9,6 +9,7 @@
 
 #include "abi.h"
 #include "control/state/service.h"
+#include "shared.h"
 
 struct daemon;
 
@@ -22,6 +23,8 @@ struct backend_view {
     uint64_t since_ms; /* UTC, of the last change; 0: the kernel does not remember */
     struct abi_probe_state probe;
     struct abi_backend_stats stats;
+    bool proxied; /* the data plane sends requests there: */
+    uint64_t proxy[TARGET_COUNTERS_COUNT];
 };
 
 /* Looks at the kernel's maps once for many backends: times of the last changes by id. */

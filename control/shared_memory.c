@@ -141,10 +141,20 @@ void shared_memory_reset_rings(struct shared_memory *memory)
 #include "counters.def"
 #undef COUNTER
     };
+    static const char *const target_kinds[TARGET_COUNTERS_COUNT] = {
+#define TARGET(symbol, name, kind, unit, text) [TARGET_##symbol] = #kind,
+#include "targets.def"
+#undef TARGET
+    };
     for (uint32_t ring = 0; ring < memory->rings; ring++) {
         for (int i = 0; i < COUNTERS_COUNT; i++)
             if (kinds[i][0] == 'g')
                 atomic_store_explicit(&memory->counters->ring[ring].counter[i], 0, memory_order_relaxed);
+        for (unsigned i = 0; i < TARGET_SLOTS; i++)
+            for (int k = 0; k < TARGET_COUNTERS_COUNT; k++)
+                if (target_kinds[k][0] == 'g')
+                    atomic_store_explicit(&memory->counters->ring[ring].target[i].value[k], 0,
+                                          memory_order_relaxed);
         atomic_store(&memory->epochs->ring[ring].reading, 0);
     }
 }
@@ -179,4 +189,22 @@ uint64_t shared_memory_sum(const struct shared_memory *memory, enum counter_id i
     for (uint32_t ring = 0; ring < memory->rings; ring++)
         sum += atomic_load_explicit(&memory->counters->ring[ring].counter[id], memory_order_relaxed);
     return sum;
+}
+
+bool shared_memory_target(const struct shared_memory *memory, uint32_t id, uint16_t generation,
+                          uint64_t out[TARGET_COUNTERS_COUNT])
+{
+    uint64_t key = target_key(id, generation);
+    bool found = false;
+    memset(out, 0, TARGET_COUNTERS_COUNT * sizeof(out[0]));
+    for (uint32_t ring = 0; ring < memory->rings; ring++)
+        for (unsigned n = 0; n < TARGET_PROBES; n++) {
+            const struct target_slot *slot = &memory->counters->ring[ring].target[target_place(key, n)];
+            if (atomic_load_explicit(&slot->key, memory_order_acquire) != key)
+                continue;
+            for (int i = 0; i < TARGET_COUNTERS_COUNT; i++)
+                out[i] += atomic_load_explicit(&slot->value[i], memory_order_relaxed);
+            found = true;
+        }
+    return found;
 }

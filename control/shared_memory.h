@@ -46,4 +46,8 @@ int shared_memory_seal_plan(const struct plan *plan);
 /* Sum of a counter over the rings. */
 uint64_t shared_memory_sum(const struct shared_memory *memory, enum counter_id id);
 
+/* What the rings count of a backend, summed. False: no ring has counted anything, and all are 0. */
+bool shared_memory_target(const struct shared_memory *memory, uint32_t id, uint16_t generation,
+                          uint64_t out[TARGET_COUNTERS_COUNT]);
+
 #endif

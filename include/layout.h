@@ -35,6 +35,9 @@ static inline uint64_t layout_id(void)
 #define REASON(symbol, name, is_error, text) "\n" name
 #include "reasons.def"
 #undef REASON
+#define TARGET(symbol, name, kind, unit, text) "\n" name
+#include "targets.def"
+#undef TARGET
         ;
     static const uint64_t sizes[] = {
         LINK_VERSION,

@@ -25,9 +25,16 @@ enum close_reason {
     CLOSE_REASONS_COUNT
 };
 
+enum target_counter_id {
+#define TARGET(symbol, name, kind, unit, text) TARGET_##symbol,
+#include "targets.def"
+#undef TARGET
+    TARGET_COUNTERS_COUNT
+};
+
 enum {
     SHARED_MAGIC = 0x31534c46, /* "FLS1" */
-    SHARED_VERSION = 1,
+    SHARED_VERSION = 2,
     LATENCY_BUCKETS = 32, /* bucket i counts durations below 2^i microseconds; the last one the rest */
 };
 
@@ -46,12 +53,36 @@ enum request_class {
         "blob_get", "manifest_get", "upload", "manifest_put", "list", "other"                                \
     }
 
+/*
+ * What a ring counts of one backend. A slot belongs to the backend whose key it has, and is at most
+ * TARGET_PROBES behind the place that the key's id says, so that it is found again by everybody. 0: it is
+ * free.
+ */
+enum { TARGET_SLOTS = 1024, TARGET_PROBES = 32 };
+
+struct target_slot {
+    _Atomic uint64_t key; /* target_key */
+    _Atomic uint64_t value[TARGET_COUNTERS_COUNT];
+};
+
+static inline uint64_t target_key(uint32_t id, uint16_t generation)
+{
+    return 1ull << 63 | (uint64_t)generation << 32 | id;
+}
+
+/* The n-th place at which a key may be. */
+static inline unsigned target_place(uint64_t key, unsigned n)
+{
+    return ((uint32_t)key + n) % TARGET_SLOTS;
+}
+
 /* One writer: the ring; relaxed atomic stores, so a reader sees each value whole. */
 struct ring_counters {
     _Atomic uint64_t counter[COUNTERS_COUNT];
     _Atomic uint64_t closed[CLOSE_REASONS_COUNT];
     _Atomic uint64_t latency[CLASSES_COUNT][LATENCY_BUCKETS]; /* time to first byte of the response */
     _Atomic uint64_t latency_sum_us[CLASSES_COUNT];
+    struct target_slot target[TARGET_SLOTS];
 } __attribute__((aligned(64)));
 
 /* What control publishes for /metrics and /readyz; one writer: control, and while it is away the data plane.

@@ -77,9 +77,16 @@ json_t *backend_json(const struct svc *s, const struct svc_backend *b, const str
     json_object_set_new(row, "reason_text", json_string(backend_reason_text(view->reason)));
     set_time(row, "since", view->since_ms);
     json_object_set_new(row, "rtt_us", number(view->probe.rtt_us));
-    json_object_set_new(row, "active", json_integer((json_int_t)view->stats.active));
+    json_object_set_new(row, "active",
+                        number(view->proxied ? view->proxy[TARGET_ACTIVE] : (uint64_t)view->stats.active));
     return row;
 }
+
+static const char *const target_keys[TARGET_COUNTERS_COUNT] = {
+#define TARGET(symbol, name, kind, unit, text) [TARGET_##symbol] = "proxy_" name,
+#include "targets.def"
+#undef TARGET
+};
 
 json_t *backend_figures_json(const struct backend_view *view)
 {
@@ -111,6 +118,8 @@ json_t *backend_figures_json(const struct backend_view *view)
     json_t *object = json_object();
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         json_object_set_new(object, rows[i].key, number(rows[i].value));
+    for (int i = 0; view->proxied && i < TARGET_COUNTERS_COUNT; i++)
+        json_object_set_new(object, target_keys[i], number(view->proxy[i]));
     return object;
 }
 

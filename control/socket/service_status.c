@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "check.h"
 #include "control/daemon.h"
@@ -21,7 +22,7 @@ json_t *service_summary(struct daemon *d, const struct backend_glance *glance, c
         const char *state = backend_state_name(b, &view);
         json_object_set_new(states, state,
                             json_integer(json_integer_value(json_object_get(states, state)) + 1));
-        active += (json_int_t)view.stats.active;
+        active += (json_int_t)(view.proxied ? view.proxy[TARGET_ACTIVE] : (uint64_t)view.stats.active);
     }
     json_object_set_new(row, "states", states);
     json_object_set_new(row, "active", json_integer(active));
@@ -147,6 +148,32 @@ static void print_metric(struct daemon *d, const struct backend_glance *glance, 
     }
 }
 
+/* What the data plane counts of proxied services. */
+static void print_target_metric(struct daemon *d, enum target_counter_id id, FILE *out)
+{
+    static const struct {
+        const char *name, *kind, *unit, *text;
+    } rows[TARGET_COUNTERS_COUNT] = {
+#define TARGET(symbol, name, kind, unit, text) [TARGET_##symbol] = {name, #kind, unit, text},
+#include "targets.def"
+#undef TARGET
+    };
+    const struct svc_table *t = services_table(d->services);
+    double scale = strcmp(rows[id].unit, "microseconds") == 0 ? 1e-6 : 1;
+    fprintf(out, "# HELP fairlead_backend_proxy_%s %s\n# TYPE fairlead_backend_proxy_%s %s\n", rows[id].name,
+            rows[id].text, rows[id].name, rows[id].kind);
+    for (size_t i = 0; i < t->count; i++) {
+        const struct svc *s = &t->service[i];
+        for (size_t k = 0; k < s->backends && s->route == SVC_PROXY; k++) {
+            const struct svc_backend *b = &t->backend[s->first_backend + k];
+            uint64_t value[TARGET_COUNTERS_COUNT];
+            shared_memory_target(&d->memory, b->id, b->generation, value);
+            fprintf(out, "fairlead_backend_proxy_%s{service=\"%s\",backend=\"%s\"} %.15g\n", rows[id].name,
+                    s->name, b->name, (double)value[id] * scale);
+        }
+    }
+}
+
 void service_metrics(struct daemon *d, FILE *out)
 {
     const struct svc_table *t = services_table(d->services);
@@ -162,5 +189,7 @@ void service_metrics(struct daemon *d, FILE *out)
     backend_glance_take(d, &glance);
     for (size_t i = 0; i < ARRAY_SIZE(metrics); i++)
         print_metric(d, &glance, &metrics[i], out);
+    for (int i = 0; i < TARGET_COUNTERS_COUNT; i++)
+        print_target_metric(d, (enum target_counter_id)i, out);
     backend_glance_fini(&glance);
 }

@@ -6,10 +6,12 @@
 #include "check.h"
 #include "dataplane/admin/metrics.h"
 #include "dataplane/authorize.h"
+#include "dataplane/ring.h"
 #include "dataplane/store/names.h"
 
 struct admin {
-    unsigned next_metric;
+    struct metrics_cursor at;
+    uint64_t generation; /* of the plan with which the page began */
 };
 
 static void answer_text(struct stream *s, int status, struct view text)
@@ -54,7 +56,12 @@ static void serve_ready(struct stream *s)
 static ssize_t metrics_fill(struct stream *s, char *buf, size_t cap, bool *done)
 {
     struct admin *a = s->ctx;
-    return (ssize_t)metrics_write(stream_counters(s), &a->next_metric, buf, cap, done);
+    const struct plan *plan = s->ring->plan;
+    if (!a->generation)
+        a->generation = plan->generation;
+    if (a->generation != plan->generation) /* backends have other places now: they are in the next page */
+        plan = NULL;
+    return (ssize_t)metrics_write(stream_counters(s), plan, &a->at, buf, cap, done);
 }
 
 static void serve_metrics(struct stream *s)

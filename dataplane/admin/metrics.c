@@ -183,6 +183,66 @@ static void put_process(struct text *t)
     put(t, "process_major_page_faults_total %llu\n", (unsigned long long)u.ru_majflt);
 }
 
+/* ------------------------------------------------------------------ backends of proxied services */
+
+static uint64_t target_sum(const struct counters_page *page, uint64_t key, unsigned id)
+{
+    uint64_t sum = 0;
+    for (unsigned r = 0; r < rings_of(page); r++)
+        for (unsigned n = 0; n < TARGET_PROBES; n++) {
+            const struct target_slot *slot = &page->ring[r].target[target_place(key, n)];
+            if (atomic_load_explicit(&slot->key, memory_order_acquire) == key)
+                sum += value(&slot->value[id]);
+        }
+    return sum;
+}
+
+static void put_target_head(struct text *t, unsigned id, const char **name, bool *us)
+{
+    static const struct {
+        const char *name, *kind, *unit, *help;
+    } rows[TARGET_COUNTERS_COUNT] = {
+#define TARGET(symbol, name, kind, unit, text)                                                               \
+    [TARGET_##symbol] = {"fairlead_backend_proxy_" name, #kind, unit, text},
+#include "targets.def"
+#undef TARGET
+    };
+    *name = rows[id].name;
+    *us = strcmp(rows[id].unit, "microseconds") == 0;
+    if (t)
+        put_head(t, rows[id].name, rows[id].kind, rows[id].help);
+}
+
+/* One figure of one backend: a line. */
+static void put_target(struct text *t, const struct counters_page *page, const struct plan_service *s,
+                       const struct plan_backend *b, unsigned id, bool first)
+{
+    const char *name;
+    bool us;
+    put_target_head(first ? t : NULL, id, &name, &us);
+    uint64_t v = target_sum(page, target_key(b->id, b->generation), id);
+    put(t,
+        us ? "%s{service=\"%.63s\",backend=\"%.63s\"} %.6f\n"
+           : "%s{service=\"%.63s\",backend=\"%.63s\"} %.0f\n",
+        name, s->name, b->name, us ? (double)v / 1e6 : (double)v);
+}
+
+/* The service that has the backend at that place of the plan: most often the same one as for the place
+ * before. */
+static const struct plan_service *service_of(const struct plan *plan, uint32_t backend, unsigned *service)
+{
+    for (unsigned n = 0; n < plan->service_count; n++) {
+        unsigned i = (*service + n) % plan->service_count;
+        const struct plan_service *s = plan_service(plan, i);
+        if (s->kind == SERVICE_PROXY && backend >= s->first_backend &&
+            backend < s->first_backend + s->backend_count) {
+            *service = i;
+            return s;
+        }
+    }
+    return NULL;
+}
+
 /* ------------------------------------------------------------------ all of them */
 
 enum {
@@ -192,6 +252,16 @@ enum {
     FIRST_PROCESS = FIRST_CONTROL + (int)ARRAY_SIZE(control_rows),
     METRICS_COUNT = FIRST_PROCESS + 1,
 };
+
+static void put_backend_metric(struct text *t, const struct counters_page *page, const struct plan *plan,
+                               struct metrics_cursor *at)
+{
+    unsigned i = at->next - METRICS_COUNT;
+    uint32_t backend = i % plan->backend_count;
+    const struct plan_service *s = service_of(plan, backend, &at->service);
+    if (s)
+        put_target(t, page, s, plan_backend(plan, backend), i / plan->backend_count, backend == 0);
+}
 
 static void put_metric(struct text *t, const struct counters_page *page, unsigned i)
 {
@@ -207,20 +277,25 @@ static void put_metric(struct text *t, const struct counters_page *page, unsigne
         put_process(t);
 }
 
-size_t metrics_write(const struct counters_page *page, unsigned *next, char *buf, size_t cap, bool *done)
+size_t metrics_write(const struct counters_page *page, const struct plan *plan, struct metrics_cursor *at,
+                     char *buf, size_t cap, bool *done)
 {
+    unsigned all = METRICS_COUNT + (plan ? plan->backend_count * (unsigned)TARGET_COUNTERS_COUNT : 0);
     struct text t = {.buf = buf, .cap = cap};
     CHECK(cap >= METRICS_CAP_MIN);
-    while (*next < METRICS_COUNT) {
+    while (at->next < all) {
         size_t before = t.len;
-        put_metric(&t, page, *next);
+        if (at->next < METRICS_COUNT)
+            put_metric(&t, page, at->next);
+        else
+            put_backend_metric(&t, page, plan, at);
         if (t.full) {
             CHECK(before > 0);
             t.len = before;
             break;
         }
-        ++*next;
+        at->next++;
     }
-    *done = *next == METRICS_COUNT;
+    *done = at->next >= all;
     return t.len;
 }

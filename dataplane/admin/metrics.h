@@ -9,15 +9,24 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "plan.h"
 #include "shared.h"
 
 /* Room that the largest single metric needs. */
 enum { METRICS_CAP_MIN = 15 << 10 };
 
+/* Where the next piece begins; all zero at the beginning. */
+struct metrics_cursor {
+    unsigned next;    /* metric */
+    unsigned service; /* of the backend shown last */
+};
+
 /*
- * Writes metrics from number *next on into buf, as many as fit, and moves *next (0 at the beginning). Returns
- * the bytes; *done after the last one. cap is at least METRICS_CAP_MIN.
+ * Writes metrics from the cursor on into buf, as many as fit, and moves it. plan
+ * names the backends, and is the same from the beginning to the end (NULL: none are shown). Returns the
+ * bytes; *done after the last one. cap is at least METRICS_CAP_MIN.
  */
-size_t metrics_write(const struct counters_page *page, unsigned *next, char *buf, size_t cap, bool *done);
+size_t metrics_write(const struct counters_page *page, const struct plan *plan, struct metrics_cursor *at,
+                     char *buf, size_t cap, bool *done);
 
 #endif

@@ -65,12 +65,44 @@ struct target *target_get(struct target *t)
     return t;
 }
 
+/* Whether another record counts in the same slot: the same backend in another service's place. */
+static bool find_key(struct balance *b, const struct target *t)
+{
+    for (const struct target *other = *bucket_of(b, t->id); other; other = other->same_hash)
+        if (other != t && other->counted == t->counted)
+            return true;
+    return false;
+}
+
+/* The slot that has its key already (counting goes on there, also after a restart), or a free one. */
+static struct target_slot *claim_slot(struct balance *b, const struct target *t)
+{
+    uint64_t key = target_key(t->id, t->generation);
+    struct target_slot *unused = NULL;
+    for (unsigned n = 0; n < TARGET_PROBES; n++) {
+        struct target_slot *slot = &b->counters->target[target_place(key, n)];
+        uint64_t its = atomic_load_explicit(&slot->key, memory_order_relaxed);
+        if (its == key)
+            return slot;
+        if (!its && !unused)
+            unused = slot;
+    }
+    if (!unused)
+        return NULL;
+    for (unsigned i = 0; i < TARGET_COUNTERS_COUNT; i++)
+        atomic_store_explicit(&unused->value[i], 0, memory_order_relaxed);
+    atomic_store_explicit(&unused->key, key, memory_order_release);
+    return unused;
+}
+
 void target_put(struct balance *b, struct target *t)
 {
     CHECK(t->references > 0);
     if (--t->references)
         return;
     CHECK(t->requests == 0 && t->connections == 0);
+    if (t->counted && !find_key(b, t))
+        atomic_store_explicit(&t->counted->key, 0, memory_order_relaxed);
     struct target **at = bucket_of(b, t->id);
     while (*at != t)
         at = &(*at)->same_hash;
@@ -95,6 +127,7 @@ static struct target *make_target(struct balance *b, const struct plan_backend *
     *t = (struct target){
         .id = where->id, .generation = where->generation, .service = service, .same_hash = *at};
     *at = t;
+    t->counted = claim_slot(b, t);
     return t;
 }
 
@@ -164,6 +197,20 @@ static void list_service(struct balance *b, const struct plan *plan, uint32_t pl
     }
 }
 
+/* What a process before this one counted, of backends that are not there any more. */
+static void sweep_slots(struct balance *b)
+{
+    for (unsigned i = 0; i < TARGET_SLOTS; i++) {
+        struct target_slot *slot = &b->counters->target[i];
+        const struct target *t =
+            *bucket_of(b, (uint32_t)atomic_load_explicit(&slot->key, memory_order_relaxed));
+        while (t && t->counted != slot)
+            t = t->same_hash;
+        if (!t)
+            atomic_store_explicit(&slot->key, 0, memory_order_relaxed);
+    }
+}
+
 void balance_plan(struct balance *b, const struct plan *plan, uint64_t now_ms)
 {
     memset(b->unlisted, 0, plan->backend_count * sizeof(struct target *));
@@ -184,6 +231,8 @@ void balance_plan(struct balance *b, const struct plan *plan, uint64_t now_ms)
     b->unlisted = before;
     b->listed_count = plan->backend_count;
     b->service_count = plan->service_count;
+    if (!b->plan)
+        sweep_slots(b);
     b->plan = plan;
     for (uint32_t i = 0; i < plan->service_count; i++)
         b->service[i].requests = 0;
@@ -199,8 +248,20 @@ void balance_plan(struct balance *b, const struct plan *plan, uint64_t now_ms)
 void balance_finish(struct balance *b, struct target *t, enum balance_outcome outcome, uint64_t latency_us,
                     uint64_t now_ms)
 {
+    static const int8_t counts[] = {[BALANCE_GOOD] = -1,
+                                    [BALANCE_UNREACHABLE] = TARGET_UNREACHABLE,
+                                    [BALANCE_FAILED] = TARGET_FAILED,
+                                    [BALANCE_SERVER_ERROR] = TARGET_SERVER_ERRORS,
+                                    [BALANCE_CANCELLED] = -1};
     CHECK(t->requests > 0);
     t->requests--;
+    target_count(t, TARGET_ACTIVE, (uint64_t)-1);
+    if (counts[outcome] >= 0)
+        target_count(t, (enum target_counter_id)counts[outcome], 1);
+    if (latency_us) {
+        target_count(t, TARGET_ANSWERS, 1);
+        target_count(t, TARGET_LATENCY_US, latency_us);
+    }
     if (t->listed) {
         struct balance_service *s = &b->service[t->service];
         s->requests--;

@@ -10,6 +10,7 @@
 #ifndef FL_PROXY_BALANCE_H
 #define FL_PROXY_BALANCE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -30,15 +31,16 @@ struct target {
     uint32_t connections; /* open, in use or idle: upstream.c's */
     uint32_t failures;    /* in a row */
     uint32_t ejections;   /* in a row: each lasts longer */
-    uint64_t ejected_until_ms; /* 0: it never was */
-    uint64_t up_since_ms;      /* of its last way up: slow start; 0: from the beginning */
-    uint64_t latency_us;       /* to the response's head, smoothed by 1/8 */
-    uint32_t latencies;        /* that are in it */
-    uint8_t state;             /* as seen last: enum abi_state */
-    bool listed;               /* the plan has it */
-    struct target *same_hash;  /* balance.c's */
-    struct plan_backend where; /* a copy: outlives the plan */
-    struct upstream *idle;     /* upstream.c's list */
+    uint64_t ejected_until_ms;   /* 0: it never was */
+    uint64_t up_since_ms;        /* of its last way up: slow start; 0: from the beginning */
+    uint64_t latency_us;         /* to the response's head, smoothed by 1/8 */
+    uint32_t latencies;          /* that are in it */
+    uint8_t state;               /* as seen last: enum abi_state */
+    bool listed;                 /* the plan has it */
+    struct target *same_hash;    /* balance.c's */
+    struct target_slot *counted; /* NULL: no slot was free */
+    struct plan_backend where;   /* a copy: outlives the plan */
+    struct upstream *idle;       /* upstream.c's list */
     uint32_t idle_count;
 };
 
@@ -48,6 +50,14 @@ enum balance_why {
     BALANCE_BUSY, /* all at their limits, or others wait already: queue */
     BALANCE_SPENT /* no retry any more: the budget is used up */
 };
+
+static inline void target_count(struct target *t, enum target_counter_id id, uint64_t n)
+{
+    if (t->counted) { /* one writer: this ring */
+        _Atomic uint64_t *v = &t->counted->value[id];
+        atomic_store_explicit(v, atomic_load_explicit(v, memory_order_relaxed) + n, memory_order_relaxed);
+    }
+}
 
 struct balance_ask {
     const struct plan_service

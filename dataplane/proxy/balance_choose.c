@@ -278,6 +278,9 @@ struct target *balance_choose(struct balance *b, const struct balance_ask *ask, 
     *why = BALANCE_OK;
     t->requests++;
     s->requests++;
+    target_count(t, TARGET_REQUESTS, 1);
+    target_count(t, TARGET_ACTIVE, 1);
+    target_count(t, TARGET_RETRIES, ask->retry);
     return target_get(t);
 }
 

@@ -38,6 +38,7 @@ static void eject(struct balance *b, struct balance_service *s, const struct pla
     if (target_ejected(t, now_ms) || p->eject_ms == 0 || ejected_now(b, s, now_ms) + 1 > s->count / 2)
         return;
     t->ejections++;
+    target_count(t, TARGET_EJECTIONS, 1);
     t->ejected_until_ms = now_ms + ejection_ms(p, t->ejections);
     t->failures = 0;
     t->latencies = 0; /* judged anew when it is back */

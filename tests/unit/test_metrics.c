@@ -20,11 +20,11 @@ static char text[256 << 10];
 static size_t write_all(size_t cap)
 {
     static char piece[64 << 10];
-    unsigned next = 0;
+    struct metrics_cursor at = {0};
     size_t len = 0;
     bool done = false;
     while (!done) {
-        size_t n = metrics_write(page, &next, piece, cap, &done);
+        size_t n = metrics_write(page, NULL, &at, piece, cap, &done);
         assert_true(n > 0 && n < cap);
         assert_true(len + n < sizeof(text));
         memcpy(text + len, piece, n);
