@@ -15,7 +15,7 @@ ROOMS = {
     "include/": (),
     "bpf/": ("abi.h", "vmlinux.h"),
     "dataplane/http/": (),
-    "dataplane/store/": ("dataplane/waiter.h", "dataplane/arena.h", "dataplane/loop.h", "dataplane/pool.h",
+    "dataplane/store/": ("dataplane/waiter.h", "dataplane/arena.h", "dataplane/hash.h", "dataplane/loop.h", "dataplane/pool.h",
                          "dataplane/http/view.h"),
     "dataplane/": ("dataplane/",),
     "control/state/": ("control/state/", "control/settings.h"),

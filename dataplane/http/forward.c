@@ -270,7 +270,7 @@ ssize_t http_forward_request(char *buf, size_t cap, const struct http_request *r
     for (uint32_t i = 0; i < req->fields_count; i++)
         if (passes(req, how, &req->fields[i]))
             http_put_field(&out, req->fields[i].name, req->fields[i].value);
-    if (view_present(how->range))
+    if (how->range.len)
         http_put_field(&out, VIEW_LIT("Range"), how->range);
     put_framing(&out, req);
     put_about_client(&out, req, how);

@@ -27,7 +27,7 @@ struct http_forward {
     struct view port;               /* at which it came in, decimal */
     struct view scheme;             /* that it spoke: "http", "https" */
     struct view request_id;         /* ours; the client's is passed on if it is trusted */
-    struct view range;              /* in place of the client's Range and conditions: a body that goes on */
+    struct view range;              /* for Range and conditions: a body that goes on; empty: all of it */
     bool x_forwarded;               /* X-Forwarded-For, -Proto, -Host, -Port */
     bool forwarded;                 /* RFC 7239 */
     bool trust;                     /* what the client's own fields say is kept, and added to */

@@ -70,6 +70,7 @@ struct balance_ask {
     const struct target *const *tried; /* not these, unless there is no other */
     unsigned tried_count;
     bool retry; /* counts against the retry budget */
+    bool ahead; /* of those who wait: something that has begun goes on */
 };
 
 /* Of one ring, whose counters are borrowed. */

@@ -265,7 +265,7 @@ struct target *balance_choose(struct balance *b, const struct balance_ask *ask, 
                        .random = ask->random};
     balance_look(b, s, c.p, ask->now_ms);
     *why = BALANCE_BUSY;
-    if (s->waiting && b->waking != s && !ask->retry)
+    if (s->waiting && b->waking != s && !ask->retry && !ask->ahead)
         return NULL; /* in order of arrival */
     struct target *t = choose(&c);
     if (!t) {

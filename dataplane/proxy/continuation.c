@@ -155,8 +155,8 @@ static enum continuation_join accept_whole(struct continuation *c, const struct 
                                            uint64_t moved, uint64_t *skip, uint64_t *left)
 {
     bool told = answer->framing == HTTP_BODY_LENGTH;
-    if (!told && answer->framing != HTTP_BODY_CHUNKED)
-        return CONTINUATION_NO;
+    if (!told && (answer->framing != HTTP_BODY_CHUNKED || !c->whole))
+        return CONTINUATION_NO; /* what comes behind a part could not be told from it */
     if (!learn_total(c, moved, told ? answer->content_length : CONTINUATION_UNKNOWN))
         return CONTINUATION_NO;
     *skip = c->first + moved;
@@ -171,7 +171,7 @@ static enum continuation_join accept(struct continuation *c, const struct http_a
     if (c->length != CONTINUATION_UNKNOWN && moved > c->length)
         return CONTINUATION_NO;
     if (answer->status == STATUS_UNSATISFIABLE) {
-        bool ends = c->whole && c->total == CONTINUATION_UNKNOWN &&
+        bool ends = c->whole && (c->total == CONTINUATION_UNKNOWN || c->total == moved) &&
                     read_content_range(answer, &first, &last, &total) && last < first && total == moved;
         return ends ? CONTINUATION_END : CONTINUATION_NO;
     }

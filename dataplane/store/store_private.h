@@ -13,10 +13,6 @@
 #ifndef FL_STORE_PRIVATE_H
 #define FL_STORE_PRIVATE_H
 
-/* The plain functions: EVP takes half a megabyte of code and tables for the same instructions, and its
- * contexts come from the heap. */
-#define OPENSSL_API_COMPAT 0x10100000L
-#include <openssl/sha.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdatomic.h>
@@ -24,6 +20,7 @@
 #include "check.h"
 #include "limits.h"
 #include "shared.h"
+#include "dataplane/hash.h"
 #include "dataplane/loop.h"
 #include "dataplane/pool.h"
 #include "dataplane/store/cache.h"
@@ -119,14 +116,6 @@ enum upload_state {
     UPLOAD_PUBLISHING,
     UPLOAD_UNLINKING,
     UPLOAD_CLOSING,
-};
-
-struct hash {
-    uint8_t alg;
-    union {
-        SHA256_CTX sha256;
-        SHA512_CTX sha512;
-    };
 };
 
 struct upload {
@@ -256,9 +245,6 @@ int store_error(struct store_ring *r, int err);
 int store_room_take(struct store_ring *r, uint64_t len);
 
 /* A running hash. */
-void hash_begin(struct hash *h, uint8_t alg);
-void hash_add(struct hash *h, const void *bytes, size_t len);
-void hash_end(struct hash *h, struct digest *out);
 uint64_t hash_repo(const char *repo, size_t len);
 
 /*
