@@ -4,6 +4,7 @@ SYSCONFDIR ?= /etc
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 MANDIR ?= $(PREFIX)/share/man
+BPFFS ?= /sys/fs/bpf
 BASH_COMPLETION = $(PREFIX)/share/bash-completion/completions/fairlead
 FISH_COMPLETION = $(PREFIX)/share/fish/vendor_completions.d/fairlead.fish
 MAN_PAGES = $(wildcard docs/man/*.[1-8])
@@ -29,6 +30,7 @@ install: all
 		install -D -m 640 packaging/fairlead.yaml "$(DESTDIR)$(SYSCONFDIR)/fairlead/fairlead.yaml"
 	test -n "$(DESTDIR)" || ! command -v systemd-sysusers >/dev/null || systemd-sysusers "$(SYSUSERSDIR)/fairlead.conf"
 
-## uninstall: removes what install put there, but neither configuration nor state
+## uninstall: stops it, takes its programs out of the kernel, removes what install put there, but neither configuration nor state
 uninstall:
+	test -n "$(DESTDIR)" || packaging/retire.sh "$(PREFIX)/sbin/fairleadd" "$(BPFFS)"
 	rm -f $(foreach file,$(INSTALLED),"$(DESTDIR)$(file)")
