@@ -28,8 +28,8 @@ CFLAGS := $(CFLAGS_BASE) $(CFLAGS_WARN) $(CFLAGS_SAN) $(if $(DEBUG)$(SAN),-DFL_D
 LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
 # Linked in: the shared one brings the whole C++ library with it. The data plane allocates at start only.
 MALLOC := $(if $(SAN),,-l:libjemalloc_pic.a -lm)
-DATAPLANE_LIBS := -luring -llmdb -lcrypto -lseccomp -lcap -lpthread
-CONTROL_LIBS := -luv -lraft -llmdb -lcrypto -ljansson -lyaml -lcap -lbpf -lmnl -lpthread $(MALLOC)
+DATAPLANE_LIBS := -luring -llmdb -lssl -lcrypto -lseccomp -lcap -lpthread
+CONTROL_LIBS := -luv -lraft -llmdb -lssl -lcrypto -ljansson -lyaml -lcap -lbpf -lmnl -lpthread $(MALLOC)
 CLI_LIBS := -ljansson
 
 DATAPLANE_SRC := $(wildcard dataplane/*.c dataplane/*/*.c)

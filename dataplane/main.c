@@ -31,6 +31,7 @@
 #include "dataplane/sandbox.h"
 #include "dataplane/store/names.h"
 #include "dataplane/store/store.h"
+#include "dataplane/tls/tables.h"
 
 enum { START_WAIT_MS = 5000, PLAN_WAIT_MS = 2000 };
 
@@ -46,6 +47,9 @@ struct dataplane {
     uint8_t listener_ring[LISTENERS_MAX]; /* ... this one */
     struct ring *ring[RINGS_MAX];
     const struct plan *plan;
+    int certs_fd; /* as it came at the beginning; -1: none, or taken */
+    struct tls_tables *tls;
+    struct tls_table *table; /* of the plan */
     struct counters_page *counters;
     struct log_page *log;
     struct names_epochs *epochs;
@@ -75,30 +79,6 @@ static void link_send(struct dataplane *d, struct link_message m)
 
 /* ------------------------------------------------------------------ taking what control hands over */
 
-static void *map_shared(int fd, size_t bytes)
-{
-    struct stat st;
-    if (fstat(fd, &st) || (uint64_t)st.st_size < bytes)
-        return NULL;
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    return p == MAP_FAILED ? NULL : p;
-}
-
-static const struct plan *map_plan(int fd)
-{
-    struct stat st;
-    if (fstat(fd, &st) || (uint64_t)st.st_size < sizeof(struct plan) || (uint64_t)st.st_size > PLAN_BYTES_MAX)
-        return NULL;
-    void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-    close(fd);
-    if (p == MAP_FAILED)
-        return NULL;
-    if (plan_check(p, (uint64_t)st.st_size))
-        return p;
-    munmap(p, (size_t)st.st_size);
-    return NULL;
-}
-
 static int take_hello(struct dataplane *d, const struct link_message *m, const int *fds, unsigned fd_count)
 {
     if (fd_count != HELLO_FDS || m->hello.rings == 0 || m->hello.rings > RINGS_MAX)
@@ -106,10 +86,10 @@ static int take_hello(struct dataplane *d, const struct link_message *m, const i
     memcpy(d->hello_fd, fds, sizeof(d->hello_fd));
     adopt_open(&d->adopt, fds[HELLO_ADOPT], d->link);
     d->ring_count = m->hello.rings;
-    d->counters = map_shared(fds[HELLO_COUNTERS], sizeof(*d->counters));
-    d->log =
-        map_shared(fds[HELLO_LOG], offsetof(struct log_page, ring) + d->ring_count * sizeof(struct log_ring));
-    d->epochs = map_shared(fds[HELLO_EPOCHS], sizeof(*d->epochs));
+    d->counters = message_memory(fds[HELLO_COUNTERS], sizeof(*d->counters));
+    d->log = message_memory(fds[HELLO_LOG],
+                            offsetof(struct log_page, ring) + d->ring_count * sizeof(struct log_ring));
+    d->epochs = message_memory(fds[HELLO_EPOCHS], sizeof(*d->epochs));
     if (!d->counters || !d->log || !d->epochs || d->counters->magic != SHARED_MAGIC ||
         d->counters->version != SHARED_VERSION || d->log->magic != SHARED_MAGIC)
         return -EPROTO;
@@ -146,8 +126,13 @@ static int take_message(struct dataplane *d, const struct link_message *m, const
     case LINK_LISTENER:
         return take_listener(d, m->listener.index, fds, fd_count);
     case LINK_PLAN:
-        d->plan = fd_count == 1 ? map_plan(fds[0]) : NULL;
+        d->plan = fd_count == 1 ? message_plan(fds[0]) : NULL;
         return d->plan ? 0 : -EPROTO;
+    case LINK_CERTS:
+        if (fd_count != 1 || d->certs_fd >= 0)
+            return -EPROTO;
+        d->certs_fd = fds[0];
+        return 0;
     case LINK_GO:
         return d->plan && d->ring_count ? 1 : -EPROTO;
     default:
@@ -216,6 +201,19 @@ __attribute__((noreturn)) static void fail_for_good(const char *why, int err)
     _exit(DATAPLANE_EXIT_FORBIDDEN);
 }
 
+static int build_tls(struct dataplane *d, const char **why)
+{
+    d->tls = tls_tables_new(d->ring_count, d->plan, why);
+    if (!d->tls)
+        return -ENOMEM;
+    if (d->certs_fd >= 0 && tls_tables_certs(d->tls, d->certs_fd))
+        fprintf(stderr, "fairlead-dataplane: certificates that make no sense were dropped\n");
+    d->certs_fd = -1;
+    *why = "no memory for TLS";
+    d->table = tls_table_new(d->tls, d->plan, NULL, NULL);
+    return d->table ? 0 : -ENOMEM;
+}
+
 static int build(struct dataplane *d, const char **why)
 {
     char names_path[64];
@@ -227,13 +225,17 @@ static int build(struct dataplane *d, const char **why)
         return err;
     (void)snprintf(names_path, sizeof(names_path), "/proc/self/fd/%d", d->hello_fd[HELLO_NAMES]);
     err = names_file_open(names_path, d->epochs, &d->names, why);
+    if (!err)
+        err = build_tls(d, why);
     for (unsigned i = 0; i < d->ring_count && !err; i++) {
         struct ring_config c = {.index = i,
                                 .plan = plan,
                                 .store = d->store,
                                 .page = d->counters,
                                 .log_page = d->log,
-                                .channel_fd = d->channel_fd[i]};
+                                .channel_fd = d->channel_fd[i],
+                                .helpers = tls_tables_helpers(d->tls),
+                                .table = d->table};
         *why = "no memory for a reader of the names file";
         err = names_new(d->names, i, &c.names);
         if (err)
@@ -251,7 +253,8 @@ static unsigned loop_features(const struct dataplane *d)
 {
     return (loop_has_defer_taskrun(d->ring[0]->loop) ? FEATURE_DEFER_TASKRUN : 0u) |
            (loop_has_restrictions(d->ring[0]->loop) ? FEATURE_RING_RESTRICTIONS : 0u) |
-           (file_has_cachestat() ? FEATURE_CACHESTAT : 0u);
+           (file_has_cachestat() ? FEATURE_CACHESTAT : 0u) |
+           (tls_tables_kernel(d->tls) ? FEATURE_KERNEL_TLS : 0u);
 }
 
 static void pause_1ms(void)
@@ -319,16 +322,48 @@ static bool unlisten(struct dataplane *d, uint32_t slot)
 }
 
 /* Every ring has it: the plan before is nobody's. A ring that does not turn is control's to notice. */
-static bool plan_taken(const struct dataplane *d, uint64_t generation)
+static bool plan_taken(const struct dataplane *d)
 {
     uint64_t end = loop_clock_us() / 1000 + PLAN_WAIT_MS;
     for (unsigned i = 0; i < d->ring_count; i++)
-        while (atomic_load_explicit(&d->ring[i]->generation, memory_order_acquire) != generation) {
+        while (atomic_load_explicit(&d->ring[i]->generation, memory_order_acquire) != d->plan->generation ||
+               (d->table && atomic_load_explicit(&d->ring[i]->table_generation, memory_order_acquire) !=
+                                d->table->generation)) {
             if (loop_clock_us() / 1000 > end)
                 return false;
             pause_1ms();
         }
     return true;
+}
+
+/* A plan, and a table of its TLS: a ring takes both together. *all: they all have; the table before is
+ * dropped then. */
+static int offer(struct dataplane *d, const struct plan *plan, bool *all)
+{
+    struct tls_table *before = d->table, *table = tls_table_new(d->tls, plan, d->plan, before);
+    if (!table)
+        return -ENOMEM;
+    d->plan = plan;
+    d->table = table;
+    for (unsigned i = 0; i < d->ring_count; i++) {
+        atomic_store(&d->ring[i]->offered_table, table);
+        atomic_store(&d->ring[i]->offered, plan);
+        loop_wake(d->ring[i]->loop);
+    }
+    *all = plan_taken(d);
+    if (*all)
+        tls_table_free(before);
+    return 0;
+}
+
+static void new_certs(struct dataplane *d, int fd)
+{
+    bool all;
+    int err = tls_tables_certs(d->tls, fd);
+    if (!err)
+        err = offer(d, d->plan, &all);
+    if (err)
+        fprintf(stderr, "fairlead-dataplane: new certificates were dropped: %s\n", strerror(-err));
 }
 
 static bool plan_follows(const struct plan *plan, const struct plan *old)
@@ -348,8 +383,9 @@ static void link_lost(struct dataplane *d)
 
 static void new_plan(struct dataplane *d, int fd)
 {
-    const struct plan *plan = map_plan(fd), *old = d->plan;
-    if (!plan || !plan_follows(plan, old)) {
+    const struct plan *plan = message_plan(fd), *old = d->plan;
+    bool taken = false;
+    if (!plan || !plan_follows(plan, old) || offer(d, plan, &taken)) {
         fprintf(stderr, "fairlead-dataplane: a plan that cannot be used was dropped\n");
         if (d->adopting) /* nor can the control that made it */
             link_lost(d);
@@ -357,13 +393,8 @@ static void new_plan(struct dataplane *d, int fd)
     }
     struct store_tuning t = tuning(plan);
     store_tune(d->store, &t);
-    d->plan = plan;
-    for (unsigned i = 0; i < d->ring_count; i++) {
-        atomic_store(&d->ring[i]->offered, plan);
-        loop_wake(d->ring[i]->loop);
-    }
     share_listeners(d, plan, give_while_running); /* a ring takes the plan first, then these */
-    if (!plan_taken(d, plan->generation))
+    if (!taken)
         return;
     munmap((void *)(uintptr_t)old, old->bytes);
     link_send(d, (struct link_message){.type = LINK_PLAN_APPLIED,
@@ -416,6 +447,11 @@ static bool running_message(struct dataplane *d, const struct link_message *m, c
         if (fd_count != 1)
             return false;
         new_plan(d, fds[0]);
+        return true;
+    case LINK_CERTS:
+        if (fd_count != 1)
+            return false;
+        new_certs(d, fds[0]);
         return true;
     case LINK_GO:
         if (!d->adopting || fd_count)
@@ -489,6 +525,7 @@ static void run(struct dataplane *d)
             if (read(d->signals, &info, sizeof(info)) == sizeof(info))
                 drain(d, d->plan->setting[SET_HTTP_DRAIN_TIMEOUT]);
         }
+        tls_tables_tick(d->tls, d->plan, loop_clock_us() / 1000);
         if (n > 0 && p[1].revents)
             link_event(d);
         if (n > 0 && p[2].revents)
@@ -524,7 +561,7 @@ static int usage(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    static struct dataplane d = {.link = LINK_FD, .adopt = {.fd = -1}};
+    static struct dataplane d = {.link = LINK_FD, .adopt = {.fd = -1}, .certs_fd = -1};
     const char *why = "";
     struct stat st;
     if (argc > 1 || fstat(LINK_FD, &st) || !S_ISSOCK(st.st_mode))
@@ -542,6 +579,9 @@ int main(int argc, char **argv)
     int features = sandbox_enter(d.hello_fd[HELLO_BLOBS], d.hello_fd[HELLO_UPLOADS], &why);
     if (features < 0)
         fail(why, features);
+    err = tls_tables_start(d.tls);
+    if (err)
+        fail("no thread for TLS handshakes", err);
     err = start_rings(&d);
     if (err)
         fail("the rings do not turn", err);
@@ -549,6 +589,8 @@ int main(int argc, char **argv)
     link_send(&d, (struct link_message){.type = LINK_READY,
                                         .hello_reply = {.pid = (uint32_t)getpid(), .features = d.features}});
     run(&d);
+    tls_table_free(d.table);
+    tls_tables_free(d.tls);
     for (unsigned i = 0; i < d.ring_count; i++)
         ring_free(d.ring[i]);
     names_file_close(d.names);

@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -67,4 +69,28 @@ int message_send(int fd, struct link_message m, const int *fds, unsigned fd_coun
         n = sendmsg(fd, &msg, MSG_NOSIGNAL);
     while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : 0;
+}
+
+void *message_memory(int fd, size_t bytes)
+{
+    struct stat st;
+    if (fstat(fd, &st) || (uint64_t)st.st_size < bytes)
+        return NULL;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+const struct plan *message_plan(int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st) || (uint64_t)st.st_size < sizeof(struct plan) || (uint64_t)st.st_size > PLAN_BYTES_MAX)
+        return NULL;
+    void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
+    if (p == MAP_FAILED)
+        return NULL;
+    if (plan_check(p, (uint64_t)st.st_size))
+        return p;
+    munmap(p, (size_t)st.st_size);
+    return NULL;
 }

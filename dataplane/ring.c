@@ -12,10 +12,12 @@
 
 #include "check.h"
 #include "dataplane/conn.h"
+#include "dataplane/door.h"
 #include "dataplane/link.h"
 #include "dataplane/store/names.h"
 #include "dataplane/store/store.h"
 #include "dataplane/stream_private.h"
+#include "dataplane/tls/tables.h"
 
 enum {
     TICK_MS = 100,
@@ -83,6 +85,8 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
                          &r->store);
     if (!err)
         err = channel_new(r->loop, config->channel_fd, &r->channel);
+    if (!err)
+        err = door_ring_new(r, config->helpers, config->table, &r->door);
     timer_wheel_init(&r->wheel, loop_now_ms(r->loop));
     *out = r;
     return err;
@@ -92,6 +96,7 @@ void ring_free(struct ring *r)
 {
     store_ring_free(r->store);
     channel_free(r->channel);
+    door_ring_free(r->door);
     names_free(r->names);
     loop_free(r->loop);
     struct pool *pools[] = {&r->conns, &r->streams, &r->partials, &r->rests,
@@ -136,6 +141,14 @@ static void rename_acceptors(struct ring *r, const struct plan *plan)
     }
 }
 
+static void take_table(struct ring *r, const struct plan *old)
+{
+    const struct tls_table *table = atomic_exchange(&r->offered_table, NULL);
+    door_plan(r, old, table);
+    if (table)
+        atomic_store_explicit(&r->table_generation, table->generation, memory_order_release);
+}
+
 static void take_plan(struct ring *r)
 {
     const struct plan *offered = atomic_exchange(&r->offered, NULL), *old = r->plan;
@@ -145,6 +158,7 @@ static void take_plan(struct ring *r)
     expire_conns(r, old, offered);
     mark_unnamed(r, old, offered);
     rename_acceptors(r, offered);
+    take_table(r, old);
     /* After this main may unmap the plan before it. */
     atomic_store_explicit(&r->generation, offered->generation, memory_order_release);
 }
@@ -180,7 +194,7 @@ static void accepted(struct op *op, const struct event *ev)
     if (ev->res >= 0 && a->stale)
         turn_away(a, ev->res);
     else if (ev->res >= 0) /* also while draining: it is answered, and closed then */
-        conn_accepted(a->ring, ev->res, a->service);
+        door_accepted(a->ring, ev->res, a->service);
     if (ev->more)
         return;
     if (a->stopped) {
@@ -368,6 +382,7 @@ static void begin_drain(struct ring *r)
     r->draining = true;
     for (unsigned i = 0; i < r->acceptor_count; i++)
         stop_acceptor(&r->acceptors[i]);
+    door_drain(r);
     for (struct conn *c = r->conn_list, *next; c; c = next) {
         next = c->next;
         conn_drain(c);
@@ -391,7 +406,7 @@ static void step_drain(struct ring *r, uint64_t now_ms)
         begin_drain(r);
     if (now_ms >= by)
         end_drain(r);
-    r->stopped = r->conn_list == NULL && store_ring_idle(r->store);
+    r->stopped = r->conn_list == NULL && door_idle(r) && store_ring_idle(r->store);
 }
 
 /* ------------------------------------------------------------------ running */
@@ -404,6 +419,7 @@ static void tick(struct ring *r, uint64_t now_ms)
     pool_trim(&r->bodies, TRIM_MOST);
     pool_trim(&r->rests, TRIM_MOST);
     loop_trim(r->loop);
+    door_tick(r);
     feed_all(r);
     if (r->scratch_used) /* a large command's memory is not kept */
         (void)madvise(r->scratch + SCRATCH_KEPT_BYTES, COMMAND_BYTES_MAX - SCRATCH_KEPT_BYTES, MADV_DONTNEED);
@@ -428,6 +444,7 @@ void ring_run(struct ring *r)
         ring_count(r, CTR_LOOP_BATCHES, 1);
         ring_count(r, CTR_LOOP_EVENTS, (uint64_t)n);
         atomic_store_explicit(&r->counters->counter[CTR_LIVENESS], now, memory_order_relaxed);
+        door_turn(r);
         take_turns(r);
         take_plan(r);
         if (atomic_load_explicit(&r->orders, memory_order_relaxed))

@@ -24,6 +24,9 @@ struct store;
 struct store_ring;
 struct names;
 struct channel;
+struct door_ring;
+struct tls_helpers;
+struct tls_table;
 
 enum {
     RING_ENTRIES = 512,
@@ -53,7 +56,10 @@ struct ring {
     const struct plan *plan;              /* borrowed from main, swapped between two batches */
     _Atomic(const struct plan *) offered; /* the next one; NULL when taken */
     _Atomic uint64_t generation;          /* of the plan in use: main unmaps older ones */
-    _Atomic uint64_t drain_by_ms;         /* CLOCK_MONOTONIC; 0: not draining */
+    _Atomic(const struct tls_table *)
+        offered_table;                 /* taken with the next plan that is offered; NULL: none */
+    _Atomic uint64_t table_generation; /* of the table in use: main drops older ones */
+    _Atomic uint64_t drain_by_ms;      /* CLOCK_MONOTONIC; 0: not draining */
 
     struct pool conns, streams, heads, partials, rests, bodies, manifests;
     struct timer_wheel wheel;
@@ -63,6 +69,7 @@ struct ring {
     struct store_ring *store;
     struct names *names;
     struct channel *channel;
+    struct door_ring *door;
 
     struct counters_page *page;
     struct ring_counters *counters;
@@ -102,6 +109,8 @@ struct ring_config {
     struct counters_page *page;
     struct log_page *log_page;
     int channel_fd; /* taken */
+    struct tls_helpers *helpers;
+    const struct tls_table *table; /* of the plan */
 };
 
 /* Everything is reserved here, before the sandbox and the threads. *why: a sentence for the operator. */

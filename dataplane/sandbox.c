@@ -134,6 +134,7 @@ static const int allowed[] = {
     SCMP_SYS(sendmsg),
     SCMP_SYS(sendto),
     SCMP_SYS(set_robust_list),
+    SCMP_SYS(setpriority),
     SCMP_SYS(setsockopt),
     SCMP_SYS(shutdown),
     SCMP_SYS(sigaltstack),

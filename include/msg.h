@@ -7,13 +7,14 @@
  *   HELLO (fds: counters memfd, log memfd, epochs memfd, blobs folder, uploads folder, names file, and a unix
  *          socket with a name, on which the data plane listens for the control that comes after this one)
  *   RING x rings (fd: that ring's channel)      LISTENER x n (fd: a listening socket, and its slot)
- *   PLAN (fd: sealed memfd)                      GO
+ *   CERTS (fd: sealed memfd, certs.h)            PLAN (fd: sealed memfd)                      GO
  * The data plane answers HELLO_REPLY at once and READY when every ring runs. Later PLAN (preceded by LISTENER
  * for new addresses) is answered by PLAN_APPLIED, DRAIN by DRAINED and an exit with status 0. UNLISTEN (a
  * slot) makes the data plane close that listening socket, on the ring that accepts from it; what was accepted
- * goes on. It is sent when control has closed its own copy, and before the plan that has not got the address
- * any more; the slot may be used again at once. A version that does not match is answered with the own
- * version in HELLO_REPLY and an exit: both are installed together.
+ * goes on. CERTS comes again when certificates have changed; connections that are open keep theirs. UNLISTEN
+ * is sent when control has closed its own copy, and before the plan that has not got the address any more;
+ * the slot may be used again at once. A version that does not match is answered with the own version in
+ * HELLO_REPLY and an exit: both are installed together.
  *
  * When control has gone, the data plane serves on and takes the next one's connection as its link (adoption):
  *   ADOPT (the control's version and layout), answered by
@@ -37,7 +38,7 @@
 
 enum {
     LINK_FD = 3, /* number of the link's descriptor in a new data plane */
-    LINK_VERSION = 3,
+    LINK_VERSION = 4,
     LINK_MESSAGE_MAX = 512,
     LINK_FDS_MAX = 8,
 };
@@ -56,6 +57,7 @@ enum link_type {
     LINK_ADOPT,
     LINK_ADOPT_REPLY,
     LINK_UNLISTEN,
+    LINK_CERTS,
 };
 
 /* Exit status of a data plane that this machine does not allow to run: another try changes nothing. */
@@ -90,7 +92,7 @@ struct link_message {
         } ring, listener, unlisten;
         struct {
             uint64_t generation;
-        } plan, plan_applied;
+        } plan, plan_applied, certs;
         struct {
             uint64_t timeout_ms;
         } drain;
@@ -119,6 +121,7 @@ enum dataplane_feature {
     FEATURE_SECCOMP = 1 << 2,
     FEATURE_RING_RESTRICTIONS = 1 << 3,
     FEATURE_CACHESTAT = 1 << 4,
+    FEATURE_KERNEL_TLS = 1 << 5,
 };
 
 _Static_assert(sizeof(struct link_message) == 40, "wire");

@@ -39,6 +39,7 @@ static json_t *feature_list(uint32_t features)
         {FEATURE_SECCOMP, "seccomp"},
         {FEATURE_RING_RESTRICTIONS, "ring_restrictions"},
         {FEATURE_CACHESTAT, "cachestat"},
+        {FEATURE_KERNEL_TLS, "kernel_tls"},
     };
     json_t *list = json_array();
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)

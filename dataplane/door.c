@@ -1,0 +1,391 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "dataplane/door.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "dataplane/conn.h"
+#include "dataplane/ring.h"
+#include "dataplane/http/client_hello.h"
+#include "dataplane/http/proxy_header.h"
+#include "dataplane/tls/tables.h"
+#include "dataplane/tls/tls.h"
+
+enum {
+    BYTES_MAX = CLIENT_HELLO_MAX, /* of a PROXY header, or a ClientHello, while it comes */
+    BYTES_COUNT = 1024,           /* of those at a time */
+    TRIM_MOST = 64,
+};
+
+enum door_state {
+    DOOR_PROXY_HEADER, /* its bytes are read */
+    DOOR_TLS,          /* the handshake */
+    DOOR_CLOSING,      /* what is under way is waited for, then the socket is closed */
+};
+
+struct door {
+    struct door *next, **prev; /* in door_ring.list */
+    struct ring *ring;
+    struct op op;
+    struct timer timer;
+    struct tls *tls; /* a handshake is under way */
+    struct wire wire;
+    uint8_t *bytes; /* BYTES_MAX; NULL: none */
+    size_t len;
+    struct conn_peer peer;
+    uint16_t service;
+    uint8_t state; /* enum door_state */
+    bool has_peer; /* the PROXY header says who it is */
+    bool closed;   /* the socket is given back, or about to be */
+};
+
+struct door_ring {
+    struct pool doors, bytes;
+    struct tls_ring *tls;
+    const struct tls_table *table;
+    struct door *list;
+};
+
+static void timed_out(struct timer *t, uint64_t now_ms);
+static void op_done(struct op *op, const struct event *ev);
+
+int door_ring_new(struct ring *ring, struct tls_helpers *helpers, const struct tls_table *table,
+                  struct door_ring **out)
+{
+    uint32_t connections = (uint32_t)ring_setting(ring, SET_HTTP_CONNECTIONS_MAX);
+    uint32_t streams = (uint32_t)ring_setting(ring, SET_HTTP_STREAMS_MAX);
+    struct door_ring *dr = calloc(1, sizeof(*dr));
+    if (!dr)
+        return -ENOMEM;
+    dr->table = table;
+    if (pool_init(&dr->doors, sizeof(struct door), connections) ||
+        pool_init(&dr->bytes, BYTES_MAX, BYTES_COUNT) ||
+        tls_ring_new(ring, helpers, 2 * connections, streams, &dr->tls)) {
+        pool_fini(&dr->doors);
+        pool_fini(&dr->bytes);
+        free(dr);
+        return -ENOMEM;
+    }
+    *out = dr;
+    return 0;
+}
+
+void door_ring_free(struct door_ring *dr)
+{
+    tls_ring_free(dr->tls);
+    pool_fini(&dr->doors);
+    pool_fini(&dr->bytes);
+    free(dr);
+}
+
+struct tls_ring *door_tls(const struct ring *ring)
+{
+    return ring->door->tls;
+}
+
+const struct tls_table *door_table(const struct ring *ring)
+{
+    return ring->door->table;
+}
+
+/* ------------------------------------------------------------------ the end */
+
+static void bytes_drop(struct door *d)
+{
+    if (d->bytes)
+        pool_give(&d->ring->door->bytes, d->bytes);
+    d->bytes = NULL;
+}
+
+static void door_free(struct door *d)
+{
+    bytes_drop(d);
+    timer_clear(&d->timer);
+    *d->prev = d->next;
+    if (d->next)
+        d->next->prev = d->prev;
+    pool_give(&d->ring->door->doors, d);
+}
+
+static void close_try(struct door *d)
+{
+    if (d->op.inflight || d->tls)
+        return;
+    if (d->closed) {
+        door_free(d);
+        return;
+    }
+    d->closed = true;
+    wire_close(&d->wire, &d->op);
+}
+
+static void door_close(struct door *d, enum close_reason reason)
+{
+    if (d->state == DOOR_CLOSING)
+        return;
+    d->state = DOOR_CLOSING;
+    counter_add(&d->ring->counters->closed[reason], 1);
+    timer_clear(&d->timer);
+    if (d->tls)
+        tls_handshake_cancel(d->tls);
+    else
+        loop_cancel(d->ring->loop, &d->op);
+    close_try(d);
+}
+
+static void timed_out(struct timer *t, uint64_t now_ms)
+{
+    (void)now_ms;
+    door_close(container_of(t, struct door, timer), CLOSE_HANDSHAKE_TIMEOUT);
+}
+
+/* ------------------------------------------------------------------ on */
+
+static const struct plan_service *service_of(const struct door *d)
+{
+    return plan_service_of(d->ring->plan, d->service);
+}
+
+/* Everything was passed. */
+static void hand_over(struct door *d)
+{
+    if (d->ring->draining) {
+        door_close(d, CLOSE_DRAIN);
+        return;
+    }
+    if (conn_start(d->ring, &d->wire, d->service, d->has_peer ? &d->peer : NULL, NULL, 0))
+        door_free(d);
+    else
+        door_close(d, CLOSE_NO_CONNECTION);
+}
+
+/* A client that speaks HTTP in clear is told so, in clear. */
+static void answer_clear(struct door *d)
+{
+    static const char text[] =
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 32\r\n"
+        "Connection: close\r\n\r\nTLS is spoken here: use https://\n";
+    char rest[RECV_BUFFER_BYTES];
+    for (int i = 0; i < 16 && recv(d->wire.fd, rest, sizeof(rest), MSG_DONTWAIT) > 0; i++)
+        ; /* unread input would turn the answer into a reset */
+    ssize_t n = send(d->wire.fd, text, sizeof(text) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)n;
+    (void)shutdown(d->wire.fd, SHUT_WR);
+}
+
+static enum close_reason reason_of(enum tls_failure failure)
+{
+    switch (failure) {
+    case TLS_CLEAR:
+        return CLOSE_TLS_CLEAR;
+    case TLS_CERTIFICATE:
+        return CLOSE_TLS_CERTIFICATE;
+    case TLS_LOST:
+        return CLOSE_CLIENT_ABORT;
+    case TLS_BUSY:
+        return CLOSE_TLS_BUSY;
+    default:
+        return CLOSE_TLS_FAILED;
+    }
+}
+
+static void handshake_done(void *arg, enum tls_failure failure, const struct wire *wire)
+{
+    struct door *d = arg;
+    d->tls = NULL;
+    if (wire)
+        d->wire = *wire;
+    if (d->state == DOOR_CLOSING) {
+        close_try(d);
+    } else if (failure == TLS_OK) {
+        hand_over(d);
+    } else {
+        if (failure == TLS_CLEAR)
+            answer_clear(d);
+        door_close(d, reason_of(failure));
+    }
+}
+
+static void terminate(struct door *d)
+{
+    struct tls_context *context = tls_table_server(d->ring->door->table, d->service);
+    if (!context) {
+        door_close(d, CLOSE_TLS_NOT_READY);
+        return;
+    }
+    d->state = DOOR_TLS;
+    d->tls = tls_accept(d->ring->door->tls, d->wire.fd, context, handshake_done, d);
+    if (!d->tls)
+        door_close(d, CLOSE_NO_CONNECTION);
+}
+
+/* The PROXY header, if there has to be one, is behind us. */
+static void next_step(struct door *d)
+{
+    const struct plan_service *s = service_of(d);
+    bytes_drop(d);
+    d->len = 0;
+    if (!s)
+        door_close(d, CLOSE_SERVICE_GONE);
+    else if (s->tls.mode == PLAN_TLS_TERMINATE)
+        terminate(d);
+    else
+        hand_over(d);
+}
+
+/* ------------------------------------------------------------------ a PROXY header */
+
+static void wait_bytes(struct door *d)
+{
+    loop_poll(d->ring->loop, &d->op, d->wire.fd, POLLIN);
+}
+
+/* Takes n bytes that were peeked at off the socket. */
+static bool consume(struct door *d, size_t n)
+{
+    ssize_t got = n ? recv(d->wire.fd, d->bytes + d->len, n, MSG_DONTWAIT) : 0;
+    d->len += n;
+    return got == (ssize_t)n;
+}
+
+static void peer_set(struct door *d, const struct proxy_header *h)
+{
+    if (h->family == PROXY_HEADER_NONE)
+        return;
+    d->has_peer = true;
+    d->peer.family = h->family == PROXY_HEADER_IPV4 ? AF_INET : AF_INET6;
+    memcpy(d->peer.addr, h->source, sizeof(d->peer.addr));
+    d->peer.port = h->source_port;
+}
+
+/* Not one byte more than the header is taken: what follows is somebody else's. */
+static void read_proxy_header(struct door *d)
+{
+    struct proxy_header h;
+    ssize_t got = recv(d->wire.fd, d->bytes + d->len, PROXY_HEADER_MAX - d->len, MSG_PEEK | MSG_DONTWAIT);
+    if (got < 0 && errno == EAGAIN) {
+        wait_bytes(d);
+        return;
+    }
+    if (got <= 0) {
+        door_close(d, d->len ? CLOSE_CLIENT_ABORT : CLOSE_CLIENT_EOF);
+        return;
+    }
+    ssize_t len = proxy_header_read(d->bytes, d->len + (size_t)got, &h);
+    if (len == -EAGAIN && consume(d, (size_t)got)) {
+        wait_bytes(d);
+    } else if (len > 0 && consume(d, (size_t)len - d->len)) {
+        peer_set(d, &h);
+        next_step(d);
+    } else {
+        door_close(d, CLOSE_PROXY_HEADER);
+    }
+}
+
+static void op_done(struct op *op, const struct event *ev)
+{
+    struct door *d = container_of(op, struct door, op);
+    (void)ev; /* what there is to read says it all */
+    if (d->state == DOOR_CLOSING)
+        close_try(d);
+    else
+        read_proxy_header(d);
+}
+
+/* ------------------------------------------------------------------ in */
+
+static bool straight(const struct plan_service *s)
+{
+    return s->tls.mode == PLAN_TLS_OFF && !s->tls.proxy_protocol;
+}
+
+static struct door *door_open(struct ring *ring, int fd, uint16_t service)
+{
+    struct door_ring *dr = ring->door;
+    struct door *d = pool_take(&dr->doors);
+    if (!d)
+        return NULL;
+    memset(d, 0, sizeof(*d));
+    d->ring = ring;
+    d->wire = wire_of_socket(ring->loop, fd);
+    d->service = service;
+    d->op.done = op_done;
+    d->timer.fire = timed_out;
+    d->next = dr->list;
+    d->prev = &dr->list;
+    if (d->next)
+        d->next->prev = &d->next;
+    dr->list = d;
+    timer_set(&ring->wheel, &d->timer, ring_now_ms(ring) + ring_setting(ring, SET_HTTP_HEADER_TIMEOUT));
+    return d;
+}
+
+void door_accepted(struct ring *ring, int fd, uint16_t service)
+{
+    const struct plan_service *s = plan_service_of(ring->plan, service);
+    if (!s || straight(s)) {
+        conn_accepted(ring, fd, service);
+        return;
+    }
+    struct door *d = door_open(ring, fd, service);
+    ring_count(ring, CTR_CONNECTIONS_ACCEPTED, 1);
+    if (!d) {
+        counter_add(&ring->counters->closed[CLOSE_NO_CONNECTION], 1);
+        close(fd);
+        return;
+    }
+    wire_nodelay(&d->wire, true);
+    if (!s->tls.proxy_protocol) {
+        next_step(d);
+        return;
+    }
+    d->state = DOOR_PROXY_HEADER;
+    d->bytes = pool_take(&ring->door->bytes);
+    if (d->bytes)
+        wait_bytes(d);
+    else
+        door_close(d, CLOSE_NO_CONNECTION);
+}
+
+/* ------------------------------------------------------------------ of the ring */
+
+void door_turn(struct ring *ring)
+{
+    tls_ring_turn(ring->door->tls);
+}
+
+void door_plan(struct ring *ring, const struct plan *old, const struct tls_table *table)
+{
+    if (table)
+        ring->door->table = table;
+    for (struct door *d = ring->door->list, *next; d; d = next) {
+        next = d->next;
+        if (!plan_same_service(old, ring->plan, d->service))
+            door_close(d, CLOSE_SERVICE_GONE);
+    }
+}
+
+void door_drain(struct ring *ring)
+{
+    for (struct door *d = ring->door->list, *next; d; d = next) {
+        next = d->next;
+        door_close(d, CLOSE_DRAIN);
+    }
+}
+
+void door_tick(struct ring *ring)
+{
+    pool_trim(&ring->door->bytes, TRIM_MOST);
+    tls_ring_trim(ring->door->tls, TRIM_MOST);
+}
+
+bool door_idle(const struct ring *ring)
+{
+    return !ring->door->list && tls_ring_idle(ring->door->tls);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Certificates, keys and CAs out of the bytes that control handed over. */
+#ifndef FL_TLS_MATERIAL_H
+#define FL_TLS_MATERIAL_H
+
+#include <openssl/ssl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "certs.h"
+
+struct tls_material {
+    X509 *cert;
+    EVP_PKEY *key;
+    STACK_OF(X509) * chain;
+    const uint8_t *ocsp; /* a copy; NULL: none */
+    size_t ocsp_len;
+};
+
+/* False, and nothing is held, if something of it cannot be read or the key is another's. */
+bool tls_material_read(const struct certs *certs, const struct certs_entry *e, struct tls_material *out);
+void tls_material_drop(struct tls_material *m);
+
+/* The CAs in a PEM text; NULL: there is none. */
+X509_STORE *tls_material_store(const char *pem, size_t len);
+
+/* ctx trusts them, and tells clients their names. */
+bool tls_material_trust_clients(SSL_CTX *ctx, const char *pem, size_t len);
+
+#endif
