@@ -229,6 +229,7 @@ static int build(struct dataplane *d, const char **why)
         err = build_tls(d, why);
     for (unsigned i = 0; i < d->ring_count && !err; i++) {
         struct ring_config c = {.index = i,
+                                .rings = d->ring_count,
                                 .plan = plan,
                                 .store = d->store,
                                 .page = d->counters,

@@ -41,14 +41,14 @@ static bool source_too_slow(struct stream_full *f, uint64_t now_ms)
 {
     const struct pump *p = f->body.pump;
     uint64_t since = p->progress_ms > f->body.start_ms ? p->progress_ms : f->body.start_ms;
-    return p->waiting_source && now_ms >= since + ring_setting(f->s.ring, SET_HTTP_BODY_TIMEOUT);
+    return pump_waits_for_source(p) && now_ms >= since + ring_setting(f->s.ring, SET_HTTP_BODY_TIMEOUT);
 }
 
 static bool sink_too_slow(struct stream_full *f, uint64_t now_ms)
 {
     const struct pump *p = f->send.pump;
     uint64_t since = p->sink_progress_ms > f->send.progress_ms ? p->sink_progress_ms : f->send.progress_ms;
-    if (f->send.unlimited || !p->waiting_sink)
+    if (f->send.unlimited || !pump_waits_for_sink(p))
         return false;
     if (now_ms < since + ring_setting(f->s.ring, SET_HTTP_SEND_TIMEOUT))
         return false;

@@ -29,7 +29,7 @@ enum {
 
 /* ------------------------------------------------------------------ making */
 
-static int pools_init(struct ring *r)
+static int pools_init(struct ring *r, unsigned rings)
 {
     uint32_t conns = (uint32_t)ring_setting(r, SET_HTTP_CONNECTIONS_MAX);
     const struct {
@@ -50,6 +50,11 @@ static int pools_init(struct ring *r)
         if (err)
             return err;
     }
+    uint32_t pumps =
+        2 * (uint32_t)(ring_setting(r, SET_HTTP_STREAMS_MAX) + ring_setting(r, SET_PROXY_TUNNELS_MAX));
+    int err = buffers_init(&r->buffers, &r->bodies, pumps, rings);
+    if (err)
+        return err;
     r->scratch = mmap(NULL, COMMAND_BYTES_MAX, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return r->scratch == MAP_FAILED ? -ENOMEM : 0;
@@ -73,7 +78,7 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
     r->starved_tail = &r->starved;
     r->unfed_tail = &r->unfed;
     r->next_id = (uint64_t)time(NULL) << 24; /* ids do not come again after a restart */
-    int err = pools_init(r);
+    int err = pools_init(r, config->rings);
     if (err)
         return err; /* the process ends: nothing to undo */
     struct loop_config lc = {.entries = RING_ENTRIES, .recv_buffers = RING_RECV_BUFFERS};
@@ -103,6 +108,7 @@ void ring_free(struct ring *r)
                             &r->heads, &r->bodies,  &r->manifests};
     for (size_t i = 0; i < ARRAY_SIZE(pools); i++)
         pool_fini(pools[i]);
+    buffers_fini(&r->buffers);
     munmap(r->scratch, COMMAND_BYTES_MAX);
     free(r);
 }
@@ -418,6 +424,7 @@ static void tick(struct ring *r, uint64_t now_ms)
     pool_trim(&r->streams, TRIM_MOST); /* what a burst has touched is not kept for ever */
     pool_trim(&r->bodies, TRIM_MOST);
     pool_trim(&r->rests, TRIM_MOST);
+    pool_trim(&r->buffers.smalls, TRIM_MOST);
     loop_trim(r->loop);
     door_tick(r);
     feed_all(r);

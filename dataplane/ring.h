@@ -17,6 +17,7 @@
 #include "dataplane/loop.h"
 #include "dataplane/pool.h"
 #include "dataplane/timer.h"
+#include "dataplane/move/buffers.h"
 
 struct conn;
 struct stream;
@@ -62,6 +63,7 @@ struct ring {
     _Atomic uint64_t drain_by_ms;      /* CLOCK_MONOTONIC; 0: not draining */
 
     struct pool conns, streams, heads, partials, rests, bodies, manifests;
+    struct buffers buffers; /* of pumps */
     struct timer_wheel wheel;
     uint8_t *scratch; /* COMMAND_BYTES_MAX */
     bool scratch_used;
@@ -102,7 +104,7 @@ struct acceptor_order {
 };
 
 struct ring_config {
-    unsigned index;
+    unsigned index, rings;
     const struct plan *plan;
     struct store *store;
     struct names *names; /* the ring's own reader; taken */

@@ -109,7 +109,77 @@ static enum http_reject_reason step_extension(struct http_chunked *st, char c)
     return step_extension_text(st, c);
 }
 
-static enum http_reject_reason step_trailer(struct http_chunked *st, char c)
+bool http_trailer_allowed(struct view name)
+{
+    static const struct view forbidden[] = {
+        VIEW_LIT("transfer-encoding"),
+        VIEW_LIT("content-length"),
+        VIEW_LIT("connection"),
+        VIEW_LIT("keep-alive"),
+        VIEW_LIT("proxy-connection"),
+        VIEW_LIT("upgrade"),
+        VIEW_LIT("te"),
+        VIEW_LIT("trailer"),
+        VIEW_LIT("host"),
+        VIEW_LIT("cache-control"),
+        VIEW_LIT("expect"),
+        VIEW_LIT("max-forwards"),
+        VIEW_LIT("pragma"),
+        VIEW_LIT("range"),
+        VIEW_LIT("if-match"),
+        VIEW_LIT("if-none-match"),
+        VIEW_LIT("if-modified-since"),
+        VIEW_LIT("if-unmodified-since"),
+        VIEW_LIT("if-range"),
+        VIEW_LIT("authorization"),
+        VIEW_LIT("proxy-authorization"),
+        VIEW_LIT("proxy-authenticate"),
+        VIEW_LIT("www-authenticate"),
+        VIEW_LIT("proxy-authentication-info"),
+        VIEW_LIT("cookie"),
+        VIEW_LIT("set-cookie"),
+        VIEW_LIT("age"),
+        VIEW_LIT("expires"),
+        VIEW_LIT("date"),
+        VIEW_LIT("location"),
+        VIEW_LIT("retry-after"),
+        VIEW_LIT("vary"),
+        VIEW_LIT("content-encoding"),
+        VIEW_LIT("content-type"),
+        VIEW_LIT("content-range"),
+        VIEW_LIT("forwarded"),
+        VIEW_LIT("x-forwarded-for"),
+        VIEW_LIT("x-forwarded-proto"),
+        VIEW_LIT("x-forwarded-host"),
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(forbidden); i++)
+        if (view_ieq(name, forbidden[i]))
+            return false;
+    return true;
+}
+
+/* A byte of a trailer's line; the whole section is bounded, so that it fits. */
+static void keep_byte(struct http_chunked *st, char c)
+{
+    if (!st->kept)
+        return;
+    if (st->state == TRAILER_START)
+        st->kept_line = st->kept_len;
+    st->kept[st->kept_len++] = c;
+}
+
+/* The line is complete: it stays, or goes. */
+static void keep_line(struct http_chunked *st)
+{
+    struct view line = {st->kept ? st->kept + st->kept_line : NULL, 0}, rest;
+    if (!st->kept)
+        return;
+    line.len = (size_t)(st->kept_len - st->kept_line);
+    if (!http_trailer_allowed(view_split(line, ':', &rest)))
+        st->kept_len = st->kept_line;
+}
+
+static enum http_reject_reason step_trailer_text(struct http_chunked *st, char c)
 {
     switch (st->state) {
     case TRAILER_START:
@@ -134,6 +204,17 @@ static enum http_reject_reason step_trailer(struct http_chunked *st, char c)
     default:
         return c == '\n' ? move(st, DONE) : HTTP_REJECT_TRAILER_SYNTAX;
     }
+}
+
+static enum http_reject_reason step_trailer(struct http_chunked *st, char c)
+{
+    enum state before = st->state;
+    if (before != END_LF && !(before == TRAILER_START && c == '\r'))
+        keep_byte(st, c);
+    enum http_reject_reason reason = step_trailer_text(st, c);
+    if (before == TRAILER_LF && !reason)
+        keep_line(st);
+    return reason;
 }
 
 /* The LF of a size line: now it is known whether data or trailers follow. */
@@ -171,6 +252,11 @@ static enum http_reject_reason step(struct http_chunked *st, char c)
     }
 }
 
+uint64_t http_chunked_data(const struct http_chunked *st)
+{
+    return st->state == DATA ? st->data_left : 0;
+}
+
 void http_chunked_skip(struct http_chunked *st, uint64_t n)
 {
     CHECK(n <= st->data_left && (st->state == DATA || n == 0));
@@ -200,6 +286,10 @@ int http_chunked_decode(struct http_chunked *st, char *buf, size_t len, struct h
         if (st->state == DATA) {
             take_data(st, buf, len, result);
             continue;
+        }
+        if (st->pause && st->state == TRAILER_START && buf[result->consumed] != '\r') {
+            st->pause = false;
+            return HTTP_CHUNKED_TRAILERS;
         }
         enum http_reject_reason reason = step(st, buf[result->consumed]);
         if (reason) {

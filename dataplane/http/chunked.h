@@ -5,7 +5,7 @@
  *
  * Strict: sizes are hexadecimal digits alone (up to 2^63 - 1, at most 16 of them), lines end with CRLF, no
  * blanks around an extension. Extensions and trailers are checked, bounded over the whole message, and
- * dropped.
+ * dropped; trailers are kept where somebody asks for them.
  */
 #ifndef FL_HTTP_CHUNKED_H
 #define FL_HTTP_CHUNKED_H
@@ -18,6 +18,7 @@ enum {
     HTTP_TRAILER_BYTES_MAX = 8192,
     HTTP_TRAILERS_MAX = 64,
     HTTP_CHUNK_HEADER_MAX = 18, /* 16 digits and CRLF */
+    HTTP_CHUNKED_TRAILERS = 2,  /* of http_chunked_decode */
 };
 
 /* All zero is the start of a body. */
@@ -28,6 +29,13 @@ struct http_chunked {
     uint8_t trailers;
     uint8_t digits; /* of the current chunk size */
     uint8_t state;  /* private; see http_chunked_done() */
+    bool pause; /* set by the caller: decode returns HTTP_CHUNKED_TRAILERS, once, before the first trailer */
+    /* Where trailers go, HTTP_TRAILER_BYTES_MAX bytes; NULL: nowhere. May be set while nothing of them was
+     * read. They stand there as "name: value" lines with their CRLF, without those that a trailer must not
+     * have (http_trailer_allowed). */
+    char *kept;
+    uint16_t kept_len;
+    uint16_t kept_line; /* private: where the line at work begins */
 };
 
 struct http_chunked_result {
@@ -40,7 +48,8 @@ struct http_chunked_result {
  * behind it belong to the next request and stay where they are, at buf + consumed. Returns 1 when the end is
  * reached, 0 when more input is needed (everything is consumed then), -EBADMSG with *reject filled when the
  * coding is broken; payload in *result is then what was well framed before. Not to be called again after 1 or
- * an error.
+ * an error. HTTP_CHUNKED_TRAILERS (only with st->pause): trailers begin at buf + consumed; to be called again
+ * for what is there.
  */
 int http_chunked_decode(struct http_chunked *st, char *buf, size_t len, struct http_chunked_result *result,
                         struct http_reject *reject);
@@ -53,6 +62,13 @@ bool http_chunked_done(const struct http_chunked *st);
  * st->data_left, of the current chunk are taken as seen. The decoder goes on after them.
  */
 void http_chunked_skip(struct http_chunked *st, uint64_t n);
+
+/* Content that follows next in the input, without any framing before its end; 0: framing follows. */
+uint64_t http_chunked_data(const struct http_chunked *st);
+
+/* Whether a field of that name may stand in a trailer section: nothing that frames, routes, authenticates or
+ * changes the meaning of the message before it (RFC 9110, 6.5.1), nothing that is of one connection only. */
+bool http_trailer_allowed(struct view name);
 
 /* Writes the header of a chunk of size bytes (above 0) and returns its length. Not ended by NUL. */
 size_t http_chunk_header(char out[HTTP_CHUNK_HEADER_MAX], uint64_t size);

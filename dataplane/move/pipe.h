@@ -7,6 +7,7 @@
 #ifndef FL_MOVE_PIPE_H
 #define FL_MOVE_PIPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,18 +15,22 @@ struct pipes;
 
 struct pipe_pair {
     struct pipe_pair *next;
-    int rd, wr;
+    int rd, wr;     /* non-blocking */
     uint32_t bytes; /* capacity */
 };
 
-/* rings: how many share the user's allowance. -ENOMEM, -errno. */
+/* rings: how many share the user's allowance, which is read here (before the sandbox). -ENOMEM. */
 int pipes_new(unsigned rings, struct pipes **out);
 void pipes_free(struct pipes *p);
 
-/* Empty; NULL: all are in use. */
+/* How many of which capacity there are at most. */
+uint32_t pipes_count(const struct pipes *p);
+uint32_t pipes_bytes(const struct pipes *p);
+
+/* Empty; NULL: all are in use, or the kernel gives no good ones now. */
 struct pipe_pair *pipes_take(struct pipes *p);
 
 /* dirty: bytes may be left in it; it is closed, and another one made in its place when one is needed. */
-void pipes_give(struct pipes *p, struct pipe_pair *pair, int dirty);
+void pipes_give(struct pipes *p, struct pipe_pair *pair, bool dirty);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The chunked decoder: the cuts between reads never show in the outcome, bytes behind the body are untouched,
- * and content written in chunks again decodes to itself.
+ * and content written in chunks again decodes to itself; so do the trailers that were kept.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,6 +15,8 @@ struct outcome {
     size_t used;
     size_t payload_len;
     char *payload; /* room for as many bytes as the input has */
+    char kept[HTTP_TRAILER_BYTES_MAX];
+    size_t kept_len;
 };
 
 /* Decodes one piece in a copy of exactly its size. */
@@ -27,7 +29,13 @@ static void decode_piece(struct outcome *o, struct http_chunked *st, const char 
     memcpy(buf, piece, len);
     o->ret = http_chunked_decode(st, buf, len, &result, &reject);
     CHECK(result.payload <= result.consumed && result.consumed <= len);
-    CHECK(o->ret == 1 || o->ret == -EBADMSG || (o->ret == 0 && result.consumed == len));
+    if (o->ret == HTTP_CHUNKED_TRAILERS) {
+        CHECK(!st->kept && !st->pause && result.consumed < len);
+        st->kept = o->kept;
+        o->ret = 0;
+    } else {
+        CHECK(o->ret == 1 || o->ret == -EBADMSG || (o->ret == 0 && result.consumed == len));
+    }
     CHECK((o->ret == 1) == http_chunked_done(st));
     CHECK((o->ret == -EBADMSG) == (reject.reason != HTTP_REJECT_NONE));
     CHECK(memcmp(buf + result.consumed, piece + result.consumed, len - result.consumed) == 0);
@@ -35,12 +43,13 @@ static void decode_piece(struct outcome *o, struct http_chunked *st, const char 
     o->payload_len += result.payload;
     o->used += result.consumed;
     o->reason = reject.reason;
+    o->kept_len = st->kept_len;
     free(buf);
 }
 
 static struct outcome decode(const char *bytes, size_t len, size_t step)
 {
-    struct http_chunked st = {0};
+    struct http_chunked st = {.pause = true};
     struct outcome o = {.payload = malloc(len)};
     CHECK(o.payload);
     while (o.ret == 0 && o.used < len)
@@ -48,11 +57,29 @@ static struct outcome decode(const char *bytes, size_t len, size_t step)
     return o;
 }
 
+/* What was kept of a whole body is a trailer section that is kept as it is. */
+static void check_kept_again(const struct outcome *whole)
+{
+    size_t len = whole->kept_len + 5;
+    char *out = malloc(len);
+    CHECK(out);
+    memcpy(out, "0\r\n", 3);
+    if (whole->kept_len)
+        memcpy(out + 3, whole->kept, whole->kept_len);
+    memcpy(out + len - 2, "\r\n", 2);
+    struct outcome again = decode(out, len, len);
+    CHECK(again.ret == 1 && again.used == len && again.payload_len == 0);
+    CHECK(again.kept_len == whole->kept_len && memcmp(again.kept, whole->kept, whole->kept_len) == 0);
+    free(again.payload);
+    free(out);
+}
+
 static void check_step(const struct outcome *whole, const char *bytes, size_t len, size_t step)
 {
     struct outcome o = decode(bytes, len, step);
     CHECK(o.ret == whole->ret && o.reason == whole->reason && o.used == whole->used);
     CHECK(o.payload_len == whole->payload_len && memcmp(o.payload, whole->payload, o.payload_len) == 0);
+    CHECK(o.ret != 1 || (o.kept_len == whole->kept_len && memcmp(o.kept, whole->kept, o.kept_len) == 0));
     free(o.payload);
 }
 
@@ -92,8 +119,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     check_step(&whole, bytes, size, 1);
     check_step(&whole, bytes, size, 1 + data[size - 1] % 37);
     check_step(&whole, bytes, size, size - size / 3);
-    if (whole.ret == 1)
+    if (whole.ret == 1) {
         check_written_again(&whole, 1 + data[0] % 20);
+        check_kept_again(&whole);
+    }
     free(whole.payload);
     return 0;
 }

@@ -273,6 +273,52 @@ static void test_skip(void **state)
     assert_int_equal(result.payload, 0);
 }
 
+/* Cut anywhere, the same trailers are kept; those that may not stand there are left out. */
+static void test_trailers_kept(void **state)
+{
+    (void)state;
+    static const char body[] = "3\r\nabc\r\n0\r\ngrpc-status: 0\r\nContent-Length: 7\r\nX: \r\nHOST:a\r\n"
+                               "grpc-message:  a:b \r\ntransfer-encoding: chunked\r\n\r\nGET";
+    static const char want[] = "grpc-status: 0\r\nX: \r\ngrpc-message:  a:b \r\n";
+    for (size_t step = 1; step <= sizeof(body); step++) {
+        struct http_chunked st = {.pause = true};
+        struct http_chunked_result result;
+        struct http_reject reject;
+        char kept[HTTP_TRAILER_BYTES_MAX], buf[sizeof(body)];
+        size_t used = 0, pauses = 0;
+        int ret = 0;
+        while (ret != 1) {
+            size_t n = step < sizeof(body) - 1 - used ? step : sizeof(body) - 1 - used;
+            memcpy(buf, body + used, n);
+            ret = http_chunked_decode(&st, buf, n, &result, &reject);
+            used += result.consumed;
+            if (ret == HTTP_CHUNKED_TRAILERS) {
+                st.kept = kept;
+                pauses++;
+            }
+            assert_true(ret >= 0);
+        }
+        assert_int_equal(pauses, 1);
+        assert_int_equal(used, sizeof(body) - 4);
+        assert_int_equal(st.kept_len, sizeof(want) - 1);
+        assert_memory_equal(kept, want, sizeof(want) - 1);
+    }
+}
+
+/* No pause without any trailer. */
+static void test_no_trailers(void **state)
+{
+    (void)state;
+    char body[] = "3\r\nabc\r\n0\r\n\r\n";
+    struct http_chunked st = {.pause = true};
+    struct http_chunked_result result;
+    struct http_reject reject;
+    assert_int_equal(http_chunked_decode(&st, body, 4, &result, &reject), 0);
+    assert_int_equal(http_chunked_data(&st), 2);
+    assert_int_equal(http_chunked_decode(&st, body + 4, sizeof(body) - 5, &result, &reject), 1);
+    assert_int_equal(http_chunked_data(&st), 0);
+}
+
 static void test_chunk_header(void **state)
 {
     (void)state;
@@ -307,7 +353,8 @@ int main(void)
         cmocka_unit_test(test_good),           cmocka_unit_test(test_bad),
         cmocka_unit_test(test_prefixes_wait),  cmocka_unit_test(test_extension_bound),
         cmocka_unit_test(test_trailer_bounds), cmocka_unit_test(test_skip),
-        cmocka_unit_test(test_chunk_header),
+        cmocka_unit_test(test_chunk_header),   cmocka_unit_test(test_trailers_kept),
+        cmocka_unit_test(test_no_trailers),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }
