@@ -100,9 +100,10 @@ bool continuation_learn(struct continuation *c, enum proxy_kind kind, const stru
     return c->digest.alg != DIGEST_NONE || c->etag_len;
 }
 
-size_t continuation_range(const struct continuation *c, uint64_t moved, char out[CONTINUATION_RANGE_MAX])
+size_t continuation_range(const struct continuation *c, uint64_t moved, bool again,
+                          char out[CONTINUATION_RANGE_MAX])
 {
-    unsigned long long from = c->first + moved;
+    unsigned long long from = again ? 0 : c->first + moved;
     int len = c->whole || c->length == CONTINUATION_UNKNOWN
                   ? snprintf(out, CONTINUATION_RANGE_MAX, "bytes=%llu-", from)
                   : snprintf(out, CONTINUATION_RANGE_MAX, "bytes=%llu-%llu", from,
@@ -137,17 +138,18 @@ static bool learn_total(struct continuation *c, uint64_t moved, uint64_t total)
 }
 
 static enum continuation_join accept_part(struct continuation *c, const struct http_answer *answer,
-                                          uint64_t moved, uint64_t *left)
+                                          uint64_t moved, bool again, uint64_t *skip, uint64_t *left)
 {
     uint64_t first, last, total;
-    if (!read_content_range(answer, &first, &last, &total) || last < first || first != c->first + moved ||
-        !learn_total(c, moved, total))
+    if (!read_content_range(answer, &first, &last, &total) || last < first ||
+        first != (again ? 0 : c->first + moved) || !learn_total(c, moved, total))
         return CONTINUATION_NO;
-    *left = last - first + 1;
-    if (answer->framing == HTTP_BODY_LENGTH && answer->content_length != *left)
+    if (answer->framing == HTTP_BODY_LENGTH && answer->content_length != last - first + 1)
         return CONTINUATION_NO;
-    if (c->length == CONTINUATION_UNKNOWN || *left != c->length - moved)
+    if (c->length == CONTINUATION_UNKNOWN || last + 1 != c->first + c->length)
         return CONTINUATION_NO; /* a piece of the rest, or nobody knows: it would end too early */
+    *skip = again ? moved : 0;
+    *left = c->length - moved;
     return CONTINUATION_PART;
 }
 
@@ -165,7 +167,7 @@ static enum continuation_join accept_whole(struct continuation *c, const struct 
 }
 
 static enum continuation_join accept(struct continuation *c, const struct http_answer *answer, uint64_t moved,
-                                     uint64_t *skip, uint64_t *left)
+                                     bool again, uint64_t *skip, uint64_t *left)
 {
     uint64_t first, last, total;
     if (c->length != CONTINUATION_UNKNOWN && moved > c->length)
@@ -178,16 +180,16 @@ static enum continuation_join accept(struct continuation *c, const struct http_a
     if (!same_thing(c, answer))
         return CONTINUATION_NO;
     if (answer->status == STATUS_PART)
-        return accept_part(c, answer, moved, left);
+        return accept_part(c, answer, moved, again, skip, left);
     return answer->status == STATUS_OK ? accept_whole(c, answer, moved, skip, left) : CONTINUATION_NO;
 }
 
 enum continuation_join continuation_accept(struct continuation *c, const struct http_answer *answer,
-                                           uint64_t moved, uint64_t *skip, uint64_t *left)
+                                           uint64_t moved, bool again, uint64_t *skip, uint64_t *left)
 {
     struct continuation learned = *c;
     *skip = *left = 0;
-    enum continuation_join join = accept(&learned, answer, moved, skip, left);
+    enum continuation_join join = accept(&learned, answer, moved, again, skip, left);
     if (join != CONTINUATION_NO)
         *c = learned;
     return join;

@@ -43,13 +43,15 @@ bool continuation_digest(struct view path, struct digest *out);
 bool continuation_learn(struct continuation *c, enum proxy_kind kind, const struct http_request *req,
                         const struct http_answer *answer);
 
-/* "bytes=N-" or "bytes=N-M": the rest, of which `moved` bytes are there. Returns its length. */
-size_t continuation_range(const struct continuation *c, uint64_t moved, char out[CONTINUATION_RANGE_MAX]);
+/* "bytes=N-" or "bytes=N-M": the rest, of which `moved` bytes are there; `again`: all of it, from byte 0, of
+ * a body that is the whole. Returns its length. */
+size_t continuation_range(const struct continuation *c, uint64_t moved, bool again,
+                          char out[CONTINUATION_RANGE_MAX]);
 
 enum continuation_join {
     CONTINUATION_NO,    /* something else: ask another one */
-    CONTINUATION_PART,  /* the rest, from the exact byte */
-    CONTINUATION_WHOLE, /* all of it: the first `skip` bytes are dropped */
+    CONTINUATION_PART,  /* what was asked for: the rest, from the exact byte; again: all of it */
+    CONTINUATION_WHOLE, /* all of it, without regard to the Range */
     CONTINUATION_END,   /* there is no more: the body was complete (its end was lost) */
 };
 
@@ -59,6 +61,6 @@ enum continuation_join {
  * tells about the body is kept for the next time.
  */
 enum continuation_join continuation_accept(struct continuation *c, const struct http_answer *answer,
-                                           uint64_t moved, uint64_t *skip, uint64_t *left);
+                                           uint64_t moved, bool again, uint64_t *skip, uint64_t *left);
 
 #endif

@@ -20,11 +20,12 @@ static ssize_t read_answer(const char *at, size_t len, struct http_answer *a, st
     return http_answer_read(at, len, 0, &limits, HTTP_GET, a, &reject);
 }
 
-static void check_join(const struct continuation *before, const struct http_answer *a, uint64_t moved)
+static void check_join(const struct continuation *before, const struct http_answer *a, uint64_t moved,
+                       bool again)
 {
     struct continuation c = *before;
     uint64_t skip, left;
-    enum continuation_join how = continuation_accept(&c, a, moved, &skip, &left);
+    enum continuation_join how = continuation_accept(&c, a, moved, again, &skip, &left);
     if (how == CONTINUATION_NO) {
         CHECK(memcmp(before, &c, sizeof(c)) == 0);
         return;
@@ -33,7 +34,7 @@ static void check_join(const struct continuation *before, const struct http_answ
     CHECK(c.first == before->first && c.whole == before->whole);
     CHECK(before->length == CONTINUATION_UNKNOWN || c.length == before->length);
     CHECK(before->total == CONTINUATION_UNKNOWN || c.total == before->total);
-    CHECK(how != CONTINUATION_PART || (skip == 0 && left == c.length - moved));
+    CHECK(how != CONTINUATION_PART || (skip == (again ? moved : 0) && left == c.length - moved));
     CHECK(how != CONTINUATION_WHOLE || skip == c.first + moved);
     CHECK(left == CONTINUATION_UNKNOWN || c.length == CONTINUATION_UNKNOWN || moved + left == c.length ||
           how == CONTINUATION_END);
@@ -61,8 +62,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     CHECK(c.length == CONTINUATION_UNKNOWN || c.total == CONTINUATION_UNKNOWN || c.whole || c.length > 0);
     if (c.length != CONTINUATION_UNKNOWN && moved > c.length)
         moved = c.length;
-    CHECK(continuation_range(&c, moved, range) < sizeof(range));
+    CHECK(continuation_range(&c, moved, c.whole, range) < sizeof(range));
     if (read_answer(at + used, size - 2 - (size_t)used, &second, second_fields) > 0)
-        check_join(&c, &second, moved);
+        for (int again = 0; again <= c.whole; again++)
+            check_join(&c, &second, moved, again);
     return 0;
 }

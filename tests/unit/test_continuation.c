@@ -183,11 +183,11 @@ static void test_answers(void **state)
         uint64_t skip, left;
         assert_true(learn(&c, "GET", rows[i].path, rows[i].first_status, rows[i].first_lines));
         struct continuation before = c;
-        size_t len = continuation_range(&c, rows[i].moved, range);
+        size_t len = continuation_range(&c, rows[i].moved, false, range);
         assert_int_equal(len, strlen(range));
         assert_string_equal(range, rows[i].range);
         answer_is(&a, fields, head, rows[i].status, rows[i].lines);
-        enum continuation_join join = continuation_accept(&c, &a, rows[i].moved, &skip, &left);
+        enum continuation_join join = continuation_accept(&c, &a, rows[i].moved, false, &skip, &left);
         if (join != rows[i].join ||
             (join != CONTINUATION_NO && (skip != rows[i].skip || left != rows[i].left)))
             fail_msg("row %zu: join %d, skip %llu, left %llu", i, join, (unsigned long long)skip,
@@ -208,11 +208,43 @@ static void test_it_learns(void **state)
     uint64_t skip, left;
     assert_true(learn(&c, "GET", BLOB, UNTOLD));
     answer_is(&a, fields, head, "200", LENGTH);
-    assert_int_equal(continuation_accept(&c, &a, 10, &skip, &left), CONTINUATION_WHOLE);
+    assert_int_equal(continuation_accept(&c, &a, 10, false, &skip, &left), CONTINUATION_WHOLE);
     answer_is(&a, fields, head, "200", "Content-Length: 1001\r\n");
-    assert_int_equal(continuation_accept(&c, &a, 20, &skip, &left), CONTINUATION_NO);
+    assert_int_equal(continuation_accept(&c, &a, 20, false, &skip, &left), CONTINUATION_NO);
     answer_is(&a, fields, head, "206", "Content-Length: 980\r\n" RANGE("20-999/1000"));
-    assert_int_equal(continuation_accept(&c, &a, 20, &skip, &left), CONTINUATION_PART);
+    assert_int_equal(continuation_accept(&c, &a, 20, false, &skip, &left), CONTINUATION_PART);
+}
+
+/* From the beginning, so that all of it can be checked. */
+static void test_again(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *status, *lines;
+        enum continuation_join join;
+    } rows[] = {
+        {"206", "Content-Length: 1000\r\n" RANGE("0-999/1000"), CONTINUATION_PART},
+        {"206", CHUNKED RANGE("0-999/1000"), CONTINUATION_PART},
+        {"206", "Content-Length: 700\r\n" RANGE("300-999/1000"), CONTINUATION_NO},
+        {"206", "Content-Length: 999\r\n" RANGE("0-998/1000"), CONTINUATION_NO},
+        {"206", "Content-Length: 1001\r\n" RANGE("0-1000/1001"), CONTINUATION_NO},
+        {FULL, CONTINUATION_WHOLE},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct continuation c;
+        struct http_field fields[FIELDS];
+        struct http_answer a;
+        char head[HEAD_MAX], range[CONTINUATION_RANGE_MAX];
+        uint64_t skip, left;
+        assert_true(learn(&c, "GET", BLOB, FULL));
+        (void)continuation_range(&c, 300, true, range);
+        assert_string_equal(range, "bytes=0-");
+        answer_is(&a, fields, head, rows[i].status, rows[i].lines);
+        enum continuation_join join = continuation_accept(&c, &a, 300, true, &skip, &left);
+        if (join != rows[i].join || (join != CONTINUATION_NO && (skip != 300 || left != 700)))
+            fail_msg("row %zu: join %d, skip %llu, left %llu", i, join, (unsigned long long)skip,
+                     (unsigned long long)left);
+    }
 }
 
 int main(void)
@@ -221,6 +253,7 @@ int main(void)
         cmocka_unit_test(test_what_can_go_on),
         cmocka_unit_test(test_answers),
         cmocka_unit_test(test_it_learns),
+        cmocka_unit_test(test_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
