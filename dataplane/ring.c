@@ -315,18 +315,24 @@ static void take_turns(struct ring *r)
     }
 }
 
-void *ring_body_take(struct ring *r, struct stream *s)
+void ring_body_line(struct ring *r, struct stream *s)
 {
     struct stream_full *f = stream_full(s);
-    void *buffer = pool_take(&r->bodies);
-    if (buffer || f->in_starved)
-        return buffer;
+    if (f->in_starved)
+        return;
     ring_count(r, CTR_BUFFERS_EXHAUSTED, 1);
     f->in_starved = true;
     f->next_starved = NULL;
     *r->starved_tail = s;
     r->starved_tail = &f->next_starved;
-    return NULL;
+}
+
+void *ring_body_take(struct ring *r, struct stream *s)
+{
+    void *buffer = pool_take(&r->bodies);
+    if (!buffer)
+        ring_body_line(r, s);
+    return buffer;
 }
 
 static void starved_feed(struct ring *r)

@@ -34,8 +34,9 @@ enum {
     RING_RECV_BUFFERS = 512,
     RING_ACCEPTORS_MAX = 2 * LISTENERS_MAX, /* some of them are being stopped */
     RING_BODY_BUFFERS = 128,                /* of BODY_BUFFER_BYTES: two make an upload run at full speed */
-    RING_LARGE_HEADS = 256,                 /* heads that are larger than a stream's own memory for them */
-    PARTIAL_HEAD_BYTES = 1024,              /* of a head that is not complete yet, without a stream */
+    RING_FILLS_MAX = 32,       /* of them for parts that handlers write: only their end frees them */
+    RING_LARGE_HEADS = 256,    /* heads that are larger than a stream's own memory for them */
+    PARTIAL_HEAD_BYTES = 1024, /* of a head that is not complete yet, without a stream */
     PARTIAL_REST_BYTES = RECV_BUFFER_BYTES, /* of one that is longer, or what came behind a request */
 };
 
@@ -86,6 +87,7 @@ struct ring {
     struct stream *ready, **ready_tail;     /* have bytes to move now, without waiting for anything */
     struct stream *starved, **starved_tail; /* wait for a body buffer */
     struct conn *unfed, **unfed_tail;       /* found no receive buffer */
+    uint32_t fills;                         /* body buffers of parts that handlers write */
 
     uint64_t next_id;
     uint64_t date_s; /* second of the text in date */
@@ -144,12 +146,19 @@ static inline uint64_t ring_now_ms(const struct ring *ring)
 /* IMF-fixdate of now, HTTP_DATE_LEN bytes. */
 const char *ring_date(struct ring *ring);
 
+/* Whether who has a body buffer and waits for its client should rather let go of it. */
+static inline bool ring_bodies_short(const struct ring *ring)
+{
+    return ring->bodies.used > ring->bodies.count / 2;
+}
+
 /* A stream has bytes to move: it gets its turn once a batch. */
 void ring_ready(struct ring *ring, struct stream *s);
 
 /* A body buffer, or NULL: then s is put in line and stream_fed is called when one is free. */
 void *ring_body_take(struct ring *ring, struct stream *s);
 void ring_body_give(struct ring *ring, void *buffer);
+void ring_body_line(struct ring *ring, struct stream *s);  /* into the line, whatever is free */
 void ring_body_leave(struct ring *ring, struct stream *s); /* out of the line */
 
 #endif

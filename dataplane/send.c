@@ -37,6 +37,8 @@ bool send_idle(const struct stream_full *f)
 
 void send_release(struct stream_full *f)
 {
+    if (f->send.buffer && f->send.kind == SEND_FILL)
+        f->s.ring->fills--;
     if (f->send.buffer)
         ring_body_give(f->s.ring, f->send.buffer);
     if (f->send.blob)
@@ -295,6 +297,41 @@ static void read_cold(struct stream_full *f)
     loop_read(f->s.ring->loop, &s->file, s->blob->fd, s->buffer, len, s->offset);
 }
 
+/* Clients that do not read must not have all buffers: a piece can be read again. */
+static void copy_let_go(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    void *buffer = s->buffer;
+    s->offset -= s->iov[0].iov_len;
+    s->left += s->iov[0].iov_len;
+    s->iov[0].iov_len = 0;
+    s->copying = false;
+    s->buffer = NULL;
+    wait_writable(f);
+    ring_body_give(f->s.ring, buffer);
+}
+
+static void copy_out(struct stream_full *f)
+{
+    struct sending *s = &f->send;
+    struct msghdr msg = {.msg_iov = s->iov, .msg_iovlen = 1};
+    ssize_t n = wire_sendmsg_now(&f->s.conn->wire, &msg, s->left ? MSG_MORE : 0);
+    if (n < 0 && n != -EAGAIN) {
+        conn_close(f->s.conn, CLOSE_CLIENT_ABORT);
+        return;
+    }
+    if (n > 0) {
+        took(f, (size_t)n);
+        iov_skip(s->iov, (size_t)n);
+    }
+    if (s->iov[0].iov_len == 0)
+        part_out(f);
+    else if (ring_bodies_short(f->s.ring))
+        copy_let_go(f);
+    else
+        bytes_out(f);
+}
+
 static void file_read_done(struct op *op, const struct event *ev)
 {
     struct sending *s = container_of(op, struct sending, file);
@@ -312,7 +349,7 @@ static void file_read_done(struct op *op, const struct event *ev)
     s->left -= (uint32_t)ev->res;
     s->iov[0] = (struct iovec){s->buffer, (size_t)ev->res};
     s->iov[1].iov_len = 0;
-    bytes_out(f);
+    copy_out(f);
 }
 
 static void file_sent(struct stream_full *f)
@@ -407,12 +444,23 @@ static int begin_parts(struct stream_full *f, size_t n)
     return 0;
 }
 
+static bool fill_buffer(struct stream_full *f)
+{
+    struct ring *ring = f->s.ring;
+    if (f->send.buffer)
+        return true;
+    if (ring->fills < RING_FILLS_MAX)
+        f->send.buffer = ring_body_take(ring, &f->s);
+    else
+        ring_body_line(ring, &f->s);
+    ring->fills += f->send.buffer != NULL;
+    return f->send.buffer != NULL;
+}
+
 static void fill_turn(struct stream_full *f)
 {
     struct sending *s = &f->send;
-    if (!s->buffer)
-        s->buffer = ring_body_take(f->s.ring, &f->s);
-    if (!s->buffer)
+    if (!fill_buffer(f))
         return; /* in line for one */
     ssize_t n = s->fill(&f->s, s->buffer + CHUNK_ROOM, BODY_BUFFER_BYTES - 2 * CHUNK_ROOM, &s->filled);
     bool first = !s->started;
