@@ -9,7 +9,7 @@
 struct bpf_support {
     const char *feature;
     const char *purpose; /* what goes without it */
-    bool known; /* false: this process may not try */
+    bool known;          /* false: this process may not try */
     bool supported;
 };
 
