@@ -28,7 +28,7 @@ CFLAGS := $(CFLAGS_BASE) $(CFLAGS_WARN) $(CFLAGS_SAN) $(if $(DEBUG)$(SAN),-DFL_D
 LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
 # Linked in: the shared one brings the whole C++ library with it. The data plane allocates at start only.
 MALLOC := $(if $(SAN),,-l:libjemalloc_pic.a -lm)
-DATAPLANE_LIBS := -luring -llmdb -lssl -lcrypto -lseccomp -lcap -lpthread
+DATAPLANE_LIBS := -luring -llmdb -lssl -lcrypto -lseccomp -lcap -lnghttp2 -lpthread
 CONTROL_LIBS := -luv -lraft -llmdb -lssl -lcrypto -ljansson -lyaml -lcap -lbpf -lmnl -lpthread $(MALLOC)
 CLI_LIBS := -ljansson
 

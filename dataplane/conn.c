@@ -140,7 +140,7 @@ static struct conn *conn_open(struct ring *ring, const struct wire *wire, uint16
     if (c->next)
         c->next->prev = &c->next;
     ring->conn_list = c;
-    ring_count(ring, CTR_CONNECTIONS_OPEN, 1);
+    ring_count(ring, CTR_CONNECTIONS_OPEN, !conn_is_stream(c));
     conn_nodelay(c, true);
     conn_move(c, CONN_IDLE);
     return c;
@@ -503,6 +503,8 @@ void conn_exchange_done(struct conn *c)
         conn_close(c, CLOSE_DRAIN);
     else if (c->stale)
         conn_close(c, CLOSE_SERVICE_GONE);
+    else if (conn_is_stream(c))
+        conn_close(c, CLOSE_H2_STREAM);
     else
         conn_next_request(c);
 }
@@ -552,7 +554,7 @@ static void conn_try_free(struct conn *c)
     *c->prev = c->next;
     if (c->next)
         c->next->prev = c->prev;
-    ring_count(c->ring, CTR_CONNECTIONS_OPEN, (uint64_t)-1);
+    ring_count(c->ring, CTR_CONNECTIONS_OPEN, conn_is_stream(c) ? 0 : (uint64_t)-1);
     conn_move(c, CONN_FREE);
     pool_give(&c->ring->conns, c);
 }

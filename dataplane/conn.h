@@ -97,6 +97,12 @@ void conn_exchange_done(struct conn *c);
  * room, the connection must close after this response. */
 bool conn_unread(struct conn *c, const void *data, size_t len);
 
+/* A stream of an HTTP/2 session: it carries one exchange, and the session is what counts as a connection. */
+static inline bool conn_is_stream(const struct conn *c)
+{
+    return c->wire.fd < 0;
+}
+
 /* Whether bytes of the request are here already. */
 static inline bool conn_has_input(const struct conn *c)
 {

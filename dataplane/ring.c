@@ -13,6 +13,7 @@
 #include "check.h"
 #include "dataplane/conn.h"
 #include "dataplane/door.h"
+#include "dataplane/http2/http2.h"
 #include "dataplane/link.h"
 #include "dataplane/store/names.h"
 #include "dataplane/store/store.h"
@@ -92,6 +93,8 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
         err = channel_new(r->loop, config->channel_fd, &r->channel);
     if (!err)
         err = door_ring_new(r, config->helpers, config->table, &r->door);
+    if (!err)
+        err = http2_new(r, &r->http2);
     timer_wheel_init(&r->wheel, loop_now_ms(r->loop));
     *out = r;
     return err;
@@ -103,6 +106,7 @@ void ring_free(struct ring *r)
     channel_free(r->channel);
     door_ring_free(r->door);
     names_free(r->names);
+    http2_free(r->http2);
     loop_free(r->loop);
     struct pool *pools[] = {&r->conns, &r->streams, &r->partials, &r->rests,
                             &r->heads, &r->bodies,  &r->manifests};
@@ -123,6 +127,7 @@ static void expire_conns(struct ring *r, const struct plan *old, const struct pl
         if (!plan_same_service(old, plan, c->service))
             conn_expire(c);
     }
+    http2_expire(r->http2, old, plan);
 }
 
 /* A socket that the plan does not name is about to be closed: it goes on as long as its service does. */
@@ -399,6 +404,7 @@ static void begin_drain(struct ring *r)
         next = c->next;
         conn_drain(c);
     }
+    http2_drain(r->http2);
 }
 
 static void end_drain(struct ring *r)
@@ -407,6 +413,7 @@ static void end_drain(struct ring *r)
         next = c->next;
         conn_close(c, CLOSE_DRAIN_TIMEOUT);
     }
+    http2_end(r->http2);
 }
 
 static void step_drain(struct ring *r, uint64_t now_ms)
@@ -418,7 +425,7 @@ static void step_drain(struct ring *r, uint64_t now_ms)
         begin_drain(r);
     if (now_ms >= by)
         end_drain(r);
-    r->stopped = r->conn_list == NULL && door_idle(r) && store_ring_idle(r->store);
+    r->stopped = r->conn_list == NULL && door_idle(r) && http2_idle(r->http2) && store_ring_idle(r->store);
 }
 
 /* ------------------------------------------------------------------ running */
@@ -433,6 +440,7 @@ static void tick(struct ring *r, uint64_t now_ms)
     pool_trim(&r->buffers.smalls, TRIM_MOST);
     loop_trim(r->loop);
     door_tick(r);
+    http2_trim(r->http2, TRIM_MOST);
     feed_all(r);
     if (r->scratch_used) /* a large command's memory is not kept */
         (void)madvise(r->scratch + SCRATCH_KEPT_BYTES, COMMAND_BYTES_MAX - SCRATCH_KEPT_BYTES, MADV_DONTNEED);
@@ -450,7 +458,7 @@ void ring_run(struct ring *r)
     channel_start(r->channel);
     uint64_t next_tick = 0;
     while (!r->stopped) {
-        uint64_t wake_at = r->ready ? 0 : next_tick;
+        uint64_t wake_at = r->ready || http2_pending(r->http2) ? 0 : next_tick;
         int n = loop_turn(r->loop, wake_at);
         CHECK(n >= 0);
         uint64_t now = ring_now_ms(r);
@@ -468,5 +476,6 @@ void ring_run(struct ring *r)
             tick(r, now);
             next_tick = now + TICK_MS;
         }
+        http2_run(r->http2);
     }
 }

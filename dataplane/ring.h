@@ -20,6 +20,7 @@
 #include "dataplane/move/buffers.h"
 
 struct conn;
+struct http2;
 struct stream;
 struct store;
 struct store_ring;
@@ -71,6 +72,7 @@ struct ring {
     struct store *store_shared;
     struct store_ring *store;
     struct names *names;
+    struct http2 *http2;
     struct channel *channel;
     struct door_ring *door;
 

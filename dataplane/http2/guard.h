@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Against peers that keep a session busy with what costs them nothing: streams that are reset as soon as they
+ * are opened, or provoked into being reset; PING, SETTINGS, PRIORITY, WINDOW_UPDATE and unknown frames
+ * without end; frames without content; header blocks that are small on the wire and large in memory. Each
+ * kind has a level that frames raise and time lowers; work that was asked for and done lowers it, too. Pure.
+ */
+#ifndef FL_HTTP2_GUARD_H
+#define FL_HTTP2_GUARD_H
+
+#include <stdint.h>
+
+#include "shared.h"
+
+enum h2_abuse { H2_ABUSE_RESETS, H2_ABUSE_CONTROL, H2_ABUSE_EMPTY, H2_ABUSES };
+
+struct h2_guard {
+    uint64_t seen_ms;
+    uint32_t level[H2_ABUSES]; /* thousandths of a frame */
+    uint8_t reason;            /* enum close_reason of the first one that overflowed; CLOSE_NONE */
+};
+
+/* One more frame of that kind. */
+void h2_guard_note(struct h2_guard *g, enum h2_abuse kind, uint64_t now_ms);
+
+/* A frame that carried content, in either direction: it may need a few others. */
+void h2_guard_work(struct h2_guard *g);
+
+#endif
