@@ -74,9 +74,10 @@ struct pump_config {
                           Borrowed until pump_early_left says 0, or done */
     enum pump_technique technique;
     bool trailers; /* PUMP_CHUNKED on both sides: trailers are passed on (else dropped) */
-    /* Sees all content in its order, before the sink does (hashing): everything is copied then. Non-zero: the
-     * pump ends with PUMP_SOURCE_BAD and err, these bytes are not sent. NULL: nobody looks. It may call
-     * pump_release and pump_stop. */
+    /* Sees all content in its order, before the sink does (hashing): everything is copied then. Once more
+     * with len 0 when the whole body has come. Non-zero: the pump ends with PUMP_SOURCE_BAD and err; these
+     * bytes, or those that are held back, are not sent. NULL: nobody looks. It may call pump_release and
+     * pump_stop. */
     int (*tap)(void *arg, const uint8_t *bytes, size_t len);
     uint64_t hold_back; /* so many last bytes (at most PUMP_HOLD_BACK_MAX) wait for pump_release */
     uint64_t skip;      /* so many first bytes of content are dropped (after the tap has seen them) */

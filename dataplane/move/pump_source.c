@@ -32,7 +32,12 @@ void pump_source_over(struct pump *p, enum source_state state, int err)
 static void complete(struct pump *p)
 {
     bool shorter = p->skip_left || (p->total != UINT64_MAX && p->received < p->total);
-    pump_source_over(p, shorter ? SOURCE_ENDED : SOURCE_COMPLETE, 0);
+    bool asks = !shorter && p->source == SOURCE_OPEN && p->c.tap;
+    int err = asks ? p->c.tap(p->c.arg, NULL, 0) : 0;
+    if (err)
+        pump_source_over(p, SOURCE_BAD, err);
+    else
+        pump_source_over(p, shorter ? SOURCE_ENDED : SOURCE_COMPLETE, 0);
 }
 
 static void complete_if_all(struct pump *p)

@@ -44,6 +44,9 @@ struct flow {
     size_t rest_len;
     uint64_t tapped;
     uint64_t refuse_at; /* the tap refuses from this byte on; 0: never */
+    unsigned ends;      /* how often the tap was told that this was all, */
+    bool judges;        /* whether it decides then what is held back, */
+    int judgement;      /* and how: 0, or -errno */
     size_t piece;       /* most bytes of one write and of one read; 0: random */
 };
 
@@ -114,6 +117,12 @@ static void flow_done(struct pump *p, enum pump_end end, int err)
 static int flow_tap(void *arg, const uint8_t *bytes, size_t len)
 {
     struct flow *f = arg;
+    if (len == 0) {
+        f->ends++;
+        if (f->judges && !f->judgement)
+            pump_release(&f->pump, true);
+        return f->judgement;
+    }
     if (f->refuse_at && f->tapped + len > f->refuse_at)
         return -EKEYREJECTED;
     for (size_t i = 0; i < len; i++)
@@ -510,6 +519,7 @@ static void test_tap(void **state)
             check(&f, PUMP_CHUNKED, f.tapped, refused ? PUMP_SOURCE_BAD : PUMP_DONE);
             assert_int_equal(f.err, refused ? -EKEYREJECTED : 0);
             assert_true(refused ? f.tapped < 200000 : f.tapped == 300000);
+            assert_int_equal(f.ends, refused ? 0 : 1);
             flow_fini(&f);
         }
 }
@@ -550,6 +560,36 @@ static void test_hold_back(void **state)
             for (size_t i = 0; i < ARRAY_SIZE(totals); i++)
                 for (int good = 0; good < 2; good++)
                     hold_back_one(in, out, totals[i], good);
+}
+
+/* The tap is told when it has seen all, and decides then. */
+static void judged_one(enum pump_framing in, enum pump_framing out, uint64_t total, bool good)
+{
+    struct flow f;
+    uint64_t hold = total < 5000 ? total : 5000;
+    struct script s = {.in = in, .to = total, .length = total, .chunk_most = 9000, .early = 100};
+    struct pump_config c = {.out = out, .tap = flow_tap, .hold_back = hold};
+    flow_init(&f, 0);
+    f.judges = true;
+    f.judgement = good ? 0 : -EBADMSG;
+    source_open(&f, &s, &c);
+    pump_start(&f.pump, &c);
+    run(&f, &s);
+    check(&f, out, good ? total : total - hold, good ? PUMP_DONE : PUMP_SOURCE_BAD);
+    assert_int_equal(f.err, f.judgement);
+    assert_int_equal(f.ends, 1);
+    flow_fini(&f);
+}
+
+static void test_judged(void **state)
+{
+    (void)state;
+    static const uint64_t totals[] = {1, 5000, 5001, 40000, 600000};
+    for (enum pump_framing in = PUMP_RAW; in <= PUMP_CHUNKED; in++)
+        for (enum pump_framing out = PUMP_RAW; out <= PUMP_CHUNKED; out++)
+            for (size_t i = 0; i < ARRAY_SIZE(totals); i++)
+                for (int good = 0; good < 2; good++)
+                    judged_one(in, out, totals[i], good);
 }
 
 /* The head comes first, whole, and is not counted; also when no content follows for a long time. */
@@ -771,14 +811,23 @@ static void test_idle_holds_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole),        cmocka_unit_test(test_slow_sink),
-        cmocka_unit_test(test_single_bytes), cmocka_unit_test(test_source_breaks),
-        cmocka_unit_test(test_reset),        cmocka_unit_test(test_resume),
-        cmocka_unit_test(test_promise),      cmocka_unit_test(test_tap),
-        cmocka_unit_test(test_hold_back),    cmocka_unit_test(test_head),
-        cmocka_unit_test(test_rest),         cmocka_unit_test(test_trailers),
-        cmocka_unit_test(test_stop),         cmocka_unit_test(test_sink_breaks),
-        cmocka_unit_test(test_exhausted),    cmocka_unit_test(test_idle_holds_nothing),
+        cmocka_unit_test(test_whole),
+        cmocka_unit_test(test_slow_sink),
+        cmocka_unit_test(test_single_bytes),
+        cmocka_unit_test(test_source_breaks),
+        cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_resume),
+        cmocka_unit_test(test_promise),
+        cmocka_unit_test(test_tap),
+        cmocka_unit_test(test_judged),
+        cmocka_unit_test(test_hold_back),
+        cmocka_unit_test(test_head),
+        cmocka_unit_test(test_rest),
+        cmocka_unit_test(test_trailers),
+        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_sink_breaks),
+        cmocka_unit_test(test_exhausted),
+        cmocka_unit_test(test_idle_holds_nothing),
     };
     rig_init(&rig, RIG_SMALLS, 8);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
