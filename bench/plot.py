@@ -80,3 +80,36 @@ def draw(result):
     head = [text(12, 24, result["title"], 15, weight="bold"), text(12, 44, about, 11, color="#555")]
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{top}" viewBox="0 0 {WIDTH} {top}" {FONT}>\n'
             f'<rect width="{WIDTH}" height="{top}" fill="white"/>\n' + "\n".join(head + parts) + "\n</svg>\n")
+
+
+CURVE_COLORS = ("#1b6e8f", "#c4874a", "#4d4d4d", "#7a9e3a")
+CURVE_HEIGHT = 260
+
+
+def with_curves(picture, title, unit, curves, scale=1):
+    """A picture with a further panel below: {name: [(x, y)]} on logarithmic axes."""
+    head, _, rest = picture.partition("\n")
+    height = int(head.split('height="')[1].split('"')[0])
+    points = [point for curve in curves.values() for point in curve if point[1] > 0]
+    left, right, top = 70, WIDTH - RIGHT, height + TITLE
+    bottom = top + CURVE_HEIGHT
+    x_low, x_high = (math.log(f(x for x, _ in points)) for f in (min, max))
+    y_low, y_high = (math.floor(math.log10(min(y for _, y in points))), math.ceil(math.log10(max(y for _, y in points))))
+    at_x = lambda x: left + (math.log(x) - x_low) / ((x_high - x_low) or 1) * (right - left)
+    at_y = lambda y: bottom - (math.log10(y) - y_low) / ((y_high - y_low) or 1) * CURVE_HEIGHT
+    out = [text(12, height + 12, title, 13, weight="bold")]
+    for x in sorted({x for x, _ in points}):
+        out += [line(at_x(x), top, at_x(x), bottom, "#ddd"), text(at_x(x), bottom + 14, figure(x / scale), 10, "middle", color="#555")]
+    for power in range(y_low, y_high + 1):
+        out += [line(left, at_y(10 ** power), right, at_y(10 ** power), "#ddd"),
+                text(left - 6, at_y(10 ** power) + 4, figure(10 ** power), 10, "end", color="#555")]
+    for (name, curve), color in zip(curves.items(), CURVE_COLORS):
+        path = " ".join(f"{at_x(x):.1f},{at_y(y):.1f}" for x, y in curve if y > 0)
+        out.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
+        if curve:
+            out.append(text(right + 8, at_y(max(curve[-1][1], 1e-9)) + 4, name, 12, color=color))
+    out.append(text((left + right) / 2, bottom + 30, unit, 11, "middle", color="#333"))
+    total = bottom + AXIS + PANEL_GAP
+    head = head.replace(f'height="{height}"', f'height="{total}"').replace(f"{WIDTH} {height}", f"{WIDTH} {total}")
+    rest = rest.replace(f'<rect width="{WIDTH}" height="{height}"', f'<rect width="{WIDTH}" height="{total}"', 1)
+    return head + "\n" + rest.replace("</svg>", "\n".join(out) + "\n</svg>")

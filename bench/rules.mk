@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # Benchmarks; included by the Makefile.
-BENCH_BIN := $(BUILD)/bench/load $(BUILD)/bench/bare $(BUILD)/bench/edge_rate $(BUILD)/bench/connect
+BENCH_BIN := $(addprefix $(BUILD)/bench/,load visit origin bare bare_relay edge_rate connect)
 
 $(BUILD)/bench/%: bench/%.c $(BUILD)/flags
-	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lcrypto -lpthread
+	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lssl -lcrypto -lpthread
 $(BUILD)/bench/connect: bench/connect.c $(BPF_OBJ) $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lbpf
 # A program for the kernel that drives the one which is measured.

@@ -18,22 +18,27 @@ import time
 
 import measure
 import plot
+import relays
 import servers
 
-NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover", "connect", "edge")
+NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover", "connect", "edge", "relay")
 SUBJECTS = {cls.name: cls for cls in (servers.Fairlead, servers.DockerRegistry)}
+RELAYS = {"fairlead": relays.Fairlead, "haproxy": relays.HaproxyAsSubject}
 
 
 class Bench:
     """What a question works with: the subject, the tools, a folder for data that is removed at the end."""
 
     def __init__(self, build, folder):
-        self.subject = SUBJECTS[os.environ.get("BENCH_SUBJECT", "fairlead")]
+        self.subject = SUBJECTS.get(os.environ.get("BENCH_SUBJECT", "fairlead"), servers.Fairlead)
+        self.relay = RELAYS.get(os.environ.get("BENCH_SUBJECT", "fairlead"), relays.Fairlead)
         self.folder = pathlib.Path(folder)
         self.load_tool = build / "bench/load"
         self.bare_tool = build / "bench/bare"
+        self.visit_tool = build / "bench/visit"
         self.number = 0
-        servers.Fairlead.build = servers.Bare.build = build
+        for cls in (servers.Fairlead, servers.Bare, relays.Fairlead, relays.Origin, relays.BareRelay):
+            cls.build = build
 
     def server(self, cls, **options):
         """A server that is started by `with`."""

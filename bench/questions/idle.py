@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much memory of user space does an idle kept-alive connection take?"""
 
-import subprocess
-
 import measure
 from servers import Nginx
 
@@ -16,16 +14,8 @@ def memory(bench, cls, blob):
     with bench.server(cls) as server:
         target = server.add_blob(path, digest)
         bench.load(server, "get", 1, "-n", 1, "-l", SIZE, target)
-        before = server.pss_bytes()
-        holder = subprocess.Popen([bench.load_tool, "idle", str(server.port), str(CONNECTIONS), "-l", str(SIZE), target],
-                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        try:
-            if holder.stdout.readline() != "ready\n":
-                raise measure.BenchError(f"{server.name}: the connections did not open")
-            after = server.pss_bytes()
-        finally:
-            holder.communicate(timeout=60)
-    return {"grown": (after - before) / CONNECTIONS, "all": after / CONNECTIONS}
+        return measure.memory_held([bench.load_tool, "idle", server.port, CONNECTIONS, "-l", SIZE, target], server,
+                                   CONNECTIONS)
 
 
 def run(bench):
