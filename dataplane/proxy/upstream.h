@@ -2,70 +2,103 @@
 /*
  * Connections to backends of one ring: connecting (TCP or Unix socket, then PROXY header, then TLS), kept
  * idle for the next request within bounds, watched while idle so that one which the backend closes is not
- * used again.
+ * used again. An idle connection costs struct upstream and no buffer.
+ *
+ *   CONNECT -> PREFACE (PROXY header) -> USED <-> IDLE -> CLOSING
+ *
+ * The watch over an idle connection is a poll for reading on `in`. It stays under way when the connection is
+ * taken: the taker then waits with it for its answer.
  */
 #ifndef FL_PROXY_UPSTREAM_H
 #define FL_PROXY_UPSTREAM_H
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/un.h>
 
 #include "plan.h"
 #include "dataplane/loop.h"
 #include "dataplane/timer.h"
 #include "dataplane/wire.h"
+#include "dataplane/http/proxy_header.h"
 #include "dataplane/proxy/balance.h"
 
 struct ring;
 struct upstreams;
 struct upstream;
 
+/* Hands a connection over, or says that there is none: NULL and -errno. */
+typedef void upstream_got(struct upstream *u, int err, void *arg);
+
+enum upstream_state {
+    UPSTREAM_FREE,
+    UPSTREAM_CONNECT,
+    UPSTREAM_PREFACE, /* the PROXY header goes out */
+    UPSTREAM_USED,
+    UPSTREAM_IDLE,
+    UPSTREAM_CLOSING,
+};
+
 struct upstream {
     struct wire wire;
-    struct op in, out; /* the user's, from got to release */
+    /* The user's, from got to give: it sets done. `in` may be under way then: a poll for POLLIN. */
+    struct op in, out;
+    void *user; /* the user's, too */
     struct target *target;
     bool reused; /* it has carried a request before: a failure may be that the backend closed it meanwhile */
     uint32_t requests;
-    /* the rest is upstream.c's */
-    struct upstream *next, **prev;
-    struct timer timer;
-    uint64_t idle_since_ms;
-    uint8_t state;
-    uint8_t tls, http; /* what is spoken */
+    /* The rest is upstream.c's. */
+    uint8_t state; /* enum upstream_state */
+    bool closed;   /* the descriptor is given back, or about to be */
+    bool listed;   /* among the idle ones */
+    bool alone;    /* carries one client's requests only */
+    int error;
     uint32_t service_index;
-    void (*got)(struct upstream *u, int err, void *arg);
+    struct upstreams *us;
+    struct upstream *next, **prev;           /* the target's idle ones, the last one first */
+    struct upstream *next_idle, **prev_idle; /* all idle ones */
+    struct timer timer;
+    struct loop_post post;
+    upstream_got *got;
     void *arg;
-    struct ring *ring;
-    void *priv[8];
+    struct proxy_header client;
+    uint8_t proxy_protocol;
+    uint8_t preface_at, preface_len;
+    union {
+        struct sockaddr_in in4;
+        struct sockaddr_in6 in6;
+        struct sockaddr_un un;
+        uint8_t preface[PROXY_HEADER_WRITE_MAX];
+    } to;
 };
 
-int upstreams_new(struct ring *ring, struct upstreams **out);
+int upstreams_new(struct ring *ring, struct balance *balance, struct upstreams **out);
 void upstreams_free(struct upstreams *us);
 
-/* Who the client is, for a PROXY header towards the backend (then the connection is this client's alone). */
-struct upstream_client {
-    uint8_t family; /* AF_INET, AF_INET6; 0: not known */
-    uint8_t peer[16], local[16];
-    uint16_t peer_port, local_port;
-};
+/* An idle connection to the target, at once; NULL: there is none. */
+struct upstream *upstream_idle(struct upstreams *us, struct target *t, const struct plan_service *service);
 
 /*
- * A connection to that target: an idle one at once, or a new one. got(u, 0, arg) hands it over, got(NULL,
- * -errno, arg) says that there is none; never from within this call. fresh: no idle one. Returns a handle for
- * upstream_forget, NULL: no memory (got does not come).
+ * A new connection. client: who it is for, if the service tells backends by a PROXY header; may be NULL. got
+ * comes once, never from within this call. Returns a handle for upstream_forget, NULL: no memory (got does
+ * not come then).
  */
 struct upstream *upstream_take(struct upstreams *us, struct target *t, const struct plan_service *service,
-                               uint32_t service_index, const struct upstream_client *client, bool fresh,
-                               void (*got)(struct upstream *u, int err, void *arg), void *arg);
+                               uint32_t service_index, const struct proxy_header *client, upstream_got *got,
+                               void *arg);
 
 /* The taker has lost interest before got: got does not come. */
 void upstream_forget(struct upstream *u);
 
-/* Back: keep says that the last exchange on it ended cleanly and its framing is at a message's boundary. No
- * order on it may be under way. */
+/* Back: keep says that the last exchange on it ended cleanly and its framing is at a message's boundary.
+ * Nothing but a poll on `in` may be under way. */
 void upstream_give(struct upstream *u, bool keep);
 
-/* Once a batch or so: closes idle ones of targets that are down, draining, gone or over their bound. */
-void upstreams_tick(struct upstreams *us, uint64_t now_ms);
+/* Whether the backend has closed a connection that waits for its next request, or has said something. */
+bool upstream_stale(struct upstream *u);
+
+/* Once a batch or so: closes idle ones of targets that are down, draining, or gone. */
+void upstreams_tick(struct upstreams *us);
 
 #endif
