@@ -123,6 +123,10 @@ void conn_no_deadline(struct conn *c);
 /* Whether small segments go out at once. On but for the length of a large file. */
 void conn_nodelay(struct conn *c, bool on);
 
+/* Its addresses and ours, as a PROXY header tells them. */
+struct proxy_header;
+void conn_addresses(struct conn *c, struct proxy_header *out);
+
 /* The client's address as text, at most SOURCE_TEXT_MAX with its NUL. */
 void conn_peer_text(struct conn *c, char *out, size_t cap);
 

@@ -7,6 +7,7 @@
 
 #include "dataplane/conn.h"
 #include "dataplane/http/number.h"
+#include "dataplane/http/proxy_header.h"
 
 static void peer_learn(struct conn *c)
 {
@@ -51,4 +52,35 @@ void conn_peer_text(struct conn *c, char *out, size_t cap)
     if (c->peer_family == AF_INET6)
         (void)inet_ntop(AF_INET6, c->peer, text, sizeof(text));
     (void)snprintf(out, cap, c->peer_family == AF_INET6 ? "[%s]:%u" : "%s:%u", text, c->peer_port);
+}
+
+/* Ours, of the socket below. */
+static void put_local(const struct conn *c, struct proxy_header *out)
+{
+    struct sockaddr_storage ss = {0};
+    socklen_t len = sizeof(ss);
+    if (c->wire.fd < 0 || getsockname(c->wire.fd, (struct sockaddr *)&ss, &len))
+        return;
+    if (ss.ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&ss;
+        memcpy(out->destination, &in->sin_addr, 4);
+        out->destination_port = ntohs(in->sin_port);
+    } else if (ss.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)(const void *)&ss;
+        memcpy(out->destination, &in->sin6_addr, 16);
+        out->destination_port = ntohs(in->sin6_port);
+    }
+}
+
+void conn_addresses(struct conn *c, struct proxy_header *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (!c->peer_known)
+        peer_learn(c);
+    out->family = c->peer_family == AF_INET    ? PROXY_HEADER_IPV4
+                  : c->peer_family == AF_INET6 ? PROXY_HEADER_IPV6
+                                               : PROXY_HEADER_NONE;
+    memcpy(out->source, c->peer, sizeof(out->source));
+    out->source_port = c->peer_port;
+    put_local(c, out);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "dataplane/http/proxy_header.h"
 #include "dataplane/move/pump.h"
 #include "dataplane/stream_private.h"
 
@@ -26,6 +27,17 @@ void stream_release_hold(struct stream *s)
 struct wire *stream_wire(struct stream *s)
 {
     return &s->conn->wire;
+}
+
+void stream_addresses(struct stream *s, struct proxy_header *out)
+{
+    conn_addresses(s->conn, out);
+}
+
+struct view stream_scheme(struct stream *s)
+{
+    const struct plan_service *service = stream_service(s);
+    return service && service->tls.mode == PLAN_TLS_TERMINATE ? VIEW_LIT("https") : VIEW_LIT("http");
 }
 
 char *stream_spare(struct stream *s)
@@ -70,7 +82,7 @@ static void look_later(struct stream_full *f)
 void relay_count(struct stream_full *f)
 {
     if (f->body.sink == SINK_RELAY && f->body.pump) {
-        uint64_t n = f->body.pump->received;
+        uint64_t n = f->body.pump->moved;
         ring_count(f->s.ring, CTR_BYTES_RECEIVED, n - f->body.received);
         f->body.received = n;
     }
@@ -166,6 +178,19 @@ void stream_body_relayed(struct stream *s, bool complete, struct view rest)
         f->close_after = s->conn->close_after = true;
     if (!relay_sends(f))
         conn_no_deadline(s->conn);
+}
+
+void stream_body_broken(struct stream *s, struct http_reject reject)
+{
+    struct stream_full *f = stream_full(s);
+    if (f->responded) {
+        conn_close(s->conn, CLOSE_CLIENT_ABORT);
+        return;
+    }
+    ring_count(s->ring, CTR_REQUESTS_REFUSED, 1);
+    f->refusal = reject;
+    f->abort_due = true;
+    ring_ready(s->ring, s);
 }
 
 /* While nobody reads from it, a client may still go away. What comes instead is its next request. */

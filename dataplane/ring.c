@@ -14,6 +14,7 @@
 #include "dataplane/conn.h"
 #include "dataplane/door.h"
 #include "dataplane/http2/http2.h"
+#include "dataplane/proxy/proxy.h"
 #include "dataplane/link.h"
 #include "dataplane/store/names.h"
 #include "dataplane/store/store.h"
@@ -95,6 +96,8 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
         err = door_ring_new(r, config->helpers, config->table, &r->door);
     if (!err)
         err = http2_new(r, &r->http2);
+    if (!err)
+        err = proxy_new(r, &r->proxy);
     timer_wheel_init(&r->wheel, loop_now_ms(r->loop));
     *out = r;
     return err;
@@ -105,6 +108,7 @@ void ring_free(struct ring *r)
     store_ring_free(r->store);
     channel_free(r->channel);
     door_ring_free(r->door);
+    proxy_free(r->proxy);
     names_free(r->names);
     http2_free(r->http2);
     loop_free(r->loop);
@@ -166,6 +170,7 @@ static void take_plan(struct ring *r)
     if (!offered)
         return;
     r->plan = offered;
+    proxy_plan(r->proxy, offered, ring_now_ms(r));
     expire_conns(r, old, offered);
     mark_unnamed(r, old, offered);
     rename_acceptors(r, offered);
@@ -441,6 +446,7 @@ static void tick(struct ring *r, uint64_t now_ms)
     loop_trim(r->loop);
     door_tick(r);
     http2_trim(r->http2, TRIM_MOST);
+    proxy_tick(r->proxy);
     feed_all(r);
     if (r->scratch_used) /* a large command's memory is not kept */
         (void)madvise(r->scratch + SCRATCH_KEPT_BYTES, COMMAND_BYTES_MAX - SCRATCH_KEPT_BYTES, MADV_DONTNEED);
@@ -466,6 +472,7 @@ void ring_run(struct ring *r)
         ring_count(r, CTR_LOOP_EVENTS, (uint64_t)n);
         atomic_store_explicit(&r->counters->counter[CTR_LIVENESS], now, memory_order_relaxed);
         door_turn(r);
+        proxy_run(r->proxy, now);
         take_turns(r);
         take_plan(r);
         if (atomic_load_explicit(&r->orders, memory_order_relaxed))

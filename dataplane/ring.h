@@ -26,6 +26,7 @@ struct store;
 struct store_ring;
 struct names;
 struct channel;
+struct proxy;
 struct door_ring;
 struct tls_helpers;
 struct tls_table;
@@ -74,6 +75,7 @@ struct ring {
     struct names *names;
     struct http2 *http2;
     struct channel *channel;
+    struct proxy *proxy; /* what proxied services need */
     struct door_ring *door;
 
     struct counters_page *page;

@@ -12,6 +12,7 @@
 #include "check.h"
 #include "dataplane/admin/admin.h"
 #include "dataplane/link.h"
+#include "dataplane/proxy/proxy.h"
 #include "dataplane/registry/registry.h"
 #include "dataplane/store/store.h"
 
@@ -68,6 +69,11 @@ const char *stream_peer(struct stream *s)
 const struct plan_service *stream_service(struct stream *s)
 {
     return s->conn->stale ? NULL : plan_service_of(s->ring->plan, s->conn->service);
+}
+
+uint32_t stream_service_index(const struct stream *s)
+{
+    return s->conn->service;
 }
 
 uint8_t *stream_scratch(struct stream *s)
@@ -179,6 +185,8 @@ static const struct handler *route(struct stream_full *f)
         return &registry_handler;
     case SERVICE_ADMIN:
         return &admin_handler;
+    case SERVICE_PROXY:
+        return &proxy_handler;
     default:
         return NULL;
     }

@@ -34,6 +34,7 @@ struct conn;
 struct blob;
 struct upload;
 struct stream;
+struct proxy_header;
 struct pump;
 struct wire;
 
@@ -56,6 +57,8 @@ struct handler {
 /* Writes the next part of a body of unknown length: at most cap bytes (at least 16 KiB) into buf, *done at
  * the end. Returns the bytes, or -errno: the response is then cut off, not ended cleanly. */
 typedef ssize_t stream_fill(struct stream *s, char *buf, size_t cap, bool *done);
+
+enum { STREAM_ARENA_BYTES = 12288 };
 
 /* Public part of a stream: what handlers read. The rest is in stream_private.h. */
 struct stream {
@@ -81,6 +84,7 @@ const char *stream_peer(struct stream *s); /* client address as text */
 
 /* What the connection's listening address serves and its policy; NULL if a new plan has taken it away. */
 const struct plan_service *stream_service(struct stream *s);
+uint32_t stream_service_index(const struct stream *s); /* its place in the plan */
 
 /* The ring's scratch memory, COMMAND_BYTES_MAX bytes, not cleared: good until the handler's function returns.
  */
@@ -134,6 +138,8 @@ void stream_hold(struct stream *s);
 void stream_release_hold(struct stream *s);
 
 struct wire *stream_wire(struct stream *s);
+void stream_addresses(struct stream *s, struct proxy_header *out);
+struct view stream_scheme(struct stream *s); /* that the client spoke: "http", "https" */
 
 /* Memory of the stream that is free in a handler that reads no body to memory. */
 enum { STREAM_SPARE_BYTES = 8192 };
@@ -157,6 +163,10 @@ void stream_body_taken(struct stream *s);
  */
 void stream_body_relay(struct stream *s, const struct pump *pump);
 void stream_body_relayed(struct stream *s, bool complete, struct view rest);
+
+/* It ended too early, or its framing is broken: the client is told if that can be, and the handler's abort
+ * comes. */
+void stream_body_broken(struct stream *s, struct http_reject reject);
 
 /* What was received behind the body, for a connection that carries no messages any more. */
 size_t stream_input_take(struct stream *s, char *out, size_t cap);

@@ -12,8 +12,7 @@
 #include "dataplane/http/chunked.h"
 
 enum {
-    STREAM_HEAD_BYTES = 4096, /* a larger head takes one of the ring's large ones */
-    STREAM_ARENA_BYTES = 12288,
+    STREAM_HEAD_BYTES = 4096,     /* a larger head takes one of the ring's large ones */
     STREAM_RESPONSE_BYTES = 8192, /* head, and the body behind it if it is small */
     STREAM_SMALL_BODY = 8192,     /* a body that needs no memory of its own */
 };

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One proxied exchange: a client's request, the attempts to have it answered, and the answer on its way back.
+ * Private to the proxy.
+ *
+ *                 attempt (one backend)                                exchange
+ *   CHOOSE -> [QUEUED] -> CONNECT -> WAIT (request out, answer awaited) -> answered
+ *      ^                     |         |                                     |  head to the client,
+ *      |    failed: the same again on a fresh connection, or the next        |  body by the response pump
+ *      '--- backend, if nothing was answered and the request may ------------'  or a tunnel
+ *           be sent again; else 502, 503, 504
+ *
+ * The request's body goes by a pump of its own as soon as its head is out, whatever the answer does.
+ */
+#ifndef FL_PROXY_EXCHANGE_H
+#define FL_PROXY_EXCHANGE_H
+
+#include <sys/socket.h>
+
+#include "dataplane/stream.h"
+#include "dataplane/timer.h"
+#include "dataplane/http/forward.h"
+#include "dataplane/http/response_reader.h"
+#include "dataplane/move/pump.h"
+#include "dataplane/proxy/balance.h"
+#include "dataplane/proxy/kinds.h"
+#include "dataplane/proxy/proxy.h"
+#include "dataplane/proxy/upstream.h"
+
+enum {
+    ANSWER_FIELDS = 100, /* header lines of an answer */
+    ANSWER_BYTES = 4096, /* of its head; a larger one takes one of the ring's large heads */
+    TRIED_MAX = 8,       /* backends that one request is tried at */
+    INTERIM_MAX = 16,    /* 1xx answers before the real one */
+    AUTHORITY_MAX = 64,  /* "[v6]:port" */
+    ERROR_BYTES = 512,   /* the body of our own answer */
+};
+
+/* Why there is no answer of a backend. */
+enum fault {
+    FAULT_NONE,
+    FAULT_NO_BACKEND,      /* none, or all down */
+    FAULT_QUEUE_FULL,      /* all at their limits, and as many wait */
+    FAULT_QUEUE_TIMEOUT,   /* waited for one in vain */
+    FAULT_NO_MEMORY,       /* a pool of this ring is used up */
+    FAULT_CONNECT,         /* refused, unreachable */
+    FAULT_CONNECT_TIMEOUT, /* not connected in time */
+    FAULT_CLOSED,          /* closed or reset before it answered */
+    FAULT_TIMEOUT,         /* not answered in time */
+    FAULT_BAD_ANSWER,      /* broke the rules of HTTP: a->reject says how */
+};
+
+enum attempt_state {
+    ATTEMPT_IDLE,
+    ATTEMPT_QUEUED,
+    ATTEMPT_CONNECT,
+    ATTEMPT_WAIT,
+    ATTEMPT_ANSWERED, /* the body, if any, is to be read from up->wire; early has its beginning */
+    ATTEMPT_LEAVING,  /* given up: an order has still to come back */
+};
+
+struct exchange;
+struct attempt;
+
+struct attempt_ask {
+    bool retry;        /* counts against the retry budget */
+    struct view range; /* Range, instead of the client's own and its conditions; absent: none */
+    bool bare;         /* without the request's body (a GET that goes on) */
+    void (*answered)(struct attempt *a); /* the head of the answer is in a->answer, its body behind it */
+    void (*failed)(struct attempt *a);   /* a->fault; the target has been given back */
+};
+
+struct attempt {
+    struct exchange *ex;
+    struct attempt_ask ask;
+    uint8_t state;  /* enum attempt_state */
+    uint8_t fault;  /* enum fault */
+    bool sent_any;  /* the backend may have seen something of the request */
+    bool sent_all;  /* the head, and a body that went with it */
+    bool got_any;   /* something of an answer came */
+    bool on_reused; /* it goes over a connection that had been used before */
+    bool fresh;     /* that was closed: over a new one, to the same backend */
+    bool chosen;    /* the target counts a request of ours */
+    uint8_t interims;
+    struct target *target;   /* the last one; held */
+    struct upstream *up;     /* while there is a connection */
+    struct upstream *taking; /* while one is being made */
+    struct balance_waiter waiter;
+    struct timer timer;
+    uint64_t start_us;  /* the connection was there */
+    uint64_t answer_us; /* from then to the answer's head */
+    struct iovec iov[2];
+    struct msghdr msg;
+    char *buf; /* what came: the head, then the body's beginning */
+    size_t cap, len, seen, used;
+    bool large; /* buf is one of the ring's large heads */
+    struct http_answer answer;
+    struct http_reject reject;
+    char authority[AUTHORITY_MAX]; /* the target's, "host:port" */
+};
+
+struct exchange {
+    struct stream *s;
+    struct ring *ring;
+    struct proxy *proxy;
+    struct plan_proxy p; /* as it was at the beginning */
+    uint32_t service_index;
+    struct kind_facts facts;
+    struct attempt attempt;
+    struct target *tried[TRIED_MAX]; /* held */
+    unsigned tried_count, attempts;
+    bool upgrade;     /* the client's wish for another protocol goes on */
+    bool body;        /* there is one, */
+    bool body_small;  /* which goes with the head: small_len bytes at the end of the spare */
+    bool body_begun;  /* the request pump was started, */
+    bool body_active; /* and has not ended */
+    bool relaying;    /* the response pump, or the tunnel, */
+    bool answered;    /* the stream has its answer */
+    bool finished;    /* it has nothing more to do than wait for what is under way */
+    bool aborted;     /* the client is gone */
+    bool relayed;     /* the stream waits to be told of the answer's end */
+    bool released;    /* and of the exchange's */
+    bool keep;        /* the backend's connection is good for another request */
+    size_t small_len;
+    char *request_large; /* of the ring's large heads: the request's head, or its body's beginning */
+    struct pump request, response;
+    uint64_t content_early; /* of the response's body, sent with its head */
+    enum balance_outcome outcome;
+    char name[PLAN_NAME_MAX]; /* of the last backend, for the log */
+    char peer[SOURCE_TEXT_MAX];
+    size_t peer_len;
+    char id[STREAM_ID_TEXT];
+    char port[8];
+    char error[ERROR_BYTES];
+    /* Not cleared at the beginning. */
+    struct http_field fields[ANSWER_FIELDS];
+    char head[ANSWER_BYTES];
+};
+
+/* attempt.c */
+void attempt_init(struct attempt *a, struct exchange *ex);
+void attempt_begin(struct attempt *a, const struct attempt_ask *ask);
+/* After answered: the connection goes back (keep) or is closed, and the target learns what became of it. In
+ * any other state: gives the attempt up; neither answered nor failed come. Nothing of the user's may be under
+ * way on the connection. */
+void attempt_end(struct attempt *a, bool keep, enum balance_outcome outcome);
+bool attempt_quiet(const struct attempt *a);        /* nothing of it is under way */
+void attempt_deadline(struct attempt *a);           /* the answer is awaited from now on */
+void attempt_release(struct attempt *a);            /* its memory, at the end */
+struct view attempt_early(const struct attempt *a); /* the body's bytes that came with the head */
+
+/* request.c */
+void exchange_addresses(struct exchange *ex);
+ssize_t exchange_request_head(struct exchange *ex, struct attempt *a, char **out); /* length, or -errno */
+void exchange_small_body(struct exchange *ex);
+void exchange_body_begin(struct exchange *ex);
+uint64_t
+exchange_body_stuck_ms(const struct exchange *ex); /* the backend takes nothing of it since; 0: it does */
+
+/* respond.c */
+void exchange_respond(struct attempt *a);
+void exchange_refuse(struct exchange *ex, const struct attempt *a);
+
+/* proxy.c */
+void exchange_try(struct exchange *ex, bool retry);
+bool exchange_may_repeat(const struct exchange *ex,
+                         const struct attempt *a); /* nobody can have acted on it */
+void exchange_failed(struct attempt *a);
+void exchange_step_end(struct exchange *ex); /* ends the stream's hold if nothing is left */
+void exchange_done(struct exchange *ex, bool good,
+                   enum close_reason reason); /* the answer's body has ended */
+
+#endif

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A proxied exchange from its beginning to its end (exchange.h has the picture), and what a ring has for it.
+ */
+#include "dataplane/proxy/proxy.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "check.h"
+#include "dataplane/ring.h"
+#include "dataplane/proxy/exchange.h"
+
+/* ------------------------------------------------------------------ of a ring */
+
+int proxy_new(struct ring *ring, struct proxy **out)
+{
+    struct proxy *p = calloc(1, sizeof(*p));
+    if (!p)
+        return -ENOMEM;
+    p->ring = ring;
+    if (getrandom(&p->random, sizeof(p->random), 0) != (ssize_t)sizeof(p->random))
+        p->random = loop_clock_us();
+    p->random |= 1;
+    int err = balance_new(ring->counters, &p->balance);
+    if (err)
+        goto err_balance;
+    err = upstreams_new(ring, p->balance, &p->upstreams);
+    if (err)
+        goto err_upstreams;
+    balance_plan(p->balance, ring->plan, 0);
+    *out = p;
+    return 0;
+
+err_upstreams:
+    balance_free(p->balance);
+err_balance:
+    free(p);
+    return err;
+}
+
+void proxy_free(struct proxy *p)
+{
+    upstreams_free(p->upstreams);
+    balance_free(p->balance);
+    free(p);
+}
+
+void proxy_plan(struct proxy *p, const struct plan *plan, uint64_t now_ms)
+{
+    balance_plan(p->balance, plan, now_ms);
+}
+
+void proxy_run(struct proxy *p, uint64_t now_ms)
+{
+    balance_run(p->balance, now_ms);
+}
+
+void proxy_tick(struct proxy *p)
+{
+    upstreams_tick(p->upstreams);
+}
+
+/* xorshift64* (Vigna 2016): for choices, not for secrets. */
+uint64_t proxy_random(struct proxy *p)
+{
+    p->random ^= p->random >> 12;
+    p->random ^= p->random << 25;
+    p->random ^= p->random >> 27;
+    return p->random * 0x2545f4914f6cdd1d;
+}
+
+/* ------------------------------------------------------------------ attempts */
+
+void exchange_try(struct exchange *ex, bool retry)
+{
+    struct attempt_ask ask = {.retry = retry, .answered = exchange_respond, .failed = exchange_failed};
+    attempt_begin(&ex->attempt, &ask);
+}
+
+/* What was sent may be sent again: nothing of a body is lost, and nobody can have acted on it, or may twice.
+ */
+bool exchange_may_repeat(const struct exchange *ex, const struct attempt *a)
+{
+    if (a->got_any || ex->aborted || ex->finished)
+        return false;
+    if (ex->body_begun)
+        return false;
+    return ex->facts.idempotent || !a->sent_any;
+}
+
+static void remember_tried(struct exchange *ex, struct target *t)
+{
+    if (t && ex->tried_count < TRIED_MAX)
+        ex->tried[ex->tried_count++] = target_get(t);
+}
+
+static bool may_try_another(const struct exchange *ex, const struct attempt *a)
+{
+    switch (a->fault) {
+    case FAULT_CONNECT:
+    case FAULT_CONNECT_TIMEOUT:
+    case FAULT_CLOSED:
+    case FAULT_TIMEOUT:
+        return ex->tried_count < ex->p.retries && ex->tried_count < TRIED_MAX && exchange_may_repeat(ex, a);
+    default:
+        return false;
+    }
+}
+
+void exchange_failed(struct attempt *a)
+{
+    struct exchange *ex = a->ex;
+    if (ex->aborted || ex->answered) {
+        exchange_step_end(ex);
+        return;
+    }
+    if (may_try_another(ex, a)) {
+        remember_tried(ex, a->target);
+        ring_count(ex->ring, CTR_PROXY_RETRIES, 1);
+        ex->attempts++;
+        exchange_try(ex, true);
+        return;
+    }
+    if (ex->body_active)
+        pump_stop(&ex->request);
+    exchange_refuse(ex, a);
+    exchange_step_end(ex);
+}
+
+/* ------------------------------------------------------------------ the end */
+
+/* The answer's body has ended: all of it is with the client, or it never will be. */
+void exchange_done(struct exchange *ex, bool good, enum close_reason reason)
+{
+    struct attempt *a = &ex->attempt;
+    bool cut = !good && reason == CLOSE_BACKEND_CUT;
+    if (cut)
+        ring_count(ex->ring, CTR_PROXY_CUT, 1);
+    ex->finished = true;
+    if (ex->body_active)
+        pump_stop(&ex->request);
+    ex->keep = ex->keep && good && (!ex->body || ex->body_small || (ex->body_begun && !ex->body_active));
+    if (!ex->body_active) /* else it still writes to the connection */
+        attempt_end(a, ex->keep, cut ? BALANCE_FAILED : good ? ex->outcome : BALANCE_CANCELLED);
+    if (ex->relayed)
+        stream_relayed(ex->s, pump_technique_name(&ex->response), good, reason);
+    exchange_step_end(ex);
+}
+
+void exchange_step_end(struct exchange *ex)
+{
+    if (!ex->finished || ex->body_active || ex->relaying)
+        return;
+    attempt_end(&ex->attempt, false, ex->outcome);
+    if (!attempt_quiet(&ex->attempt) || ex->released)
+        return;
+    ex->released = true;
+    stream_release_hold(ex->s);
+}
+
+static void proxy_abort(struct stream *s)
+{
+    struct exchange *ex = s->ctx;
+    if (!ex)
+        return;
+    ex->aborted = ex->finished = true;
+    if (ex->body_active)
+        pump_stop(&ex->request);
+    if (ex->relaying)
+        pump_stop(&ex->response);
+    ex->outcome = BALANCE_CANCELLED;
+    if (!ex->body_active && !ex->relaying)
+        attempt_end(&ex->attempt, false, BALANCE_CANCELLED);
+    if (!ex->answered) {
+        ex->answered = true;
+        (void)stream_response(s, 499);
+        stream_send(s);
+    }
+    exchange_step_end(ex);
+}
+
+static void proxy_end(struct stream *s)
+{
+    struct exchange *ex = s->ctx;
+    if (!ex)
+        return;
+    CHECK(attempt_quiet(&ex->attempt) && !ex->body_active && !ex->relaying);
+    attempt_release(&ex->attempt);
+    for (unsigned i = 0; i < ex->tried_count; i++)
+        target_put(ex->proxy->balance, ex->tried[i]);
+    if (ex->request_large)
+        pool_give(&ex->ring->heads, ex->request_large);
+    s->ctx = NULL;
+}
+
+/* ------------------------------------------------------------------ the beginning */
+
+static void proxy_begin(struct stream *s)
+{
+    const struct plan_service *service = stream_service(s);
+    _Static_assert(sizeof(struct exchange) <= STREAM_ARENA_BYTES, "it is all that the arena has to hold");
+    struct exchange *ex = arena_alloc(&s->arena, sizeof(*ex));
+    CHECK(ex);
+    memset(ex, 0, offsetof(struct exchange, fields));
+    s->ctx = ex;
+    ex->s = s;
+    ex->ring = s->ring;
+    ex->proxy = s->ring->proxy;
+    ex->p = service->proxy;
+    ex->service_index = stream_service_index(s);
+    ex->outcome = BALANCE_CANCELLED;
+    ex->attempts = 1;
+    ring_count(ex->ring, CTR_PROXY_REQUESTS, 1);
+    kind_judge(ex->p.kind, &s->req, &ex->facts);
+    ex->upgrade = http_asks_upgrade(&s->req, ex->facts.h2c);
+    attempt_init(&ex->attempt, ex);
+    stream_hold(s);
+    exchange_addresses(ex);
+    exchange_small_body(ex);
+    if ((!ex->body || ex->body_small) && !ex->upgrade)
+        stream_watch(s);
+    exchange_try(ex, false);
+}
+
+static void proxy_body_done(struct stream *s, int err)
+{
+    (void)s;
+    (void)err;
+    IMPOSSIBLE("a proxied body is relayed");
+}
+
+const struct handler proxy_handler = {"proxy", proxy_begin, proxy_body_done, proxy_end, proxy_abort};

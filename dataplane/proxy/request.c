@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The request on its way to a backend: its head as a proxy sends it, its body by a pump. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "check.h"
+#include "dataplane/ring.h"
+#include "dataplane/http/number.h"
+#include "dataplane/proxy/exchange.h"
+
+enum { BODY_SMALL_MAX = 4096 /* goes with the head */ };
+
+/* ------------------------------------------------------------------ the head */
+
+void exchange_addresses(struct exchange *ex)
+{
+    struct proxy_header client;
+    const char *text = stream_peer(ex->s);
+    const char *end = strrchr(text, ':');
+    stream_id_text(ex->s, ex->id);
+    stream_addresses(ex->s, &client);
+    (void)snprintf(ex->port, sizeof(ex->port), "%u", client.destination_port);
+    if (text[0] == '[') { /* "[v6]:port" */
+        text++;
+        end--;
+    }
+    if (text[0] == '?' || end <= text)
+        return;
+    ex->peer_len = (size_t)(end - text);
+    memcpy(ex->peer, text, ex->peer_len);
+}
+
+static struct view spare_room(struct exchange *ex)
+{
+    size_t cap = STREAM_SPARE_BYTES - (ex->body_small ? ex->small_len : 0);
+    return view_of(stream_spare(ex->s), cap);
+}
+
+ssize_t exchange_request_head(struct exchange *ex, struct attempt *a, char **out)
+{
+    const struct plan_proxy *p = &ex->p;
+    struct http_forward how = {
+        .host_default = view_of_str(a->authority),
+        .peer = view_of(ex->peer, ex->peer_len),
+        .port = ex->port[0] != '0' ? view_of_str(ex->port) : (struct view){NULL, 0},
+        .scheme = stream_scheme(ex->s),
+        .request_id = view_of(ex->id, sizeof(ex->id)),
+        .range = a->ask.range,
+        .x_forwarded = p->forwarded & PROXY_FORWARDED_X,
+        .forwarded = p->forwarded & PROXY_FORWARDED_RFC7239,
+        .trust = p->trust_forwarded,
+        .upgrade = ex->upgrade,
+        .h2c = ex->facts.h2c,
+    };
+    if (p->host_of_backend)
+        how.host = view_of_str(a->authority);
+    struct view room = spare_room(ex);
+    *out = stream_spare(ex->s);
+    ssize_t n = http_forward_request(*out, room.len, &ex->s->req, &how);
+    if (n != -ENOBUFS)
+        return n;
+    if (!ex->request_large)
+        ex->request_large = pool_take(&ex->ring->heads);
+    *out = ex->request_large;
+    return *out ? http_forward_request(*out, HEADER_BYTES_CEILING, &ex->s->req, &how) : -ENOBUFS;
+}
+
+/* ------------------------------------------------------------------ the body */
+
+void exchange_small_body(struct exchange *ex)
+{
+    struct stream *s = ex->s;
+    uint64_t len = s->req.content_length;
+    ex->body = stream_has_body(s);
+    if (!ex->body || s->req.framing != HTTP_BODY_LENGTH || len > BODY_SMALL_MAX || stream_body_here(s) < len)
+        return;
+    char *at = stream_spare(s) + STREAM_SPARE_BYTES - len;
+    CHECK(stream_body_early(s, at, (size_t)len) == len);
+    stream_body_taken(s);
+    ex->body_small = true;
+    ex->small_len = (size_t)len;
+}
+
+/* The client broke off or broke the rules; or the backend takes no more, and may say why. */
+static void request_done(struct pump *p, enum pump_end end, int err)
+{
+    struct exchange *ex = p->c.arg;
+    struct stream *s = ex->s;
+    (void)err;
+    ex->body_active = false;
+    stream_body_relayed(s, end == PUMP_DONE, end == PUMP_DONE ? pump_rest(p) : (struct view){NULL, 0});
+    if (end == PUMP_DONE && !ex->upgrade)
+        stream_watch(s);
+    if (end == PUMP_DONE || end == PUMP_SINK_ERROR) {
+        attempt_deadline(&ex->attempt);
+    } else if (end != PUMP_STOPPED && !ex->aborted) {
+        ex->keep = false;
+        stream_body_broken(s,
+                           end == PUMP_SOURCE_BAD ? p->reject : http_reject_of(HTTP_REJECT_BODY_TRUNCATED));
+    }
+    exchange_step_end(ex);
+}
+
+/* The beginning of the body that is here already; false: no memory for it. */
+static bool take_early(struct exchange *ex, struct view *early)
+{
+    struct stream *s = ex->s;
+    size_t here = stream_body_here(s), cap = STREAM_SPARE_BYTES;
+    char *at = stream_spare(s);
+    if (here > cap) {
+        if (!ex->request_large)
+            ex->request_large = pool_take(&ex->ring->heads);
+        at = ex->request_large;
+        cap = HEADER_BYTES_CEILING;
+    }
+    if (!at || here > cap)
+        return false;
+    *early = view_of(at, stream_body_early(s, at, cap));
+    return true;
+}
+
+void exchange_body_begin(struct exchange *ex)
+{
+    struct stream *s = ex->s;
+    struct view early;
+    if (!ex->body || ex->body_small || ex->body_begun || ex->finished || ex->aborted || !ex->attempt.up)
+        return;
+    ex->body_begun = true;
+    if (!take_early(ex, &early)) {
+        ring_count(ex->ring, CTR_BUFFERS_EXHAUSTED, 1);
+        attempt_end(&ex->attempt, false, BALANCE_CANCELLED);
+        ex->attempt.fault = FAULT_NO_MEMORY;
+        exchange_failed(&ex->attempt);
+        return;
+    }
+    bool chunked = s->req.framing == HTTP_BODY_CHUNKED;
+    struct pump_config config = {
+        .ring = ex->ring,
+        .from = stream_wire(s),
+        .to = &ex->attempt.up->wire,
+        .in = chunked ? PUMP_CHUNKED : PUMP_LENGTH,
+        .out = chunked ? PUMP_CHUNKED : PUMP_LENGTH,
+        .length = s->req.content_length,
+        .early = early,
+        .technique = (enum pump_technique)ex->p.technique,
+        .trailers = true,
+        .done = request_done,
+        .arg = ex,
+    };
+    ex->body_active = true;
+    stream_body_relay(s, &ex->request);
+    pump_start(&ex->request, &config);
+}
+
+uint64_t exchange_body_stuck_ms(const struct exchange *ex)
+{
+    const struct pump *p = &ex->request;
+    return pump_waits_for_sink(p) ? p->sink_progress_ms : 0;
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The answer on its way to the client: its head as a proxy passes it on, its body by a pump; or our own,
+ * where no backend had one. */
+#include <stdio.h>
+#include <string.h>
+
+#include "check.h"
+#include "dataplane/ring.h"
+#include "dataplane/proxy/exchange.h"
+
+enum { HEAD_ADDED_BYTES = 512 /* at most, to a backend's head */ };
+
+/* ------------------------------------------------------------------ a backend's answer */
+
+static bool is_server_error(const struct exchange *ex, int status)
+{
+    /* Docker says 500 for what its caller did wrong, too. */
+    return status == 502 || status == 503 || status == 504 || (status == 500 && ex->p.kind != PROXY_DOCKER);
+}
+
+static bool write_head(struct attempt *a, struct http_response *res)
+{
+    struct exchange *ex = a->ex;
+    struct stream *s = ex->s;
+    size_t cap;
+    /* A URL may become longer, once a line. */
+    size_t room = a->used + HEAD_ADDED_BYTES + a->answer.fields_count * (s->req.host.len + 16);
+    char *buf = stream_relay_head(s, room, &cap);
+    if (!buf)
+        return false;
+    struct view authority = view_of_str(a->authority);
+    struct http_backward how = {
+        .scheme = stream_scheme(s),
+        .host = s->req.host,
+        .backend = authority,
+        .sent_host = ex->p.host_of_backend || !view_present(s->req.host) ? authority : s->req.host,
+        .request_id = view_of(ex->id, sizeof(ex->id)),
+    };
+    http_forward_response(res, buf, cap, &a->answer, &how);
+    if (!view_present(a->answer.known[HTTP_KNOWN_DATE]) && a->answer.status != 101)
+        http_response_field(res, "Date", view_of(ring_date(ex->ring), HTTP_DATE_LEN));
+    return true;
+}
+
+/* An error that comes before the request's body has: nobody wants the rest. */
+static bool ends_connection(const struct exchange *ex, const struct http_answer *answer)
+{
+    bool waits = ex->body && !ex->body_small && (!ex->body_begun || ex->body_active);
+    return waits && (answer->status >= 400 || !answer->keep_alive);
+}
+
+static void response_done(struct pump *p, enum pump_end end, int err)
+{
+    struct exchange *ex = p->c.arg;
+    (void)err;
+    ex->relaying = false;
+    if (end == PUMP_DONE && pump_rest(p).len)
+        ex->keep = false; /* said more than its answer */
+    if (end == PUMP_DONE)
+        exchange_done(ex, true, CLOSE_NONE);
+    else if (end == PUMP_SINK_ERROR || end == PUMP_STOPPED)
+        exchange_done(ex, false, CLOSE_CLIENT_ABORT);
+    else
+        exchange_done(ex, false, CLOSE_BACKEND_CUT);
+}
+
+static void pump_body(struct stream *s)
+{
+    struct exchange *ex = s->ctx;
+    struct attempt *a = &ex->attempt;
+    const struct http_answer *answer = &a->answer;
+    struct view early = attempt_early(a);
+    if (ex->aborted)
+        return;
+    struct pump_config config = {
+        .ring = ex->ring,
+        .from = &a->up->wire,
+        .to = stream_wire(s),
+        .in = answer->framing == HTTP_BODY_LENGTH    ? PUMP_LENGTH
+              : answer->framing == HTTP_BODY_CHUNKED ? PUMP_CHUNKED
+                                                     : PUMP_RAW,
+        .out = answer->framing == HTTP_BODY_LENGTH ? PUMP_LENGTH
+               : stream_relay_chunks(s)            ? PUMP_CHUNKED
+                                                   : PUMP_RAW,
+        .length = answer->content_length - ex->content_early,
+        .early = view_skip(early, (size_t)ex->content_early),
+        .technique = (enum pump_technique)ex->p.technique,
+        .trailers = true,
+        .done = response_done,
+        .arg = ex,
+    };
+    ex->relaying = true;
+    pump_start(&ex->response, &config);
+}
+
+/* How the client gets the body, and whether a pump is needed for it. */
+static void plan_body(struct exchange *ex, struct attempt *a, struct stream_relay *relay)
+{
+    const struct http_answer *answer = &a->answer;
+    struct view early = attempt_early(a);
+    switch (answer->framing) {
+    case HTTP_BODY_NONE:
+        relay->body =
+            ex->s->req.method == HTTP_HEAD && answer->length_told && !http_status_bodyless(answer->status)
+                ? RELAY_HEAD
+                : RELAY_NOTHING;
+        relay->length = answer->content_length;
+        ex->keep = ex->keep && early.len == 0;
+        return;
+    case HTTP_BODY_LENGTH:
+        relay->body = RELAY_LENGTH;
+        relay->length = answer->content_length;
+        if (early.len > answer->content_length) {
+            early.len = (size_t)answer->content_length;
+            ex->keep = false; /* said more than its answer */
+        }
+        relay->content = early;
+        ex->content_early = early.len;
+        if (early.len == answer->content_length)
+            return;
+        break;
+    default:
+        relay->body = RELAY_CHUNKED;
+        break;
+    }
+    relay->pump = &ex->response;
+    relay->ready = pump_body;
+}
+
+void exchange_respond(struct attempt *a)
+{
+    struct exchange *ex = a->ex;
+    struct http_response res;
+    struct stream_relay relay = {.status = a->answer.status, .head = &res};
+    if (a->answer.status == 101 && !ex->upgrade) {
+        a->fault = FAULT_BAD_ANSWER;
+        a->reject = http_reject_of(HTTP_REJECT_UNASKED_UPGRADE);
+        attempt_end(a, false, BALANCE_FAILED);
+        exchange_failed(a);
+        return;
+    }
+    if (!write_head(a, &res)) {
+        a->fault = FAULT_NO_MEMORY;
+        attempt_end(a, false, BALANCE_CANCELLED);
+        exchange_failed(a);
+        return;
+    }
+    ex->keep = a->answer.keep_alive && a->sent_all;
+    ex->outcome = is_server_error(ex, a->answer.status) ? BALANCE_SERVER_ERROR : BALANCE_GOOD;
+    stream_note_upstream(ex->s, ex->name, a->answer_us, ex->attempts);
+    plan_body(ex, a, &relay);
+    relay.close = ends_connection(ex, &a->answer);
+    ex->answered = true;
+    ex->relayed = relay.pump != NULL;
+    stream_send_relay(ex->s, &relay);
+    if (!relay.pump)
+        exchange_done(ex, true, CLOSE_NONE);
+}
+
+/* ------------------------------------------------------------------ our own answer */
+
+static const struct {
+    int status;
+    const char *text;
+} faults[] = {
+    [FAULT_NO_BACKEND] = {503, "no backend is up"},
+    [FAULT_QUEUE_FULL] = {503, "all backends are at their limits, and as many requests wait as may"},
+    [FAULT_QUEUE_TIMEOUT] = {503, "all backends were at their limits for too long"},
+    [FAULT_NO_MEMORY] = {503, "no memory for this request now"},
+    [FAULT_CONNECT] = {502, "the backend cannot be reached"},
+    [FAULT_CONNECT_TIMEOUT] = {504, "the backend could not be reached in time"},
+    [FAULT_CLOSED] = {502, "the backend closed the connection before it answered"},
+    [FAULT_TIMEOUT] = {504, "the backend did not answer in time"},
+    [FAULT_BAD_ANSWER] = {502, "the backend's answer broke the rules of HTTP"},
+};
+
+/* The text has no character that JSON would have to escape: a service's name is a label. */
+static int write_error(struct exchange *ex, int status, const char *text)
+{
+    const char *form =
+        ex->p.kind == PROXY_DOCKER ? "{\"message\":\"%s\"}\n"
+        : ex->p.kind == PROXY_REGISTRY
+            ? "{\"errors\":[{\"code\":\"UNAVAILABLE\",\"message\":\"%s\",\"detail\":null}]}\n"
+        : ex->p.kind == PROXY_KUBERNETES
+            ? "{\"kind\":\"Status\",\"apiVersion\":\"v1\",\"metadata\":{},\"status\":\"Failure\","
+              "\"message\":\"%s\",\"reason\":\"%s\",\"code\":%d}\n"
+            : "%s\n";
+    const char *reason = status == 503 ? "ServiceUnavailable" : status == 504 ? "Timeout" : "InternalError";
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    return snprintf(ex->error, sizeof(ex->error), form, text, reason, status);
+#pragma GCC diagnostic pop
+}
+
+void exchange_refuse(struct exchange *ex, const struct attempt *a)
+{
+    const struct plan_service *service = stream_service(ex->s);
+    int status = faults[a->fault].status;
+    char text[256];
+    const char *why = a->fault == FAULT_BAD_ANSWER ? http_reject_text(a->reject.reason) : NULL;
+    (void)snprintf(text, sizeof(text), "service %s: %s%s%s%s%s", service ? service->name : "(removed)",
+                   faults[a->fault].text, ex->name[0] ? ": " : "", ex->name, why ? ": " : "", why ? why : "");
+    ring_count(ex->ring, CTR_PROXY_UNANSWERED, 1);
+    ex->answered = ex->finished = true;
+    struct http_response *res = stream_response(ex->s, status);
+    bool json = ex->p.kind != PROXY_HTTP;
+    http_response_field(res, "Content-Type", json ? VIEW_LIT("application/json") : VIEW_LIT("text/plain"));
+    if (status == 503)
+        http_response_field(res, "Retry-After", VIEW_LIT("1"));
+    int n = write_error(ex, status, text);
+    CHECK(n > 0 && (size_t)n < sizeof(ex->error));
+    stream_note_upstream(ex->s, ex->name, a->answer_us, ex->attempts);
+    stream_send_bytes(ex->s, ex->error, (size_t)n);
+}
