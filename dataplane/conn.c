@@ -451,12 +451,14 @@ static void head_advance(struct conn *c)
         conn_input_drop(c);
         stream_release(f);
         conn_wait_head(c);
-    } else if (used == -EBADMSG) {
-        conn_input_drop(c);
-        refuse(c, f, reject);
+    } else if (used == -EBADMSG && reject.reason == HTTP_REJECT_HTTP2_PREFACE &&
+               conn_becomes_session(c, f->head, f->head_len, f->head_seen)) {
+        stream_release(f);
+        c->closed = true; /* the wire is the session's */
+        conn_close(c, CLOSE_H2_PREFACE);
     } else {
         conn_input_drop(c);
-        refuse(c, f, http_reject_of(HTTP_REJECT_BUSY));
+        refuse(c, f, used == -EBADMSG ? reject : http_reject_of(HTTP_REJECT_BUSY));
     }
 }
 

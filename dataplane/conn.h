@@ -136,6 +136,10 @@ void conn_drain(struct conn *c);
 /* Its service is no more, or another one stands at its place: it takes no other request, and goes. */
 void conn_expire(struct conn *c);
 
+/* Within the connection (conn_http2.c): whether its first bytes, the head and the input behind it, began an
+ * HTTP/2 session, which has the wire now. The head's bytes from `seen` on are the input's, too. */
+bool conn_becomes_session(struct conn *c, const char *head, size_t len, size_t seen);
+
 /* Within the connection (conn_input.c): gives the kept memory back, or takes some for len bytes (false: there
  * is none). */
 void conn_input_drop(struct conn *c);

@@ -56,6 +56,7 @@ static void own_service(struct plan_service *service, enum service_kind kind, co
 {
     service->kind = (uint8_t)kind;
     service->policy = POLICY_ALLOW_ALL;
+    service->tls.http2 = kind == SERVICE_REGISTRY;
     memcpy(service->name, name, strlen(name) + 1);
 }
 
