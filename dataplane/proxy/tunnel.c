@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "dataplane/proxy/tunnel.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "check.h"
+#include "dataplane/ring.h"
+#include "dataplane/proxy/balance.h"
+
+enum {
+    LOOK_MS = 500,    /* between two looks at the verdict, the time, and ends that nobody reads from */
+    KEEPALIVE_S = 30, /* of silence, then every */
+    KEEPALIVE_EACH_S = 10,
+    KEEPALIVE_COUNT = 3, /* without an answer: broken */
+};
+
+/* ------------------------------------------------------------------ the sockets */
+
+/* A peer that is gone without a word is noticed also when nobody has anything to say. */
+static void keep_alive(const struct wire *w)
+{
+    static const struct {
+        int level, name, value;
+    } options[] = {
+        {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_S},
+        {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_EACH_S},
+        {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT},
+    };
+    for (size_t i = 0; w->fd >= 0 && i < ARRAY_SIZE(options); i++) /* a Unix socket knows none of it */
+        (void)setsockopt(w->fd, options[i].level, options[i].name, &options[i].value,
+                         sizeof(options[i].value));
+}
+
+static void reset_at_close(const struct wire *w)
+{
+    struct linger now = {.l_onoff = 1};
+    if (w->fd >= 0)
+        (void)setsockopt(w->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
+/* An end that has sent all it had to send, and that is not written to now, may be gone altogether. */
+static bool is_gone(const struct wire *w)
+{
+    struct pollfd p = {.fd = w->fd};
+    return w->fd >= 0 && poll(&p, 1, 0) == 1 && p.revents & (POLLERR | POLLHUP);
+}
+
+/* ------------------------------------------------------------------ the end */
+
+static void finish(struct tunnel *t)
+{
+    timer_clear(&t->timer);
+    if (t->broken) {
+        reset_at_close(t->c.client);
+        reset_at_close(t->c.server);
+    }
+    ring_count(t->c.ring, CTR_TUNNELS_OPEN, (uint64_t)-1);
+    t->c.done(t, t->broken ? (enum close_reason)t->reason : CLOSE_TUNNEL_END);
+}
+
+static void break_off(struct tunnel *t, enum close_reason reason)
+{
+    if (!t->broken)
+        t->reason = (uint8_t)reason;
+    t->broken = true;
+}
+
+void tunnel_stop(struct tunnel *t, enum close_reason reason)
+{
+    if (!tunnel_active(t))
+        return;
+    break_off(t, reason);
+    pump_stop(&t->up);
+    pump_stop(&t->down);
+}
+
+/*
+ * An end that takes no more has told its error; what it had sent before can still be read, and its end would
+ * look like a good one. So the other direction goes on until there is nothing left, and then it is broken.
+ */
+static void pump_ended(struct pump *p, enum pump_end end, int err)
+{
+    struct tunnel *t = p->c.arg;
+    bool up = p == &t->up, by_client = up == (end != PUMP_SINK_ERROR);
+    struct pump *other = up ? &t->down : &t->up;
+    (void)err;
+    if (end == PUMP_DONE && !t->broken)
+        wire_shutdown(p->c.to);
+    if (end != PUMP_DONE && end != PUMP_STOPPED)
+        break_off(t, by_client ? CLOSE_CLIENT_ABORT : CLOSE_BACKEND_LOST);
+    if (end == PUMP_SOURCE_ERROR)
+        pump_stop(other);
+    if (!pump_active(other))
+        finish(t);
+}
+
+/* ------------------------------------------------------------------ time */
+
+static uint64_t latest(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint64_t progress_ms(const struct tunnel *t)
+{
+    return latest(latest(t->up.progress_ms, t->up.sink_progress_ms),
+                  latest(t->down.progress_ms, t->down.sink_progress_ms));
+}
+
+static void look(struct timer *timer, uint64_t now_ms)
+{
+    struct tunnel *t = container_of(timer, struct tunnel, timer);
+    if (t->c.look)
+        t->c.look(t);
+    if (t->c.target && balance_is_down(t->c.balance, t->c.target))
+        tunnel_stop(t, CLOSE_BACKEND_DOWN);
+    else if (t->c.idle_timeout_ms && now_ms >= progress_ms(t) + t->c.idle_timeout_ms)
+        tunnel_stop(t, CLOSE_TUNNEL_IDLE);
+    else if (!pump_active(&t->up) && is_gone(t->c.client))
+        tunnel_stop(t, CLOSE_CLIENT_ABORT);
+    else if (!pump_active(&t->down) && is_gone(t->c.server))
+        tunnel_stop(t, CLOSE_BACKEND_LOST);
+    timer_set(&t->c.ring->wheel, timer, now_ms + LOOK_MS);
+}
+
+/* ------------------------------------------------------------------ the beginning */
+
+static void start_pump(struct tunnel *t, struct pump *p, struct wire *from, struct wire *to,
+                       struct view early)
+{
+    struct pump_config c = {.ring = t->c.ring,
+                            .from = from,
+                            .to = to,
+                            .in = PUMP_RAW,
+                            .out = PUMP_RAW,
+                            .early = early,
+                            .technique = t->c.technique,
+                            .done = pump_ended,
+                            .arg = t};
+    pump_start(p, &c);
+}
+
+void tunnel_start(struct tunnel *t, const struct tunnel_config *config)
+{
+    t->c = *config;
+    t->timer = (struct timer){.fire = look};
+    t->reason = CLOSE_NONE;
+    t->broken = false;
+    keep_alive(config->client);
+    keep_alive(config->server);
+    ring_count(config->ring, CTR_TUNNELS_OPEN, 1);
+    start_pump(t, &t->up, config->client, config->server, config->early_client);
+    start_pump(t, &t->down, config->server, config->client, config->early_server);
+    timer_set(&config->ring->wheel, &t->timer, ring_now_ms(config->ring) + LOOK_MS);
+}
+
+const char *tunnel_technique_name(const struct tunnel *t)
+{
+    const char *up = pump_technique_name(&t->up), *down = pump_technique_name(&t->down);
+    if (t->up.moved == 0 || strcmp(up, down) == 0)
+        return down;
+    return t->down.moved ? "mixed" : up;
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A tunnel: bytes both ways between a client's wire and a backend's until both have ended, each half-close
+ * passed on. Embedded in whoever owns the wires: a connection of a service of kind tcp (tcp.h), or an
+ * exchange whose request was upgraded.
+ *
+ * It ends well when both directions have ended. When one end breaks, times out or is called down, what has
+ * come from it is passed on, and both sockets are set to be reset when the owner closes them: nobody takes a
+ * part for the whole.
+ */
+#ifndef FL_PROXY_TUNNEL_H
+#define FL_PROXY_TUNNEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shared.h"
+#include "dataplane/timer.h"
+#include "dataplane/wire.h"
+#include "dataplane/http/view.h"
+#include "dataplane/move/pump.h"
+
+struct balance;
+struct ring;
+struct target;
+struct tunnel;
+
+struct tunnel_config {
+    struct ring *ring;
+    struct wire *client, *server; /* borrowed until done; nothing is under way on them */
+    struct view early_client;     /* of either side, received already and not passed on; */
+    struct view early_server;     /* borrowed until done */
+    enum pump_technique technique;
+    uint32_t idle_timeout_ms; /* after this long without a byte either way it ends; 0: never */
+    struct balance *balance;  /* with target: ended when the kernel calls that down. NULL: nobody asks */
+    struct target *target;
+    /* Once, never from within a call of the owner's; nothing is under way on the wires then. reason:
+     * CLOSE_TUNNEL_END, or why it broke. */
+    void (*done)(struct tunnel *t, enum close_reason reason);
+    /* Twice a second, for the owner's books. NULL: nobody asks. */
+    void (*look)(struct tunnel *t);
+    void *arg;
+};
+
+struct tunnel {
+    struct tunnel_config c;
+    struct pump up, down; /* from the client, to the client */
+    struct timer timer;
+    uint8_t reason; /* enum close_reason, once it broke */
+    bool broken;
+};
+
+void tunnel_start(struct tunnel *t, const struct tunnel_config *config);
+
+/* Breaks it off; done comes when nothing is under way any more. Harmless after done. */
+void tunnel_stop(struct tunnel *t, enum close_reason reason);
+
+static inline bool tunnel_active(const struct tunnel *t)
+{
+    return pump_active(&t->up) || pump_active(&t->down);
+}
+
+/* Of both directions: "splice", "copy" or "mixed". */
+const char *tunnel_technique_name(const struct tunnel *t);
+
+#endif
