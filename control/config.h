@@ -31,8 +31,9 @@ struct config_address {
     char text[ADDRESS_TEXT_MAX];
     struct sockaddr_storage addr;
     socklen_t addr_len;
-    enum service_kind service;
-    bool allow_all; /* the operator said that everybody may use it; always true for loopback */
+    enum service_kind service; /* 0: not known (yet); SERVICE_PROXY: one of the state, at that place */
+    uint16_t place;            /* of a plan */
+    bool allow_all;            /* the operator said that everybody may use it; always true for loopback */
 };
 
 /* The section `kernel`. */

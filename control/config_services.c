@@ -9,7 +9,7 @@
 #include "check.h"
 #include "control/config_yaml.h"
 
-enum { FIELD_KEYS_MAX = 48, PEER_INTERVAL_MS = 100, PEER_MULTIPLIER = 3 };
+enum { FIELD_KEYS_MAX = 96, LIST_TEXT_MAX = 640, PEER_INTERVAL_MS = 100, PEER_MULTIPLIER = 3 };
 
 void config_services_fini(struct config_services *s)
 {
@@ -54,6 +54,27 @@ static void report_unknown(struct cfg_reader *r, const yaml_node_t *key, const c
               near ? "did you mean '" : "`man fairlead.yaml` lists them", near ? near : "", near ? "'?" : "");
 }
 
+/* The text of a value; of a list its items with commas between them. NULL after a report. */
+static const char *list_text(struct cfg_reader *r, const yaml_node_t *node, char out[LIST_TEXT_MAX])
+{
+    static const char wanted[] = "a value, as `man fairlead.yaml` says";
+    size_t used = 0;
+    if (node->type != YAML_SEQUENCE_NODE)
+        return cfg_text(r, node, wanted);
+    out[0] = '\0';
+    for (yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
+        const char *text = cfg_text(r, yaml_document_get_node(&r->doc, *i), wanted);
+        if (!text)
+            return NULL;
+        if (used < LIST_TEXT_MAX)
+            used += (size_t)snprintf(out + used, LIST_TEXT_MAX - used, "%s%s", used ? "," : "", text);
+    }
+    if (used < LIST_TEXT_MAX)
+        return out;
+    cfg_error(r, node, "the list is too long");
+    return NULL;
+}
+
 /* Sets a field of a service or backend from a pair of the file. */
 static void set_service_field(struct cfg_reader *r, struct svc *s, const char *prefix, const yaml_node_t *key,
                               const yaml_node_t *value)
@@ -70,22 +91,21 @@ static void set_service_field(struct cfg_reader *r, struct svc *s, const char *p
         report_unknown(r, key, "service", names, shown);
         return;
     }
-    const char *text = cfg_text(r, value, "a value, as `man fairlead.yaml` says");
+    char list[LIST_TEXT_MAX];
+    const char *text = list_text(r, value, list);
     if (text && svc_field_set(s, name, text, err))
         cfg_error(r, value, "%s", err);
 }
 
-static void read_check(struct cfg_reader *r, struct svc *s, const yaml_node_t *node)
+/* A mapping whose keys are fields of one group. */
+static void read_group(struct cfg_reader *r, struct svc *s, const char *group, const yaml_node_t *node)
 {
-    if (node->type != YAML_MAPPING_NODE) {
-        cfg_error(r, node, "check must be a mapping but is %s; write 'kind: tcp' under it",
-                  cfg_kind_name(node));
-        return;
-    }
+    char prefix[32];
+    snprintf(prefix, sizeof(prefix), "%s.", group);
     for (yaml_node_pair_t *p = node->data.mapping.pairs.start; p < node->data.mapping.pairs.top; p++) {
         const yaml_node_t *key = cfg_key(r, node, p);
         if (key)
-            set_service_field(r, s, "check.", key, yaml_document_get_node(&r->doc, p->value));
+            set_service_field(r, s, prefix, key, yaml_document_get_node(&r->doc, p->value));
     }
 }
 
@@ -154,12 +174,12 @@ static void read_backend(struct cfg_reader *r, const struct svc *s, const yaml_n
         if (key)
             set_backend_field(r, &b, key, yaml_document_get_node(&r->doc, p->value));
     }
-    if (b.address.port == 0 && r->report->count == errors)
+    if (b.address.port == 0 && !svc_backend_is_unix(&b) && r->report->count == errors)
         cfg_error(r, node, "the backend has no address; write 'address: 10.0.0.1:80'");
     if (r->report->count != errors)
         return;
     if (!b.name[0])
-        svc_address_text(&b.address, b.name);
+        svc_backend_name_default(&b, b.name);
     if (s->address.port && svc_backend_check(s, &b, err))
         cfg_error(r, node, "%s", err);
     t->backend = one_more(t->backend, t->backend_count, sizeof(*t->backend));
@@ -194,6 +214,16 @@ static void begin_service(struct cfg_reader *r, const yaml_node_t *node, struct 
     s->revision = node->start_mark.line + 1; /* until the file is read */
 }
 
+/* Whether fields have this before their dot. */
+static bool is_group(const char *name)
+{
+    size_t len = strlen(name);
+    for (size_t i = 0; i < svc_field_count() && len < 16; i++)
+        if (strncmp(svc_field_key(i), name, len) == 0 && svc_field_key(i)[len] == '.')
+            return true;
+    return false;
+}
+
 static void read_service_pairs(struct cfg_reader *r, const yaml_node_t *node, struct svc *s)
 {
     for (yaml_node_pair_t *p = node->data.mapping.pairs.start; p < node->data.mapping.pairs.top; p++) {
@@ -203,8 +233,11 @@ static void read_service_pairs(struct cfg_reader *r, const yaml_node_t *node, st
             continue;
         if (strcmp(cfg_scalar(key), "name") == 0)
             read_name(r, value, s->name);
+        else if (value->type == YAML_MAPPING_NODE && is_group(cfg_scalar(key)))
+            read_group(r, s, cfg_scalar(key), value);
         else if (strcmp(cfg_scalar(key), "check") == 0)
-            read_check(r, s, value);
+            cfg_error(r, value, "check must be a mapping but is %s; write 'kind: tcp' under it",
+                      cfg_kind_name(value));
         else
             set_service_field(r, s, "", key, value);
     }

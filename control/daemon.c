@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "control/compile/plan_compile.h"
+#include "control/compile/plan_services.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_life.h"
 #include "control/daemon_listen.h"
@@ -23,10 +23,34 @@
 #include "control/services.h"
 #include "control/socket/server.h"
 
-/* Only these two come from the configuration file. */
-static uint16_t place_of(enum service_kind service)
+static uint16_t place_of(const struct config_address *address)
 {
-    return service == SERVICE_ADMIN ? PLAN_PLACE_ADMIN : PLAN_PLACE_REGISTRY;
+    if (address->service == SERVICE_PROXY)
+        return address->place;
+    return address->service == SERVICE_ADMIN ? PLAN_PLACE_ADMIN : PLAN_PLACE_REGISTRY;
+}
+
+/* Whether the plan says what the group serves. Those that an earlier control left behind are in no plan, and
+ * of a service that has gone its place may be another one's already. */
+static bool has_place(const struct daemon *d, const struct listener_group *group)
+{
+    if (group->address.service != SERVICE_PROXY)
+        return group->address.service != 0;
+    for (size_t i = 0; i < d->proxied->count; i++)
+        if (d->proxied->proxied[i].place == group->address.place)
+            return !group->leaving;
+    return false;
+}
+
+static void compile_services(struct daemon *d)
+{
+    enum setting_source source;
+    struct plan_facts facts = {
+        .backends_max = (uint32_t)setting_effective(&d->settings, SET_KERNEL_BACKENDS_MAX, &source)};
+    facts.peer = services_peers(d->services, &facts.peer_count);
+    struct plan_services *next = plan_services_compile(services_table(d->services), &facts, d->proxied);
+    plan_services_free(d->proxied);
+    d->proxied = next;
 }
 
 static void effective_settings(const struct daemon *d, uint64_t out[SETTINGS_COUNT])
@@ -46,12 +70,13 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
     effective_settings(d, settings);
     cluster_status(d->cluster, &status);
     uint16_t count = 0;
+    compile_services(d);
     for (uint16_t i = 0; i < d->listeners.group_count; i++) {
         const struct listener_group *group = &d->listeners.group[i];
-        if (group->address.service == 0) /* of an earlier control, and leaving */
+        if (!has_place(d, group))
             continue;
         addresses[count] = (struct plan_address){.text = group->address.text,
-                                                 .place = place_of(group->address.service),
+                                                 .place = place_of(&group->address),
                                                  .allow_all = group->address.allow_all ||
                                                               config_address_is_loopback(&group->address),
                                                  .first = group->first,
@@ -62,7 +87,9 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
                                .node_id = status.node_id,
                                .setting = settings,
                                .address = addresses,
-                               .address_count = count};
+                               .address_count = count,
+                               .proxied = d->proxied->proxied,
+                               .proxied_count = d->proxied->count};
     memcpy(input.cluster_id, status.cluster_id, sizeof(input.cluster_id));
     int err = plan_compile(&input, out, &why);
     CHECK(err == 0 || err == -ENOMEM);
@@ -149,15 +176,16 @@ static const char *full_path(const char *path, char out[PATH_MAX])
 /* For who starts it by hand. */
 static void greet(struct daemon *d)
 {
-    const char *registry = d->listeners.group[0].address.text;
+    const char *registry = d->config.listen[0].text;
     char command[PATH_MAX + 16], state[PATH_MAX], socket[PATH_MAX];
     command_path(command, sizeof(command));
     d->greet = false;
     printf("Fairlead %s is ready.\n\n", FL_VERSION);
     for (uint16_t i = 0; i < d->listeners.group_count; i++)
-        printf("  %-9s http://%s\n",
-               d->listeners.group[i].address.service == SERVICE_ADMIN ? "admin" : "registry",
-               d->listeners.group[i].address.text);
+        if (d->listeners.group[i].address.service != SERVICE_PROXY)
+            printf("  %-9s http://%s\n",
+                   d->listeners.group[i].address.service == SERVICE_ADMIN ? "admin" : "registry",
+                   d->listeners.group[i].address.text);
     printf("  state     %s\n  socket    %s\n\nTry this in another terminal:\n",
            full_path(d->config.state_dir, state), full_path(d->config.control_socket, socket));
     printf("  skopeo copy --dest-tls-verify=false docker://docker.io/library/alpine docker://%s/alpine\n",
@@ -371,6 +399,7 @@ void daemon_on_second_timer(uv_timer_t *timer)
     events_tick(d->events);
     server_tick(d->server);
     daemon_kernel_tick(d);
+    daemon_listen_tick(d);
 }
 
 /* Signals. */
@@ -417,8 +446,8 @@ void daemon_reload(struct daemon *d)
         journal_error(d->journal, "reload", "the configuration was not changed");
     } else {
         warn_needs_restart(d, &next);
-        daemon_listen_reload(d, &next);
         d->settings.file = next.settings;
+        daemon_listen_reload(d, &next);
         services_declare(d->services, &next.services);
         journal_info(d->journal, "reload", "the configuration was read again; plan %" PRIu64,
                      daemon_publish_plan(d));

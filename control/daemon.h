@@ -38,6 +38,19 @@ enum {
         5000, /* for the rings of a data plane that is taken over to end their readings */
 };
 
+enum { LISTEN_WHY_MAX = 400 };
+
+/* An address of which something could not be had, and why. */
+struct listen_failure {
+    char address[ADDRESS_TEXT_MAX];
+    char why[LISTEN_WHY_MAX];
+};
+
+struct listen_failures {
+    struct listen_failure *row;
+    size_t count;
+};
+
 enum daemon_phase { DAEMON_STARTING, DAEMON_SERVING, DAEMON_DRAINING, DAEMON_CLOSING };
 
 struct daemon {
@@ -49,6 +62,7 @@ struct daemon {
     struct folders folders;
     struct listeners listeners;
     struct adopted adopted; /* the data plane of an earlier control, as it was met */
+    struct listen_failures listen_failures, undelivered; /* daemon_listen.c */
     struct shared_memory memory;
     struct log_drain drains[RINGS_MAX];
     struct cluster *cluster;
@@ -56,6 +70,7 @@ struct daemon {
     struct server *server;
     struct events *events;
     struct services *services;
+    struct plan_services *proxied;     /* those of the newest plan */
     struct daemon_kernel *kernel_half; /* daemon_kernel.h */
     struct setting_layers settings;
     struct plan *plan;   /* the newest one; from malloc, NULL before the first */

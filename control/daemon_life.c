@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/compile/plan_services.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_listen.h"
 #include "control/events.h"
@@ -63,8 +64,7 @@ static int open_listeners(struct daemon *d, bool shared, char *err)
 {
     listeners_init(&d->listeners, (uint16_t)at_most(cpu_count(), LISTENERS_PER_ADDRESS_MAX));
     if (d->adopted.pid)
-        listeners_adopt(&d->listeners, d->config.listen, d->config.listen_count, d->adopted.listener_fd,
-                        uv_now(&d->loop));
+        listeners_adopt(&d->listeners, d->config.listen, d->config.listen_count, d->adopted.listener_fd);
     for (size_t i = 0; i < d->config.listen_count; i++) {
         int result = listeners_add(&d->listeners, &d->config.listen[i], shared, err, ERROR_MAX);
         if (result) {
@@ -178,15 +178,6 @@ static void replace_orphan(struct daemon *d, const char *why)
     orphan_end(&d->folders, d->journal, DAEMON_ORPHAN_WAIT_MS);
 }
 
-/* Without copies of the sockets that are not configured any more, its closing them refuses connects. */
-static void forget_orphan(struct daemon *d)
-{
-    adopt_forget(&d->adopted);
-    for (uint16_t i = d->listeners.group_count; i-- > 0;)
-        if (d->listeners.group[i].leaving)
-            listeners_remove(&d->listeners, i);
-}
-
 /* The names that an adopted data plane reads must be the file that is written from now on. */
 static bool same_names(struct daemon *d)
 {
@@ -214,7 +205,7 @@ static int open_shared(struct daemon *d, uint32_t rings, char *err)
         return 0;
     if (met == 0 || orphan) {
         if (met == 0)
-            forget_orphan(d);
+            adopt_forget(&d->adopted);
         replace_orphan(d, why);
     }
     result = shared_memory_open(&d->memory, rings);
@@ -223,6 +214,31 @@ static int open_shared(struct daemon *d, uint32_t rings, char *err)
     snprintf(err, ERROR_MAX, "no memory to share with the data plane: %s", strerror(-result));
     listeners_close(&d->listeners);
     return result;
+}
+
+static void on_services_changed(void *arg)
+{
+    struct daemon *d = arg;
+    const struct svc_table *t = services_table(d->services);
+    bool proxied = d->proxied && d->proxied->count > 0;
+    for (size_t i = 0; i < t->count && !proxied; i++)
+        proxied = t->service[i].route == SVC_PROXY;
+    if (!proxied) { /* the plan has nothing of them */
+        daemon_kernel_update(d);
+        return;
+    }
+    daemon_listen_services(d);
+    daemon_publish_plan(d); /* and the kernel is brought up to date */
+}
+
+static void open_services(struct daemon *d)
+{
+    const struct services_config config = {.loop = &d->loop,
+                                           .journal = d->journal,
+                                           .cluster = d->cluster,
+                                           .changed = on_services_changed,
+                                           .arg = d};
+    d->services = services_new(&config);
 }
 
 /* Everything that needs the locked state. On failure what was opened is closed again. */
@@ -237,25 +253,29 @@ static int start_inside(struct daemon *d, char *err)
     if (result)
         goto err_memory;
     if (d->adopted.pid && !same_names(d)) {
-        forget_orphan(d);
+        adopt_forget(&d->adopted);
         replace_orphan(d, "it reads another names file");
         shared_memory_reset_rings(&d->memory);
     }
+    open_services(d);
+    daemon_listen_begin(d);
     daemon_publish_plan(d);
     check_descriptors(d, rings);
     result = open_supervise(d, err);
     if (result)
-        goto err_state;
+        goto err_services;
     result = server_open(d, &d->server, err, ERROR_MAX);
     if (result)
         goto err_supervise;
     return 0;
 err_supervise:
     supervise_close(d->supervise);
-err_state:
+err_services:
+    services_close(d->services);
     if (d->cluster)
         cluster_close(d->cluster, NULL, NULL);
     uv_run(&d->loop, UV_RUN_DEFAULT);
+    services_free(d->services);
 err_memory:
     events_close(d->events);
     shared_memory_close(&d->memory);
@@ -315,19 +335,9 @@ static void finish(struct daemon *d)
     folders_close(&d->folders);
 }
 
-static void on_services_changed(void *arg)
+/* What the file says of them, and the kernel half. */
+static void begin_services(struct daemon *d)
 {
-    daemon_kernel_update(arg);
-}
-
-static void open_services(struct daemon *d)
-{
-    const struct services_config config = {.loop = &d->loop,
-                                           .journal = d->journal,
-                                           .cluster = d->cluster,
-                                           .changed = on_services_changed,
-                                           .arg = d};
-    d->services = services_new(&config);
     if (d->config_path)
         services_declare(d->services, &d->config.services);
     daemon_kernel_open(d); /* loads what the file is about to need with the first load */
@@ -340,13 +350,13 @@ static void run(struct daemon *d)
     d->start_time_ms = journal_now_ms();
     journal_info(d->journal, "daemon", "fairleadd %s starts: state %s, control socket %s", FL_VERSION,
                  d->config.state_dir, d->config.control_socket);
-    for (uint16_t i = 0; i < d->listeners.group_count; i++)
+    for (size_t i = 0; i < d->config.listen_count; i++)
         journal_info(d->journal, "daemon", "%s listens on %s",
-                     d->listeners.group[i].address.service == SERVICE_ADMIN ? "admin" : "registry",
-                     d->listeners.group[i].address.text);
+                     d->config.listen[i].service == SERVICE_ADMIN ? "admin" : "registry",
+                     d->config.listen[i].text);
     start_timers(d);
     supervise_start(d->supervise);
-    open_services(d);
+    begin_services(d);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     finish(d);
     journal_info(d->journal, "daemon", "stopped");
@@ -381,6 +391,8 @@ int daemon_run(struct daemon *d, struct config *config, const char *config_path,
     }
     CHECK(uv_loop_close(&d->loop) == 0);
     free(d->plan);
+    plan_services_free(d->proxied);
+    daemon_listen_free(d);
     journal_close(d->journal);
     config_fini(&d->config);
     return d->exit_code;

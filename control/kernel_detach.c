@@ -9,6 +9,7 @@
 #include "control/kernel.h"
 #include "control/kernel_edge.h"
 #include "control/kernel_groups.h"
+#include "control/local_routes.h"
 #include "control/netlink.h"
 
 struct clearing {
@@ -36,6 +37,7 @@ int kernel_detach_instance(const char *instance, char err[KERNEL_WHY_MAX])
         return lock;
     }
     kernel_groups_leave(instance);
+    int routes = local_routes_sync(instance, NULL, 0, NULL);
     kernel_edge_restore(instance);
     int result = netlink_open(&clearing.netlink);
     if (result) {
@@ -48,7 +50,7 @@ int kernel_detach_instance(const char *instance, char err[KERNEL_WHY_MAX])
     char why[KERNEL_CLOCK_WHY_MAX] = "";
     int clock = kernel_clock_remove(instance, why);
     int pins = bpf_pins_remove_instance(instance);
-    result = result ? result : clock ? clock : pins;
+    result = result ? result : clock ? clock : pins ? pins : routes;
     if (result)
         snprintf(err, KERNEL_WHY_MAX, "not all could be taken out of the kernel: %s; root may do it",
                  *why ? why : strerror(-result));

@@ -52,6 +52,9 @@ static int open_bound(const struct config_address *address, bool reuse_port)
         err = set_option(fd, SOL_SOCKET, SO_REUSEPORT);
     if (!err && family == AF_INET6)
         err = set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY);
+    if (!err && address->service == SERVICE_PROXY) /* it need not be on an interface */
+        err = family == AF_INET6 ? set_option(fd, IPPROTO_IPV6, IPV6_FREEBIND)
+                                 : set_option(fd, IPPROTO_IP, IP_FREEBIND);
     if (!err && bind(fd, (const struct sockaddr *)&address->addr, address->addr_len))
         err = -errno;
     if (err)
@@ -64,11 +67,11 @@ static int open_bound(const struct config_address *address, bool reuse_port)
  * plane that was killed a moment ago may still hold it: the kernel takes its rings apart after its end, in
  * the background.
  */
-static int probe_free(const struct config_address *address)
+static int probe_free(const struct config_address *address, int wait_ms)
 {
     const struct timespec pause = {0, PROBE_PAUSE_MS * 1000000L};
     int fd = open_bound(address, false);
-    for (int waited_ms = 0; fd == -EADDRINUSE && waited_ms < PROBE_WAIT_MS; waited_ms += PROBE_PAUSE_MS) {
+    for (int waited_ms = 0; fd == -EADDRINUSE && waited_ms < wait_ms; waited_ms += PROBE_PAUSE_MS) {
         nanosleep(&pause, NULL);
         fd = open_bound(address, false);
     }
@@ -225,29 +228,27 @@ static bool has_room(const struct listeners *listeners, size_t wanted)
     return wanted < PLAN_LISTENERS_MAX && (wanted + 1) * listeners->per_address <= LISTENERS_MAX;
 }
 
-static void adopt_leaving(struct listeners *listeners, size_t configured, int fd[LISTENERS_MAX],
-                          uint64_t now_ms)
+static void adopt_others(struct listeners *listeners, size_t configured, int fd[LISTENERS_MAX])
 {
     size_t wanted = configured;
     for (int i = 0; i < LISTENERS_MAX && has_room(listeners, wanted); i++) {
         struct config_address address;
         if (fd[i] < 0 || config_address_of_socket(fd[i], &address))
             continue;
-        if (adopt_group(listeners, &address, fd))
-            (void)listeners_leave(listeners, (uint16_t)(listeners->group_count - 1), now_ms);
+        (void)adopt_group(listeners, &address, fd);
         wanted++;
     }
 }
 
 void listeners_adopt(struct listeners *listeners, const struct config_address *addresses, size_t count,
-                     int fd[LISTENERS_MAX], uint64_t now_ms)
+                     int fd[LISTENERS_MAX])
 {
     for (size_t i = 0; i < count; i++) {
         struct listener_group *g = adopt_group(listeners, &addresses[i], fd);
         if (g)
             stay(listeners, g); /* it may have been leaving when the control before ended */
     }
-    adopt_leaving(listeners, count, fd, now_ms);
+    adopt_others(listeners, count, fd);
 }
 
 static uint16_t port_of(const struct config_address *address)
@@ -296,27 +297,44 @@ static void explain(const char *address, int err, char *out, size_t out_len)
     snprintf(out, out_len, "cannot listen on %s: %s; %s", address, strerror(-err), hint);
 }
 
+int listeners_try(const struct listeners *listeners, const struct config_address *address, char *err,
+                  size_t err_len)
+{
+    for (uint16_t i = 0; i < listeners->group_count; i++) {
+        const struct config_address *there = &listeners->group[i].address;
+        if (strcmp(there->text, address->text) == 0 && there->service != SERVICE_PROXY) {
+            snprintf(err, err_len, "%s is an address of this node itself, in the configuration's listen",
+                     address->text);
+            return -EADDRINUSE;
+        }
+        if (strcmp(there->text, address->text) == 0)
+            return 0;
+    }
+    int result = probe_free(address, 0);
+    if (result)
+        explain(address->text, result, err, err_len);
+    return result;
+}
+
 int listeners_add(struct listeners *listeners, const struct config_address *address, bool shared, char *err,
                   size_t err_len)
 {
     struct listener_group *there = find_group(listeners, address);
-    if (there && there->leaving && there->address.service != address->service) {
-        snprintf(err, err_len,
-                 "cannot listen on %s: it is just being given up; read the configuration again in a moment",
-                 address->text);
-        return -EBUSY;
-    }
-    if (there && there->leaving)
+    if (there && (there->leaving || there->address.service == 0)) /* a filter of the control before, too */
         stay(listeners, there);
-    if (there)
+    if (there) {
+        there->address = *address;
         return 0;
+    }
     if (listeners->group_count == PLAN_LISTENERS_MAX || find_slots(listeners, listeners->per_address) < 0) {
-        snprintf(err, err_len,
-                 "cannot listen on %s: no more than %d listening sockets; write fewer addresses",
-                 address->text, LISTENERS_MAX);
+        snprintf(
+            err, err_len,
+            "cannot listen on %s: no more than %d listening sockets on %d addresses; write fewer addresses",
+            address->text, LISTENERS_MAX, PLAN_LISTENERS_MAX);
         return -ENOSPC;
     }
-    int result = shared || leaves_room_for(listeners, address) ? 0 : probe_free(address);
+    int wait_ms = address->service == SERVICE_PROXY ? 0 : PROBE_WAIT_MS; /* those are tried again */
+    int result = shared || leaves_room_for(listeners, address) ? 0 : probe_free(address, wait_ms);
     if (!result)
         result = open_group(listeners, address);
     if (result) {

@@ -37,8 +37,14 @@ struct listeners {
 void listeners_init(struct listeners *listeners, uint16_t per_address);
 void listeners_close(struct listeners *listeners);
 
+/* Whether the address of a service could be bound, as far as that can be known before. 0 or -errno with a
+ * message that says what to do. */
+int listeners_try(const struct listeners *listeners, const struct config_address *address, char *err,
+                  size_t err_len);
+
 /*
- * Opens the group of an address; one that is there already is kept as it is, and one that was leaving stays.
+ * Opens the group of an address; one that is there already is kept, and one that was leaving stays: it serves
+ * what `address` says from the next plan on. A service's address need not be on an interface.
  * `shared`: another process may hold the address (a data plane that outlived its control). A group that is
  * leaving may hold it too, when a wildcard takes the place of an address or the other way round: so remove
  * first, then add. 0 or -errno with a message that says what to do.
@@ -47,12 +53,13 @@ int listeners_add(struct listeners *listeners, const struct config_address *addr
                   size_t err_len);
 
 /*
- * The sockets of an earlier control, by slot: they become groups, in the same slots, and those of addresses
- * that are not configured leave from now_ms on. These are in no plan: what they served is not known. What is
- * taken is set to -1 in fd[]; left are addresses for which there is no room beside the configured ones.
+ * The sockets of an earlier control, by slot: they become groups, in the same slots. Those of addresses that
+ * are not among these (of the configuration) have service 0: what they served is not known, and listeners_add
+ * or listeners_leave decides about them when it is. Until then they are in no plan. What is taken is set to
+ * -1 in fd[]; left are addresses for which there is no room beside the configured ones.
  */
 void listeners_adopt(struct listeners *listeners, const struct config_address *addresses, size_t count,
-                     int fd[LISTENERS_MAX], uint64_t now_ms);
+                     int fd[LISTENERS_MAX]);
 
 /*
  * The address of that group was removed: its sockets answer no connect any more, without refusing it, so that

@@ -6,6 +6,7 @@
 #include <libmnl/libmnl.h>
 #include <linux/if_arp.h>
 #include <linux/if_link.h>
+#include <linux/netlink.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
@@ -244,6 +245,54 @@ int netlink_route(struct netlink *netlink, const struct abi_addr *to, struct net
     else
         mnl_attr_put(head, RTA_DST, sizeof(to->word), to->word);
     return netlink_ask(netlink, head, read_route, out);
+}
+
+struct local_routes_walk {
+    uint8_t protocol;
+    uint32_t metric;
+    void (*each)(void *arg, const struct abi_addr *addr);
+    void *arg;
+};
+
+static int read_local_route(const struct nlmsghdr *head, void *arg)
+{
+    const struct local_routes_walk *walk = arg;
+    const struct rtmsg *info = mnl_nlmsg_get_payload(head);
+    const struct nlattr *table[RTA_MAX + 1] = {NULL};
+    struct attributes to = {table, RTA_MAX};
+    struct abi_addr addr = {{0}};
+    if (head->nlmsg_type != RTM_NEWROUTE || info->rtm_type != RTN_LOCAL ||
+        info->rtm_protocol != walk->protocol)
+        return MNL_CB_OK;
+    mnl_attr_parse(head, sizeof(*info), take_attribute, &to);
+    if (!table[RTA_DST] || !table[RTA_PRIORITY] || mnl_attr_get_u32(table[RTA_PRIORITY]) != walk->metric)
+        return MNL_CB_OK;
+    take_address(table[RTA_DST], &addr);
+    walk->each(walk->arg, &addr);
+    return MNL_CB_OK;
+}
+
+int netlink_local_routes(struct netlink *netlink, uint8_t protocol, uint32_t metric,
+                         void (*each)(void *arg, const struct abi_addr *addr), void *arg)
+{
+    static const uint8_t families[] = {AF_INET, AF_INET6};
+    struct local_routes_walk walk = {protocol, metric, each, arg};
+    int result = 0, on = 1, off = 0;
+    /* The kernel looks only through that table then: others may have a million routes. */
+    (void)mnl_socket_setsockopt(netlink->socket, NETLINK_GET_STRICT_CHK, &on, sizeof(on));
+    for (size_t i = 0; i < ARRAY_SIZE(families) && !result; i++) {
+        struct nlmsghdr *head = netlink_request(netlink, RTM_GETROUTE, NLM_F_DUMP);
+        struct rtmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
+        info->rtm_family = families[i];
+        info->rtm_table = RT_TABLE_LOCAL;
+        info->rtm_protocol = protocol;
+        info->rtm_type = RTN_LOCAL;
+        result = netlink_ask(netlink, head, read_local_route, &walk);
+        if (families[i] == AF_INET6 && (result == -ENOENT || result == -EOPNOTSUPP)) /* it is switched off */
+            result = 0;
+    }
+    (void)mnl_socket_setsockopt(netlink->socket, NETLINK_GET_STRICT_CHK, &off, sizeof(off));
+    return result;
 }
 
 /* Neighbours. */

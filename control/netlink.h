@@ -53,6 +53,10 @@ int netlink_addresses(struct netlink *netlink, void (*each)(void *arg, const str
 /* -ENETUNREACH and its like: there is no way. */
 int netlink_route(struct netlink *netlink, const struct abi_addr *to, struct netlink_route *out);
 
+/* The addresses of the local routes with that protocol and metric. */
+int netlink_local_routes(struct netlink *netlink, uint8_t protocol, uint32_t metric,
+                         void (*each)(void *arg, const struct abi_addr *addr), void *arg);
+
 /* The link address of a neighbour; -ENOENT: it is not known. */
 int netlink_neighbour(struct netlink *netlink, uint32_t ifindex, const struct abi_addr *addr, uint8_t mac[6]);
 

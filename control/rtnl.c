@@ -96,6 +96,26 @@ int rtnl_managed_neighbour(struct netlink *netlink, uint32_t ifindex, uint32_t a
     return finish(netlink, head);
 }
 
+int rtnl_local_route(struct netlink *netlink, const struct abi_addr *addr, uint8_t protocol, uint32_t metric,
+                     bool add)
+{
+    bool v4 = addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
+    struct nlmsghdr *head =
+        begin(netlink, add ? RTM_NEWROUTE : RTM_DELROUTE, add ? NLM_F_CREATE | NLM_F_EXCL : 0);
+    struct rtmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
+    info->rtm_family = v4 ? AF_INET : AF_INET6;
+    info->rtm_dst_len = v4 ? 32 : 128;
+    info->rtm_table = RT_TABLE_LOCAL;
+    info->rtm_protocol = protocol;
+    info->rtm_scope = v4 ? RT_SCOPE_HOST : RT_SCOPE_UNIVERSE;
+    info->rtm_type = RTN_LOCAL;
+    mnl_attr_put(head, RTA_DST, v4 ? 4 : 16, v4 ? &addr->word[3] : &addr->word[0]);
+    mnl_attr_put_u32(head, RTA_OIF, if_nametoindex("lo"));
+    mnl_attr_put_u32(head, RTA_PRIORITY, metric);
+    int result = finish(netlink, head);
+    return result == (add ? -EEXIST : -ESRCH) ? 0 : result;
+}
+
 int rtnl_token_bucket(struct netlink *netlink, uint32_t ifindex, uint32_t bytes_per_second,
                       uint32_t burst_bytes)
 {

@@ -27,6 +27,11 @@ int rtnl_address(struct netlink *netlink, uint32_t ifindex, const struct abi_add
 /* A neighbour that the kernel itself goes on asking for (Linux 5.16). `addr` is IPv4, network byte order. */
 int rtnl_managed_neighbour(struct netlink *netlink, uint32_t ifindex, uint32_t addr);
 
+/* A route that makes the address one of this host's own, in the table local; adding one that is there, and
+ * removing one that is not, is no error. */
+int rtnl_local_route(struct netlink *netlink, const struct abi_addr *addr, uint8_t protocol, uint32_t metric,
+                     bool add);
+
 /* A token bucket as the device's way out. */
 int rtnl_token_bucket(struct netlink *netlink, uint32_t ifindex, uint32_t bytes_per_second,
                       uint32_t burst_bytes);

@@ -214,7 +214,8 @@ static void note_own_addresses(struct services *s, const struct kernel_facts *fa
     for (size_t i = 0; i < s->table.count; i++) {
         const struct svc *service = &s->table.service[i];
         for (size_t k = 0; k < facts->local_count && s->own_address_count < WARNINGS_MAX; k++) {
-            if (memcmp(&facts->local[k].addr, service->address.ip, sizeof(service->address.ip)) != 0)
+            if (service->route != SVC_DIRECT ||
+                memcmp(&facts->local[k].addr, service->address.ip, sizeof(service->address.ip)) != 0)
                 continue;
             memcpy(s->own_address[s->own_address_count++], service->name, sizeof(service->name));
             break;
@@ -251,7 +252,10 @@ uint64_t services_probes_per_s(struct services *s, const struct svc *changed, ui
     for (size_t i = 0; i < t->count; i++) {
         bool is_changed = changed && strcmp(changed->name, t->service[i].name) == 0;
         const struct svc *one = is_changed ? changed : &t->service[i];
-        sum += (uint64_t)svc_probes_per_s(one) * (t->service[i].backends + (is_changed ? added : 0));
+        uint32_t probed = is_changed ? added : 0;
+        for (uint32_t k = 0; k < t->service[i].backends; k++)
+            probed += !svc_backend_is_unix(&t->backend[t->service[i].first_backend + k]);
+        sum += (uint64_t)svc_probes_per_s(one) * probed;
     }
     return sum;
 }

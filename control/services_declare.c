@@ -8,7 +8,12 @@
 #include "check.h"
 #include "cmd.h"
 
-enum { HEAD_ROOM = 512, NAME_ROOM = SVC_NAME_MAX + 8, WHAT_MAX = 128 };
+enum {
+    HEAD_ROOM = 512,
+    NAME_ROOM = SVC_NAME_MAX + 8,
+    BACKEND_ROOM = 2 * NAME_ROOM + PLAN_UNIX_PATH_MAX + 40,
+    WHAT_MAX = 128,
+};
 
 static struct wire_writer begin(int type, const char *actor, const char *source, size_t room)
 {
@@ -52,7 +57,7 @@ void *services_cmd_rm(const char *actor, const char *source, const char *service
 void *services_cmd_backends(const char *actor, const char *source, const char *service, uint64_t revision,
                             const struct svc_backend *b, size_t count, size_t *len)
 {
-    struct wire_writer w = begin(CMD_BACKEND_SET, actor, source, NAME_ROOM + count * (2 * NAME_ROOM + 32));
+    struct wire_writer w = begin(CMD_BACKEND_SET, actor, source, NAME_ROOM + count * BACKEND_ROOM);
     wire_put_bytes(&w, service, strlen(service));
     wire_put_u64(&w, revision);
     wire_put_u32(&w, (uint32_t)count);

@@ -101,7 +101,8 @@ static void compile_backends(const struct kernel_input *in, const struct kernel_
     for (size_t i = 0; i < t->count; i++) {
         const struct svc *s = &t->service[i];
         for (size_t k = 0; k < s->backends; k++)
-            compile_backend(in, before, s, &t->backend[s->first_backend + k], e);
+            if (!svc_backend_is_unix(&t->backend[s->first_backend + k]))
+                compile_backend(in, before, s, &t->backend[s->first_backend + k], e);
     }
 }
 
@@ -196,10 +197,11 @@ static void compile_services(const struct kernel_input *in, const struct kernel_
 {
     const struct svc_table *t = in->services;
     e->service = kernel_room(t->count, sizeof(*e->service));
-    e->service_count = (uint32_t)t->count;
     for (size_t i = 0; i < t->count; i++) {
         const struct svc *s = &t->service[i];
-        struct kernel_service *out = &e->service[i];
+        if (s->route != SVC_DIRECT) /* its connections are the data plane's */
+            continue;
+        struct kernel_service *out = &e->service[e->service_count++];
         out->key = endpoint_of(&s->address);
         out->value = (struct abi_service){.id = s->id,
                                           .policy = s->policy,

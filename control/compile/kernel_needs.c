@@ -6,7 +6,8 @@ uint32_t kernel_needs(const struct svc_table *services, uint32_t peers)
     uint32_t needs = KERNEL_NEED_PROBE | (peers ? KERNEL_NEED_HEARTBEAT : 0u);
     for (size_t i = 0; i < services->count; i++) {
         const struct svc *s = &services->service[i];
-        needs |= (s->steer ? KERNEL_NEED_STEER : 0u) | (s->cut ? KERNEL_NEED_CUT : 0u) |
+        bool direct = s->route == SVC_DIRECT;
+        needs |= (s->steer && direct ? KERNEL_NEED_STEER : 0u) | (s->cut ? KERNEL_NEED_CUT : 0u) |
                  (s->edge != SVC_EDGE_OFF ? KERNEL_NEED_EDGE : 0u) |
                  (s->takeover ? KERNEL_NEED_TAKEOVER : 0u);
     }

@@ -96,7 +96,8 @@ static void compile_members(const struct kernel_input *in, struct kernel_entries
     p->members_first = e->member_count;
     for (size_t i = 0; i < t->backend_count; i++) {
         const struct svc_backend *b = &t->backend[i];
-        if (b->id >= e->backend_count || strcmp(b->node, name) != 0)
+        if (b->id >= e->backend_count || e->backend[b->id].admin == ABI_ADMIN_NONE ||
+            strcmp(b->node, name) != 0)
             continue;
         e->backend[b->id].peer = index + 1;
         e->member[e->member_count++] = b->id;

@@ -43,7 +43,7 @@ static uint32_t collect(const struct kernel_input *in, const struct kernel_entri
         uint32_t divisor = divisor_of(s, in->facts->tick_us);
         for (size_t k = 0; k < s->backends; k++) {
             uint32_t id = t->backend[s->first_backend + k].id;
-            if (id < e->backend_count)
+            if (id < e->backend_count && e->backend[id].admin != ABI_ADMIN_NONE)
                 slot[count++] = (struct slot){
                     .divisor = divisor, .id = id, .spread = maglev_hash(divisor, &id, sizeof(id))};
         }

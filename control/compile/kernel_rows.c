@@ -54,6 +54,8 @@ static uint32_t choose_size(const struct kernel_input *in, struct maglev_backend
     for (size_t i = 0; i < ARRAY_SIZE(rows_per_backend); i++) {
         uint64_t rows = 0;
         for (size_t k = 0; k < t->count; k++) {
+            if (t->service[k].route != SVC_DIRECT)
+                continue;
             uint32_t count = collect(in, &t->service[k], scratch);
             rows += count ? maglev_rows(scratch, count, rows_per_backend[i]) : 0;
         }
@@ -97,10 +99,12 @@ void kernel_rows(const struct kernel_input *in, const struct kernel_entries *bef
     const struct kernel_service **old = by_id(before);
     uint32_t per_backend = choose_size(in, backend);
     for (size_t i = 0; i < t->count; i++) {
+        if (t->service[i].route != SVC_DIRECT)
+            continue;
         uint32_t count = collect(in, &t->service[i], backend);
         if (count)
-            fill(&service[i], backend, count, maglev_rows(backend, count, per_backend),
-                 old[t->service[i].id]);
+            fill(service, backend, count, maglev_rows(backend, count, per_backend), old[t->service[i].id]);
+        service++;
     }
     free(old);
     free(backend);

@@ -182,6 +182,23 @@ static bool service_start(struct daemon *d, struct rpc_call *call, const char *n
     return true;
 }
 
+/* Whether this node can listen on the address, as far as that can be known before. */
+static bool address_allows(struct daemon *d, struct rpc_call *call, const struct svc *s)
+{
+    const struct svc *now = svc_find(services_table(d->services), s->name);
+    struct config_address address = {.service = SERVICE_PROXY};
+    char text[ADDRESS_TEXT_MAX], err[SVC_ERROR_MAX];
+    const char *hint;
+    bool same = now && now->route == SVC_PROXY && memcmp(&now->address, &s->address, sizeof(s->address)) == 0;
+    if (s->route != SVC_PROXY || same ||
+        config_address_parse(svc_address_text(&s->address, text), &address, &hint))
+        return true;
+    if (listeners_try(&d->listeners, &address, err, sizeof(err)) == 0)
+        return true;
+    rpc_fail(call, RPC_INVALID_PARAMS, "give the service an address of its own", "%s", err);
+    return false;
+}
+
 void method_service_set(void *context, struct rpc_call *call, json_t *params)
 {
     struct daemon *d = context;
@@ -206,7 +223,7 @@ void method_service_set(void *context, struct rpc_call *call, json_t *params)
         rpc_fail(call, RPC_INVALID_PARAMS, HINT_FIELDS, "%s", err);
         return;
     }
-    if (!budget_allows(d, call, &s, 0))
+    if (!budget_allows(d, call, &s, 0) || !address_allows(d, call, &s))
         return;
     void *cmd = services_cmd_set(call->peer->actor, propose_source, &s, create ? 0 : revision, &len);
     propose_command(d, call, cmd, len, json_pack("{s:s, s:o}", "name", s.name, "advice", advice(&s)),
@@ -311,7 +328,7 @@ static int backend_read(struct daemon *d, const struct svc *s, json_t *row, bool
     if (create && name)
         memcpy(b->name, name, strlen(name) + 1);
     else if (create)
-        svc_address_text(&b->address, b->name);
+        svc_backend_name_default(b, b->name);
     return svc_backend_check(s, b, err);
 }
 

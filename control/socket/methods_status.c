@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "control/daemon.h"
+#include "control/daemon_listen.h"
 #include "control/journal.h"
 #include "control/services.h"
 #include "control/settings.h"
@@ -69,16 +70,29 @@ static json_t *state_status(const struct daemon *d, struct cluster_status *statu
                      "names_bytes", number(status->names_bytes));
 }
 
+static const char *service_name(const struct daemon *d, const struct listener_group *group)
+{
+    const struct svc *s;
+    switch (group->address.service) {
+    case SERVICE_ADMIN:
+        return "admin";
+    case SERVICE_PROXY:
+        s = svc_find_id(services_table(d->services), group->address.place - 1u);
+        return s && !group->leaving ? s->name : "leaving";
+    default:
+        return group->address.service == SERVICE_REGISTRY ? "registry" : "leaving";
+    }
+}
+
 static json_t *services_status(const struct daemon *d)
 {
     json_t *list = json_array();
     for (uint16_t i = 0; i < d->listeners.group_count; i++) {
         const struct listener_group *group = &d->listeners.group[i];
-        json_array_append_new(
-            list,
-            json_pack("{s:s, s:s, s:s, s:b, s:i}", "address", group->address.text, "service",
-                      group->address.service == SERVICE_ADMIN ? "admin" : "registry", "access", "allow-all",
-                      "loopback", config_address_is_loopback(&group->address), "sockets", (int)group->count));
+        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b, s:i}", "address", group->address.text,
+                                              "service", service_name(d, group), "access", "allow-all",
+                                              "loopback", config_address_is_loopback(&group->address),
+                                              "sockets", (int)group->count));
     }
     return list;
 }
@@ -112,7 +126,8 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state, co
     json_t *list = json_array();
     json_int_t free_bytes = json_integer_value(json_object_get(store, "free_bytes"));
     for (uint16_t i = 0; i < d->listeners.group_count; i++)
-        if (!config_address_is_loopback(&d->listeners.group[i].address))
+        if (!config_address_is_loopback(&d->listeners.group[i].address) &&
+            d->listeners.group[i].address.service != SERVICE_PROXY)
             json_array_append_new(list, json_sprintf("%s is open to everybody who can reach it (allow_all)",
                                                      d->listeners.group[i].address.text));
     if (!setting_effective(&d->settings, SET_STORE_SYNC, &source))
@@ -125,6 +140,7 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state, co
     if (!state->writable)
         json_array_append_new(list, json_string("writes are not possible now: nobody leads"));
     services_warn(d->services, list);
+    daemon_listen_warn(d, list);
     if (services_probes_per_s(d->services, NULL, 0) >
         setting_effective(&d->settings, SET_KERNEL_PROBES_PER_S, &source))
         json_array_append_new(list, json_string("the checks of all services cost more probes a second than "

@@ -10,7 +10,7 @@
 #include "control/journal.h"
 #include "control/settings.h"
 
-enum { KEYS_MAX = 48, KEY_TEXT_MAX = 64 };
+enum { KEYS_MAX = 96, KEY_TEXT_MAX = 64 };
 
 static json_t *number(uint64_t value)
 {
@@ -26,29 +26,38 @@ static void set_time(json_t *row, const char *key, uint64_t time_ms)
 /* What is a number or a truth in JSON is one here. */
 static json_t *typed(const char *key, const char *text)
 {
-    static const char *const numbers[] = {"weight", "check.rise", "check.fall"};
-    static const char *const truths[] = {"steer", "takeover", "cut"};
-    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
-        if (strcmp(numbers[i], key) == 0)
-            return json_integer(strtoll(text, NULL, 10));
-    for (size_t i = 0; i < ARRAY_SIZE(truths); i++)
-        if (strcmp(truths[i], key) == 0)
-            return json_boolean(strcmp(text, "true") == 0);
-    return json_string(text);
+    switch (svc_field_form(key)) {
+    case SVC_FORM_NUMBER:
+        return json_integer(strtoll(text, NULL, 10));
+    case SVC_FORM_TRUTH:
+        return json_boolean(strcmp(text, "true") == 0);
+    default:
+        return json_string(text);
+    }
+}
+
+/* The object of a group of fields in the row, made with its first field. Borrowed. */
+static json_t *group_of(json_t *row, const char *name, size_t len)
+{
+    json_t *group = json_object_getn(row, name, len);
+    if (!group) {
+        group = json_object();
+        json_object_setn_new(row, name, len, group);
+    }
+    return group;
 }
 
 json_t *service_json(const struct svc *s)
 {
-    json_t *row = json_pack("{s:s, s:o}", "name", s->name, "id", number(s->id)), *check = json_object();
+    json_t *row = json_pack("{s:s, s:o}", "name", s->name, "id", number(s->id));
     char text[SVC_TEXT_MAX];
-    CHECK(row && check);
+    CHECK(row);
     for (size_t i = 0; i < svc_field_count(); i++) {
         const char *key = svc_field_key(i);
-        bool inside = strncmp(key, "check.", 6) == 0;
-        json_object_set_new(inside ? check : row, inside ? key + 6 : key,
+        const char *dot = strchr(key, '.');
+        json_object_set_new(dot ? group_of(row, key, (size_t)(dot - key)) : row, dot ? dot + 1 : key,
                             typed(key, svc_field_text(s, key, text)));
     }
-    json_object_set_new(row, "check", check);
     json_object_set_new(row, "origin", json_string(svc_origin_name(s->origin)));
     json_object_set_new(row, "revision", number(s->revision));
     set_time(row, "created", s->created_ms);

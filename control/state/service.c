@@ -52,6 +52,7 @@ void svc_init(struct svc *s, enum svc_kind kind)
                                   .http_interval_ms = HTTP_INTERVAL_MS,
                                   .timeout_ms = TCP_TIMEOUT_MS,
                                   .http_timeout_ms = HTTP_TIMEOUT_MS};
+    svc_proxy_init(s);
     CHECK(svc_field_set(s, "check.path", kind_defaults[kind].path, err) == 0);
     CHECK(svc_field_set(s, "check.statuses", kind_defaults[kind].statuses, err) == 0);
 }
@@ -82,8 +83,13 @@ static int check_way(const struct svc *s, char err[SVC_ERROR_MAX])
 {
     bool loopback = svc_address_is_loopback(&s->address);
     if (s->route == SVC_PROXY)
-        return refuse(err, "path: proxy is not there yet: only path: direct, where the kernel chooses the "
-                           "backend of each connection, can be used");
+        return svc_proxy_check(s, err);
+    if (s->policy == SVC_DIGEST)
+        return refuse(err, "policy: digest is for path: proxy, where requests can be read; set path: proxy, "
+                           "or another policy");
+    if (s->tls.mode != PLAN_TLS_OFF || s->tls.proxy_protocol || s->proxy.backend_tls)
+        return refuse(err, "tls, proxy_protocol and backend.tls are for path: proxy; set path: proxy, or "
+                           "leave them off: the kernel passes connections on as they are");
     if (s->edge != SVC_EDGE_OFF && loopback)
         return refuse(err, "edge: packets to a loopback address never arrive from outside; give the service "
                            "another address, or edge: off");
@@ -112,18 +118,33 @@ int svc_check(const struct svc *s, char err[SVC_ERROR_MAX])
     return check_way(s, err);
 }
 
+static int check_unix(const struct svc *s, const struct svc_backend *b, char err[SVC_ERROR_MAX])
+{
+    if (s->route == SVC_DIRECT)
+        return refuse(err,
+                      "address: the kernel sends nobody to a Unix socket; set the service's path: proxy");
+    if (b->node[0])
+        return refuse(err, "node: a Unix socket is on this node; leave it empty");
+    if (s->proxy.backend_tls && !s->proxy.backend_name[0] && s->proxy.backend_verify)
+        return refuse(err, "backend.name: a Unix socket has no name that its certificate could be checked "
+                           "for; set backend.name, or backend.verify: false");
+    return 0;
+}
+
 int svc_backend_check(const struct svc *s, const struct svc_backend *b, char err[SVC_ERROR_MAX])
 {
     if (!svc_name_valid(b->name, strlen(b->name)))
         return refuse(err, "a backend's name has 1 to 63 letters, digits, '.', '_', '-' and ':'");
+    if (svc_backend_is_unix(b))
+        return check_unix(s, b, err);
     if (b->address.port == 0 || !is_unicast(&b->address))
         return refuse(err, "address: a backend needs the address of a host and a port, as in 10.0.0.1:80");
-    if (svc_address_is_v4(&b->address) != svc_address_is_v4(&s->address))
+    if (s->route == SVC_DIRECT && svc_address_is_v4(&b->address) != svc_address_is_v4(&s->address))
         return refuse(err, "address: a backend has the address family of its service; make a second service "
                            "for the other family");
     if (memcmp(&b->address, &s->address, sizeof(b->address)) == 0)
         return refuse(err, "address: a backend cannot have its service's own address");
-    if (s->steer && svc_address_is_loopback(&b->address))
+    if (s->route == SVC_DIRECT && s->steer && svc_address_is_loopback(&b->address))
         return refuse(err, "address: a loopback backend cannot be steered to: a client in a container would "
                            "reach its own loopback; give an address of the host, or steer: false");
     return 0;
@@ -166,7 +187,8 @@ bool svc_same(const struct svc *a, const struct svc *b)
 bool svc_backend_same(const struct svc_backend *a, const struct svc_backend *b)
 {
     return strcmp(a->name, b->name) == 0 && strcmp(a->node, b->node) == 0 && a->origin == b->origin &&
-           a->weight == b->weight && memcmp(&a->address, &b->address, sizeof(a->address)) == 0;
+           a->weight == b->weight && memcmp(&a->address, &b->address, sizeof(a->address)) == 0 &&
+           strcmp(a->unix_path, b->unix_path) == 0;
 }
 
 static int compare_name(const void *key, const void *row)

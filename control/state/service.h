@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "limits.h"
+#include "plan.h"
 #include "wire.h"
 
 enum {
@@ -28,15 +29,16 @@ enum {
     SVC_INTERVAL_MS_MAX = 3600000,
     SVC_STATUS_FIRST = 100,
     SVC_STATUS_LAST = 599,
-    SVC_TEXT_MAX = 256,       /* any field as a text, with its NUL */
+    SVC_DAY_MS = 86400000,
+    SVC_TEXT_MAX = 640,       /* any field as a text, with its NUL */
     SVC_ERROR_MAX = 256,      /* a message, with its NUL */
-    SVC_ROW_BYTES_MAX = 1024, /* an encoded service or backend */
+    SVC_ROW_BYTES_MAX = 2560, /* an encoded service or backend */
 };
 
 /* The numbers are in the log: they never change their meaning. */
 enum svc_kind { SVC_TCP = 1, SVC_HTTP = 2, SVC_REGISTRY = 3, SVC_DOCKER = 4, SVC_KUBERNETES = 5 };
 enum svc_route { SVC_DIRECT = 1, SVC_PROXY = 2 };
-enum svc_policy { SVC_RANDOM = 1, SVC_MAGLEV = 2, SVC_LEAST = 3 };
+enum svc_policy { SVC_RANDOM = 1, SVC_MAGLEV = 2, SVC_LEAST = 3, SVC_DIGEST = 4 };
 enum svc_edge { SVC_EDGE_OFF = 0, SVC_EDGE_NAT = 1, SVC_EDGE_FULL_NAT = 2, SVC_EDGE_DSR = 3 };
 enum svc_all_down { SVC_REFUSE = 0, SVC_OPEN = 1 };
 enum svc_check_kind { SVC_CHECK_NONE = 0, SVC_CHECK_TCP = 1, SVC_CHECK_HTTP = 2 };
@@ -68,6 +70,9 @@ struct svc {
     bool steer, takeover, cut;
     uint8_t origin;
     struct svc_check check;
+    /* For path: proxy; kind, policy and all_down of `proxy` are those above, and set when a plan is made. */
+    struct plan_tls tls;
+    struct plan_proxy proxy;
     /* Given by the state. */
     uint32_t id;       /* 1..SVC_SERVICES_MAX; as long as the service is there */
     uint64_t revision; /* index of the log entry that changed it last */
@@ -79,8 +84,10 @@ struct svc {
 struct svc_backend {
     char name[SVC_NAME_MAX + 1];
     char node[SVC_NAME_MAX + 1]; /* the peer it runs on, "": not said */
+    /* Of a Unix socket: port 0 and a hash of its path, so that a backend has one address whatever it is. */
     struct svc_address address;
-    uint16_t weight; /* 1..SVC_WEIGHT_MAX */
+    char unix_path[PLAN_UNIX_PATH_MAX]; /* "": it is reached by TCP */
+    uint16_t weight;                    /* 1..SVC_WEIGHT_MAX */
     uint8_t origin;
     /* Given by the state. */
     uint8_t admin;       /* enum svc_admin */
@@ -107,10 +114,9 @@ bool svc_name_valid(const char *name, size_t len);
 
 /*
  * Sets a field from its text; *err gets what is wrong and what to write. 0, -ENOENT for an unknown key,
- * -EINVAL. Keys: address, kind, path, policy, edge, steer, takeover, all_down, cut, check.kind,
- * check.interval, check.http_interval, check.timeout, check.http_timeout, check.rise, check.fall, check.path,
- * check.host, check.statuses. Of a backend: address, weight, node. A kind brings its check's defaults only in
- * svc_init.
+ * -EINVAL. The keys are in the tables of service_field.c; those with a dot form groups, and the group's name
+ * alone may mean its first one (tls: tls.mode). A backend's address may be unix:/a/path. A kind brings its
+ * defaults only in svc_init.
  */
 int svc_field_set(struct svc *s, const char *key, const char *text, char err[SVC_ERROR_MAX]);
 int svc_backend_field_set(struct svc_backend *b, const char *key, const char *text, char err[SVC_ERROR_MAX]);
@@ -122,6 +128,9 @@ const char *svc_backend_field_text(const struct svc_backend *b, const char *key,
 /* The keys, in the order in which they are shown. */
 size_t svc_field_count(void);
 const char *svc_field_key(size_t i);
+/* What a field is in JSON. */
+enum svc_field_form { SVC_FORM_TEXT, SVC_FORM_NUMBER, SVC_FORM_TRUTH };
+enum svc_field_form svc_field_form(const char *key);
 size_t svc_backend_field_count(void);
 const char *svc_backend_field_key(size_t i);
 
@@ -130,6 +139,22 @@ int svc_address_parse(const char *text, struct svc_address *out);
 const char *svc_address_text(const struct svc_address *a, char out[ADDRESS_TEXT_MAX]);
 bool svc_address_is_v4(const struct svc_address *a);
 bool svc_address_is_loopback(const struct svc_address *a);
+
+/* The name of a backend that was given none: its address. */
+void svc_backend_name_default(const struct svc_backend *b, char out[SVC_NAME_MAX + 1]);
+
+static inline bool svc_backend_is_unix(const struct svc_backend *b)
+{
+    return b->unix_path[0] != '\0';
+}
+
+bool svc_unix_path_valid(const char *path);
+
+/* What a kind's way in and way to backends are, unless something else is said: s->tls and s->proxy. */
+void svc_proxy_init(struct svc *s);
+
+/* Whether a path: proxy service goes together. 0, or -EINVAL with what is wrong and what to do. */
+int svc_proxy_check(const struct svc *s, char err[SVC_ERROR_MAX]);
 
 /* Judges a whole. 0, or -EINVAL with what is wrong and what to do. */
 int svc_check(const struct svc *s, char err[SVC_ERROR_MAX]);

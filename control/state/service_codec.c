@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Services and backends as bytes: in commands, and in rows. */
+#include <stddef.h>
 #include <string.h>
+
+#include "check.h"
 
 #include "control/state/service.h"
 
-enum { SVC_VERSION = 1, BACKEND_VERSION = 1, ROW_VERSION = 1 };
+/* Version 1 of a service has no fields of the proxy, of a backend no Unix socket. */
+enum { SVC_VERSION = 2, BACKEND_VERSION = 2, ROW_VERSION = 1 };
 
 static void put_text(struct wire_writer *w, const char *text)
 {
@@ -28,10 +32,12 @@ static void get_text(struct wire_reader *r, char *out, size_t cap)
     out[len] = '\0';
 }
 
-static void get_version(struct wire_reader *r, uint8_t version)
+static uint8_t get_version(struct wire_reader *r, uint8_t newest)
 {
-    if (wire_get_u8(r) != version)
+    uint8_t version = wire_get_u8(r);
+    if (version == 0 || version > newest)
         r->failed = true;
+    return version;
 }
 
 static uint32_t get_range(struct wire_reader *r, size_t size, uint32_t min, uint32_t max)
@@ -48,12 +54,12 @@ static void put_address(struct wire_writer *w, const struct svc_address *a)
     wire_put_u16(w, a->port);
 }
 
-static void get_address(struct wire_reader *r, struct svc_address *a)
+static void get_address(struct wire_reader *r, struct svc_address *a, uint16_t port_min)
 {
     const uint8_t *ip = wire_get(r, sizeof(a->ip));
     if (ip)
         memcpy(a->ip, ip, sizeof(a->ip));
-    a->port = (uint16_t)get_range(r, 2, 1, UINT16_MAX);
+    a->port = (uint16_t)get_range(r, 2, port_min, UINT16_MAX);
 }
 
 static void put_check(struct wire_writer *w, const struct svc_check *c)
@@ -91,6 +97,86 @@ static void get_check(struct wire_reader *r, struct svc_check *c)
     get_text(r, c->host, sizeof(c->host));
 }
 
+/* The numbers of the proxy's fields, in wire order: the list only ever grows, with the version. */
+struct number {
+    size_t offset, size;
+    uint32_t min, max;
+};
+
+#define NUMBER(member, min, max)                                                                             \
+    {                                                                                                        \
+        offsetof(struct svc, member), sizeof(((struct svc *)NULL)->member), min, max                         \
+    }
+static const struct number numbers[] = {
+    NUMBER(tls.mode, PLAN_TLS_OFF, PLAN_TLS_PASSTHROUGH),
+    NUMBER(tls.client_auth, PLAN_AUTH_NONE, PLAN_AUTH_REQUIRED),
+    NUMBER(tls.http2, 0, 1),
+    NUMBER(tls.proxy_protocol, 0, 1),
+    NUMBER(proxy.backend_tls, 0, 1),
+    NUMBER(proxy.backend_verify, 0, 1),
+    NUMBER(proxy.backend_http, 1, 2),
+    NUMBER(proxy.proxy_protocol, 0, 2),
+    NUMBER(proxy.forwarded, PROXY_FORWARDED_OFF, PROXY_FORWARDED_BOTH),
+    NUMBER(proxy.trust_forwarded, 0, 1),
+    NUMBER(proxy.host_of_backend, 0, 1),
+    NUMBER(proxy.verify, PROXY_VERIFY_NEVER, PROXY_VERIFY_ALWAYS),
+    NUMBER(proxy.coalesce, 0, 1),
+    NUMBER(proxy.technique, PROXY_AUTO, PROXY_COPY),
+    NUMBER(proxy.connections_max, 1, UINT32_MAX),
+    NUMBER(proxy.requests_max, 0, UINT32_MAX),
+    NUMBER(proxy.queue_max, 0, UINT32_MAX),
+    NUMBER(proxy.queue_timeout_ms, 1, UINT32_MAX),
+    NUMBER(proxy.connect_timeout_ms, 1, UINT32_MAX),
+    NUMBER(proxy.response_timeout_ms, 0, UINT32_MAX),
+    NUMBER(proxy.idle_timeout_ms, 0, UINT32_MAX),
+    NUMBER(proxy.retries, 0, UINT32_MAX),
+    NUMBER(proxy.retry_budget, 0, UINT32_MAX),
+    NUMBER(proxy.slow_start_ms, 0, UINT32_MAX),
+    NUMBER(proxy.eject_failures, 0, UINT32_MAX),
+    NUMBER(proxy.eject_ms, 1, UINT32_MAX),
+    NUMBER(proxy.eject_latency, 0, UINT32_MAX),
+    NUMBER(proxy.stall_rate, 0, UINT32_MAX),
+    NUMBER(proxy.stall_ms, 1, UINT32_MAX),
+    NUMBER(proxy.resumes_max, 0, UINT32_MAX),
+    NUMBER(proxy.hedge_ms, 0, UINT32_MAX),
+};
+#undef NUMBER
+
+static void put_proxy(struct wire_writer *w, const struct svc *s)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+        const void *at = (const char *)s + numbers[i].offset;
+        wire_put_uint(w, numbers[i].size == 1 ? *(const uint8_t *)at : *(const uint32_t *)at,
+                      numbers[i].size);
+    }
+    wire_put_u8(w, s->tls.certificate_count);
+    for (size_t i = 0; i < s->tls.certificate_count; i++)
+        put_text(w, s->tls.certificate[i]);
+    put_text(w, s->tls.client_ca);
+    put_text(w, s->proxy.backend_ca);
+    put_text(w, s->proxy.backend_certificate);
+    put_text(w, s->proxy.backend_name);
+}
+
+static void get_proxy(struct wire_reader *r, struct svc *s)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+        uint32_t value = get_range(r, numbers[i].size, numbers[i].min, numbers[i].max);
+        void *at = (char *)s + numbers[i].offset;
+        if (numbers[i].size == 1)
+            *(uint8_t *)at = (uint8_t)value;
+        else
+            *(uint32_t *)at = value;
+    }
+    s->tls.certificate_count = (uint8_t)get_range(r, 1, 0, PLAN_CERTIFICATES_MAX);
+    for (size_t i = 0; i < s->tls.certificate_count && !r->failed; i++)
+        get_text(r, s->tls.certificate[i], sizeof(s->tls.certificate[i]));
+    get_text(r, s->tls.client_ca, sizeof(s->tls.client_ca));
+    get_text(r, s->proxy.backend_ca, sizeof(s->proxy.backend_ca));
+    get_text(r, s->proxy.backend_certificate, sizeof(s->proxy.backend_certificate));
+    get_text(r, s->proxy.backend_name, sizeof(s->proxy.backend_name));
+}
+
 void svc_put(struct wire_writer *w, const struct svc *s)
 {
     wire_put_u8(w, SVC_VERSION);
@@ -106,17 +192,18 @@ void svc_put(struct wire_writer *w, const struct svc *s)
     wire_put_u8(w, s->cut);
     wire_put_u8(w, s->origin);
     put_check(w, &s->check);
+    put_proxy(w, s);
 }
 
 void svc_get(struct wire_reader *r, struct svc *s)
 {
     memset(s, 0, sizeof(*s));
-    get_version(r, SVC_VERSION);
+    uint8_t version = get_version(r, SVC_VERSION);
     get_text(r, s->name, sizeof(s->name));
-    get_address(r, &s->address);
+    get_address(r, &s->address, 1);
     s->kind = (uint8_t)get_range(r, 1, SVC_TCP, SVC_KUBERNETES);
     s->route = (uint8_t)get_range(r, 1, SVC_DIRECT, SVC_PROXY);
-    s->policy = (uint8_t)get_range(r, 1, SVC_RANDOM, SVC_LEAST);
+    s->policy = (uint8_t)get_range(r, 1, SVC_RANDOM, SVC_DIGEST);
     s->edge = (uint8_t)get_range(r, 1, SVC_EDGE_OFF, SVC_EDGE_DSR);
     s->all_down = (uint8_t)get_range(r, 1, SVC_REFUSE, SVC_OPEN);
     s->steer = get_range(r, 1, 0, 1);
@@ -124,6 +211,10 @@ void svc_get(struct wire_reader *r, struct svc *s)
     s->cut = get_range(r, 1, 0, 1);
     s->origin = (uint8_t)get_range(r, 1, SVC_FROM_API, SVC_FROM_FILE);
     get_check(r, &s->check);
+    if (version == 1)
+        svc_proxy_init(s);
+    else
+        get_proxy(r, s);
 }
 
 void svc_backend_put(struct wire_writer *w, const struct svc_backend *b)
@@ -134,18 +225,24 @@ void svc_backend_put(struct wire_writer *w, const struct svc_backend *b)
     put_address(w, &b->address);
     wire_put_u16(w, b->weight);
     wire_put_u8(w, b->origin);
+    put_text(w, b->unix_path);
 }
 
 void svc_backend_get(struct wire_reader *r, struct svc_backend *b)
 {
     memset(b, 0, sizeof(*b));
-    get_version(r, BACKEND_VERSION);
+    uint8_t version = get_version(r, BACKEND_VERSION);
     get_text(r, b->name, sizeof(b->name));
     get_text(r, b->node, sizeof(b->node));
-    get_address(r, &b->address);
+    get_address(r, &b->address, version == 1 ? 1 : 0);
     b->weight = (uint16_t)get_range(r, 2, 1, SVC_WEIGHT_MAX);
     b->origin = (uint8_t)get_range(r, 1, SVC_FROM_API, SVC_FROM_FILE);
     b->admin = SVC_ACTIVE;
+    if (version == 1)
+        return;
+    get_text(r, b->unix_path, sizeof(b->unix_path));
+    if (b->unix_path[0] ? b->address.port != 0 || !svc_unix_path_valid(b->unix_path) : b->address.port == 0)
+        r->failed = true;
 }
 
 void svc_row_put(struct wire_writer *w, const struct svc *s)

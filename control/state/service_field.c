@@ -1,39 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The fields of services and backends as texts: one line a field in a table, one reader and one writer a
- * type. */
+/* The fields of services and backends: one line a field in a table; and addresses as texts. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "check.h"
+#include "control/state/field.h"
 #include "control/state/service.h"
-
-enum field_type {
-    FIELD_WORD, /* uint8_t, one of some words */
-    FIELD_BOOL,
-    FIELD_MS, /* uint32_t */
-    FIELD_U8,
-    FIELD_U16,
-    FIELD_NAME, /* char[SVC_NAME_MAX + 1], may be empty */
-    FIELD_PATH,
-    FIELD_HOST,
-    FIELD_ADDRESS,
-    FIELD_STATUSES,
-};
-
-struct word {
-    const char *name; /* NULL ends the list */
-    uint8_t value;
-};
-
-struct field {
-    const char *key;
-    enum field_type type;
-    size_t offset;
-    const struct word *words;
-    uint32_t min, max;
-};
 
 static const struct word kinds[] = {{"tcp", SVC_TCP},
                                     {"http", SVC_HTTP},
@@ -43,7 +17,7 @@ static const struct word kinds[] = {{"tcp", SVC_TCP},
                                     {NULL, 0}};
 static const struct word routes[] = {{"direct", SVC_DIRECT}, {"proxy", SVC_PROXY}, {NULL, 0}};
 static const struct word policies[] = {
-    {"random", SVC_RANDOM}, {"maglev", SVC_MAGLEV}, {"least", SVC_LEAST}, {NULL, 0}};
+    {"random", SVC_RANDOM}, {"maglev", SVC_MAGLEV}, {"least", SVC_LEAST}, {"digest", SVC_DIGEST}, {NULL, 0}};
 static const struct word edges[] = {{"off", SVC_EDGE_OFF},
                                     {"nat", SVC_EDGE_NAT},
                                     {"full-nat", SVC_EDGE_FULL_NAT},
@@ -54,6 +28,29 @@ static const struct word checks[] = {
     {"none", SVC_CHECK_NONE}, {"tcp", SVC_CHECK_TCP}, {"http", SVC_CHECK_HTTP}, {NULL, 0}};
 static const struct word admins[] = {{"active", SVC_ACTIVE}, {"drain", SVC_DRAIN}, {NULL, 0}};
 static const struct word origins[] = {{"api", SVC_FROM_API}, {"file", SVC_FROM_FILE}, {NULL, 0}};
+
+static const struct word tls_modes[] = {{"off", PLAN_TLS_OFF},
+                                        {"terminate", PLAN_TLS_TERMINATE},
+                                        {"passthrough", PLAN_TLS_PASSTHROUGH},
+                                        {NULL, 0}};
+static const struct word client_auths[] = {
+    {"none", PLAN_AUTH_NONE}, {"optional", PLAN_AUTH_OPTIONAL}, {"required", PLAN_AUTH_REQUIRED}, {NULL, 0}};
+static const struct word versions[] = {{"1", 1}, {"2", 2}, {NULL, 0}};
+static const struct word header_versions[] = {{"0", 0}, {"1", 1}, {"2", 2}, {NULL, 0}};
+static const struct word verifies[] = {{"never", PROXY_VERIFY_NEVER},
+                                       {"resumed", PROXY_VERIFY_RESUMED},
+                                       {"always", PROXY_VERIFY_ALWAYS},
+                                       {NULL, 0}};
+static const struct word techniques[] = {
+    {"auto", PROXY_AUTO}, {"splice", PROXY_SPLICE}, {"copy", PROXY_COPY}, {NULL, 0}};
+static const struct word forwardeds[] = {{"off", PROXY_FORWARDED_OFF},
+                                         {"x", PROXY_FORWARDED_X},
+                                         {"rfc7239", PROXY_FORWARDED_RFC7239},
+                                         {"both", PROXY_FORWARDED_BOTH},
+                                         {NULL, 0}};
+static const struct word hosts[] = {{"client", 0}, {"backend", 1}, {NULL, 0}};
+
+static const char unix_prefix[] = "unix:";
 
 #define MS_RANGE   SVC_INTERVAL_MS_MIN, SVC_INTERVAL_MS_MAX
 #define IN(member) offsetof(struct svc, member)
@@ -77,7 +74,47 @@ static const struct field svc_field_list[] = {
     {"check.path", FIELD_PATH, IN(check.path), NULL, 0, SVC_PATH_MAX},
     {"check.host", FIELD_HOST, IN(check.host), NULL, 0, SVC_HOST_MAX},
     {"check.statuses", FIELD_STATUSES, IN(check.statuses), NULL, 0, 0},
+    /* What only path: proxy has. */
+    {"tls.mode", FIELD_WORD, IN(tls.mode), tls_modes, 0, 0},
+    {"tls.certificates", FIELD_CERTIFICATES, IN(tls), NULL, 0, PLAN_CERTIFICATES_MAX},
+    {"tls.client_auth", FIELD_WORD, IN(tls.client_auth), client_auths, 0, 0},
+    {"tls.client_ca", FIELD_NAME, IN(tls.client_ca), NULL, 0, 0},
+    {"http2", FIELD_BOOL, IN(tls.http2), NULL, 0, 0},
+    {"proxy_protocol", FIELD_BOOL, IN(tls.proxy_protocol), NULL, 0, 0},
+    {"backend.http", FIELD_WORD, IN(proxy.backend_http), versions, 0, 0},
+    {"backend.proxy_protocol", FIELD_WORD, IN(proxy.proxy_protocol), header_versions, 0, 0},
+    {"backend.tls", FIELD_BOOL, IN(proxy.backend_tls), NULL, 0, 0},
+    {"backend.verify", FIELD_BOOL, IN(proxy.backend_verify), NULL, 0, 0},
+    {"backend.ca", FIELD_NAME, IN(proxy.backend_ca), NULL, 0, 0},
+    {"backend.certificate", FIELD_NAME, IN(proxy.backend_certificate), NULL, 0, 0},
+    {"backend.name", FIELD_HOST, IN(proxy.backend_name), NULL, 0, PLAN_NAME_MAX - 1},
+    {"backend.connections_max", FIELD_U32, IN(proxy.connections_max), NULL, 1, 65536},
+    {"backend.requests_max", FIELD_U32, IN(proxy.requests_max), NULL, 0, 65536},
+    {"host", FIELD_WORD, IN(proxy.host_of_backend), hosts, 0, 0},
+    {"forwarded.mode", FIELD_WORD, IN(proxy.forwarded), forwardeds, 0, 0},
+    {"forwarded.trust", FIELD_BOOL, IN(proxy.trust_forwarded), NULL, 0, 0},
+    {"queue.max", FIELD_U32, IN(proxy.queue_max), NULL, 0, 65536},
+    {"queue.timeout", FIELD_MS, IN(proxy.queue_timeout_ms), NULL, MS_RANGE},
+    {"connect_timeout", FIELD_MS, IN(proxy.connect_timeout_ms), NULL, MS_RANGE},
+    {"response_timeout", FIELD_MS, IN(proxy.response_timeout_ms), NULL, 0, SVC_DAY_MS},
+    {"idle_timeout", FIELD_MS, IN(proxy.idle_timeout_ms), NULL, 0, SVC_DAY_MS},
+    {"retries", FIELD_U32, IN(proxy.retries), NULL, 0, 16},
+    {"retry_budget", FIELD_U32, IN(proxy.retry_budget), NULL, 0, 1000},
+    {"slow_start", FIELD_MS, IN(proxy.slow_start_ms), NULL, 0, SVC_INTERVAL_MS_MAX},
+    {"eject.failures", FIELD_U32, IN(proxy.eject_failures), NULL, 0, 1000},
+    {"eject.time", FIELD_MS, IN(proxy.eject_ms), NULL, MS_RANGE},
+    {"eject.latency", FIELD_U32, IN(proxy.eject_latency), NULL, 0, 100000},
+    {"resume.verify", FIELD_WORD, IN(proxy.verify), verifies, 0, 0},
+    {"resume.max", FIELD_U32, IN(proxy.resumes_max), NULL, 0, 64},
+    {"resume.stall_rate", FIELD_RATE, IN(proxy.stall_rate), NULL, 0, 1u << 30},
+    {"resume.stall_time", FIELD_MS, IN(proxy.stall_ms), NULL, MS_RANGE},
+    {"hedge", FIELD_MS, IN(proxy.hedge_ms), NULL, 0, SVC_INTERVAL_MS_MAX},
+    {"coalesce", FIELD_BOOL, IN(proxy.coalesce), NULL, 0, 0},
+    {"technique", FIELD_WORD, IN(proxy.technique), techniques, 0, 0},
 };
+
+/* The first word of a group says what the group is about: it may be written alone. */
+static const char *const short_keys[][2] = {{"tls", "tls.mode"}, {"forwarded", "forwarded.mode"}};
 #undef IN
 #define IN(member) offsetof(struct svc_backend, member)
 static const struct field backend_field_list[] = {
@@ -87,27 +124,19 @@ static const struct field backend_field_list[] = {
 };
 #undef IN
 
-static const char *word_name(const struct word *words, unsigned value)
-{
-    for (; words->name; words++)
-        if (words->value == value)
-            return words->name;
-    return "unknown";
-}
-
 const char *svc_kind_name(unsigned kind)
 {
-    return word_name(kinds, kind);
+    return field_word(kinds, kind);
 }
 
 const char *svc_admin_name(unsigned admin)
 {
-    return word_name(admins, admin);
+    return field_word(admins, admin);
 }
 
 const char *svc_origin_name(unsigned origin)
 {
-    return word_name(origins, origin);
+    return field_word(origins, origin);
 }
 
 bool svc_name_valid(const char *name, size_t len)
@@ -191,237 +220,11 @@ const char *svc_address_text(const struct svc_address *a, char out[ADDRESS_TEXT_
     return out;
 }
 
-/* Readers of one type each: 0, or -EINVAL with what to write instead in hint. */
-
-static int read_word(const struct field *f, const char *text, uint8_t *out, char hint[SVC_ERROR_MAX])
-{
-    size_t used = 0;
-    for (const struct word *w = f->words; w->name; w++) {
-        if (strcmp(w->name, text) == 0) {
-            *out = w->value;
-            return 0;
-        }
-        used += (size_t)snprintf(hint + used, SVC_ERROR_MAX - used, "%s%s",
-                                 w == f->words ? ""
-                                 : w[1].name   ? ", "
-                                               : " or ",
-                                 w->name);
-    }
-    return -EINVAL;
-}
-
-static int read_bool(const char *text, bool *out, char hint[SVC_ERROR_MAX])
-{
-    bool yes = strcmp(text, "yes") == 0 || strcmp(text, "true") == 0 || strcmp(text, "on") == 0;
-    bool no = strcmp(text, "no") == 0 || strcmp(text, "false") == 0 || strcmp(text, "off") == 0;
-    snprintf(hint, SVC_ERROR_MAX, "true or false");
-    if (!yes && !no)
-        return -EINVAL;
-    *out = yes;
-    return 0;
-}
-
-/* Digits; *end gets what follows them. */
-static int read_digits(const char *text, uint64_t *out, const char **end)
-{
-    *out = 0;
-    for (*end = text; **end >= '0' && **end <= '9'; (*end)++) {
-        *out = *out * 10 + (uint64_t)(**end - '0');
-        if (*out > UINT32_MAX)
-            return -EINVAL;
-    }
-    return *end == text ? -EINVAL : 0;
-}
-
-static int read_ms(const struct field *f, const char *text, uint32_t *out, char hint[SVC_ERROR_MAX])
-{
-    static const struct {
-        const char *name;
-        uint32_t factor;
-    } units[] = {{"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}};
-    uint64_t value;
-    const char *end;
-    snprintf(hint, SVC_ERROR_MAX, "a whole number with ms, s, m or h from 1ms to 1h, as in 20ms");
-    if (read_digits(text, &value, &end))
-        return -EINVAL;
-    for (size_t i = 0; i < ARRAY_SIZE(units); i++) {
-        if (strcmp(end, units[i].name) != 0)
-            continue;
-        value *= units[i].factor;
-        if (value < f->min || value > f->max)
-            return -EINVAL;
-        *out = (uint32_t)value;
-        return 0;
-    }
-    return -EINVAL;
-}
-
-static int read_number(const struct field *f, const char *text, uint64_t *out, char hint[SVC_ERROR_MAX])
-{
-    const char *end;
-    snprintf(hint, SVC_ERROR_MAX, "a whole number from %u to %u", f->min, f->max);
-    if (read_digits(text, out, &end) || *end)
-        return -EINVAL;
-    return *out >= f->min && *out <= f->max ? 0 : -EINVAL;
-}
-
-/* Visible ASCII: what may stand in a request line and in a header without more thought. */
-static bool is_visible(const char *text)
-{
-    for (; *text; text++)
-        if (*text <= ' ' || *text >= 0x7f)
-            return false;
-    return true;
-}
-
-static int read_visible(const struct field *f, const char *text, char *out, char hint[SVC_ERROR_MAX])
-{
-    bool path = f->type == FIELD_PATH;
-    snprintf(hint, SVC_ERROR_MAX,
-             path ? "a path from / on, at most %u bytes without blanks, as in /healthz"
-                  : "a host name of at most %u bytes, as in registry.example",
-             f->max);
-    if (strlen(text) > f->max || !is_visible(text) || (path && text[0] != '/'))
-        return -EINVAL;
-    memcpy(out, text, strlen(text) + 1);
-    return 0;
-}
-
-static int read_name(const char *text, char *out, char hint[SVC_ERROR_MAX])
-{
-    snprintf(hint, SVC_ERROR_MAX, "a name of letters, digits, '.', '_', '-' and ':'");
-    if (*text && !svc_name_valid(text, strlen(text)))
-        return -EINVAL;
-    memcpy(out, text, strlen(text) + 1);
-    return 0;
-}
-
-static bool status_is_set(const uint64_t statuses[8], unsigned status)
-{
-    unsigned bit = status - SVC_STATUS_FIRST;
-    return statuses[bit / 64] >> bit % 64 & 1;
-}
-
-static int read_statuses(const char *text, uint64_t out[8], char hint[SVC_ERROR_MAX])
-{
-    enum { PARTS_MAX = 24 }; /* their text fits SVC_TEXT_MAX */
-    uint64_t bits[8] = {0}, first, last;
-    const char *end = text;
-    unsigned parts = 0;
-    snprintf(hint, SVC_ERROR_MAX, "at most %d statuses or ranges from 100 to 599, as in 200-299,401",
-             PARTS_MAX);
-    do {
-        if (read_digits(end + (end != text), &first, &end))
-            return -EINVAL;
-        last = first;
-        if (*end == '-' && read_digits(end + 1, &last, &end))
-            return -EINVAL;
-        if (first < SVC_STATUS_FIRST || last > SVC_STATUS_LAST || last < first || ++parts > PARTS_MAX)
-            return -EINVAL;
-        for (; first <= last; first++)
-            bits[(first - SVC_STATUS_FIRST) / 64] |= 1ull << (first - SVC_STATUS_FIRST) % 64;
-    } while (*end == ',');
-    if (*end)
-        return -EINVAL;
-    memcpy(out, bits, sizeof(bits));
-    return 0;
-}
-
-static int read_field(const struct field *f, void *target, const char *text, char hint[SVC_ERROR_MAX])
-{
-    void *at = (char *)target + f->offset;
-    uint64_t number;
-    int err;
-    switch (f->type) {
-    case FIELD_WORD:
-        return read_word(f, text, at, hint);
-    case FIELD_BOOL:
-        return read_bool(text, at, hint);
-    case FIELD_MS:
-        return read_ms(f, text, at, hint);
-    case FIELD_U8:
-        err = read_number(f, text, &number, hint);
-        if (!err)
-            *(uint8_t *)at = (uint8_t)number;
-        return err;
-    case FIELD_U16:
-        err = read_number(f, text, &number, hint);
-        if (!err)
-            *(uint16_t *)at = (uint16_t)number;
-        return err;
-    case FIELD_NAME:
-        return read_name(text, at, hint);
-    case FIELD_PATH:
-    case FIELD_HOST:
-        return read_visible(f, text, at, hint);
-    case FIELD_ADDRESS:
-        snprintf(hint, SVC_ERROR_MAX,
-                 "an IP address and a port from 1 to 65535, as in 10.0.0.1:80 or [fd00::1]:80");
-        return svc_address_parse(text, at);
-    case FIELD_STATUSES:
-        return read_statuses(text, at, hint);
-    }
-    IMPOSSIBLE("type of a field");
-}
-
-static const char *text_statuses(const uint64_t statuses[8], char out[SVC_TEXT_MAX])
-{
-    size_t used = 0;
-    out[0] = '\0';
-    for (unsigned s = SVC_STATUS_FIRST; s <= SVC_STATUS_LAST && used < SVC_TEXT_MAX - 16; s++) {
-        unsigned first = s;
-        if (!status_is_set(statuses, s))
-            continue;
-        while (s < SVC_STATUS_LAST && status_is_set(statuses, s + 1))
-            s++;
-        used += (size_t)snprintf(out + used, SVC_TEXT_MAX - used, first == s ? "%s%u" : "%s%u-%u",
-                                 used ? "," : "", first, s);
-    }
-    return out;
-}
-
-static const char *text_ms(uint32_t ms, char out[SVC_TEXT_MAX])
-{
-    if (ms && ms % 1000 == 0)
-        snprintf(out, SVC_TEXT_MAX, "%us", ms / 1000);
-    else
-        snprintf(out, SVC_TEXT_MAX, "%ums", ms);
-    return out;
-}
-
-static const char *text_field(const struct field *f, const void *target, char out[SVC_TEXT_MAX])
-{
-    const void *at = (const char *)target + f->offset;
-    switch (f->type) {
-    case FIELD_WORD:
-        snprintf(out, SVC_TEXT_MAX, "%s", word_name(f->words, *(const uint8_t *)at));
-        return out;
-    case FIELD_BOOL:
-        snprintf(out, SVC_TEXT_MAX, "%s", *(const bool *)at ? "true" : "false");
-        return out;
-    case FIELD_MS:
-        return text_ms(*(const uint32_t *)at, out);
-    case FIELD_U8:
-        snprintf(out, SVC_TEXT_MAX, "%u", *(const uint8_t *)at);
-        return out;
-    case FIELD_U16:
-        snprintf(out, SVC_TEXT_MAX, "%u", *(const uint16_t *)at);
-        return out;
-    case FIELD_NAME:
-    case FIELD_PATH:
-    case FIELD_HOST:
-        snprintf(out, SVC_TEXT_MAX, "%s", (const char *)at);
-        return out;
-    case FIELD_ADDRESS:
-        return svc_address_text(at, out);
-    case FIELD_STATUSES:
-        return text_statuses(at, out);
-    }
-    IMPOSSIBLE("type of a field");
-}
-
 static const struct field *find(const struct field *list, size_t count, const char *key)
 {
+    for (size_t i = 0; i < ARRAY_SIZE(short_keys); i++)
+        if (strcmp(short_keys[i][0], key) == 0)
+            key = short_keys[i][1];
     for (size_t i = 0; i < count; i++)
         if (strcmp(list[i].key, key) == 0)
             return &list[i];
@@ -433,7 +236,7 @@ static int set(const struct field *f, void *target, const char *text, char err[S
     char hint[SVC_ERROR_MAX] = "";
     if (!f)
         return -ENOENT;
-    int result = read_field(f, target, text, hint);
+    int result = field_read(f, target, text, hint);
     if (result)
         snprintf(err, SVC_ERROR_MAX, "%s: '%.40s' is not allowed; write %.150s", f->key, text, hint);
     return result;
@@ -444,21 +247,67 @@ int svc_field_set(struct svc *s, const char *key, const char *text, char err[SVC
     return set(find(svc_field_list, ARRAY_SIZE(svc_field_list), key), s, text, err);
 }
 
+/* Of what is not an IP address: see struct svc_backend. */
+static void unix_address(const char *path, struct svc_address *out)
+{
+    uint64_t half[2] = {0xcbf29ce484222325, 0x84222325cbf29ce4};
+    for (; *path; path++)
+        for (int i = 0; i < 2; i++)
+            half[i] = (half[i] ^ (uint8_t)*path ^ (uint64_t)i << 8) * 0x100000001b3;
+    out->port = 0;
+    for (int i = 0; i < 16; i++)
+        out->ip[i] = (uint8_t)(half[i / 8] >> 8 * (i % 8));
+}
+
+static int set_unix(struct svc_backend *b, const char *path, char err[SVC_ERROR_MAX])
+{
+    if (!svc_unix_path_valid(path)) {
+        snprintf(err, SVC_ERROR_MAX,
+                 "address: 'unix:%.40s' is not allowed; write a path from / on of at most %d bytes without "
+                 "blanks, as in unix:/run/docker.sock",
+                 path, PLAN_UNIX_PATH_MAX - 1);
+        return -EINVAL;
+    }
+    memcpy(b->unix_path, path, strlen(path) + 1);
+    unix_address(path, &b->address);
+    return 0;
+}
+
+bool svc_unix_path_valid(const char *path)
+{
+    size_t len = strlen(path);
+    if (len < 2 || len >= PLAN_UNIX_PATH_MAX || path[0] != '/')
+        return false;
+    for (; *path; path++)
+        if (*path <= ' ' || *path >= 0x7f)
+            return false;
+    return true;
+}
+
 int svc_backend_field_set(struct svc_backend *b, const char *key, const char *text, char err[SVC_ERROR_MAX])
 {
+    bool address = strcmp(key, "address") == 0;
+    if (address && strncmp(text, unix_prefix, sizeof(unix_prefix) - 1) == 0)
+        return set_unix(b, text + sizeof(unix_prefix) - 1, err);
+    if (address)
+        b->unix_path[0] = '\0';
     return set(find(backend_field_list, ARRAY_SIZE(backend_field_list), key), b, text, err);
 }
 
 const char *svc_field_text(const struct svc *s, const char *key, char out[SVC_TEXT_MAX])
 {
     const struct field *f = find(svc_field_list, ARRAY_SIZE(svc_field_list), key);
-    return f ? text_field(f, s, out) : NULL;
+    return f ? field_text(f, s, out) : NULL;
 }
 
 const char *svc_backend_field_text(const struct svc_backend *b, const char *key, char out[SVC_TEXT_MAX])
 {
     const struct field *f = find(backend_field_list, ARRAY_SIZE(backend_field_list), key);
-    return f ? text_field(f, b, out) : NULL;
+    if (f && f->type == FIELD_ADDRESS && svc_backend_is_unix(b)) {
+        snprintf(out, SVC_TEXT_MAX, "%s%s", unix_prefix, b->unix_path);
+        return out;
+    }
+    return f ? field_text(f, b, out) : NULL;
 }
 
 size_t svc_field_count(void)
@@ -479,4 +328,30 @@ size_t svc_backend_field_count(void)
 const char *svc_backend_field_key(size_t i)
 {
     return backend_field_list[i].key;
+}
+
+enum svc_field_form svc_field_form(const char *key)
+{
+    const struct field *f = find(svc_field_list, ARRAY_SIZE(svc_field_list), key);
+    if (!f)
+        f = find(backend_field_list, ARRAY_SIZE(backend_field_list), key);
+    if (!f)
+        return SVC_FORM_TEXT;
+    bool number = f->type == FIELD_U8 || f->type == FIELD_U16 || f->type == FIELD_U32;
+    return f->type == FIELD_BOOL ? SVC_FORM_TRUTH : number ? SVC_FORM_NUMBER : SVC_FORM_TEXT;
+}
+
+void svc_backend_name_default(const struct svc_backend *b, char out[SVC_NAME_MAX + 1])
+{
+    size_t len = 0;
+    if (!svc_backend_is_unix(b)) {
+        char text[ADDRESS_TEXT_MAX];
+        snprintf(out, SVC_NAME_MAX + 1, "%s", svc_address_text(&b->address, text));
+        return;
+    }
+    for (const char *p = b->unix_path + 1; *p && len < SVC_NAME_MAX; p++)
+        out[len++] = svc_name_valid((const char[]){'a', *p}, 2) ? *p : *p == '/' ? '.' : '_';
+    if (out[0] == '-')
+        out[0] = '_';
+    out[len] = '\0';
 }

@@ -152,8 +152,8 @@ WRONG = [
     (("service", "create", "web", "224.0.0.1:80"), 1, "address of a host"),
     (("service", "create", "web", "10.99.0.1:80", "policy"), 2, "is not KEY=VALUE"),
     (("service", "create", "web", "10.99.0.1:80", "polcy=maglev"), 1, "did you mean 'policy'?"),
-    (("service", "create", "web", "10.99.0.1:80", "policy=best"), 1, "write random, maglev or least"),
-    (("service", "create", "web", "10.99.0.1:80", "path=proxy"), 1, "proxy is not there yet"),
+    (("service", "create", "web", "10.99.0.1:80", "policy=best"), 1, "write random, maglev, least or digest"),
+    (("service", "create", "web", "10.99.0.1:80", "tls=terminate"), 1, "set path: proxy"),
     (("service", "create", "web", "10.99.0.1:80", "steer=no"), 1, "neither steer nor edge"),
     (("service", "create", "web", "10.99.0.1:80", "takeover=yes"), 1, "set edge"),
     (("service", "create", "web", "127.0.0.1:80", "edge=nat"), 1, "loopback"),
@@ -268,7 +268,7 @@ def test_the_file_declares(node):
     assert node.backends()["web", "a"]["address"] == "10.99.1.4:80"
     # A file with an error changes nothing.
     node.reload(services=[{**WEB, "policy": "best"}])
-    assert http1.wait_until(lambda: "write random, maglev or least" in node.log(), 10)
+    assert http1.wait_until(lambda: "write random, maglev, least or digest" in node.log(), 10)
     assert node.services()["web"]["policy"] == "least"
     # What the file does not name any more goes; what others made stays.
     node.reload_until(lambda: set(node.services()) == {"other"}, services=[])
@@ -306,7 +306,7 @@ def test_the_file_says_where_it_is_wrong(node):
                        ({"services": [{**WEB, "backends": [{"address": "10.1.1.1:1"}] * 2}]}, "two backends"),
                        ({"services": {}}, "services must be a list"), ({"peers": 1}, "peers must be a list"),
                        ({"takeover": ["self", "self"]}, "listed twice"),
-                       ({"services": [{**WEB, "path": "proxy"}]}, "proxy is not there yet")):
+                       ({"services": [{**WEB, "path": "proxy", "tls": "terminate"}]}, "tls.certificates")):
         code, said = node.check(**more)
         assert code == 2 and what in said, (more, said)
 

@@ -74,6 +74,40 @@ static void test_texts(void **state)
         {"check.statuses", "200,", NULL},
         {"check.statuses", "200,,201", NULL},
         {"check.statuses", "200-", NULL},
+        {"policy", "digest", "digest"},
+        {"tls", "terminate", "terminate"},
+        {"tls.mode", "on", NULL},
+        {"tls.certificates", "web,api", "web,api"},
+        {"tls.certificates", "web", "web"},
+        {"tls.certificates", "", ""},
+        {"tls.certificates", "web,", NULL},
+        {"tls.certificates", ",web", NULL},
+        {"tls.certificates", "web,web", NULL},
+        {"tls.certificates", "a,b,c,d,e,f,g,h", "a,b,c,d,e,f,g,h"},
+        {"tls.certificates", "a,b,c,d,e,f,g,h,i", NULL},
+        {"tls.certificates", "a b", NULL},
+        {"tls.client_ca", "ours", "ours"},
+        {"tls.client_ca", "", ""},
+        {"http2", "false", "false"},
+        {"backend.http", "2", "2"},
+        {"backend.http", "3", NULL},
+        {"backend.proxy_protocol", "0", "0"},
+        {"backend.connections_max", "0", NULL},
+        {"backend.connections_max", "65536", "65536"},
+        {"backend.requests_max", "0", "0"},
+        {"idle_timeout", "0", "0"},
+        {"idle_timeout", "24h", "86400s"},
+        {"idle_timeout", "25h", NULL},
+        {"connect_timeout", "0", NULL},
+        {"resume.stall_rate", "1024", "1KiB/s"},
+        {"resume.stall_rate", "3MiB/s", "3MiB/s"},
+        {"resume.stall_rate", "0", "0"},
+        {"resume.stall_rate", "1GiB/s", NULL},
+        {"resume.stall_rate", "4000000000MiB/s", NULL},
+        {"forwarded", "rfc7239", "rfc7239"},
+        {"forwarded.trust", "yes", "true"},
+        {"host", "backend", "backend"},
+        {"retries", "17", NULL},
     };
     struct svc s;
     char err[SVC_ERROR_MAX], text[SVC_TEXT_MAX];
@@ -125,6 +159,14 @@ static void test_bytes(void **state)
     memset(a.check.path, 'x', SVC_PATH_MAX);
     memset(a.check.host, 'y', SVC_HOST_MAX);
     memset(a.name, 'n', SVC_NAME_MAX);
+    for (a.tls.certificate_count = 0; a.tls.certificate_count < PLAN_CERTIFICATES_MAX;
+         a.tls.certificate_count++)
+        memset(a.tls.certificate[a.tls.certificate_count], 'a' + a.tls.certificate_count, PLAN_NAME_MAX - 1);
+    memset(a.tls.client_ca, 'c', PLAN_NAME_MAX - 1);
+    memset(a.proxy.backend_ca, 'b', PLAN_NAME_MAX - 1);
+    memset(a.proxy.backend_certificate, 'd', PLAN_NAME_MAX - 1);
+    memset(a.proxy.backend_name, 'e', PLAN_NAME_MAX - 1);
+    a.proxy.hedge_ms = 77;
     svc_row_put(&w, &a);
     assert_false(w.failed);
     struct wire_reader r = {.buf = room, .len = w.len};
@@ -140,6 +182,115 @@ static void test_bytes(void **state)
         assert_true(r.failed);
         free(exact);
     }
+}
+
+/* What a version before this one wrote is read, with the defaults of its kind. */
+static void test_bytes_of_version_1(void **state)
+{
+    struct svc a = service_make("web", "10.0.0.1:80"), b;
+    struct svc_backend one, other;
+    uint8_t room[SVC_ROW_BYTES_MAX];
+    struct wire_writer w = {.buf = room, .cap = sizeof(room)};
+    char err[SVC_ERROR_MAX];
+    (void)state;
+    svc_put(&w, &a);
+    size_t proxied = 14 + 17 * 4 + 1 + 4 * 4; /* what version 2 has behind it: numbers, and empty texts */
+    room[0] = 1;
+    struct wire_reader r = {.buf = room, .len = w.len - proxied};
+    svc_get(&r, &b);
+    assert_true(wire_at_end(&r));
+    assert_true(svc_same(&a, &b));
+    room[0] = 3;
+    r = (struct wire_reader){.buf = room, .len = w.len};
+    svc_get(&r, &b);
+    assert_true(r.failed);
+    svc_backend_init(&one);
+    memcpy(one.name, "b", 2);
+    assert_int_equal(svc_backend_field_set(&one, "address", "10.0.0.2:80", err), 0);
+    w.len = 0;
+    svc_backend_put(&w, &one);
+    room[0] = 1;
+    r = (struct wire_reader){.buf = room, .len = w.len - 4};
+    svc_backend_get(&r, &other);
+    assert_true(wire_at_end(&r));
+    assert_true(svc_backend_same(&one, &other));
+}
+
+static void test_unix_sockets(void **state)
+{
+    static const char *const bad[] = {"unix:", "unix:/", "unix:run/a", "unix:/a b", "unix:/a\n"};
+    struct svc s = service_make("dock", "127.0.0.1:2375");
+    struct svc_backend b, other;
+    uint8_t room[SVC_ROW_BYTES_MAX];
+    struct wire_writer w = {.buf = room, .cap = sizeof(room)};
+    char err[SVC_ERROR_MAX], text[SVC_TEXT_MAX], name[SVC_NAME_MAX + 1];
+    (void)state;
+    svc_backend_init(&b);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_int_equal(svc_backend_field_set(&b, "address", bad[i], err), -EINVAL);
+    assert_int_equal(svc_backend_field_set(&b, "address", "unix:/run/docker.sock", err), 0);
+    assert_string_equal(svc_backend_field_text(&b, "address", text), "unix:/run/docker.sock");
+    svc_backend_name_default(&b, name);
+    assert_string_equal(name, "run.docker.sock");
+    memcpy(b.name, name, sizeof(name));
+    assert_int_equal(svc_backend_check(&s, &b, err), -EINVAL); /* the kernel cannot */
+    s.route = SVC_PROXY;
+    assert_int_equal(svc_backend_check(&s, &b, err), 0);
+    svc_backend_put(&w, &b);
+    struct wire_reader r = {.buf = room, .len = w.len};
+    svc_backend_get(&r, &other);
+    assert_true(wire_at_end(&r));
+    assert_true(svc_backend_same(&b, &other));
+    assert_string_equal(other.unix_path, "/run/docker.sock");
+    assert_int_equal(svc_backend_field_set(&b, "address", "10.0.0.1:80", err), 0);
+    assert_false(svc_backend_is_unix(&b));
+    assert_false(svc_backend_same(&b, &other));
+}
+
+/* What is refused says what to do. */
+static void test_proxy_goes_together(void **state)
+{
+    static const struct {
+        const char *fields[5]; /* KEY=VALUE */
+        const char *refusal;   /* NULL: it is well */
+    } rows[] = {
+        {{"kind=http"}, NULL},
+        {{"kind=http", "edge=nat"}, "edge"},
+        {{"kind=http", "tls=terminate"}, "tls.certificates"},
+        {{"kind=http", "tls=terminate", "tls.certificates=web"}, NULL},
+        {{"kind=http", "tls=passthrough"}, "tls: passthrough"},
+        {{"kind=kubernetes", "tls=passthrough"}, NULL},
+        {{"kind=tcp", "tls=passthrough", "backend.tls=true"}, "backend.tls"},
+        {{"kind=http", "backend.name=a"}, "backend.tls: true"},
+        {{"kind=http", "backend.tls=true", "backend.name=a"}, NULL},
+        {{"kind=http", "tls=terminate", "tls.certificates=web", "tls.client_auth=required"}, "tls.client_ca"},
+        {{"kind=http", "tls=terminate", "tls.certificates=web", "tls.client_ca=a"}, "tls.client_auth"},
+        {{"kind=http", "tls.client_auth=optional", "tls.client_ca=a"}, "terminate"},
+        {{"kind=tcp", "policy=digest"}, "policy"},
+        {{"kind=registry", "policy=digest"}, NULL},
+        {{"kind=tcp", "hedge=1s"}, "hedge"},
+        {{"kind=tcp", "coalesce=true"}, "coalesce"},
+        {{"kind=tcp", "backend.http=2"}, "backend.http"},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct svc s = service_make("web", "10.0.0.1:80");
+        char err[SVC_ERROR_MAX] = "", key[64];
+        s.route = SVC_PROXY;
+        for (size_t k = 0; k < ARRAY_SIZE(rows[i].fields) && rows[i].fields[k]; k++) {
+            size_t len = strcspn(rows[i].fields[k], "=");
+            snprintf(key, sizeof(key), "%.*s", (int)len, rows[i].fields[k]);
+            assert_int_equal(svc_field_set(&s, key, rows[i].fields[k] + len + 1, err), 0);
+        }
+        assert_int_equal(svc_check(&s, err), rows[i].refusal ? -EINVAL : 0);
+        if (rows[i].refusal)
+            assert_true(strstr(err, rows[i].refusal) && strstr(err, "set"));
+    }
+    /* What would be left undone in silence. */
+    struct svc s = service_make("web", "10.0.0.1:80");
+    char err[SVC_ERROR_MAX];
+    assert_int_equal(svc_field_set(&s, "backend.tls", "true", err), 0);
+    assert_int_equal(svc_check(&s, err), -EINVAL);
 }
 
 static void test_what_goes_together(void **state)
@@ -237,9 +388,10 @@ static void test_differences(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),       cmocka_unit_test(test_every_text_can_be_read_back),
-        cmocka_unit_test(test_bytes),       cmocka_unit_test(test_what_goes_together),
-        cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_texts),        cmocka_unit_test(test_every_text_can_be_read_back),
+        cmocka_unit_test(test_bytes),        cmocka_unit_test(test_what_goes_together),
+        cmocka_unit_test(test_differences),  cmocka_unit_test(test_bytes_of_version_1),
+        cmocka_unit_test(test_unix_sockets), cmocka_unit_test(test_proxy_goes_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

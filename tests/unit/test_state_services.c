@@ -392,7 +392,7 @@ static void test_versions(void **state)
     wire_put_u64(&f->b.w, 0);
     size_t at = f->b.w.len;
     svc_put(&f->b.w, &s);
-    f->b.buf[at] = 2;
+    f->b.buf[at] = 3;
     assert_int_equal(apply(f), CMD_INVALID);
     cmd_begin(&f->b, CMD_TYPE_COUNT, 1);
     assert_int_equal(state_apply(&tx, 9, f->b.w.buf, f->b.w.len, &f->ev), -EPROTO);
@@ -414,17 +414,51 @@ static void test_check_before_proposing(void **state)
     struct fixture *f = *state;
     char err[SVC_ERROR_MAX];
     struct svc s = service_make("s", "10.0.0.1:80");
-    s.route = SVC_PROXY;
+    s.tls.mode = PLAN_TLS_TERMINATE;
     cmd_begin(&f->b, CMD_SERVICE_SET, 1);
     wire_put_u64(&f->b.w, 0);
     svc_put(&f->b.w, &s);
     assert_int_equal(state_check(f->b.w.buf, f->b.w.len, NULL, err, sizeof(err)), CMD_INVALID);
-    assert_non_null(strstr(err, "proxy"));
-    s.route = SVC_DIRECT;
+    assert_non_null(strstr(err, "path: proxy"));
+    s.tls.mode = PLAN_TLS_OFF;
     cmd_begin(&f->b, CMD_SERVICE_SET, 1);
     wire_put_u64(&f->b.w, 0);
     svc_put(&f->b.w, &s);
     assert_int_equal(state_check(f->b.w.buf, f->b.w.len, NULL, err, sizeof(err)), CMD_OK);
+}
+
+/* A Unix socket is one backend, whatever it is called, and only a proxied service has it. */
+static void test_unix_backends(void **state)
+{
+    struct fixture *f = *state;
+    char err[SVC_ERROR_MAX];
+    struct svc s = service_make("s", "10.0.0.1:80");
+    struct svc_backend b;
+    s.route = SVC_PROXY;
+    cmd_begin(&f->b, CMD_SERVICE_SET, 1);
+    wire_put_u64(&f->b.w, 0);
+    svc_put(&f->b.w, &s);
+    assert_int_equal(apply(f), CMD_OK);
+    svc_backend_init(&b);
+    assert_int_equal(svc_backend_field_set(&b, "address", "unix:/run/a.sock", err), 0);
+    for (int i = 0; i < 2; i++) {
+        snprintf(b.name, sizeof(b.name), "%d", i);
+        cmd_begin(&f->b, CMD_BACKEND_SET, 2);
+        cmd_text(&f->b, "s");
+        wire_put_u64(&f->b.w, 0);
+        wire_put_u32(&f->b.w, 1);
+        svc_backend_put(&f->b.w, &b);
+        assert_int_equal(apply(f), i ? CMD_CONFLICT : CMD_OK);
+    }
+    svc_table_fini(&f->table);
+    assert_int_equal(state_services_read(&f->m.kv, &f->table), 0);
+    assert_int_equal(f->table.backend_count, 1);
+    assert_string_equal(f->table.backend[0].unix_path, "/run/a.sock");
+    s.route = SVC_DIRECT;
+    cmd_begin(&f->b, CMD_SERVICE_SET, 3);
+    wire_put_u64(&f->b.w, CMD_REVISION_ANY);
+    svc_put(&f->b.w, &s);
+    assert_int_equal(apply(f), CMD_INVALID);
 }
 
 int main(void)
@@ -440,6 +474,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_limit_of_backends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_commands_change_nothing_half, setup, teardown),
         cmocka_unit_test_setup_teardown(test_replay, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unix_backends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_check_before_proposing, setup, teardown),
     };
