@@ -101,6 +101,13 @@ static void repeat(struct attempt *a)
         attempt_connect(a);
 }
 
+static enum balance_outcome outcome_of(enum fault fault)
+{
+    if (fault == FAULT_NO_MEMORY)
+        return BALANCE_CANCELLED;
+    return fault == FAULT_CONNECT || fault == FAULT_CONNECT_TIMEOUT ? BALANCE_UNREACHABLE : BALANCE_FAILED;
+}
+
 static void fail(struct attempt *a, enum fault fault)
 {
     if (is_stale(a, fault)) {
@@ -108,7 +115,7 @@ static void fail(struct attempt *a, enum fault fault)
         return;
     }
     a->fault = (uint8_t)fault;
-    attempt_end(a, false, fault == FAULT_NO_MEMORY ? BALANCE_CANCELLED : BALANCE_FAILED);
+    attempt_end(a, false, outcome_of(fault));
     if (a->state == ATTEMPT_IDLE)
         a->ask.failed(a);
 }
@@ -354,19 +361,24 @@ static void attempt_got(struct upstream *u, int err, void *arg)
         fail(a, err == -ETIMEDOUT ? FAULT_CONNECT_TIMEOUT : FAULT_CONNECT);
 }
 
-static void learn_target(struct attempt *a)
+void target_authority(const struct target *t, char out[AUTHORITY_MAX])
 {
-    const struct plan_backend *where = &a->target->where;
+    const struct plan_backend *where = &t->where;
     char text[INET6_ADDRSTRLEN] = "";
     static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
     bool v4 = memcmp(where->ip, mapped, sizeof(mapped)) == 0;
-    memcpy(a->ex->name, where->name, sizeof(a->ex->name));
     if (where->unix_path[0]) {
-        memcpy(a->authority, "localhost", sizeof("localhost"));
+        memcpy(out, "localhost", sizeof("localhost"));
         return;
     }
     (void)inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? where->ip + 12 : where->ip, text, sizeof(text));
-    (void)snprintf(a->authority, sizeof(a->authority), v4 ? "%s:%u" : "[%s]:%u", text, where->port);
+    (void)snprintf(out, AUTHORITY_MAX, v4 ? "%s:%u" : "[%s]:%u", text, where->port);
+}
+
+static void learn_target(struct attempt *a)
+{
+    memcpy(a->ex->name, a->target->where.name, sizeof(a->ex->name));
+    target_authority(a->target, a->authority);
 }
 
 /* A kept connection that is still good, or NULL. What cannot be sent twice is not sent over a closed one. */
@@ -427,7 +439,7 @@ static void attempt_queue(struct attempt *a)
         set_timer(a, ex->p.queue_timeout_ms);
 }
 
-static struct view choice_key(struct exchange *ex)
+struct view exchange_key(const struct exchange *ex)
 {
     if (ex->p.policy == PROXY_MAGLEV)
         return view_of(ex->peer, ex->peer_len);
@@ -443,6 +455,20 @@ static void attempt_take(struct attempt *a, struct target *t)
     a->chosen = true;
 }
 
+void attempt_adopt(struct attempt *a, struct target *t, struct upstream *u)
+{
+    CHECK(a->state == ATTEMPT_IDLE && !a->up);
+    attempt_take(a, t);
+    learn_target(a);
+    a->answer_us = 0; /* not an answer to the client's question */
+    a->up = u;
+    a->state = ATTEMPT_ANSWERED;
+    a->sent_all = a->got_any = true;
+    u->user = a;
+    u->in.done = attempt_readable;
+    u->out.done = attempt_sent;
+}
+
 static void attempt_choose(struct attempt *a)
 {
     struct exchange *ex = a->ex;
@@ -455,7 +481,7 @@ static void attempt_choose(struct attempt *a)
     struct balance_ask ask = {
         .service = service,
         .service_index = ex->service_index,
-        .key = choice_key(ex),
+        .key = exchange_key(ex),
         .random = proxy_random(ex->proxy),
         .now_ms = ring_now_ms(ex->ring),
         .tried = (const struct target *const *)ex->tried,

@@ -25,6 +25,7 @@
 #include "dataplane/proxy/balance.h"
 #include "dataplane/proxy/kinds.h"
 #include "dataplane/proxy/proxy.h"
+#include "dataplane/proxy/resume.h"
 #include "dataplane/proxy/upstream.h"
 
 enum {
@@ -115,6 +116,7 @@ struct exchange {
     bool body_begun;  /* the request pump was started, */
     bool body_active; /* and has not ended */
     bool relaying;    /* the response pump, or the tunnel, */
+    bool resuming;    /* another backend is asked for the rest of the answer's body */
     bool answered;    /* the stream has its answer */
     bool finished;    /* it has nothing more to do than wait for what is under way */
     bool aborted;     /* the client is gone */
@@ -124,6 +126,7 @@ struct exchange {
     size_t small_len;
     char *request_large; /* of the ring's large heads: the request's head, or its body's beginning */
     struct pump request, response;
+    struct resume resume;   /* of the answer's body */
     uint64_t content_early; /* of the response's body, sent with its head */
     enum balance_outcome outcome;
     char name[PLAN_NAME_MAX]; /* of the last backend, for the log */
@@ -149,9 +152,16 @@ void attempt_deadline(struct attempt *a);           /* the answer is awaited fro
 void attempt_release(struct attempt *a);            /* its memory, at the end */
 struct view attempt_early(const struct attempt *a); /* the body's bytes that came with the head */
 
+/* The answer's body comes from another backend now, over a connection of resume's. */
+void attempt_adopt(struct attempt *a, struct target *t, struct upstream *u);
+struct view exchange_key(const struct exchange *ex); /* of the choice of a backend */
+void target_authority(const struct target *t, char out[AUTHORITY_MAX]);
+
 /* request.c */
 void exchange_addresses(struct exchange *ex);
 ssize_t exchange_request_head(struct exchange *ex, struct attempt *a, char **out); /* length, or -errno */
+ssize_t exchange_request_rest(struct exchange *ex, const struct target *t, struct view range,
+                              struct view if_range, char *buf, size_t cap);
 void exchange_small_body(struct exchange *ex);
 void exchange_body_begin(struct exchange *ex);
 uint64_t
@@ -160,6 +170,11 @@ exchange_body_stuck_ms(const struct exchange *ex); /* the backend takes nothing 
 /* respond.c */
 void exchange_respond(struct attempt *a);
 void exchange_refuse(struct exchange *ex, const struct attempt *a);
+
+/* going_on.c */
+void exchange_resume_begin(struct exchange *ex);
+/* The response pump's source has stopped; the attempt is over. True: the rest is asked for elsewhere. */
+bool exchange_goes_on(struct exchange *ex, enum pump_end end, int err, enum close_reason *why);
 
 /* proxy.c */
 void exchange_try(struct exchange *ex, bool retry);

@@ -29,10 +29,15 @@ int proxy_new(struct ring *ring, struct proxy **out)
     err = upstreams_new(ring, p->balance, &p->upstreams);
     if (err)
         goto err_upstreams;
+    err = asks_new(ring, p->balance, p->upstreams, &p->asks);
+    if (err)
+        goto err_asks;
     balance_plan(p->balance, ring->plan, 0);
     *out = p;
     return 0;
 
+err_asks:
+    upstreams_free(p->upstreams);
 err_upstreams:
     balance_free(p->balance);
 err_balance:
@@ -42,6 +47,7 @@ err_balance:
 
 void proxy_free(struct proxy *p)
 {
+    asks_free(p->asks);
     upstreams_free(p->upstreams);
     balance_free(p->balance);
     free(p);
@@ -139,6 +145,7 @@ void exchange_done(struct exchange *ex, bool good, enum close_reason reason)
     if (cut)
         ring_count(ex->ring, CTR_PROXY_CUT, 1);
     ex->finished = true;
+    resume_end(&ex->resume);
     if (ex->body_active)
         pump_stop(&ex->request);
     ex->keep = ex->keep && good && (!ex->body || ex->body_small || (ex->body_begun && !ex->body_active));
@@ -151,7 +158,7 @@ void exchange_done(struct exchange *ex, bool good, enum close_reason reason)
 
 void exchange_step_end(struct exchange *ex)
 {
-    if (!ex->finished || ex->body_active || ex->relaying)
+    if (!ex->finished || ex->body_active || ex->relaying || ex->resuming)
         return;
     attempt_end(&ex->attempt, false, ex->outcome);
     if (!attempt_quiet(&ex->attempt) || ex->released)
@@ -170,6 +177,8 @@ static void proxy_abort(struct stream *s)
         pump_stop(&ex->request);
     if (ex->relaying)
         pump_stop(&ex->response);
+    if (ex->resuming)
+        resume_abandon(&ex->resume);
     ex->outcome = BALANCE_CANCELLED;
     if (!ex->body_active && !ex->relaying)
         attempt_end(&ex->attempt, false, BALANCE_CANCELLED);
@@ -186,7 +195,7 @@ static void proxy_end(struct stream *s)
     struct exchange *ex = s->ctx;
     if (!ex)
         return;
-    CHECK(attempt_quiet(&ex->attempt) && !ex->body_active && !ex->relaying);
+    CHECK(attempt_quiet(&ex->attempt) && !ex->body_active && !ex->relaying && !ex->resuming);
     attempt_release(&ex->attempt);
     for (unsigned i = 0; i < ex->tried_count; i++)
         target_put(ex->proxy->balance, ex->tried[i]);

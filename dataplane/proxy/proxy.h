@@ -11,6 +11,7 @@
 #include "plan.h"
 #include "dataplane/stream.h"
 
+struct asks;
 struct balance;
 struct ring;
 struct upstreams;
@@ -19,6 +20,7 @@ struct proxy {
     struct ring *ring;
     struct balance *balance;
     struct upstreams *upstreams;
+    struct asks *asks;
     uint64_t random;
 };
 

@@ -37,16 +37,15 @@ static struct view spare_room(struct exchange *ex)
     return view_of(stream_spare(ex->s), cap);
 }
 
-ssize_t exchange_request_head(struct exchange *ex, struct attempt *a, char **out)
+static struct http_forward forward_to(struct exchange *ex, const char *authority)
 {
     const struct plan_proxy *p = &ex->p;
     struct http_forward how = {
-        .host_default = view_of_str(a->authority),
+        .host_default = view_of_str(authority),
         .peer = view_of(ex->peer, ex->peer_len),
         .port = ex->port[0] != '0' ? view_of_str(ex->port) : (struct view){NULL, 0},
         .scheme = stream_scheme(ex->s),
         .request_id = view_of(ex->id, sizeof(ex->id)),
-        .range = a->ask.range,
         .x_forwarded = p->forwarded & PROXY_FORWARDED_X,
         .forwarded = p->forwarded & PROXY_FORWARDED_RFC7239,
         .trust = p->trust_forwarded,
@@ -54,7 +53,27 @@ ssize_t exchange_request_head(struct exchange *ex, struct attempt *a, char **out
         .h2c = ex->facts.h2c,
     };
     if (p->host_of_backend)
-        how.host = view_of_str(a->authority);
+        how.host = view_of_str(authority);
+    return how;
+}
+
+ssize_t exchange_request_rest(struct exchange *ex, const struct target *t, struct view range,
+                              struct view if_range, char *buf, size_t cap)
+{
+    char authority[AUTHORITY_MAX];
+    struct http_extra tag = {VIEW_LIT("If-Range"), if_range};
+    target_authority(t, authority);
+    struct http_forward how = forward_to(ex, authority);
+    how.range = range;
+    how.extra = &tag;
+    how.extra_count = view_present(if_range);
+    return http_forward_request(buf, cap, &ex->s->req, &how);
+}
+
+ssize_t exchange_request_head(struct exchange *ex, struct attempt *a, char **out)
+{
+    struct http_forward how = forward_to(ex, a->authority);
+    how.range = a->ask.range;
     struct view room = spare_room(ex);
     *out = stream_spare(ex->s);
     ssize_t n = http_forward_request(*out, room.len, &ex->s->req, &how);

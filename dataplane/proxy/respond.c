@@ -51,8 +51,8 @@ static bool ends_connection(const struct exchange *ex, const struct http_answer 
 
 static void response_done(struct pump *p, enum pump_end end, int err)
 {
-    struct exchange *ex = p->c.arg;
-    (void)err;
+    struct exchange *ex = container_of(p, struct exchange, response);
+    enum close_reason why = CLOSE_BACKEND_CUT;
     ex->relaying = false;
     if (end == PUMP_DONE && pump_rest(p).len)
         ex->keep = false; /* said more than its answer */
@@ -60,8 +60,8 @@ static void response_done(struct pump *p, enum pump_end end, int err)
         exchange_done(ex, true, CLOSE_NONE);
     else if (end == PUMP_SINK_ERROR || end == PUMP_STOPPED)
         exchange_done(ex, false, CLOSE_CLIENT_ABORT);
-    else
-        exchange_done(ex, false, CLOSE_BACKEND_CUT);
+    else if (!exchange_goes_on(ex, end, err, &why))
+        exchange_done(ex, false, why);
 }
 
 static void pump_body(struct stream *s)
@@ -87,8 +87,9 @@ static void pump_body(struct stream *s)
         .technique = (enum pump_technique)ex->p.technique,
         .trailers = true,
         .done = response_done,
-        .arg = ex,
     };
+    ex->resume.before = ex->content_early;
+    resume_pump(&ex->resume, &config);
     ex->relaying = true;
     pump_start(&ex->response, &config);
 }
@@ -114,6 +115,8 @@ static void plan_body(struct exchange *ex, struct attempt *a, struct stream_rela
             early.len = (size_t)answer->content_length;
             ex->keep = false; /* said more than its answer */
         }
+        if (resume_checks(&ex->resume)) /* by the pump, before the client gets it */
+            break;
         relay->content = early;
         ex->content_early = early.len;
         if (early.len == answer->content_length)
@@ -148,6 +151,7 @@ void exchange_respond(struct attempt *a)
     ex->keep = a->answer.keep_alive && a->sent_all;
     ex->outcome = is_server_error(ex, a->answer.status) ? BALANCE_SERVER_ERROR : BALANCE_GOOD;
     stream_note_upstream(ex->s, ex->name, a->answer_us, ex->attempts);
+    exchange_resume_begin(ex);
     plan_body(ex, a, &relay);
     relay.close = ends_connection(ex, &a->answer);
     ex->answered = true;
