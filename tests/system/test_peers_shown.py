@@ -30,6 +30,10 @@ def address(node):
     return next(a for a in node.json("status")[0]["addresses"] if a["device"] == "eth0")
 
 
+def has_address(node):
+    return any(a["device"] == "eth0" and a["owner"] == "this node" for a in node.json("status")[0]["addresses"])
+
+
 def kinds(node):
     return [(e["kind"], e.get("text", "")) for e in node.json("events", "--limit", "200")]
 
@@ -47,6 +51,7 @@ def wait(node, check, seconds=30):
 def test_a_session_and_an_address_from_their_begin_to_their_end():
     with Lab("a", "b") as lab:
         a = lab.node("a", config=config(lab, "b", ("self", "b")))
+        wait(a, lambda: has_address(a))  # else the one whose programs were loaded first has it
         b = lab.node("b", config=config(lab, "a", ("a", "self")))
         for node, other in ((a, "b"), (b, "a")):
             wait(node, lambda: peer(node)["state"] == "up")
