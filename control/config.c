@@ -57,6 +57,12 @@ static void read_entry_allow_all(struct cfg_reader *r, const yaml_node_t *node, 
     cfg_bool(r, node, &entry->address.allow_all);
 }
 
+static void read_entry_tls(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct entry *entry = target;
+    cfg_tls(r, node, &entry->address.tls);
+}
+
 /* Whether the address may be used: free of charge on loopback, elsewhere only on the operator's word. */
 static bool entry_is_safe(struct cfg_reader *r, const struct entry *entry)
 {
@@ -90,6 +96,7 @@ static void read_listen_entry(struct cfg_reader *r, const yaml_node_t *node)
         {"address", read_entry_address},
         {"service", read_entry_service},
         {"allow_all", read_entry_allow_all},
+        {"tls", read_entry_tls},
     };
     struct entry entry = {.address.service = SERVICE_REGISTRY};
     if (!cfg_mapping(r, node, "an entry of listen", keys, ARRAY_SIZE(keys), &entry))
@@ -128,8 +135,8 @@ static void read_listen(struct cfg_reader *r, const yaml_node_t *node, void *tar
 /* Waits in `target` until the registry's addresses are known, whatever the order in the file. */
 static void read_admin(struct cfg_reader *r, const yaml_node_t *node, void *target)
 {
-    static const struct cfg_key_row keys[] = {{"address", read_entry_address},
-                                              {"allow_all", read_entry_allow_all}};
+    static const struct cfg_key_row keys[] = {
+        {"address", read_entry_address}, {"allow_all", read_entry_allow_all}, {"tls", read_entry_tls}};
     struct entry *entry = target;
     if (cfg_mapping(r, node, "admin", keys, ARRAY_SIZE(keys), entry) && !entry->at)
         cfg_error(r, node, "admin has no address; write 'address: 127.0.0.1:5080'");
@@ -277,15 +284,25 @@ static void address_set_default(struct config_address *address, const char *text
 static void read_root(struct cfg_reader *r, const yaml_node_t *root)
 {
     static const struct cfg_key_row keys[] = {
-        {"state", read_state},      {"run", read_run},           {"listen", read_listen},
-        {"admin", read_admin},      {"control", read_control},   {"dataplane", read_dataplane},
-        {"log", read_log},          {"settings", read_settings}, {"kernel", cfg_kernel},
-        {"services", cfg_services}, {"peers", cfg_peers},        {"takeover", cfg_takeover},
+        {"state", read_state},
+        {"run", read_run},
+        {"listen", read_listen},
+        {"admin", read_admin},
+        {"control", read_control},
+        {"dataplane", read_dataplane},
+        {"log", read_log},
+        {"settings", read_settings},
+        {"kernel", cfg_kernel},
+        {"services", cfg_services},
+        {"peers", cfg_peers},
+        {"takeover", cfg_takeover},
+        {"certificates", cfg_certificates},
     };
     struct config *config = r->config;
     struct entry admin = {.address.service = SERVICE_ADMIN};
     cfg_mapping(r, root, "the file", keys, ARRAY_SIZE(keys), &admin);
     cfg_takeover_finish(r);
+    cfg_certificates_finish(r);
     if (!r->listen) {
         address_set_default(&config->listen[0], "127.0.0.1:5000", SERVICE_REGISTRY);
         r->listen_count = 1;
@@ -415,6 +432,7 @@ void config_fini(struct config *config)
     free(config->log_error);
     config_kernel_fini(&config->kernel);
     config_services_fini(&config->services);
+    config_certificates_fini(&config->certificates);
     memset(config, 0, sizeof(*config));
 }
 

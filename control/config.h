@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "control/config_certificates.h"
 #include "control/config_services.h"
 #include "control/settings.h"
 #include "limits.h"
@@ -34,6 +35,7 @@ struct config_address {
     enum service_kind service; /* 0: not known (yet); SERVICE_PROXY: one of the state, at that place */
     uint16_t place;            /* of a plan */
     bool allow_all;            /* the operator said that everybody may use it; always true for loopback */
+    struct plan_tls tls;       /* of the registry or admin */
 };
 
 /* The section `kernel`. */
@@ -62,6 +64,7 @@ struct config {
     struct setting_values settings;
     struct config_kernel kernel;
     struct config_services services;
+    struct config_certificates certificates;
 };
 
 /* Errors as "FILE:LINE:COL: what is wrong; what to write instead", a line each. */

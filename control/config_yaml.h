@@ -18,6 +18,7 @@ struct cfg_reader {
     const yaml_node_t *listen; /* of the file, NULL if it has none */
     size_t listen_count;       /* registry addresses read */
     const yaml_node_t *takeover;
+    struct cfg_certificate_use *uses; /* names that have to be certificates */
 };
 
 struct cfg_key_row {
@@ -55,6 +56,11 @@ bool cfg_mapping(struct cfg_reader *r, const yaml_node_t *node, const char *wher
 
 /* config_kernel.c: the section `kernel`. */
 void cfg_kernel(struct cfg_reader *r, const yaml_node_t *node, void *target);
+
+/* config_certificates.c: the section, and `tls` of an address. Names are looked up when all was read. */
+void cfg_certificates(struct cfg_reader *r, const yaml_node_t *node, void *target);
+void cfg_tls(struct cfg_reader *r, const yaml_node_t *node, struct plan_tls *tls);
+void cfg_certificates_finish(struct cfg_reader *r);
 
 /* config_services.c: the sections of these names. Takeover names peers: it is read when all else was. */
 void cfg_services(struct cfg_reader *r, const yaml_node_t *node, void *target);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/certs_store.h"
 #include "control/compile/plan_services.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_life.h"
@@ -80,7 +81,8 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
                                                  .allow_all = group->address.allow_all ||
                                                               config_address_is_loopback(&group->address),
                                                  .first = group->first,
-                                                 .count = group->count};
+                                                 .count = group->count,
+                                                 .tls = &group->address.tls};
         count++;
     }
     struct plan_input input = {.generation = generation,
@@ -110,6 +112,17 @@ static void apply_own_settings(struct daemon *d)
     daemon_kernel_update(d);
 }
 
+/* Whether a service checks its backends with the system's CAs. */
+static bool trusts_system(const struct plan *plan)
+{
+    for (uint32_t i = 0; i < plan->service_count; i++) {
+        const struct plan_proxy *p = &plan_service(plan, i)->proxy;
+        if (p->backend_tls && p->backend_verify && !p->backend_ca[0])
+            return true;
+    }
+    return false;
+}
+
 uint64_t daemon_publish_plan(struct daemon *d)
 {
     struct plan *plan;
@@ -118,6 +131,8 @@ uint64_t daemon_publish_plan(struct daemon *d)
         free(d->plan);
         d->plan = plan;
         d->generation = plan->generation;
+        if (certs_want_system(d->certs, trusts_system(plan)))
+            daemon_publish_certs(d);
     }
     apply_own_settings(d);
     if (!d->supervise)
@@ -129,6 +144,16 @@ uint64_t daemon_publish_plan(struct daemon *d)
     else
         supervise_send_plan(d->supervise, fd, d->generation);
     return d->generation;
+}
+
+void daemon_publish_certs(struct daemon *d)
+{
+    uint64_t generation;
+    int fd = d->supervise ? certs_seal(d->certs, &generation) : -ENOENT;
+    if (fd >= 0)
+        supervise_send_certs(d->supervise, fd, generation);
+    else if (fd != -ENOENT)
+        journal_error(d->journal, "certificates", "certificates could not be handed over: %s", strerror(-fd));
 }
 
 void daemon_propose(struct daemon *d, void *cmd, size_t len, cluster_done done, void *arg)
@@ -145,6 +170,12 @@ static int on_plan_wanted(void *arg, uint64_t *generation)
         return -ENOMEM;
     *generation = d->generation;
     return shared_memory_seal_plan(d->plan);
+}
+
+static int on_certs_wanted(void *arg, uint64_t *generation)
+{
+    struct daemon *d = arg;
+    return certs_seal(d->certs, generation);
 }
 
 static void on_propose(void *arg, void *cmd, size_t len, channel_done done, void *done_arg)
@@ -183,8 +214,9 @@ static void greet(struct daemon *d)
     printf("Fairlead %s is ready.\n\n", FL_VERSION);
     for (uint16_t i = 0; i < d->listeners.group_count; i++)
         if (d->listeners.group[i].address.service != SERVICE_PROXY)
-            printf("  %-9s http://%s\n",
+            printf("  %-9s %s://%s\n",
                    d->listeners.group[i].address.service == SERVICE_ADMIN ? "admin" : "registry",
+                   d->listeners.group[i].address.tls.mode ? "https" : "http",
                    d->listeners.group[i].address.text);
     printf("  state     %s\n  socket    %s\n\nTry this in another terminal:\n",
            full_path(d->config.state_dir, state), full_path(d->config.control_socket, socket));
@@ -233,6 +265,7 @@ static void on_dataplane_stopped(void *arg)
 
 const struct supervise_handlers daemon_supervise_handlers = {
     .plan = on_plan_wanted,
+    .certs = on_certs_wanted,
     .propose = on_propose,
     .ready = on_ready,
     .plan_applied = on_plan_applied,
@@ -400,6 +433,8 @@ void daemon_on_second_timer(uv_timer_t *timer)
     server_tick(d->server);
     daemon_kernel_tick(d);
     daemon_listen_tick(d);
+    if (certs_tick(d->certs))
+        daemon_publish_certs(d);
 }
 
 /* Signals. */
@@ -432,6 +467,14 @@ static void warn_needs_restart(struct daemon *d, const struct config *next)
                          rows[i].key);
 }
 
+/* Before the plan that names them. */
+static void reload_certificates(struct daemon *d, struct config *next)
+{
+    size_t failed;
+    if (certs_load(d->certs, &next->certificates, &failed))
+        daemon_publish_certs(d);
+}
+
 void daemon_reload(struct daemon *d)
 {
     struct config next;
@@ -446,6 +489,7 @@ void daemon_reload(struct daemon *d)
         journal_error(d->journal, "reload", "the configuration was not changed");
     } else {
         warn_needs_restart(d, &next);
+        reload_certificates(d, &next);
         d->settings.file = next.settings;
         daemon_listen_reload(d, &next);
         services_declare(d->services, &next.services);

@@ -25,6 +25,7 @@
 struct server;
 struct events;
 struct daemon_kernel;
+struct certs_store;
 struct services;
 
 enum {
@@ -70,7 +71,8 @@ struct daemon {
     struct server *server;
     struct events *events;
     struct services *services;
-    struct plan_services *proxied;     /* those of the newest plan */
+    struct plan_services *proxied; /* those of the newest plan */
+    struct certs_store *certs;
     struct daemon_kernel *kernel_half; /* daemon_kernel.h */
     struct setting_layers settings;
     struct plan *plan;   /* the newest one; from malloc, NULL before the first */
@@ -90,6 +92,9 @@ int daemon_run(struct daemon *d, struct config *config, const char *config_path,
 
 /* Compiles a plan from what holds now and hands it to the data plane. Returns its generation. */
 uint64_t daemon_publish_plan(struct daemon *d);
+
+/* Hands the certificates, as they were read last, to the data plane. */
+void daemon_publish_certs(struct daemon *d);
 
 /* Proposes a command as the daemon's own: takes cmd. */
 void daemon_propose(struct daemon *d, void *cmd, size_t len, cluster_done done, void *arg);

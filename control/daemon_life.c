@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/certs_store.h"
 #include "control/compile/plan_services.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_listen.h"
@@ -216,6 +217,18 @@ static int open_shared(struct daemon *d, uint32_t rings, char *err)
     return result;
 }
 
+/* At start nothing was read before that could be used instead. */
+static int load_certificates(struct daemon *d, char *err)
+{
+    size_t failed;
+    (void)certs_load(d->certs, &d->config.certificates, &failed);
+    if (!failed)
+        return 0;
+    snprintf(err, ERROR_MAX,
+             "%zu of the certificates of the configuration cannot be used: see the lines before", failed);
+    return -EINVAL;
+}
+
 static void on_services_changed(void *arg)
 {
     struct daemon *d = arg;
@@ -245,7 +258,9 @@ static void open_services(struct daemon *d)
 static int start_inside(struct daemon *d, char *err)
 {
     uint32_t rings = d->config.dataplane_rings ? d->config.dataplane_rings : at_most(cpu_count(), RINGS_MAX);
-    int result = open_shared(d, rings, err);
+    int result = load_certificates(d, err);
+    if (!result)
+        result = open_shared(d, rings, err);
     if (result)
         goto out;
     d->events = events_open(d->journal, d->folders.state_fd);
@@ -379,6 +394,7 @@ int daemon_run(struct daemon *d, struct config *config, const char *config_path,
         config_fini(&d->config);
         return 1;
     }
+    d->certs = certs_open(d->journal);
     CHECK(uv_loop_init(&d->loop) == 0);
     /* Before everything else, so that a signal in the middle of the start is answered when it is done. */
     CHECK(signals_open(&d->signals, &d->loop, on_signal, d) == 0);
@@ -391,6 +407,7 @@ int daemon_run(struct daemon *d, struct config *config, const char *config_path,
     }
     CHECK(uv_loop_close(&d->loop) == 0);
     free(d->plan);
+    certs_close(d->certs);
     plan_services_free(d->proxied);
     daemon_listen_free(d);
     journal_close(d->journal);

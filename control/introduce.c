@@ -135,6 +135,14 @@ int introduce_unlisten(struct dataplane *d, uint16_t first, uint16_t count)
     return err;
 }
 
+int introduce_certs(struct dataplane *d, int certs_fd, uint64_t generation)
+{
+    int err = introduce_send(
+        d, (struct link_message){.type = LINK_CERTS, .certs = {.generation = generation}}, &certs_fd, 1);
+    close(certs_fd);
+    return err;
+}
+
 int introduce_plan(struct dataplane *d, int plan_fd, uint64_t generation)
 {
     int err = send_listeners(d);
@@ -153,6 +161,11 @@ int introduce(struct dataplane *d)
     int err = d->adopted ? 0 : send_hello(d);
     for (uint32_t i = 0; i < config->memory->rings && !err; i++)
         err = send_ring(d, i);
+    if (err)
+        return err;
+    int certs_fd = config->handlers.certs(config->arg, &generation);
+    if (certs_fd != -ENOENT)
+        err = certs_fd < 0 ? certs_fd : introduce_certs(d, certs_fd, generation);
     if (err)
         return err;
     int plan_fd = config->handlers.plan(config->arg, &generation);

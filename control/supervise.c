@@ -389,6 +389,14 @@ void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation)
         close(plan_fd);
 }
 
+void supervise_send_certs(struct supervise *s, int certs_fd, uint64_t generation)
+{
+    if (can_be_told(s))
+        kill_unless_gone(s->dataplane, introduce_certs(s->dataplane, certs_fd, generation));
+    else
+        close(certs_fd);
+}
+
 void supervise_unlisten(struct supervise *s, uint16_t first, uint16_t count)
 {
     if (can_be_told(s))

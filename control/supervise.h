@@ -42,6 +42,8 @@ struct supervise_handlers {
     /* A sealed plan for a data plane that starts, and its generation. Returns a descriptor that is closed
      * after the sending, or -errno. */
     int (*plan)(void *arg, uint64_t *generation);
+    /* The same for certificates; -ENOENT: there are none. */
+    int (*certs)(void *arg, uint64_t *generation);
     void (*propose)(void *arg, void *cmd, size_t len, channel_done done, void *done_arg);
     void (*ready)(void *arg);
     void (*plan_applied)(void *arg, uint64_t generation);
@@ -85,6 +87,9 @@ void supervise_start(struct supervise *s);
 
 /* Hands a new plan to the running data plane, with the listeners that it has not got yet. Takes plan_fd. */
 void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation);
+
+/* Hands certificates to the running data plane. Takes certs_fd. */
+void supervise_send_certs(struct supervise *s, int certs_fd, uint64_t generation);
 
 /* Makes the running data plane close the sockets of these slots: the address was removed. */
 void supervise_unlisten(struct supervise *s, uint16_t first, uint16_t count);

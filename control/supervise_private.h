@@ -61,6 +61,8 @@ void dataplane_breach(struct dataplane *d, const char *why);
 /* introduce.c; all 0 or -errno. Everything up to GO: for a new process, or for one that is taken over. */
 int introduce(struct dataplane *d);
 int introduce_send(struct dataplane *d, struct link_message message, const int *fds, size_t fd_count);
+/* Takes certs_fd. */
+int introduce_certs(struct dataplane *d, int certs_fd, uint64_t generation);
 /* Makes it close the sockets of these slots, as far as it has them. */
 int introduce_unlisten(struct dataplane *d, uint16_t first, uint16_t count);
 /* A plan, after the listeners that it has not got yet. Takes plan_fd. */

@@ -14,6 +14,7 @@
 #include "dataplane/ring.h"
 #include "dataplane/http/client_hello.h"
 #include "dataplane/http/proxy_header.h"
+#include "dataplane/tls/context.h"
 #include "dataplane/tls/tables.h"
 #include "dataplane/tls/tls.h"
 
@@ -34,13 +35,15 @@ struct door {
     struct ring *ring;
     struct op op;
     struct timer timer;
-    struct tls *tls; /* a handshake is under way */
+    struct tls_context *context; /* a reference: how it was spoken to when it came */
+    struct tls *tls;             /* a handshake is under way */
     struct wire wire;
     uint8_t *bytes; /* BYTES_MAX; NULL: none */
     size_t len;
     struct conn_peer peer;
     uint16_t service;
     uint8_t state; /* enum door_state */
+    uint8_t mode;  /* enum plan_tls_mode */
     bool has_peer; /* the PROXY header says who it is */
     bool closed;   /* the socket is given back, or about to be */
 };
@@ -106,6 +109,7 @@ static void bytes_drop(struct door *d)
 static void door_free(struct door *d)
 {
     bytes_drop(d);
+    tls_context_put(d->context);
     timer_clear(&d->timer);
     *d->prev = d->next;
     if (d->next)
@@ -146,11 +150,6 @@ static void timed_out(struct timer *t, uint64_t now_ms)
 }
 
 /* ------------------------------------------------------------------ on */
-
-static const struct plan_service *service_of(const struct door *d)
-{
-    return plan_service_of(d->ring->plan, d->service);
-}
 
 /* Everything was passed. */
 static void hand_over(struct door *d)
@@ -214,13 +213,12 @@ static void handshake_done(void *arg, enum tls_failure failure, const struct wir
 
 static void terminate(struct door *d)
 {
-    struct tls_context *context = tls_table_server(d->ring->door->table, d->service);
-    if (!context) {
+    if (!d->context) {
         door_close(d, CLOSE_TLS_NOT_READY);
         return;
     }
     d->state = DOOR_TLS;
-    d->tls = tls_accept(d->ring->door->tls, d->wire.fd, context, handshake_done, d);
+    d->tls = tls_accept(d->ring->door->tls, d->wire.fd, d->context, handshake_done, d);
     if (!d->tls)
         door_close(d, CLOSE_NO_CONNECTION);
 }
@@ -228,12 +226,9 @@ static void terminate(struct door *d)
 /* The PROXY header, if there has to be one, is behind us. */
 static void next_step(struct door *d)
 {
-    const struct plan_service *s = service_of(d);
     bytes_drop(d);
     d->len = 0;
-    if (!s)
-        door_close(d, CLOSE_SERVICE_GONE);
-    else if (s->tls.mode == PLAN_TLS_TERMINATE)
+    if (d->mode == PLAN_TLS_TERMINATE)
         terminate(d);
     else
         hand_over(d);
@@ -300,11 +295,6 @@ static void op_done(struct op *op, const struct event *ev)
 
 /* ------------------------------------------------------------------ in */
 
-static bool straight(const struct plan_service *s)
-{
-    return s->tls.mode == PLAN_TLS_OFF && !s->tls.proxy_protocol;
-}
-
 static struct door *door_open(struct ring *ring, int fd, uint16_t service)
 {
     struct door_ring *dr = ring->door;
@@ -326,22 +316,35 @@ static struct door *door_open(struct ring *ring, int fd, uint16_t service)
     return d;
 }
 
-void door_accepted(struct ring *ring, int fd, uint16_t service)
+static void refuse(struct ring *ring, int fd, enum close_reason reason)
 {
-    const struct plan_service *s = plan_service_of(ring->plan, service);
-    if (!s || straight(s)) {
+    ring_count(ring, CTR_CONNECTIONS_ACCEPTED, 1);
+    counter_add(&ring->counters->closed[reason], 1);
+    close(fd);
+}
+
+void door_accepted(struct ring *ring, int fd, uint16_t service, uint16_t listener)
+{
+    const struct plan_tls *tls = plan_tls_of(ring->plan, service, listener);
+    if (!tls) {
+        refuse(ring, fd, CLOSE_SERVICE_GONE);
+        return;
+    }
+    if (tls->mode == PLAN_TLS_OFF && !tls->proxy_protocol) {
         conn_accepted(ring, fd, service);
         return;
     }
     struct door *d = door_open(ring, fd, service);
-    ring_count(ring, CTR_CONNECTIONS_ACCEPTED, 1);
     if (!d) {
-        counter_add(&ring->counters->closed[CLOSE_NO_CONNECTION], 1);
-        close(fd);
+        refuse(ring, fd, CLOSE_NO_CONNECTION);
         return;
     }
+    ring_count(ring, CTR_CONNECTIONS_ACCEPTED, 1);
+    d->mode = tls->mode;
+    struct tls_context *context = tls_table_server(ring->door->table, ring->plan, service, listener);
+    d->context = context ? tls_context_get(context) : NULL;
     wire_nodelay(&d->wire, true);
-    if (!s->tls.proxy_protocol) {
+    if (!tls->proxy_protocol) {
         next_step(d);
         return;
     }

@@ -137,9 +137,11 @@ static void expire_conns(struct ring *r, const struct plan *old, const struct pl
 /* A socket that the plan does not name is about to be closed: it goes on as long as its service does. */
 static void mark_unnamed(struct ring *r, const struct plan *old, const struct plan *plan)
 {
-    for (unsigned i = 0; i < r->acceptor_count; i++)
+    for (unsigned i = 0; i < r->acceptor_count; i++) {
+        r->acceptors[i].listener = PLAN_LISTENERS_MAX;
         if (!plan_same_service(old, plan, r->acceptors[i].service))
             r->acceptors[i].stale = true;
+    }
 }
 
 static void rename_acceptors(struct ring *r, const struct plan *plan)
@@ -151,6 +153,7 @@ static void rename_acceptors(struct ring *r, const struct plan *plan)
             if (a->slot < l->first || a->slot >= l->first + l->count)
                 continue;
             a->service = l->service;
+            a->listener = (uint16_t)j;
             a->stale = false;
         }
     }
@@ -210,7 +213,7 @@ static void accepted(struct op *op, const struct event *ev)
     if (ev->res >= 0 && a->stale)
         turn_away(a, ev->res);
     else if (ev->res >= 0) /* also while draining: it is answered, and closed then */
-        door_accepted(a->ring, ev->res, a->service);
+        door_accepted(a->ring, ev->res, a->service, a->listener);
     if (ev->more)
         return;
     if (a->stopped) {
@@ -241,6 +244,7 @@ static struct acceptor *take_acceptor(struct ring *r, const struct acceptor_orde
     if (!a)
         return NULL;
     *a = (struct acceptor){.ring = r, .fd = o->fd, .slot = o->slot, .service = o->service};
+    a->listener = (uint16_t)plan_listener_of_slot(r->plan, o->slot);
     a->op.done = accepted;
     a->retry.fire = accept_retry;
     return a;

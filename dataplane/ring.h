@@ -48,8 +48,9 @@ struct acceptor {
     struct timer retry;
     struct ring *ring;
     int fd;
-    uint16_t slot;    /* the listening socket's number in plans */
-    uint16_t service; /* index into the plan's services */
+    uint16_t slot;     /* the listening socket's number in plans */
+    uint16_t service;  /* index into the plan's services */
+    uint16_t listener; /* into its listeners; PLAN_LISTENERS_MAX: it is not there */
     bool stopped;
     bool stale; /* no plan says what it serves: whoever comes is sent away */
 };

@@ -46,6 +46,7 @@ static inline uint64_t layout_id(void)
         NAMES_VERSION,
         sizeof(struct plan),
         sizeof(struct plan_service),
+        sizeof(struct plan_listener),
         sizeof(struct plan_backend),
         sizeof(struct counters_page),
         sizeof(struct log_page),

@@ -159,6 +159,7 @@ struct plan_listener {
     uint16_t count;
     uint16_t pad;
     char address[ADDRESS_TEXT_MAX];
+    struct plan_tls tls; /* of the registry and admin, address by address; a proxied service has its own */
 };
 
 /* The arrays stand behind it, in this order, each aligned to 8 bytes: services, listeners, backends, rows
@@ -232,6 +233,26 @@ static inline bool plan_check_service(const struct plan *p, const struct plan_se
     return true;
 }
 
+/* The place of the listening address that has this slot, or PLAN_LISTENERS_MAX. */
+static inline unsigned plan_listener_of_slot(const struct plan *p, unsigned slot)
+{
+    for (unsigned i = 0; i < p->listener_count; i++) {
+        const struct plan_listener *l = plan_listener(p, i);
+        if (slot >= l->first && slot < (unsigned)l->first + l->count)
+            return i;
+    }
+    return PLAN_LISTENERS_MAX;
+}
+
+/* How clients of a service are spoken to who come by that listening address; NULL: it is not in the plan. */
+static inline const struct plan_tls *plan_tls_of(const struct plan *p, unsigned service, unsigned listener)
+{
+    const struct plan_service *s = plan_service_of(p, service);
+    if (!s || s->kind == SERVICE_PROXY)
+        return s ? &s->tls : NULL;
+    return listener < p->listener_count ? &plan_listener(p, listener)->tls : NULL;
+}
+
 /* Whether a mapping of `bytes` holds a plan of this version with every index in range. */
 static inline bool plan_check(const struct plan *p, uint64_t bytes)
 {
@@ -250,7 +271,8 @@ static inline bool plan_check(const struct plan *p, uint64_t bytes)
             return false;
     for (unsigned i = 0; i < p->listener_count; i++) {
         const struct plan_listener *l = plan_listener(p, i);
-        if (!plan_service_of(p, l->service) || l->count == 0 || l->first + l->count > LISTENERS_MAX)
+        if (!plan_service_of(p, l->service) || l->tls.certificate_count > PLAN_CERTIFICATES_MAX ||
+            l->count == 0 || l->first + l->count > LISTENERS_MAX)
             return false;
     }
     return true;

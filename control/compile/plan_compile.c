@@ -97,6 +97,8 @@ static int compile_address(const struct plan *plan, struct plan_listener *out, c
     out->first = in->first;
     out->count = in->count;
     memcpy(out->address, in->text, len);
+    if (in->tls)
+        out->tls = *in->tls;
     return 0;
 }
 

@@ -21,6 +21,7 @@ struct plan_address {
     uint16_t place;
     bool allow_all;
     uint16_t first, count;
+    const struct plan_tls *tls; /* of the registry or admin; NULL: none */
 };
 
 /* A proxied service. `service` is as in the plan, but for where its arrays stand: that is written here. */

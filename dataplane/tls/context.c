@@ -184,60 +184,59 @@ static struct tls_context *context_new(const SSL_METHOD *method, const struct tl
 }
 
 /* A ticket is good for one service's way of asking for certificates, and as long as it trusts the same CA. */
-static bool session_scope(SSL_CTX *ctx, const struct tls_world *w, const struct plan_service *s,
-                          const struct certs_entry *ca)
+static bool session_scope(SSL_CTX *ctx, const struct tls_world *w, const char *service,
+                          const struct plan_tls *tls, const struct certs_entry *ca)
 {
     uint8_t hash[EVP_MAX_MD_SIZE];
     unsigned len = 0;
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool ok = md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) &&
-              EVP_DigestUpdate(md, s->name, strnlen(s->name, sizeof(s->name))) &&
-              EVP_DigestUpdate(md, &s->tls.client_auth, sizeof(s->tls.client_auth)) &&
+              EVP_DigestUpdate(md, service, strlen(service)) &&
+              EVP_DigestUpdate(md, &tls->client_auth, sizeof(tls->client_auth)) &&
               (!ca || EVP_DigestUpdate(md, certs_bytes(w->certs, ca->ca), ca->ca.len)) &&
               EVP_DigestFinal_ex(md, hash, &len) && SSL_CTX_set_session_id_context(ctx, hash, len);
     EVP_MD_CTX_free(md);
     return ok;
 }
 
-static bool client_auth(struct tls_context *c, const struct tls_world *w, const struct plan_service *s,
-                        char *why, size_t cap)
+static bool client_auth(struct tls_context *c, const struct tls_world *w, const char *service,
+                        const struct plan_tls *tls, char *why, size_t cap)
 {
     const struct certs_entry *ca = NULL;
     unsigned life_s = (unsigned)(w->ticket_life_ms / 1000);
-    if (s->tls.client_auth != PLAN_AUTH_NONE) {
-        ca = certs_find(w->certs, s->tls.client_ca);
+    if (tls->client_auth != PLAN_AUTH_NONE) {
+        ca = certs_find(w->certs, tls->client_ca);
         if (!ca || ca->ca.len == 0) {
             (void)snprintf(why, cap, "there is no CA '%s' to check clients' certificates with",
-                           s->tls.client_ca);
+                           tls->client_ca);
             return false;
         }
         if (!tls_material_trust_clients(c->ctx, certs_bytes(w->certs, ca->ca), ca->ca.len)) {
-            (void)snprintf(why, cap, "the CA of '%s' cannot be read", s->tls.client_ca);
+            (void)snprintf(why, cap, "the CA of '%s' cannot be read", tls->client_ca);
             return false;
         }
-        SSL_CTX_set_verify(
-            c->ctx,
-            SSL_VERIFY_PEER |
-                (s->tls.client_auth == PLAN_AUTH_REQUIRED ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
-            NULL);
+        SSL_CTX_set_verify(c->ctx,
+                           SSL_VERIFY_PEER |
+                               (tls->client_auth == PLAN_AUTH_REQUIRED ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+                           NULL);
         if (life_s > CLIENT_CERT_TICKET_S) /* a certificate is not looked at again before that */
             life_s = CLIENT_CERT_TICKET_S;
     }
     SSL_CTX_set_timeout(c->ctx, (long)life_s);
-    return session_scope(c->ctx, w, s, ca);
+    return session_scope(c->ctx, w, service, tls, ca);
 }
 
-static bool offers(struct tls_context *c, const struct tls_world *w, const struct plan_service *s, char *why,
+static bool offers(struct tls_context *c, const struct tls_world *w, const struct plan_tls *tls, char *why,
                    size_t cap)
 {
-    for (unsigned i = 0; i < s->tls.certificate_count; i++) {
-        const struct certs_entry *e = certs_find(w->certs, s->tls.certificate[i]);
+    for (unsigned i = 0; i < tls->certificate_count; i++) {
+        const struct certs_entry *e = certs_find(w->certs, tls->certificate[i]);
         if (!e || e->cert.len == 0 || e->key.len == 0) {
-            (void)snprintf(why, cap, "there is no certificate '%s' with its key", s->tls.certificate[i]);
+            (void)snprintf(why, cap, "there is no certificate '%s' with its key", tls->certificate[i]);
             return false;
         }
         if (!tls_material_read(w->certs, e, &c->offer[c->offer_count])) {
-            (void)snprintf(why, cap, "the certificate '%s' cannot be used", s->tls.certificate[i]);
+            (void)snprintf(why, cap, "the certificate '%s' cannot be used", tls->certificate[i]);
             return false;
         }
         c->offer_count++;
@@ -246,19 +245,19 @@ static bool offers(struct tls_context *c, const struct tls_world *w, const struc
     return c->offer_count > 0;
 }
 
-struct tls_context *tls_context_server_new(const struct tls_world *w, const struct plan_service *s, char *why,
-                                           size_t cap)
+struct tls_context *tls_context_server_new(const struct tls_world *w, const char *service,
+                                           const struct plan_tls *tls, char *why, size_t cap)
 {
     struct tls_context *c = context_new(TLS_server_method(), w);
     (void)snprintf(why, cap, "no memory for its TLS");
     if (!c)
         return NULL;
-    if (!offers(c, w, s, why, cap) || !client_auth(c, w, s, why, cap)) {
+    if (!offers(c, w, tls, why, cap) || !client_auth(c, w, service, tls, why, cap)) {
         ERR_clear_error();
         tls_context_put(c);
         return NULL;
     }
-    c->http2 = s->tls.http2;
+    c->http2 = tls->http2;
     SSL_CTX_set_session_cache_mode(c->ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_tlsext_ticket_key_evp_cb(c->ctx, ticket_key);
     SSL_CTX_set_cert_cb(c->ctx, choose_certificate, c);

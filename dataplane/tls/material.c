@@ -113,3 +113,17 @@ bool tls_material_trust_clients(SSL_CTX *ctx, const char *pem, size_t len)
     BIO_free(bio);
     return true;
 }
+
+bool tls_material_not_after(const struct certs *certs, const struct certs_entry *e, int64_t *out)
+{
+    BIO *bio = e->cert.len ? bio_of(certs, e->cert) : NULL;
+    X509 *cert = bio ? next_certificate(bio) : NULL;
+    int days = 0, seconds = 0;
+    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
+    bool ok = cert && epoch && ASN1_TIME_diff(&days, &seconds, epoch, X509_get0_notAfter(cert));
+    *out = (int64_t)days * 86400 + seconds;
+    ASN1_TIME_free(epoch);
+    X509_free(cert);
+    BIO_free(bio);
+    return ok;
+}

@@ -22,6 +22,9 @@ struct tls_material {
 bool tls_material_read(const struct certs *certs, const struct certs_entry *e, struct tls_material *out);
 void tls_material_drop(struct tls_material *m);
 
+/* Until when the first certificate of an entry is good, UTC. False: there is none. */
+bool tls_material_not_after(const struct certs *certs, const struct certs_entry *e, int64_t *out);
+
 /* The CAs in a PEM text; NULL: there is none. */
 X509_STORE *tls_material_store(const char *pem, size_t len);
 

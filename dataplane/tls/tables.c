@@ -125,9 +125,24 @@ static bool same_client(const struct plan_proxy *a, const struct plan_proxy *b)
            strcmp(a->backend_certificate, b->backend_certificate) == 0;
 }
 
-static void say(const struct plan_service *s, const char *why)
+static void say(const char *name, const char *why)
 {
-    fprintf(stderr, "fairlead-dataplane: service '%.63s' has no TLS: %s\n", s->name, why);
+    fprintf(stderr, "fairlead-dataplane: '%.63s' has no TLS: %s\n", name, why);
+}
+
+/* `was` NULL: it has to be made. */
+static struct tls_context *server_of(struct tls_tables *t, const char *name, const struct plan_tls *tls,
+                                     const struct plan_tls *was, struct tls_context *before)
+{
+    char why[WHY_BYTES] = "";
+    if (tls->mode != PLAN_TLS_TERMINATE)
+        return NULL;
+    if (was && memcmp(was, tls, sizeof(*tls)) == 0)
+        return before ? tls_context_get(before) : NULL;
+    struct tls_context *c = tls_context_server_new(&t->world, name, tls, why, sizeof(why));
+    if (!c)
+        say(name, why);
+    return c;
 }
 
 static void make_side(struct tls_tables *t, const struct plan_service *s, const struct plan_service *was,
@@ -135,18 +150,37 @@ static void make_side(struct tls_tables *t, const struct plan_service *s, const 
 {
     char why[WHY_BYTES] = "";
     bool same = was && strcmp(was->name, s->name) == 0 && was->incarnation == s->incarnation;
-    if (s->tls.mode == PLAN_TLS_TERMINATE) {
-        if (same && memcmp(&was->tls, &s->tls, sizeof(s->tls)) == 0)
-            out->server = before->server ? tls_context_get(before->server) : NULL;
-        else if (!(out->server = tls_context_server_new(&t->world, s, why, sizeof(why))))
-            say(s, why);
+    out->server = server_of(t, s->name, &s->tls, same ? &was->tls : NULL, same ? before->server : NULL);
+    if (!wants_client(s))
+        return;
+    if (same && same_client(&was->proxy, &s->proxy))
+        out->client = before->client ? tls_context_get(before->client) : NULL;
+    else if (!(out->client = tls_context_client_new(&t->world, s, why, sizeof(why))))
+        say(s->name, why);
+}
+
+static void make_listener(struct tls_tables *t, const struct plan_listener *l, const struct plan *old,
+                          const struct tls_table *before, struct tls_context **out)
+{
+    unsigned at = old ? plan_listener_of_slot(old, l->first) : PLAN_LISTENERS_MAX;
+    bool same = at < PLAN_LISTENERS_MAX && strcmp(plan_listener(old, at)->address, l->address) == 0;
+    *out = server_of(t, l->address, &l->tls, same ? &plan_listener(old, at)->tls : NULL,
+                     same ? before->listener[at] : NULL);
+}
+
+static bool expiry_new(struct tls_tables *t, struct tls_table *table)
+{
+    uint32_t count = t->world.certs ? t->world.certs->count : 0;
+    table->expiry = malloc((count ? count : 1) * sizeof(*table->expiry));
+    for (uint32_t i = 0; table->expiry && i < count; i++) {
+        const struct certs_entry *e = &t->world.certs->entry[i];
+        struct tls_expiry *x = &table->expiry[table->expiry_count];
+        if (!tls_material_not_after(t->world.certs, e, &x->not_after_s))
+            continue;
+        memcpy(x->name, e->name, sizeof(x->name));
+        table->expiry_count++;
     }
-    if (wants_client(s)) {
-        if (same && same_client(&was->proxy, &s->proxy))
-            out->client = before->client ? tls_context_get(before->client) : NULL;
-        else if (!(out->client = tls_context_client_new(&t->world, s, why, sizeof(why))))
-            say(s, why);
-    }
+    return table->expiry;
 }
 
 static bool same_settings(const struct plan *a, const struct plan *b)
@@ -171,8 +205,10 @@ struct tls_table *tls_table_new(struct tls_tables *t, const struct plan *plan, c
                                 const struct tls_table *before)
 {
     struct tls_table *table = calloc(1, sizeof(*table) + plan->service_count * sizeof(table->side[0]));
-    if (!table)
+    if (!table || !expiry_new(t, table)) {
+        free(table);
         return NULL;
+    }
     bool reuse = before && old && !t->fresh && same_settings(plan, old);
     t->world.kernel = t->kernel && plan->setting[SET_TLS_KERNEL];
     t->world.ticket_life_ms = plan->setting[SET_TLS_TICKET_LIFETIME];
@@ -184,6 +220,8 @@ struct tls_table *tls_table_new(struct tls_tables *t, const struct plan *plan, c
         make_side(t, plan_service(plan, i), had ? plan_service(old, i) : NULL, had ? &before->side[i] : NULL,
                   &table->side[i]);
     }
+    for (uint32_t i = 0; i < plan->listener_count; i++)
+        make_listener(t, plan_listener(plan, i), reuse ? old : NULL, before, &table->listener[i]);
     t->fresh = false;
     return table;
 }
@@ -196,7 +234,19 @@ void tls_table_free(struct tls_table *table)
         tls_context_put(table->side[i].server);
         tls_context_put(table->side[i].client);
     }
+    for (uint32_t i = 0; i < PLAN_LISTENERS_MAX; i++)
+        tls_context_put(table->listener[i]);
+    free(table->expiry);
     free(table);
+}
+
+struct tls_context *tls_table_server(const struct tls_table *t, const struct plan *plan, unsigned place,
+                                     unsigned listener)
+{
+    const struct plan_service *s = plan_service_of(plan, place);
+    if (s && s->kind == SERVICE_PROXY)
+        return place < t->count ? t->side[place].server : NULL;
+    return listener < PLAN_LISTENERS_MAX ? t->listener[listener] : NULL;
 }
 
 /* A ticket lives for its time however late it was made: the key is replaced twice in it, three are kept. */

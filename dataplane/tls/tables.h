@@ -21,10 +21,18 @@ struct tls_side {
     struct tls_context *client; /* for its backends */
 };
 
+struct tls_expiry {
+    char name[PLAN_NAME_MAX]; /* of a certificate */
+    int64_t not_after_s;      /* UTC */
+};
+
 struct tls_table {
     uint64_t generation;
-    uint32_t count;
-    struct tls_side side[]; /* by the plan's places */
+    uint32_t count, expiry_count;
+    struct tls_context
+        *listener[PLAN_LISTENERS_MAX]; /* the registry's and admin's, by the plan's listeners */
+    struct tls_expiry *expiry;         /* of all certificates that control handed over */
+    struct tls_side side[];            /* by the plan's places */
 };
 
 /* Before the sandbox and the threads. threads: helpers. NULL with *why. */
@@ -50,12 +58,11 @@ void tls_table_free(struct tls_table *table); /* NULL is nobody */
 /* Now and then: keys of tickets grow old. */
 void tls_tables_tick(struct tls_tables *t, const struct plan *plan, uint64_t now_ms);
 
-/* The context for clients, or backends, of the service at that place. */
-static inline struct tls_context *tls_table_server(const struct tls_table *t, uint32_t place)
-{
-    return t && place < t->count ? t->side[place].server : NULL;
-}
+/* The context for the clients of a service who come by that listening address; as plan_tls_of. */
+struct tls_context *tls_table_server(const struct tls_table *t, const struct plan *plan, unsigned place,
+                                     unsigned listener);
 
+/* The context for the backends of the service at that place. */
 static inline struct tls_context *tls_table_client(const struct tls_table *t, uint32_t place)
 {
     return t && place < t->count ? t->side[place].client : NULL;

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whether the bytes of a certificate's files are what they should be, and what they say. No files, no clock.
+ */
+#ifndef FL_CONTROL_CERTS_CHECK_H
+#define FL_CONTROL_CERTS_CHECK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct certs_bytes {
+    uint8_t *data; /* NULL: there is none */
+    size_t len;
+};
+
+struct certs_facts {
+    char subject[512], names[512];
+    int64_t not_before_s, not_after_s; /* UTC */
+};
+
+/*
+ * bytes: cert, key, ca (PEM) and ocsp (DER). The key must be the certificate's, and open to whoever has the
+ * file; the OCSP response must be one that was given. False: *at is the part that is wrong, why says how.
+ */
+bool certs_check_files(const struct certs_bytes bytes[4], struct certs_facts *out, int *at, char *why,
+                       size_t cap);
+
+#endif
