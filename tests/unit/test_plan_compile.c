@@ -30,9 +30,9 @@ static void test_whole_plan(void **state)
 {
     (void)state;
     static const struct plan_address addresses[] = {
-        {"127.0.0.1:5000", PLAN_PLACE_REGISTRY, true, 0, 2},
-        {"[::1]:5000", PLAN_PLACE_REGISTRY, true, 2, 2},
-        {"127.0.0.1:5080", PLAN_PLACE_ADMIN, true, 4, 1},
+        {"127.0.0.1:5000", PLAN_PLACE_REGISTRY, true, 0, 2, NULL},
+        {"[::1]:5000", PLAN_PLACE_REGISTRY, true, 2, 2, NULL},
+        {"127.0.0.1:5080", PLAN_PLACE_ADMIN, true, 4, 1, NULL},
     };
     struct plan_input in = input(addresses, ARRAY_SIZE(addresses));
     struct plan *plan, *again;
@@ -80,7 +80,7 @@ static struct plan_proxied web(uint16_t place)
 static void test_proxied(void **state)
 {
     (void)state;
-    const struct plan_address address = {"10.0.0.1:80", 6, true, 0, 2};
+    const struct plan_address address = {"10.0.0.1:80", 6, true, 0, 2, NULL};
     const struct plan_proxied services[] = {
         {.place = 4, .service = {.name = "dock", .backend_count = 1}, .backend = dock_backend}, web(6)};
     struct plan_input in = input(&address, 1);
@@ -163,12 +163,12 @@ static void test_refusals(void **state)
     memset(longest, '1', ADDRESS_TEXT_MAX);
     longest[ADDRESS_TEXT_MAX] = '\0';
     const struct plan_address bad[] = {
-        {"127.0.0.1:5000", PLAN_PLACE_REGISTRY, false, 0, 1},
-        {"", PLAN_PLACE_REGISTRY, true, 0, 1},
-        {longest, PLAN_PLACE_REGISTRY, true, 0, 1},
-        {"127.0.0.1:5000", PLAN_PLACE_REGISTRY, true, 0, 0},
-        {"127.0.0.1:5000", PLAN_PLACE_REGISTRY, true, LISTENERS_MAX, 1},
-        {"127.0.0.1:5000", 2, true, 0, 1},
+        {"127.0.0.1:5000", PLAN_PLACE_REGISTRY, false, 0, 1, NULL},
+        {"", PLAN_PLACE_REGISTRY, true, 0, 1, NULL},
+        {longest, PLAN_PLACE_REGISTRY, true, 0, 1, NULL},
+        {"127.0.0.1:5000", PLAN_PLACE_REGISTRY, true, 0, 0, NULL},
+        {"127.0.0.1:5000", PLAN_PLACE_REGISTRY, true, LISTENERS_MAX, 1, NULL},
+        {"127.0.0.1:5000", 2, true, 0, 1, NULL},
     };
     struct plan *plan;
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -184,7 +184,7 @@ static void test_too_many_addresses(void **state)
     (void)state;
     struct plan_address many[PLAN_LISTENERS_MAX + 1];
     for (size_t i = 0; i < ARRAY_SIZE(many); i++)
-        many[i] = (struct plan_address){"127.0.0.1:5000", PLAN_PLACE_REGISTRY, true, 0, 1};
+        many[i] = (struct plan_address){"127.0.0.1:5000", PLAN_PLACE_REGISTRY, true, 0, 1, NULL};
     struct plan_input in = input(many, ARRAY_SIZE(many));
     struct plan *plan;
     const char *err;
