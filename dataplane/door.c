@@ -168,7 +168,7 @@ static void hand_over(struct door *d)
 static void answer_clear(struct door *d)
 {
     static const char text[] =
-        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 32\r\n"
+        "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 33\r\n"
         "Connection: close\r\n\r\nTLS is spoken here: use https://\n";
     char rest[RECV_BUFFER_BYTES];
     for (int i = 0; i < 16 && recv(d->wire.fd, rest, sizeof(rest), MSG_DONTWAIT) > 0; i++)
