@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "dataplane/access.h"
 #include "dataplane/stream_private.h"
 
 enum { LINE_MAX = 4096, TEXT_SHOWN_MAX = 1200 }; /* two long texts fit beside everything else */
@@ -90,15 +91,20 @@ static void ring_append(struct ring *ring, enum log_kind kind, const void *body,
     atomic_store_explicit(&r->head, head + padded, memory_order_release);
 }
 
-static const char *close_name(const struct stream_full *f)
+static const char *reason_name(unsigned reason)
 {
     static const char *const names[] = {
 #define REASON(symbol, name, is_error, text) [CLOSE_##symbol] = name,
 #include "reasons.def"
 #undef REASON
     };
+    return names[reason];
+}
+
+static const char *close_name(const struct stream_full *f)
+{
     const struct conn *c = f->s.conn;
-    return names[c->reason ? c->reason : c->close_after ? c->end_reason : CLOSE_NONE];
+    return reason_name(c->reason ? c->reason : c->close_after ? c->end_reason : CLOSE_NONE);
 }
 
 static void make_line(struct line *l, struct stream_full *f)
@@ -129,19 +135,57 @@ static void make_line(struct line *l, struct stream_full *f)
     put(l, "}", 1);
 }
 
+static bool access_wanted(const struct ring *ring)
+{
+    return ring_setting(ring, SET_LOG_ACCESS) &&
+           atomic_load_explicit(&ring->log_page->access_on, memory_order_relaxed);
+}
+
+static bool trace_wanted(const struct ring *ring)
+{
+    return atomic_load_explicit(&ring->log_page->trace_on, memory_order_relaxed);
+}
+
+static void give_line(struct ring *ring, const struct line *l)
+{
+    if (access_wanted(ring))
+        ring_append(ring, LOG_ACCESS_LINE, l->text, l->len);
+    if (trace_wanted(ring))
+        ring_append(ring, LOG_TRACE_LINE, l->text, l->len);
+}
+
 void access_log(struct stream_full *f)
 {
     struct ring *ring = f->s.ring;
-    bool access = ring_setting(ring, SET_LOG_ACCESS) &&
-                  atomic_load_explicit(&ring->log_page->access_on, memory_order_relaxed);
-    bool trace = atomic_load_explicit(&ring->log_page->trace_on, memory_order_relaxed);
-    if (!access && !trace)
-        return;
     struct line l;
+    if (!access_wanted(ring) && !trace_wanted(ring))
+        return;
     l.len = 0;
     make_line(&l, f);
-    if (access)
-        ring_append(ring, LOG_ACCESS_LINE, l.text, l.len);
-    if (trace)
-        ring_append(ring, LOG_TRACE_LINE, l.text, l.len);
+    give_line(ring, &l);
+}
+
+void access_log_tunnel(struct ring *ring, const struct access_tunnel *t)
+{
+    struct stream s = {.id = t->id};
+    struct line l;
+    char id[STREAM_ID_TEXT];
+    if (!access_wanted(ring) && !trace_wanted(ring))
+        return;
+    l.len = 0;
+    put_time(&l);
+    stream_id_text(&s, id);
+    put_text(&l, "id", view_of(id, sizeof(id)));
+    put_text(&l, "client", view_of_str(t->client));
+    put_text(&l, "service", view_of_str(t->service));
+    put_text(&l, "backend", view_of_str(t->backend));
+    put_u64(&l, "attempts", t->attempts);
+    put_u64(&l, "bytes_in", t->bytes_in);
+    put_u64(&l, "bytes_out", t->bytes_out);
+    put_u64(&l, "connect_us", t->connect_us);
+    put_u64(&l, "duration_us", t->duration_us);
+    put_text(&l, "technique", view_of_str(t->technique));
+    put_text(&l, "close", view_of_str(reason_name(t->reason)));
+    put(&l, "}", 1);
+    give_line(ring, &l);
 }

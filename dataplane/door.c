@@ -14,6 +14,7 @@
 #include "dataplane/ring.h"
 #include "dataplane/http/client_hello.h"
 #include "dataplane/http/proxy_header.h"
+#include "dataplane/proxy/tcp.h"
 #include "dataplane/tls/context.h"
 #include "dataplane/tls/tables.h"
 #include "dataplane/tls/tls.h"
@@ -151,6 +152,21 @@ static void timed_out(struct timer *t, uint64_t now_ms)
 
 /* ------------------------------------------------------------------ on */
 
+static bool is_tunnel(const struct ring *ring, uint16_t service)
+{
+    const struct plan_service *s = plan_service_of(ring->plan, service);
+    return s && tcp_serves(s);
+}
+
+/* To whoever serves it. False: no memory for one more. */
+static bool onward(struct door *d)
+{
+    const struct conn_peer *peer = d->has_peer ? &d->peer : NULL;
+    if (is_tunnel(d->ring, d->service))
+        return tcp_accepted(d->ring, &d->wire, d->service, peer, NULL, 0);
+    return conn_start(d->ring, &d->wire, d->service, peer, NULL, 0);
+}
+
 /* Everything was passed. */
 static void hand_over(struct door *d)
 {
@@ -158,7 +174,7 @@ static void hand_over(struct door *d)
         door_close(d, CLOSE_DRAIN);
         return;
     }
-    if (conn_start(d->ring, &d->wire, d->service, d->has_peer ? &d->peer : NULL, NULL, 0))
+    if (onward(d))
         door_free(d);
     else
         door_close(d, CLOSE_NO_CONNECTION);
@@ -323,6 +339,16 @@ static void refuse(struct ring *ring, int fd, enum close_reason reason)
     close(fd);
 }
 
+/* A tunnel that nothing stands before. */
+static void tunnel_accepted(struct ring *ring, int fd, uint16_t service)
+{
+    struct wire wire = wire_of_socket(ring->loop, fd);
+    if (tcp_accepted(ring, &wire, service, NULL, NULL, 0))
+        ring_count(ring, CTR_CONNECTIONS_ACCEPTED, 1);
+    else
+        refuse(ring, fd, CLOSE_NO_CONNECTION);
+}
+
 void door_accepted(struct ring *ring, int fd, uint16_t service, uint16_t listener)
 {
     const struct plan_tls *tls = plan_tls_of(ring->plan, service, listener);
@@ -331,7 +357,7 @@ void door_accepted(struct ring *ring, int fd, uint16_t service, uint16_t listene
         return;
     }
     if (tls->mode == PLAN_TLS_OFF && !tls->proxy_protocol) {
-        conn_accepted(ring, fd, service);
+        is_tunnel(ring, service) ? tunnel_accepted(ring, fd, service) : conn_accepted(ring, fd, service);
         return;
     }
     struct door *d = door_open(ring, fd, service);

@@ -15,6 +15,7 @@
 #include "dataplane/door.h"
 #include "dataplane/http2/http2.h"
 #include "dataplane/proxy/proxy.h"
+#include "dataplane/proxy/tcp.h"
 #include "dataplane/link.h"
 #include "dataplane/store/names.h"
 #include "dataplane/store/store.h"
@@ -98,6 +99,8 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
         err = http2_new(r, &r->http2);
     if (!err)
         err = proxy_new(r, &r->proxy);
+    if (!err)
+        err = tcp_ring_new(r, &r->tcp);
     timer_wheel_init(&r->wheel, loop_now_ms(r->loop));
     *out = r;
     return err;
@@ -108,6 +111,7 @@ void ring_free(struct ring *r)
     store_ring_free(r->store);
     channel_free(r->channel);
     door_ring_free(r->door);
+    tcp_ring_free(r->tcp);
     proxy_free(r->proxy);
     names_free(r->names);
     http2_free(r->http2);
@@ -422,6 +426,7 @@ static void end_drain(struct ring *r)
         next = c->next;
         conn_close(c, CLOSE_DRAIN_TIMEOUT);
     }
+    tcp_drain_end(r);
     http2_end(r->http2);
 }
 
@@ -434,7 +439,8 @@ static void step_drain(struct ring *r, uint64_t now_ms)
         begin_drain(r);
     if (now_ms >= by)
         end_drain(r);
-    r->stopped = r->conn_list == NULL && door_idle(r) && http2_idle(r->http2) && store_ring_idle(r->store);
+    r->stopped = r->conn_list == NULL && door_idle(r) && tcp_idle(r) && http2_idle(r->http2) &&
+                 store_ring_idle(r->store);
 }
 
 /* ------------------------------------------------------------------ running */
@@ -451,6 +457,7 @@ static void tick(struct ring *r, uint64_t now_ms)
     door_tick(r);
     http2_trim(r->http2, TRIM_MOST);
     proxy_tick(r->proxy);
+    tcp_tick(r);
     feed_all(r);
     if (r->scratch_used) /* a large command's memory is not kept */
         (void)madvise(r->scratch + SCRATCH_KEPT_BYTES, COMMAND_BYTES_MAX - SCRATCH_KEPT_BYTES, MADV_DONTNEED);

@@ -27,6 +27,7 @@ struct store_ring;
 struct names;
 struct channel;
 struct proxy;
+struct tcp_ring;
 struct door_ring;
 struct tls_helpers;
 struct tls_table;
@@ -77,6 +78,7 @@ struct ring {
     struct http2 *http2;
     struct channel *channel;
     struct proxy *proxy; /* what proxied services need */
+    struct tcp_ring *tcp;
     struct door_ring *door;
 
     struct counters_page *page;

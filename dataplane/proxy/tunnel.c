@@ -36,7 +36,7 @@ static void keep_alive(const struct wire *w)
                          sizeof(options[i].value));
 }
 
-static void reset_at_close(const struct wire *w)
+void tunnel_reset_at_close(const struct wire *w)
 {
     struct linger now = {.l_onoff = 1};
     if (w->fd >= 0)
@@ -56,8 +56,8 @@ static void finish(struct tunnel *t)
 {
     timer_clear(&t->timer);
     if (t->broken) {
-        reset_at_close(t->c.client);
-        reset_at_close(t->c.server);
+        tunnel_reset_at_close(t->c.client);
+        tunnel_reset_at_close(t->c.server);
     }
     ring_count(t->c.ring, CTR_TUNNELS_OPEN, (uint64_t)-1);
     t->c.done(t, t->broken ? (enum close_reason)t->reason : CLOSE_TUNNEL_END);

@@ -55,6 +55,9 @@ void tunnel_start(struct tunnel *t, const struct tunnel_config *config);
 /* Breaks it off; done comes when nothing is under way any more. Harmless after done. */
 void tunnel_stop(struct tunnel *t, enum close_reason reason);
 
+/* Whoever closes that wire now resets it, so that its other end does not take a part for the whole. */
+void tunnel_reset_at_close(const struct wire *w);
+
 static inline bool tunnel_active(const struct tunnel *t)
 {
     return pump_active(&t->up) || pump_active(&t->down);

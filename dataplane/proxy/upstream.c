@@ -28,8 +28,9 @@ int upstreams_new(struct ring *ring, struct balance *balance, struct upstreams *
         return -ENOMEM;
     us->ring = ring;
     us->balance = balance;
-    /* As many in use as there are requests, and as many idle. */
-    uint32_t count = 2 * (uint32_t)ring_setting(ring, SET_HTTP_STREAMS_MAX);
+    /* As many in use as there are requests and tunnels, and as many idle as requests. */
+    uint32_t count = 2 * (uint32_t)ring_setting(ring, SET_HTTP_STREAMS_MAX) +
+                     (uint32_t)ring_setting(ring, SET_PROXY_TUNNELS_MAX);
     int err = pool_init(&us->pool, sizeof(struct upstream), count);
     if (err) {
         free(us);
