@@ -184,19 +184,27 @@ static bool is_dead(const struct resume *r, uint64_t now_ms)
            now_ms - r->pump->progress_ms >= QUIET_MS;
 }
 
-/* A slow backend is better than none, but not if all have been slow. */
+/* A slow backend is better than none, but not if all have been slow; one that says nothing is no better than
+ * none after a while. */
+static bool is_left(struct resume *r, const struct plan_service *service, const struct plan_proxy *p,
+                    uint64_t now_ms)
+{
+    enum pace found = pace(r, p, now_ms);
+    bool last = r->times >= p->resumes_max;
+    if (found == PACE_GOOD)
+        return is_dead(r, now_ms) && !last && another_is_there(r, service);
+    if (found == PACE_SILENT && now_ms - r->pump->progress_ms >= p->stall_ms + p->queue_timeout_ms)
+        return true;
+    return last || another_is_there(r, service);
+}
+
 static void watch(struct timer *t, uint64_t now_ms)
 {
     struct resume *r = container_of(t, struct resume, timer);
     const struct plan_service *service;
     const struct plan_proxy *p = proxy_of(r, &service);
     arm(r, watch, WATCH_MS);
-    if (!p || !pump_active(r->pump))
-        return;
-    enum pace found = pace(r, p, now_ms);
-    bool last = r->times >= p->resumes_max;
-    if (found == PACE_SILENT || (found == PACE_SLOW && (last || another_is_there(r, service))) ||
-        (is_dead(r, now_ms) && !last && another_is_there(r, service)))
+    if (p && pump_active(r->pump) && is_left(r, service, p, now_ms))
         pump_fail_source(r->pump);
 }
 

@@ -513,7 +513,7 @@ static void test_silence(void **state)
     for (unsigned i = 0; i < BACKENDS; i++)
         if (10 + i != w.target->id)
             w.verdicts[10 + i] = ABI_VERDICT(ABI_DOWN, ABI_PROBE_TIMEOUT, 1, 1);
-    pass(900);
+    pass(1900);
     assert_int_equal(w.failed_sources, 0);
     pass(1500);
     assert_true(w.failed_sources > 0);
