@@ -38,12 +38,14 @@ void h2_session_feed(struct h2_session *s, const uint8_t *bytes, size_t len)
     h2_session_ready(s);
 }
 
-static void input_ended(struct h2_session *s, ssize_t n)
+/* The wire ended, or broke: that is no loss if every exchange had come to its end. */
+static void wire_ended(struct h2_session *s)
 {
-    if (n == 0 && s->stream_count == 0)
-        h2_session_lost(s, CLOSE_CLIENT_EOF);
-    else
-        h2_session_lost(s, CLOSE_CLIENT_ABORT);
+    enum close_reason reason = s->draining ? CLOSE_DRAIN : CLOSE_CLIENT_EOF;
+    for (const struct h2_stream *st = s->streams; st; st = st->next)
+        if (st->open)
+            reason = CLOSE_CLIENT_ABORT;
+    h2_session_lost(s, reason);
 }
 
 static void receive(struct h2_session *s)
@@ -67,7 +69,7 @@ static void receive(struct h2_session *s)
             return;
         }
         if (n <= 0) {
-            input_ended(s, n);
+            wire_ended(s);
             return;
         }
         ring_count(s->ring, CTR_BYTES_RECEIVED, (uint64_t)n);
@@ -145,7 +147,7 @@ static bool out_send(struct h2_session *s)
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
     ssize_t n = wire_sendmsg_now(&s->wire, &msg, 0);
     if (n < 0 && n != -EAGAIN) {
-        h2_session_lost(s, CLOSE_CLIENT_ABORT);
+        wire_ended(s);
         return false;
     }
     if (n > 0)
@@ -210,7 +212,7 @@ static void out_done(struct op *op, const struct event *ev)
         return;
     }
     if (ev->res <= 0) {
-        h2_session_lost(s, CLOSE_CLIENT_ABORT);
+        wire_ended(s);
         return;
     }
     out_took(s, (size_t)ev->res);
