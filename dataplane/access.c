@@ -127,6 +127,11 @@ static void make_line(struct line *l, struct stream_full *f)
     put_u64(l, "first_byte_us", f->first_byte_us ? f->first_byte_us - f->start_us : 0);
     put_u64(l, "duration_us", now_us - f->start_us);
     put_text(l, "technique", view_of_str(f->technique));
+    if (f->upstream) {
+        put_text(l, "upstream", view_of_str(f->upstream));
+        put_u64(l, "upstream_us", f->upstream_us);
+        put_u64(l, "attempts", f->attempts);
+    }
     put_text(l, "close", view_of_str(close_name(f)));
     if (f->cut)
         put(l, ",\"cut\":true", 11);

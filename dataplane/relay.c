@@ -240,7 +240,8 @@ static ssize_t finish_head(struct stream_full *f, const struct stream_relay *r)
         http_response_field_u64(&f->response, "Content-Length", r->length);
     if (chunked)
         http_response_field(&f->response, "Transfer-Encoding", VIEW_LIT("chunked"));
-    if (r->close || r->body == RELAY_TUNNEL || (r->body == RELAY_CHUNKED && !chunked))
+    f->send.until_end = r->body == RELAY_CHUNKED && !chunked;
+    if (r->close || r->body == RELAY_TUNNEL || f->send.until_end)
         f->close_after = true;
     if (r->status != 101)
         return stream_finish_head(f);
@@ -286,6 +287,8 @@ void stream_relayed(struct stream *s, const char *technique, bool good, enum clo
     f->technique = technique;
     f->send.pump = NULL;
     if (!good) {
+        if (f->send.until_end) /* it must not look like the end */
+            wire_resets(&s->conn->wire);
         conn_close(s->conn, reason);
         return;
     }

@@ -89,6 +89,7 @@ struct sending {
     void (*ready)(struct stream *s);
     bool head_out;  /* SEND_RELAY: the pump may begin, or has */
     bool unlimited; /* the client may take nothing for long */
+    bool until_end; /* the end of the connection is the end of the body */
 };
 
 struct stream_full {

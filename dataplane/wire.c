@@ -90,6 +90,13 @@ void wire_close(struct wire *w, struct op *op)
         loop_close(w->loop, op, w->fd);
 }
 
+void wire_resets(struct wire *w)
+{
+    struct linger now = {.l_onoff = 1};
+    if (w->fd >= 0)
+        (void)setsockopt(w->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
 size_t wire_unsent(struct wire *w)
 {
     int queued = 0;

@@ -83,6 +83,9 @@ void wire_shutdown(struct wire *w);
  */
 void wire_close(struct wire *w, struct op *op);
 
+/* The close to come is a reset: what the other end has is not to be taken for all. */
+void wire_resets(struct wire *w);
+
 /* Bytes that were taken by a send and that the other end has not acknowledged. */
 size_t wire_unsent(struct wire *w);
 

@@ -26,6 +26,8 @@ $(BUILD)/bpf-tests/%: tests/bpf/%.c $(BPF_SKEL) $(BUILD)/libcontrol.a
 	$(AT)mkdir -p $(@D); echo "  TEST  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libcontrol.a $(CONTROL_LIBS) -lcmocka
 $(BUILD)/tools/%: tests/tools/%.c $(BUILD)/libdataplane.a
 	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libdataplane.a $(if $(shell grep -l "<bpf/" $<),-lbpf) $(if $(shell grep -l "<openssl/" $<),-lssl -lcrypto -lpthread)
+$(BUILD)/tools/proxy_ring: tests/tools/proxy_ring.c $(BUILD)/libdataplane.a
+	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libdataplane.a $(DATAPLANE_LIBS)
 $(BUILD)/tools/edge_lab: tests/tools/edge_lab.c $(BPF_SKEL)
 	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< -lbpf
 $(BUILD)/tools/probe_node: tests/tools/probe_node.c $(BPF_OBJ) $(BUILD)/libcontrol.a
