@@ -119,7 +119,7 @@ void relay_timeout(struct stream_full *f)
 size_t stream_body_here(struct stream *s)
 {
     struct stream_full *f = stream_full(s);
-    size_t here = s->conn->partial_len * (s->conn->partial != NULL) + s->conn->input_len;
+    size_t here = stream_input_here(s);
     if (f->body.state != BODY_UNREAD)
         return 0;
     return s->req.framing == HTTP_BODY_LENGTH && f->body.left < here ? (size_t)f->body.left : here;
@@ -143,6 +143,17 @@ size_t stream_input_take(struct stream *s, char *out, size_t cap)
     while (n < cap && (more = conn_take_input(s->conn, out + n, cap - n)) > 0)
         n += more;
     return n;
+}
+
+size_t stream_input_here(const struct stream *s)
+{
+    return (s->conn->partial ? s->conn->partial_len : 0) + s->conn->input_len;
+}
+
+void stream_count_received(struct stream *s, uint64_t n)
+{
+    stream_full(s)->body.received += n;
+    ring_count(s->ring, CTR_BYTES_RECEIVED, n);
 }
 
 void stream_body_taken(struct stream *s)
@@ -174,7 +185,9 @@ void stream_body_relayed(struct stream *s, bool complete, struct view rest)
     b->state = complete ? BODY_COMPLETE : BODY_FAILED;
     b->told = true;
     b->pump = NULL;
-    if (!conn_unread(s->conn, rest.p, rest.len))
+    if (!complete)
+        stream_close_with(f, CLOSE_BODY_UNREAD, true);
+    else if (!conn_unread(s->conn, rest.p, rest.len))
         f->close_after = s->conn->close_after = true;
     if (!relay_sends(f))
         conn_no_deadline(s->conn);
@@ -234,18 +247,18 @@ bool stream_relay_chunks(const struct stream *s)
 /* The head's end: what the framing and the client's connection add. Its length or -errno. */
 static ssize_t finish_head(struct stream_full *f, const struct stream_relay *r)
 {
-    struct conn *c = f->s.conn;
     bool chunked = r->body == RELAY_CHUNKED && stream_relay_chunks(&f->s);
     if (r->body == RELAY_LENGTH || r->body == RELAY_HEAD)
         http_response_field_u64(&f->response, "Content-Length", r->length);
     if (chunked)
         http_response_field(&f->response, "Transfer-Encoding", VIEW_LIT("chunked"));
+    if (r->body == RELAY_TUNNEL)
+        stream_close_with(f, CLOSE_TUNNEL_END, false);
     f->send.until_end = r->body == RELAY_CHUNKED && !chunked;
-    if (r->close || r->body == RELAY_TUNNEL || f->send.until_end)
+    if (r->close || f->send.until_end)
         f->close_after = true;
     if (r->status != 101)
         return stream_finish_head(f);
-    c->close_after = true;
     return http_response_end(&f->response);
 }
 

@@ -245,7 +245,9 @@ static bool keeps_alive(struct stream_full *f)
         return false;
     if (c->requests >= ring_setting(f->s.ring, SET_HTTP_REQUESTS_MAX))
         return false;
-    return relay_reads(f) || body_skip(f);
+    if (relay_reads(f)) /* an error that comes before the end of the body: nobody wants the rest */
+        return f->status < 400;
+    return body_skip(f);
 }
 
 void stream_close_with(struct stream_full *f, enum close_reason reason, bool lingers)

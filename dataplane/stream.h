@@ -171,6 +171,11 @@ void stream_body_broken(struct stream *s, struct http_reject reject);
 /* What was received behind the body, for a connection that carries no messages any more. */
 size_t stream_input_take(struct stream *s, char *out, size_t cap);
 
+size_t stream_input_here(const struct stream *s);
+
+/* For the books: bytes that came from the client through a tunnel. */
+void stream_count_received(struct stream *s, uint64_t n);
+
 /* From now on a client that goes away is noticed (abort); not while its body is still to be read. */
 void stream_watch(struct stream *s);
 

@@ -114,6 +114,20 @@ void wire_nodelay(struct wire *w, bool on)
                          sizeof(value)); /* not TCP: nothing to hurry */
 }
 
+void wire_keepalive(struct wire *w)
+{
+    static const struct {
+        int level, name, value;
+    } options[] = {
+        {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, 30},
+        {IPPROTO_TCP, TCP_KEEPINTVL, 10},
+        {IPPROTO_TCP, TCP_KEEPCNT, 3},
+    };
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]) && w->fd >= 0; i++)
+        (void)setsockopt(w->fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
+}
+
 int wire_fd_from(const struct wire *w)
 {
     if (!w->over)

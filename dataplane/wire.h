@@ -92,6 +92,9 @@ size_t wire_unsent(struct wire *w);
 /* Whether small segments go out at once. Nothing where there is no TCP. */
 void wire_nodelay(struct wire *w, bool on);
 
+/* A peer that is gone without a word is noticed after a minute. For what may be silent for long. */
+void wire_keepalive(struct wire *w);
+
 /* The descriptor that splice may read from, that sendfile and splice may write to, when it carries content as
  * it is (a plain socket; with TLS in the kernel); -1: bytes have to go through memory. */
 int wire_fd_from(const struct wire *w);

@@ -25,6 +25,7 @@
 #include "dataplane/proxy/balance.h"
 #include "dataplane/proxy/kinds.h"
 #include "dataplane/proxy/proxy.h"
+#include "dataplane/proxy/tunnel.h"
 #include "dataplane/proxy/resume.h"
 #include "dataplane/proxy/upstream.h"
 
@@ -110,6 +111,7 @@ struct exchange {
     struct attempt attempt;
     struct target *tried[TRIED_MAX]; /* held */
     unsigned tried_count, attempts;
+    bool tunnelled;   /* the answer made a tunnel of the connections */
     bool upgrade;     /* the client's wish for another protocol goes on */
     bool body;        /* there is one, */
     bool body_small;  /* which goes with the head: small_len bytes at the end of the spare */
@@ -117,6 +119,7 @@ struct exchange {
     bool body_active; /* and has not ended */
     bool relaying;    /* the response pump, or the tunnel, */
     bool resuming;    /* another backend is asked for the rest of the answer's body */
+    bool head_out;    /* the answer's head is with the client, and the tunnel may begin */
     bool answered;    /* the stream has its answer */
     bool finished;    /* it has nothing more to do than wait for what is under way */
     bool aborted;     /* the client is gone */
@@ -125,9 +128,16 @@ struct exchange {
     bool keep;        /* the backend's connection is good for another request */
     size_t small_len;
     char *request_large; /* of the ring's large heads: the request's head, or its body's beginning */
-    struct pump request, response;
-    struct resume resume;   /* of the answer's body */
-    uint64_t content_early; /* of the response's body, sent with its head */
+    struct pump request;
+    union { /* what becomes of the answer */
+        struct {
+            struct pump response;
+            struct resume resume; /* of its body */
+        };
+        struct tunnel tunnel;
+    };
+    uint64_t tunnel_counted; /* bytes from the client, in the books */
+    uint64_t content_early;  /* of the response's body, sent with its head */
     enum balance_outcome outcome;
     char name[PLAN_NAME_MAX]; /* of the last backend, for the log */
     char peer[SOURCE_TEXT_MAX];
@@ -170,6 +180,12 @@ exchange_body_stuck_ms(const struct exchange *ex); /* the backend takes nothing 
 /* respond.c */
 void exchange_respond(struct attempt *a);
 void exchange_refuse(struct exchange *ex, const struct attempt *a);
+
+/* upgrade.c */
+bool exchange_stops_being_http(const struct exchange *ex); /* if the backend agrees */
+bool exchange_upgrades(const struct attempt *a);           /* whether its answer ends the talk of HTTP */
+void exchange_tunnel(struct attempt *a, struct stream_relay *relay);
+void exchange_tunnel_begin(struct stream *s); /* once the answer's head is out, and the request's body too */
 
 /* going_on.c */
 void exchange_resume_begin(struct exchange *ex);

@@ -145,14 +145,17 @@ void exchange_done(struct exchange *ex, bool good, enum close_reason reason)
     if (cut)
         ring_count(ex->ring, CTR_PROXY_CUT, 1);
     ex->finished = true;
-    resume_end(&ex->resume);
+    if (!ex->tunnelled)
+        resume_end(&ex->resume);
     if (ex->body_active)
         pump_stop(&ex->request);
     ex->keep = ex->keep && good && (!ex->body || ex->body_small || (ex->body_begun && !ex->body_active));
     if (!ex->body_active) /* else it still writes to the connection */
         attempt_end(a, ex->keep, cut ? BALANCE_FAILED : good ? ex->outcome : BALANCE_CANCELLED);
     if (ex->relayed)
-        stream_relayed(ex->s, pump_technique_name(&ex->response), good, reason);
+        stream_relayed(
+            ex->s, ex->tunnelled ? tunnel_technique_name(&ex->tunnel) : pump_technique_name(&ex->response),
+            good, reason);
     exchange_step_end(ex);
 }
 
@@ -175,7 +178,9 @@ static void proxy_abort(struct stream *s)
     ex->aborted = ex->finished = true;
     if (ex->body_active)
         pump_stop(&ex->request);
-    if (ex->relaying)
+    if (ex->relaying && ex->tunnelled)
+        tunnel_stop(&ex->tunnel, CLOSE_CLIENT_ABORT);
+    else if (ex->relaying)
         pump_stop(&ex->response);
     if (ex->resuming)
         resume_abandon(&ex->resume);
@@ -228,7 +233,7 @@ static void proxy_begin(struct stream *s)
     stream_hold(s);
     exchange_addresses(ex);
     exchange_small_body(ex);
-    if ((!ex->body || ex->body_small) && !ex->upgrade)
+    if ((!ex->body || ex->body_small) && !exchange_stops_being_http(ex))
         stream_watch(s);
     exchange_try(ex, false);
 }

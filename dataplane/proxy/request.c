@@ -109,8 +109,10 @@ static void request_done(struct pump *p, enum pump_end end, int err)
     (void)err;
     ex->body_active = false;
     stream_body_relayed(s, end == PUMP_DONE, end == PUMP_DONE ? pump_rest(p) : (struct view){NULL, 0});
-    if (end == PUMP_DONE && !ex->upgrade)
+    if (end == PUMP_DONE && !exchange_stops_being_http(ex))
         stream_watch(s);
+    if (end == PUMP_DONE && ex->tunnelled && ex->head_out)
+        exchange_tunnel_begin(s);
     if (end == PUMP_DONE || end == PUMP_SINK_ERROR) {
         attempt_deadline(&ex->attempt);
     } else if (end != PUMP_STOPPED && !ex->aborted) {

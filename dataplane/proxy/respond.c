@@ -42,11 +42,15 @@ static bool write_head(struct attempt *a, struct http_response *res)
     return true;
 }
 
+static bool body_is_complete(const struct exchange *ex)
+{
+    return !ex->body || ex->body_small || (ex->body_begun && !ex->body_active);
+}
+
 /* An error that comes before the request's body has: nobody wants the rest. */
 static bool ends_connection(const struct exchange *ex, const struct http_answer *answer)
 {
-    bool waits = ex->body && !ex->body_small && (!ex->body_begun || ex->body_active);
-    return waits && (answer->status >= 400 || !answer->keep_alive);
+    return !body_is_complete(ex) && (answer->status >= 400 || !answer->keep_alive);
 }
 
 static void response_done(struct pump *p, enum pump_end end, int err)
@@ -151,11 +155,20 @@ void exchange_respond(struct attempt *a)
     ex->keep = a->answer.keep_alive && a->sent_all;
     ex->outcome = is_server_error(ex, a->answer.status) ? BALANCE_SERVER_ERROR : BALANCE_GOOD;
     stream_note_upstream(ex->s, ex->name, a->answer_us, ex->attempts);
-    exchange_resume_begin(ex);
-    plan_body(ex, a, &relay);
-    relay.close = ends_connection(ex, &a->answer);
+    if (exchange_upgrades(a)) {
+        exchange_tunnel(a, &relay);
+    } else {
+        exchange_resume_begin(ex);
+        plan_body(ex, a, &relay);
+        relay.close = ends_connection(ex, &a->answer);
+        relay.unlimited = ex->facts.longlived;
+    }
     ex->answered = true;
     ex->relayed = relay.pump != NULL;
+    if (exchange_stops_being_http(ex) && !ex->tunnelled && body_is_complete(ex))
+        stream_watch(ex->s);
+    if (ex->tunnelled || ex->facts.longlived)
+        wire_keepalive(stream_wire(ex->s));
     stream_send_relay(ex->s, &relay);
     if (!relay.pump)
         exchange_done(ex, true, CLOSE_NONE);

@@ -2,7 +2,6 @@
 #include "dataplane/proxy/upstream.h"
 
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,8 +10,6 @@
 #include "check.h"
 #include "dataplane/pool.h"
 #include "dataplane/ring.h"
-
-enum { KEEPALIVE_IDLE_S = 30, KEEPALIVE_INTERVAL_S = 10, KEEPALIVE_PROBES = 3 };
 
 struct upstreams {
     struct ring *ring;
@@ -306,21 +303,6 @@ static socklen_t address_of(struct upstream *u, int *family)
     return sizeof(u->to.in6);
 }
 
-static void tune(int fd)
-{
-    static const struct {
-        int level, name, value;
-    } options[] = {
-        {IPPROTO_TCP, TCP_NODELAY, 1},
-        {SOL_SOCKET, SO_KEEPALIVE, 1},
-        {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
-        {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S},
-        {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
-    };
-    for (size_t i = 0; i < ARRAY_SIZE(options); i++)
-        (void)setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
-}
-
 static void connect_begin(struct upstream *u, uint32_t timeout_ms)
 {
     struct ring *ring = u->us->ring;
@@ -334,8 +316,9 @@ static void connect_begin(struct upstream *u, uint32_t timeout_ms)
         loop_post(ring->loop, &u->post, &u->out, -errno);
         return;
     }
+    wire_nodelay(&u->wire, true);
     if (family != AF_UNIX)
-        tune(fd);
+        wire_keepalive(&u->wire);
     u->out.done = connected;
     loop_connect(ring->loop, &u->out, fd, (const struct sockaddr *)&u->to, len);
     u->timer.fire = too_slow;
