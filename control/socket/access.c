@@ -39,19 +39,24 @@ static bool peer_in_group(int fd, gid_t primary, gid_t wanted)
     return false;
 }
 
-static enum rpc_role role_of(int fd, const struct ucred *peer, const char *group)
+static enum rpc_role role_of(int fd, const struct ucred *peer, const struct access_rules *rules)
 {
     gid_t gid;
+    if (rules->dataplane_pid && peer->pid == rules->dataplane_pid)
+        return RPC_NOBODY;
     if (peer->uid == 0 || peer->uid == geteuid())
         return RPC_ADMIN;
-    if (group_find(group, "", &gid) && peer_in_group(fd, peer->gid, gid))
+    /* A data plane that somebody took over must not become an operator by way of its user's group. */
+    if (rules->dataplane_user && peer->uid == rules->dataplane_user->uid)
+        return RPC_NOBODY;
+    if (group_find(rules->group, "", &gid) && peer_in_group(fd, peer->gid, gid))
         return RPC_OPERATOR;
-    if (group_find(group, "-ro", &gid) && peer_in_group(fd, peer->gid, gid))
+    if (group_find(rules->group, "-ro", &gid) && peer_in_group(fd, peer->gid, gid))
         return RPC_READ_ONLY;
     return RPC_NOBODY;
 }
 
-void access_identify(int fd, const char *group, struct rpc_peer *peer)
+void access_identify(int fd, const struct access_rules *rules, struct rpc_peer *peer)
 {
     struct ucred credentials;
     socklen_t len = sizeof(credentials);
@@ -64,7 +69,7 @@ void access_identify(int fd, const char *group, struct rpc_peer *peer)
         snprintf(peer->actor, sizeof(peer->actor), "%.32s", entry->pw_name);
     else
         snprintf(peer->actor, sizeof(peer->actor), "uid %u", credentials.uid);
-    peer->role = role_of(fd, &credentials, group);
+    peer->role = role_of(fd, &credentials, rules);
 }
 
 int access_protect(const char *path, const char *group, struct journal *journal)

@@ -288,6 +288,15 @@ static struct client *client_new(struct server *server)
     return client;
 }
 
+static void identify(struct daemon *d, int fd, struct rpc_peer *peer)
+{
+    struct supervise_status status = {0};
+    if (d->supervise)
+        supervise_status(d->supervise, &status);
+    struct access_rules rules = {d->config.control_group, d->user.change ? &d->user : NULL, status.pid};
+    access_identify(fd, &rules, peer);
+}
+
 static void on_connection(uv_stream_t *listener, int status)
 {
     struct server *server = listener->data;
@@ -299,11 +308,13 @@ static void on_connection(uv_stream_t *listener, int status)
         client_close(client);
         return;
     }
-    access_identify(fd, server->daemon->config.control_group, &client->peer);
+    identify(server->daemon, fd, &client->peer);
     if (client->peer.role == RPC_NOBODY) {
-        char text[160];
-        snprintf(text, sizeof(text), "permission denied: %s is neither root nor a member of group %s",
-                 client->peer.actor, server->daemon->config.control_group);
+        char text[192];
+        snprintf(
+            text, sizeof(text),
+            "permission denied: %s is neither root nor a member of group %s, or it is the data plane's user",
+            client->peer.actor, server->daemon->config.control_group);
         client_refuse(client, RPC_DENIED, "ask an administrator of this machine", text);
     } else if (server->client_count > SERVER_CLIENTS_MAX) {
         client_refuse(client, RPC_BUSY, "close other clients of the control socket, or try again",

@@ -24,7 +24,7 @@ FAIRLEADD = str(harness.BUILD / "fairleadd")
 FAIRLEAD = str(harness.BUILD / "fairlead")
 FAKE = str(harness.BUILD / "tools" / "fake_dataplane")
 IDLE_TIMEOUT_ID = 6  # place of http.idle_timeout in settings.def
-OUTSIDER = "nobody"
+OUTSIDER = "daemon"
 SANITIZED = any(name in pathlib.Path(FAIRLEADD).read_bytes() for name in (b"__asan_init", b"__tsan_init")) \
     if os.path.exists(FAIRLEADD) else False
 
@@ -621,6 +621,18 @@ def test_roles_by_peer_credentials(node):
     node.socket_path.chmod(0o666)
     answer = json.loads(ask([], "status").stdout)
     assert answer["error"]["code"] == -32001 and "neither root nor a member of group games" in answer["error"]["message"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_the_user_of_the_data_plane_has_no_role(node):
+    """By its group it would be an operator; what takes a data plane over must not come to control that way."""
+    node.changes = {"dataplane": {"binary": FAKE, "user": OUTSIDER}, "control": {
+        "socket": str(node.socket_path), "group": grp.getgrgid(pwd.getpwnam(OUTSIDER).pw_gid).gr_name}}
+    node.start()
+    ask = ASK.format(path=str(node.socket_path), method="settings.set", params={"key": "log.rate", "value": "9"})
+    answer = json.loads(as_user([], ask).stdout)
+    assert answer["error"]["code"] == -32001 and "the data plane's user" in answer["error"]["message"]
+    assert node.call("settings.get", key="log.rate")["result"]["source"] == "default"
 
 
 # The command line.

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -183,6 +184,26 @@ static int no_exec(struct loop *loop, int features)
     return errno == EPERM || errno == EACCES ? 0 : 1;
 }
 
+static void *thread_run(void *arg)
+{
+    return arg;
+}
+
+/* Threads can be made, processes cannot. */
+static int no_process(struct loop *loop, int features)
+{
+    pthread_t thread;
+    (void)loop;
+    if (!(features & FEATURE_SECCOMP))
+        return 77;
+    if (pthread_create(&thread, NULL, thread_run, NULL) || pthread_join(thread, NULL))
+        return 1;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(0);
+    return pid < 0 && errno == EPERM ? 0 : 2;
+}
+
 #define CASE(name)                                                                                           \
     static void test_##name(void **state)                                                                    \
     {                                                                                                        \
@@ -195,6 +216,7 @@ CASE(inside_paths)
 CASE(no_other_sockets)
 CASE(no_forbidden_operation)
 CASE(no_capabilities)
+CASE(no_process)
 CASE(no_exec)
 
 int main(void)
@@ -202,7 +224,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_outside_paths),    cmocka_unit_test(test_inside_paths),
         cmocka_unit_test(test_no_other_sockets), cmocka_unit_test(test_no_forbidden_operation),
-        cmocka_unit_test(test_no_capabilities),  cmocka_unit_test(test_no_exec),
+        cmocka_unit_test(test_no_capabilities),  cmocka_unit_test(test_no_process),
+        cmocka_unit_test(test_no_exec),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
