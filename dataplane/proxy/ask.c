@@ -144,8 +144,10 @@ static int read_head(struct ask *a)
             return -EBADMSG;
         a->at += (size_t)used;
         a->last_len = 0;
-        if (a->answer.status >= 200)
+        if (a->answer.status >= 200) {
+            a->all = view_of(from, a->len - (size_t)(from - (const char *)a->buffer));
             return 1;
+        }
     }
 }
 

@@ -33,6 +33,7 @@ struct ask {
     struct upstream *upstream; /* done without an error: the connection */
     struct http_answer answer; /* valid until done returns */
     struct view early;         /* content that came with the head; valid as long as the ask */
+    struct view all;           /* the answer's head and what came behind it; valid as long as the ask */
     uint64_t latency_us;
     void (*done)(struct ask *a, int err);
     void *arg;

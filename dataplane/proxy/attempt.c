@@ -469,6 +469,21 @@ void attempt_adopt(struct attempt *a, struct target *t, struct upstream *u)
     u->out.done = attempt_sent;
 }
 
+int attempt_take_answer(struct attempt *a, struct ask *ask)
+{
+    a->len = a->seen = a->used = 0;
+    if (ask->all.len > a->cap && grow(a))
+        return -ENOBUFS;
+    memcpy(a->buf, ask->all.p, ask->all.len);
+    a->len = ask->all.len;
+    if (read_answer(a) != 1)
+        return -EBADMSG;
+    attempt_adopt(a, ask->target, ask->upstream);
+    a->answer_us = ask->latency_us;
+    ask_release(ask);
+    return 0;
+}
+
 static void attempt_choose(struct attempt *a)
 {
     struct exchange *ex = a->ex;

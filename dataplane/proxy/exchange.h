@@ -23,6 +23,7 @@
 #include "dataplane/http/response_reader.h"
 #include "dataplane/move/pump.h"
 #include "dataplane/proxy/balance.h"
+#include "dataplane/proxy/hedge.h"
 #include "dataplane/proxy/kinds.h"
 #include "dataplane/proxy/proxy.h"
 #include "dataplane/proxy/tunnel.h"
@@ -129,6 +130,7 @@ struct exchange {
     size_t small_len;
     char *request_large; /* of the ring's large heads: the request's head, or its body's beginning */
     struct pump request;
+    struct hedge hedge;
     union { /* what becomes of the answer */
         struct {
             struct pump response;
@@ -164,6 +166,8 @@ struct view attempt_early(const struct attempt *a); /* the body's bytes that cam
 
 /* The answer's body comes from another backend now, over a connection of resume's. */
 void attempt_adopt(struct attempt *a, struct target *t, struct upstream *u);
+/* The same, with an answer that another question got: answered by it now. -ENOBUFS, -EBADMSG. */
+int attempt_take_answer(struct attempt *a, struct ask *ask);
 struct view exchange_key(const struct exchange *ex); /* of the choice of a backend */
 void target_authority(const struct target *t, char out[AUTHORITY_MAX]);
 

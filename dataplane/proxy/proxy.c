@@ -122,6 +122,8 @@ void exchange_failed(struct attempt *a)
         exchange_step_end(ex);
         return;
     }
+    if (hedge_awaited(ex))
+        return;
     if (may_try_another(ex, a)) {
         remember_tried(ex, a->target);
         ring_count(ex->ring, CTR_PROXY_RETRIES, 1);
@@ -145,6 +147,7 @@ void exchange_done(struct exchange *ex, bool good, enum close_reason reason)
     if (cut)
         ring_count(ex->ring, CTR_PROXY_CUT, 1);
     ex->finished = true;
+    hedge_end(ex);
     if (!ex->tunnelled)
         resume_end(&ex->resume);
     if (ex->body_active)
@@ -176,6 +179,7 @@ static void proxy_abort(struct stream *s)
     if (!ex)
         return;
     ex->aborted = ex->finished = true;
+    hedge_end(ex);
     if (ex->body_active)
         pump_stop(&ex->request);
     if (ex->relaying && ex->tunnelled)
@@ -235,6 +239,7 @@ static void proxy_begin(struct stream *s)
     exchange_small_body(ex);
     if ((!ex->body || ex->body_small) && !exchange_stops_being_http(ex))
         stream_watch(s);
+    hedge_begin(ex);
     exchange_try(ex, false);
 }
 

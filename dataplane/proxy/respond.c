@@ -139,6 +139,7 @@ void exchange_respond(struct attempt *a)
     struct exchange *ex = a->ex;
     struct http_response res;
     struct stream_relay relay = {.status = a->answer.status, .head = &res};
+    hedge_end(ex);
     if (a->answer.status == 101 && !ex->upgrade) {
         a->fault = FAULT_BAD_ANSWER;
         a->reject = http_reject_of(HTTP_REJECT_UNASKED_UPGRADE);
@@ -218,6 +219,7 @@ void exchange_refuse(struct exchange *ex, const struct attempt *a)
     (void)snprintf(text, sizeof(text), "service %s: %s%s%s%s%s", service ? service->name : "(removed)",
                    faults[a->fault].text, ex->name[0] ? ": " : "", ex->name, why ? ": " : "", why ? why : "");
     ring_count(ex->ring, CTR_PROXY_UNANSWERED, 1);
+    hedge_end(ex);
     ex->answered = ex->finished = true;
     struct http_response *res = stream_response(ex->s, status);
     bool json = ex->p.kind != PROXY_HTTP;
