@@ -512,7 +512,7 @@ static void attempt_choose(struct attempt *a)
     timer_clear(&a->timer);
     a->state = ATTEMPT_CONNECT;
     if (!t) {
-        fail(a, a->fault && why == BALANCE_SPENT ? a->fault : FAULT_NO_BACKEND);
+        fail(a, FAULT_NO_BACKEND);
         return;
     }
     attempt_take(a, t);

@@ -112,21 +112,22 @@ struct exchange {
     struct attempt attempt;
     struct target *tried[TRIED_MAX]; /* held */
     unsigned tried_count, attempts;
-    bool tunnelled;   /* the answer made a tunnel of the connections */
-    bool upgrade;     /* the client's wish for another protocol goes on */
-    bool body;        /* there is one, */
-    bool body_small;  /* which goes with the head: small_len bytes at the end of the spare */
-    bool body_begun;  /* the request pump was started, */
-    bool body_active; /* and has not ended */
-    bool relaying;    /* the response pump, or the tunnel, */
-    bool resuming;    /* another backend is asked for the rest of the answer's body */
-    bool head_out;    /* the answer's head is with the client, and the tunnel may begin */
-    bool answered;    /* the stream has its answer */
-    bool finished;    /* it has nothing more to do than wait for what is under way */
-    bool aborted;     /* the client is gone */
-    bool relayed;     /* the stream waits to be told of the answer's end */
-    bool released;    /* and of the exchange's */
-    bool keep;        /* the backend's connection is good for another request */
+    uint8_t last_fault; /* enum fault, of the attempt before */
+    bool tunnelled;     /* the answer made a tunnel of the connections */
+    bool upgrade;       /* the client's wish for another protocol goes on */
+    bool body;          /* there is one, */
+    bool body_small;    /* which goes with the head: small_len bytes at the end of the spare */
+    bool body_begun;    /* the request pump was started, */
+    bool body_active;   /* and has not ended */
+    bool relaying;      /* the response pump, or the tunnel, */
+    bool resuming;      /* another backend is asked for the rest of the answer's body */
+    bool head_out;      /* the answer's head is with the client, and the tunnel may begin */
+    bool answered;      /* the stream has its answer */
+    bool finished;      /* it has nothing more to do than wait for what is under way */
+    bool aborted;       /* the client is gone */
+    bool relayed;       /* the stream waits to be told of the answer's end */
+    bool released;      /* and of the exchange's */
+    bool keep;          /* the backend's connection is good for another request */
     size_t small_len;
     char *request_large; /* of the ring's large heads: the request's head, or its body's beginning */
     struct pump request;

@@ -89,9 +89,7 @@ void exchange_try(struct exchange *ex, bool retry)
  */
 bool exchange_may_repeat(const struct exchange *ex, const struct attempt *a)
 {
-    if (a->got_any || ex->aborted || ex->finished)
-        return false;
-    if (ex->body_begun)
+    if (ex->answered || ex->aborted || ex->finished || ex->body_begun)
         return false;
     return ex->facts.idempotent || !a->sent_any;
 }
@@ -126,6 +124,7 @@ void exchange_failed(struct attempt *a)
         return;
     if (may_try_another(ex, a)) {
         remember_tried(ex, a->target);
+        ex->last_fault = a->fault;
         ring_count(ex->ring, CTR_PROXY_RETRIES, 1);
         ex->attempts++;
         exchange_try(ex, true);
@@ -133,6 +132,8 @@ void exchange_failed(struct attempt *a)
     }
     if (ex->body_active)
         pump_stop(&ex->request);
+    if (a->fault == FAULT_NO_BACKEND && ex->tried_count) /* nor was one left to try, or it was too much */
+        a->fault = ex->last_fault;
     exchange_refuse(ex, a);
     exchange_step_end(ex);
 }
