@@ -218,7 +218,8 @@ void conn_watch(struct conn *c)
     if (c->state != CONN_EXCHANGE || c->in.inflight || conn_has_input(c))
         return;
     c->watching = true;
-    conn_receive(c);
+    /* The end of what a stream receives says that the request is complete, and no more. */
+    conn_is_stream(c) ? wire_poll(&c->wire, &c->in, POLLHUP) : conn_receive(c);
 }
 
 /* During an exchange. The answer is sent to its end if it was under way there already. */

@@ -64,7 +64,9 @@ void wire_send(struct wire *w, struct op *op, const void *buf, size_t len, int f
 void wire_sendmsg(struct wire *w, struct op *op, const struct msghdr *msg,
                   int flags); /* msg borrowed until then */
 
-/* Once: completes when recv_now (POLLIN) or sendmsg_now (POLLOUT) would not say -EAGAIN. */
+/* Once: completes when recv_now (POLLIN) or sendmsg_now (POLLOUT) would not say -EAGAIN. POLLHUP, in the
+ * direction of receiving and for a stream of HTTP/2 alone: with an error when the other side has given it up.
+ */
 void wire_poll(struct wire *w, struct op *op, short events);
 
 /* The order completes soon, with -ECANCELED or a late result. Harmless if it is not under way. */

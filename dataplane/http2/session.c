@@ -305,7 +305,8 @@ static uint64_t head_deadline(const struct h2_session *s)
 
 static uint64_t idle_deadline(const struct h2_session *s)
 {
-    return s->stream_count ? UINT64_MAX : after(s, s->idle_since_ms, SET_HTTP_IDLE_TIMEOUT);
+    enum setting_id setting = s->client ? SET_PROXY_IDLE_TIMEOUT : SET_HTTP_IDLE_TIMEOUT;
+    return s->stream_count ? UINT64_MAX : after(s, s->idle_since_ms, setting);
 }
 
 void h2_session_time(struct h2_session *s)

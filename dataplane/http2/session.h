@@ -104,6 +104,7 @@ enum h2_order {
     H2_ORDER_RECV,
     H2_ORDER_RECV_INTO,
     H2_ORDER_POLL_IN,
+    H2_ORDER_POLL_HUP,
     H2_ORDER_SEND,
     H2_ORDER_POLL_OUT
 };

@@ -139,6 +139,11 @@ void h2_stream_input(struct h2_stream *st)
 {
     if (st->in_order == H2_ORDER_NONE)
         return;
+    if (st->in_order == H2_ORDER_POLL_HUP) {
+        if (st->in_error || st->out_error)
+            in_complete(st, st->in_error ? st->in_error : st->out_error);
+        return;
+    }
     if (st->queued == 0) {
         int state = in_state(st);
         if (state != -EAGAIN)
@@ -326,8 +331,8 @@ static ssize_t wire_h2_sendmsg_now(struct wire *w, const struct msghdr *msg, int
 static void wire_h2_poll(struct wire *w, struct op *op, short events)
 {
     struct h2_stream *st = of(w);
-    if (events & POLLIN) {
-        order_in(st, op, H2_ORDER_POLL_IN);
+    if (events & (POLLIN | POLLHUP)) {
+        order_in(st, op, events & POLLIN ? H2_ORDER_POLL_IN : H2_ORDER_POLL_HUP);
         return;
     }
     CHECK(st->out_order == H2_ORDER_NONE && !st->out_post.queued);

@@ -11,6 +11,7 @@
 
 #include "check.h"
 #include "dataplane/ring.h"
+#include "dataplane/http2/http2.h"
 #include "dataplane/proxy/exchange.h"
 
 static void attempt_choose(struct attempt *a);
@@ -258,6 +259,8 @@ static void attempt_readable(struct op *op, const struct event *ev)
             return;
         }
         if (n <= 0) {
+            if (n == H2_UNPROCESSED) /* the backend says so: as if it had never got it */
+                a->sent_any = false;
             fail(a, FAULT_CLOSED);
             return;
         }

@@ -40,7 +40,8 @@ struct target {
     struct target *same_hash;    /* balance.c's */
     struct target_slot *counted; /* NULL: no slot was free */
     struct plan_backend where;   /* a copy: outlives the plan */
-    struct upstream *idle;       /* upstream.c's list */
+    struct upstream *idle;       /* upstream.c's list, */
+    struct upstream *sessions;   /* and that of connections which carry HTTP/2 */
     uint32_t idle_count;
 };
 

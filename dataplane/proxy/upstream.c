@@ -8,15 +8,8 @@
 #include <sys/socket.h>
 
 #include "check.h"
-#include "dataplane/pool.h"
 #include "dataplane/ring.h"
-
-struct upstreams {
-    struct ring *ring;
-    struct balance *balance;
-    struct pool pool;
-    struct upstream *idle; /* all of them */
-};
+#include "dataplane/proxy/upstream_private.h"
 
 int upstreams_new(struct ring *ring, struct balance *balance, struct upstreams **out)
 {
@@ -48,11 +41,18 @@ void upstreams_free(struct upstreams *us)
 static void closed(struct op *op, const struct event *ev)
 {
     struct upstream *u = container_of(op, struct upstream, out);
-    struct upstreams *us = u->us;
     (void)ev;
-    u->target->connections--;
+    upstream_drop(u);
+}
+
+void upstream_drop(struct upstream *u)
+{
+    struct upstreams *us = u->us;
+    if (u->kind != UPSTREAM_STREAM) {
+        u->target->connections--;
+        ring_count(us->ring, CTR_UPSTREAM_OPEN, (uint64_t)-1);
+    }
     target_put(us->balance, u->target);
-    ring_count(us->ring, CTR_UPSTREAM_OPEN, (uint64_t)-1);
     pool_give(&us->pool, u);
 }
 
@@ -97,7 +97,7 @@ static void idle_leave(struct upstream *u)
     ring_count(u->us->ring, CTR_UPSTREAM_IDLE, (uint64_t)-1);
 }
 
-static void close_begin(struct upstream *u)
+void upstream_close(struct upstream *u)
 {
     CHECK(u->state != UPSTREAM_CLOSING);
     u->state = UPSTREAM_CLOSING;
@@ -118,16 +118,16 @@ static void close_begin(struct upstream *u)
 static void idle_event(struct op *op, const struct event *ev)
 {
     (void)ev; /* it closed, or said something that nobody asked for */
-    close_begin(container_of(op, struct upstream, in));
+    upstream_close(container_of(op, struct upstream, in));
 }
 
 static void idle_too_long(struct timer *t, uint64_t now_ms)
 {
     (void)now_ms;
-    close_begin(container_of(t, struct upstream, timer));
+    upstream_close(container_of(t, struct upstream, timer));
 }
 
-static bool wanted(const struct upstreams *us, const struct target *t)
+bool upstream_wanted(const struct upstreams *us, const struct target *t)
 {
     return t->listed && !t->where.draining && !balance_is_down(us->balance, t);
 }
@@ -163,16 +163,19 @@ static void idle_enter(struct upstream *u)
 void upstream_give(struct upstream *u, bool keep)
 {
     CHECK(u->state == UPSTREAM_USED && !u->out.inflight);
-    if (keep && !u->alone && wanted(u->us, u->target) && !u->us->ring->draining &&
+    if (keep && u->kind == UPSTREAM_PLAIN && !u->alone && upstream_wanted(u->us, u->target) &&
+        !u->us->ring->draining &&
         u->target->idle_count < ring_setting(u->us->ring, SET_PROXY_IDLE_CONNECTIONS))
         idle_enter(u);
     else
-        close_begin(u);
+        upstream_close(u);
 }
 
 struct upstream *upstream_idle(struct upstreams *us, struct target *t, const struct plan_service *service)
 {
     struct upstream *u = t->idle;
+    if (upstream_speaks_h2(service))
+        return upstream_h2_idle(us, t);
     if (!u || service->proxy.proxy_protocol)
         return NULL;
     idle_leave(u);
@@ -195,27 +198,34 @@ void upstreams_tick(struct upstreams *us)
 {
     for (struct upstream *u = us->idle, *next; u; u = next) {
         next = u->next_idle;
-        if (!wanted(us, u->target))
-            close_begin(u);
+        if (!upstream_wanted(us, u->target))
+            upstream_close(u);
     }
+    upstream_h2_tick(us);
 }
 
 /* ------------------------------------------------------------------ connecting */
 
-static void failed(struct upstream *u, int err)
+void upstream_failed(struct upstream *u, int err)
 {
     upstream_got *got = u->got;
     void *arg = u->arg;
-    ring_count(u->us->ring, CTR_UPSTREAM_CONNECT_ERRORS, 1);
-    close_begin(u);
+    ring_count(u->us->ring, CTR_UPSTREAM_CONNECT_ERRORS, u->kind != UPSTREAM_STREAM);
+    if (u->kind == UPSTREAM_CARRIER)
+        upstream_h2_failed(u, err);
+    upstream_close(u);
     if (got)
         got(NULL, err, arg);
 }
 
-static void ready(struct upstream *u)
+void upstream_ready(struct upstream *u)
 {
     upstream_got *got = u->got;
     timer_clear(&u->timer);
+    if (u->kind == UPSTREAM_CARRIER) {
+        upstream_h2_connected(u);
+        return;
+    }
     u->got = NULL;
     u->state = UPSTREAM_USED;
     if (!got) { /* nobody waits any more, but somebody else will */
@@ -230,7 +240,7 @@ static void preface_sent(struct op *op, const struct event *ev)
 {
     struct upstream *u = container_of(op, struct upstream, out);
     if (ev->res <= 0) {
-        failed(u, u->error ? u->error : ev->res ? ev->res : -EPIPE);
+        upstream_failed(u, u->error ? u->error : ev->res ? ev->res : -EPIPE);
         return;
     }
     u->preface_at = (uint8_t)(u->preface_at + ev->res);
@@ -238,18 +248,18 @@ static void preface_sent(struct op *op, const struct event *ev)
         wire_send(&u->wire, &u->out, u->to.preface + u->preface_at, (size_t)(u->preface_len - u->preface_at),
                   0);
     else
-        ready(u);
+        upstream_ready(u);
 }
 
 static void connected(struct op *op, const struct event *ev)
 {
     struct upstream *u = container_of(op, struct upstream, out);
     if (ev->res < 0) {
-        failed(u, u->error ? u->error : ev->res);
+        upstream_failed(u, u->error ? u->error : ev->res);
         return;
     }
     if (!u->proxy_protocol) {
-        ready(u);
+        upstream_ready(u);
         return;
     }
     u->state = UPSTREAM_PREFACE;
@@ -261,7 +271,7 @@ static void connected(struct op *op, const struct event *ev)
 /* No socket was to be had. */
 static void unmade(struct op *op, const struct event *ev)
 {
-    failed(container_of(op, struct upstream, out), ev->res);
+    upstream_failed(container_of(op, struct upstream, out), ev->res);
 }
 
 static void too_slow(struct timer *t, uint64_t now_ms)
@@ -325,9 +335,8 @@ static void connect_begin(struct upstream *u, uint32_t timeout_ms)
     timer_set(&ring->wheel, &u->timer, ring_now_ms(ring) + timeout_ms);
 }
 
-struct upstream *upstream_take(struct upstreams *us, struct target *t, const struct plan_service *service,
-                               uint32_t service_index, const struct proxy_header *client, upstream_got *got,
-                               void *arg)
+struct upstream *upstream_make(struct upstreams *us, struct target *t, uint32_t service_index,
+                               enum upstream_kind kind)
 {
     struct upstream *u = pool_take(&us->pool);
     if (!u) {
@@ -336,20 +345,39 @@ struct upstream *upstream_take(struct upstreams *us, struct target *t, const str
     }
     memset(u, 0, sizeof(*u));
     u->us = us;
+    u->kind = (uint8_t)kind;
     u->target = target_get(t);
     u->service_index = service_index;
     u->state = UPSTREAM_CONNECT;
+    return u;
+}
+
+struct upstream *upstream_take(struct upstreams *us, struct target *t, const struct plan_service *service,
+                               uint32_t service_index, const struct proxy_header *client, upstream_got *got,
+                               void *arg)
+{
+    if (upstream_speaks_h2(service))
+        return upstream_h2_take(us, t, service, service_index, got, arg);
+    struct upstream *u = upstream_make(us, t, service_index, UPSTREAM_PLAIN);
+    if (!u)
+        return NULL;
     u->got = got;
     u->arg = arg;
     u->proxy_protocol = service->proxy.proxy_protocol;
     u->alone = u->proxy_protocol != 0;
     if (client)
         u->client = *client;
-    t->connections++;
+    upstream_connect(u, service);
+    return u;
+}
+
+void upstream_connect(struct upstream *u, const struct plan_service *service)
+{
+    struct upstreams *us = u->us;
+    u->target->connections++;
     ring_count(us->ring, CTR_UPSTREAM_OPEN, 1);
     ring_count(us->ring, CTR_UPSTREAM_CONNECTS, 1);
     connect_begin(u, service->proxy.connect_timeout_ms);
-    return u;
 }
 
 void upstream_forget(struct upstream *u)

@@ -24,9 +24,17 @@
 #include "dataplane/http/proxy_header.h"
 #include "dataplane/proxy/balance.h"
 
+struct h2_session;
 struct ring;
 struct upstreams;
 struct upstream;
+
+/*
+ * Towards a backend that speaks HTTP/2 a connection is of one of two kinds: a carrier, which is
+ * upstream_h2.c's alone and has the session, or a stream on it, which a user takes, and which is closed when
+ * it is given back.
+ */
+enum upstream_kind { UPSTREAM_PLAIN, UPSTREAM_CARRIER, UPSTREAM_STREAM };
 
 /* Hands a connection over, or says that there is none: NULL and -errno. */
 typedef void upstream_got(struct upstream *u, int err, void *arg);
@@ -49,6 +57,7 @@ struct upstream {
     bool reused; /* it has carried a request before: a failure may be that the backend closed it meanwhile */
     uint32_t requests;
     /* The rest is upstream.c's. */
+    uint8_t kind;  /* enum upstream_kind */
     uint8_t state; /* enum upstream_state */
     bool closed;   /* the descriptor is given back, or about to be */
     bool listed;   /* among the idle ones */
@@ -60,6 +69,8 @@ struct upstream {
     struct upstream *next_idle, **prev_idle; /* all idle ones */
     struct timer timer;
     struct loop_post post;
+    struct h2_session *session; /* of a carrier, once it is connected */
+    struct upstream *waiting;   /* streams that wait for that */
     upstream_got *got;
     void *arg;
     struct proxy_header client;

@@ -154,6 +154,7 @@ static void make_plan(int argc, char **argv)
     s->policy = POLICY_ALLOW_ALL;
     s->incarnation = 1;
     memcpy(s->name, "test", 5);
+    s->tls.http2 = 1;
     s->proxy = defaults();
     for (int i = 1; i < argc; i++) {
         const char *eq = strchr(argv[i], '=');
