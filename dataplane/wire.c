@@ -76,10 +76,20 @@ ssize_t wire_sendmsg_now(struct wire *w, const struct msghdr *msg, int flags)
 
 void wire_shutdown(struct wire *w)
 {
+    w->shut = true;
     if (w->over)
         w->over->ops->shutdown(w);
     else
         (void)shutdown(w->fd, SHUT_WR); /* of memory only; an error means that it is closed already */
+}
+
+bool wire_ended_well(const struct wire *w)
+{
+    uint8_t state; /* the first one of struct tcp_info */
+    socklen_t len = sizeof(state);
+    if (w->over || w->shut || getsockopt(w->fd, IPPROTO_TCP, TCP_INFO, &state, &len))
+        return true; /* its own affair; closed in order by both; no TCP */
+    return state != TCP_CLOSE;
 }
 
 void wire_close(struct wire *w, struct op *op)

@@ -26,6 +26,7 @@ struct wire {
     struct loop *loop;
     struct wire_over *over; /* what stands on the socket; NULL: nothing, the wire is the socket */
     int fd;                 /* of the socket below, -1: there is none of its own (HTTP/2) */
+    bool shut;              /* wire_shutdown was called */
 };
 
 /* What a kind of wire does; each call as described below. */
@@ -79,6 +80,13 @@ ssize_t wire_sendmsg_now(struct wire *w, const struct msghdr *msg, int flags);
 
 /* This end sends no more: FIN; close_notify and FIN; END_STREAM. Receiving goes on. After what was sent. */
 void wire_shutdown(struct wire *w);
+
+/*
+ * After a receive has said the end, where nothing else tells a whole message from a part: whether the other
+ * end really said so. A reset is told once, and a send may have been the one that was told: a receive after
+ * it finds an end like any other.
+ */
+bool wire_ended_well(const struct wire *w);
 
 /* The end. No order may be under way but cancelled ones have completed. op completes when nothing is left:
  * the descriptor is closed, and what stood on it has been given back. An unread or unsent rest may be reset.

@@ -50,10 +50,12 @@ static void complete_if_all(struct pump *p)
 
 static void end_of_source(struct pump *p)
 {
-    if (p->c.in == PUMP_RAW)
+    if (p->c.in != PUMP_RAW)
+        pump_source_over(p, SOURCE_ENDED, 0);
+    else if (wire_ended_well(p->c.from))
         complete(p);
     else
-        pump_source_over(p, SOURCE_ENDED, 0);
+        pump_source_over(p, SOURCE_ERROR, -ECONNRESET);
 }
 
 /* Of the early bytes: those that were taken and not used, and those that were not taken. */

@@ -426,6 +426,37 @@ static void test_reset(void **state)
         }
 }
 
+/* A reset of which a send has been told looks like an end to a receive, and is none. */
+static void test_reset_told_elsewhere(void **state)
+{
+    (void)state;
+    for (enum pump_technique t = PUMP_TECHNIQUE_AUTO; t <= PUMP_TECHNIQUE_COPY; t++)
+        for (int both_shut = 0; both_shut < 2; both_shut++) {
+            struct script s = {.in = PUMP_RAW, .to = 20000, .ending = END_STALL};
+            struct flow f;
+            struct pump_config c = {.out = PUMP_CHUNKED, .technique = t};
+            flow_init(&f, 0);
+            source_open(&f, &s, &c);
+            f.piece = 300000;
+            while (f.wire_at < f.wire_len)
+                feed(&f, &s);
+            if (both_shut) { /* an end in good order, on a socket that is all closed by then */
+                wire_shutdown(&f.from);
+                close(f.source);
+            } else {
+                rig_reset(f.source);
+                while (send(f.source_near, "x", 1, MSG_NOSIGNAL) != -1)
+                    ;
+            }
+            f.source = -1;
+            f.ended = true;
+            pump_start(&f.pump, &c);
+            run(&f, &s);
+            check(&f, PUMP_CHUNKED, 20000, both_shut ? PUMP_DONE : PUMP_SOURCE_ERROR);
+            flow_fini(&f);
+        }
+}
+
 /* ------------------------------------------------------------------ resume */
 
 /* The next source gives the range that is missing, or everything again. */
@@ -815,6 +846,7 @@ int main(void)
         cmocka_unit_test(test_slow_sink),
         cmocka_unit_test(test_single_bytes),
         cmocka_unit_test(test_source_breaks),
+        cmocka_unit_test(test_reset_told_elsewhere),
         cmocka_unit_test(test_reset),
         cmocka_unit_test(test_resume),
         cmocka_unit_test(test_promise),
