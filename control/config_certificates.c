@@ -189,10 +189,20 @@ static void read_client_auth(struct cfg_reader *r, const yaml_node_t *node, void
                   text);
 }
 
+static void read_http2(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    bool on = true;
+    cfg_bool(r, node, &on);
+    ((struct plan_tls *)target)->http2 = on;
+}
+
 void cfg_tls(struct cfg_reader *r, const yaml_node_t *node, struct plan_tls *tls)
 {
-    static const struct cfg_key_row keys[] = {
-        {"certificates", read_names}, {"client_ca", read_client_ca}, {"client_auth", read_client_auth}};
+    static const struct cfg_key_row keys[] = {{"certificates", read_names},
+                                              {"client_ca", read_client_ca},
+                                              {"client_auth", read_client_auth},
+                                              {"http2", read_http2}};
+    tls->http2 = 1;
     if (!cfg_mapping(r, node, "tls", keys, ARRAY_SIZE(keys), tls))
         return;
     tls->mode = PLAN_TLS_TERMINATE;

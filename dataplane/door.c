@@ -14,6 +14,7 @@
 #include "dataplane/ring.h"
 #include "dataplane/http/client_hello.h"
 #include "dataplane/http/proxy_header.h"
+#include "dataplane/http2/http2.h"
 #include "dataplane/proxy/tcp.h"
 #include "dataplane/tls/context.h"
 #include "dataplane/tls/tables.h"
@@ -27,6 +28,7 @@ enum {
 
 enum door_state {
     DOOR_PROXY_HEADER, /* its bytes are read */
+    DOOR_HELLO,        /* what the client says first is looked at, and left where it is */
     DOOR_TLS,          /* the handshake */
     DOOR_CLOSING,      /* what is under way is waited for, then the socket is closed */
 };
@@ -57,6 +59,7 @@ struct door_ring {
 };
 
 static void timed_out(struct timer *t, uint64_t now_ms);
+static void read_hello(struct door *d);
 static void op_done(struct op *op, const struct event *ev);
 
 int door_ring_new(struct ring *ring, struct tls_helpers *helpers, const struct tls_table *table,
@@ -164,6 +167,8 @@ static bool onward(struct door *d)
     const struct conn_peer *peer = d->has_peer ? &d->peer : NULL;
     if (is_tunnel(d->ring, d->service))
         return tcp_accepted(d->ring, &d->wire, d->service, peer, NULL, 0);
+    if (tls_is(&d->wire) && strcmp(tls_protocol(&d->wire), "h2") == 0)
+        return h2_accepted(d->ring, &d->wire, d->service, peer, NULL, 0);
     return conn_start(d->ring, &d->wire, d->service, peer, NULL, 0);
 }
 
@@ -239,6 +244,16 @@ static void terminate(struct door *d)
         door_close(d, CLOSE_NO_CONNECTION);
 }
 
+static void look_at_hello(struct door *d)
+{
+    d->state = DOOR_HELLO;
+    d->bytes = pool_take(&d->ring->door->bytes);
+    if (d->bytes)
+        read_hello(d);
+    else
+        door_close(d, CLOSE_NO_CONNECTION);
+}
+
 /* The PROXY header, if there has to be one, is behind us. */
 static void next_step(struct door *d)
 {
@@ -246,6 +261,8 @@ static void next_step(struct door *d)
     d->len = 0;
     if (d->mode == PLAN_TLS_TERMINATE)
         terminate(d);
+    else if (d->mode == PLAN_TLS_PASSTHROUGH)
+        look_at_hello(d);
     else
         hand_over(d);
 }
@@ -299,12 +316,47 @@ static void read_proxy_header(struct door *d)
     }
 }
 
+/* ------------------------------------------------------------------ TLS that is passed through */
+
+/* The socket is readable when it has more than n bytes, or the end. */
+static void readable_beyond(struct door *d, size_t n)
+{
+    int least = (int)n + 1;
+    (void)setsockopt(d->wire.fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof(least));
+}
+
+/* The bytes stay in the socket, for the backend. */
+static void read_hello(struct door *d)
+{
+    struct client_hello hello;
+    ssize_t got = recv(d->wire.fd, d->bytes, CLIENT_HELLO_MAX, MSG_PEEK | MSG_DONTWAIT);
+    bool nothing = got < 0 && errno == EAGAIN;
+    if (got <= 0 && !nothing) {
+        door_close(d, CLOSE_CLIENT_EOF);
+        return;
+    }
+    size_t len = nothing ? 0 : (size_t)got;
+    int err = client_hello_read(d->bytes, len, &hello);
+    if (err == -EAGAIN && (nothing || len > d->len)) {
+        d->len = len;
+        readable_beyond(d, len);
+        wait_bytes(d);
+    } else if (err) { /* also when the client has ended in the middle of it */
+        door_close(d, CLOSE_CLIENT_HELLO);
+    } else {
+        readable_beyond(d, 0);
+        hand_over(d);
+    }
+}
+
 static void op_done(struct op *op, const struct event *ev)
 {
     struct door *d = container_of(op, struct door, op);
     (void)ev; /* what there is to read says it all */
     if (d->state == DOOR_CLOSING)
         close_try(d);
+    else if (d->state == DOOR_HELLO)
+        read_hello(d);
     else
         read_proxy_header(d);
 }

@@ -4,7 +4,7 @@
  * Where a service asks for none of it the socket goes straight on, and costs nothing here.
  *
  *   accepted --> PROXY header --> TLS: terminate ---> HTTP/1.1 (conn)
- *                            |--> TLS: pass through -> tunnel, with the ClientHello
+ *                            |                    '-> HTTP/2 (http2.h), by ALPN
  *                            '--> in clear ---------> conn
  *
  * All of it has http.header_timeout, together.
