@@ -504,6 +504,7 @@ static void attempt_choose(struct attempt *a)
         .now_ms = ring_now_ms(ex->ring),
         .tried = (const struct target *const *)ex->tried,
         .tried_count = ex->tried_count,
+        .prefer = exchange_prefers(ex),
         .retry = a->ask.retry,
     };
     enum balance_why why;

@@ -239,8 +239,27 @@ static bool take_budget(struct choice *c)
 
 /* ------------------------------------------------------------------ together */
 
+/* Whether the backend that is preferred is to be had, now or soon. */
+static bool prefers(struct choice *c)
+{
+    struct target *t = NULL;
+    for (uint32_t i = 0; i < c->s->count && c->ask->prefer; i++) {
+        t = balance_target(c->b, c->s, i);
+        if (t && t->id == c->ask->prefer)
+            break;
+        t = NULL;
+    }
+    if (!t || was_tried(c->ask, t) || balance_observe(c->b, t, c->ask->now_ms) == ABI_DOWN)
+        return false;
+    c->rank = RANK_UP;
+    c->best = at_limit(c, t) ? NULL : t;
+    return true;
+}
+
 static struct target *choose(struct choice *c)
 {
+    if (prefers(c))
+        return c->best;
     const struct plan_service *now = plan_service(c->b->plan, c->ask->service_index);
     if (c->ask->key.len && now->row_count) {
         c->best = walk_rows(c);

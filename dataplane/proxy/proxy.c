@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "dataplane/ring.h"
+#include "dataplane/proxy/affinity.h"
 #include "dataplane/proxy/exchange.h"
 
 /* ------------------------------------------------------------------ of a ring */
@@ -23,6 +24,7 @@ int proxy_new(struct ring *ring, struct proxy **out)
     if (getrandom(&p->random, sizeof(p->random), 0) != (ssize_t)sizeof(p->random))
         p->random = loop_clock_us();
     p->random |= 1;
+    affinity_init();
     int err = balance_new(ring->counters, &p->balance);
     if (err)
         goto err_balance;

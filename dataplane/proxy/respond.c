@@ -156,6 +156,7 @@ void exchange_respond(struct attempt *a)
     ex->keep = a->answer.keep_alive && a->sent_all;
     ex->outcome = is_server_error(ex, a->answer.status) ? BALANCE_SERVER_ERROR : BALANCE_GOOD;
     stream_note_upstream(ex->s, ex->name, a->answer_us, ex->attempts);
+    exchange_note(ex, a);
     if (exchange_upgrades(a)) {
         exchange_tunnel(a, &relay);
     } else {

@@ -437,3 +437,59 @@ def test_slow_body_times_out(technique):
             assert client.answer()[0] == 408
             assert client.ended() == "fin"
         ring.wait_counter("upstream_connections_open", 0)
+
+
+# ---------------------------------------------------------------- what belongs together
+
+
+def uploads(name):
+    """A registry of which no other knows the sessions."""
+    def serve(backend, sock, file, first, fields, rest):
+        method, path, _ = first.split()
+        body = read_body(file, fields)[0]
+        backend.requests.append((first, fields, body))
+        if method == "POST":
+            place = f"/v2/{rest.rstrip('/')}/{name}-{len(backend.requests)}?_state=x"
+            sock.sendall(f"HTTP/1.1 202 Accepted\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode())
+        else:
+            known = path.split("?")[0].rpartition("/")[2].startswith(name)
+            sock.sendall((f"HTTP/1.1 {'202 Accepted' if known else '404 Not Found'}\r\nLocation: {path}\r\n"
+                          "Content-Length: 0\r\n\r\n").encode())
+        return True
+    return serve
+
+
+def test_upload_stays_with_its_backend():
+    with Backend(v2=uploads("one")) as one, Backend(v2=uploads("two")) as two, Backend(v2=uploads("three")) as three:
+        with Ring(one.address, two.address, three.address, kind="registry") as ring:
+            for _ in range(20):
+                with Client(ring) as client:
+                    status, fields, _, _ = client.get("/v2/a/blobs/uploads/", method="POST",
+                                                      fields=["Content-Length: 0"])
+                    assert status == 202
+                place = field(fields, "Location")
+                for size in (0, 100, 100000):
+                    with Client(ring) as client:
+                        status, fields, _, _ = client.get(place, method="PATCH", fields=[f"Content-Length: {size}"],
+                                                          body=bytes(size))
+                        assert status == 202
+        assert all(len(backend.requests) > 4 for backend in (one, two, three))
+
+
+def test_build_goes_where_its_session_is():
+    def session(backend, sock, file, first, fields, rest):
+        sock.sendall(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        backend.requests.append((field(fields, "X-Docker-Expose-Session-Uuid"), None, None))
+        file.read()
+        return False
+
+    with Backend(session=session) as one, Backend(session=session) as two:
+        with Ring(one.address, two.address, kind="docker") as ring:
+            for n in range(10):
+                with Client(ring) as client, Client(ring) as builder:
+                    client.ask("/session", method="POST",
+                               fields=["Connection: Upgrade", "Upgrade: h2c", f"X-Docker-Expose-Session-Uuid: u{n}"])
+                    assert client.head()[0] == 101
+                    builder.get(f"/build?session=u{n}&version=2", method="POST", fields=["Content-Length: 0"])
+                    owner = one if any(r[0] == f"u{n}" for r in one.requests) else two
+                    assert owner.requests[-1][0].startswith(f"POST /build?session=u{n}")
