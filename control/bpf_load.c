@@ -405,6 +405,20 @@ int bpf_load_map(const struct bpf_load *load, const char *name)
 }
 
 /* Each name once: in the first object that has it. */
+int bpf_load_map_open(const struct bpf_load *load, const char *name, uint32_t *count)
+{
+    char path[BPF_PINS_PATH_MAX + BPF_LOAD_NAME_MAX];
+    struct bpf_map_info info = {0};
+    uint32_t len = sizeof(info);
+    snprintf(path, sizeof(path), "%s/%s", load->pins.set, name);
+    int fd = bpf_obj_get(path);
+    int err = fd < 0 ? fd : bpf_obj_get_info_by_fd(fd, &info, &len);
+    if (err && fd >= 0)
+        close(fd);
+    *count = info.max_entries;
+    return err ? err : fd;
+}
+
 const char *bpf_load_map_name(const struct bpf_load *load, size_t i, int *fd)
 {
     for (size_t o = 0; sources[o].name; o++) {
@@ -547,6 +561,8 @@ size_t bpf_load_carry_verdicts(struct bpf_load *load)
                           .backends_max = load->config.backends_max};
     if (carry.backends >= 0 && carry.verdicts >= 0)
         bpf_pins_each_other(&load->pins, carry_set, &carry);
+    if (carry.verdicts >= 0)
+        (void)bpf_map_freeze(carry.verdicts); /* an earlier process may have done it */
     return carry.count;
 }
 

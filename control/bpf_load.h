@@ -73,6 +73,10 @@ const struct bpf_load_object *bpf_load_objects(const struct bpf_load *load, size
 /* The descriptor of a map, borrowed; -ENOENT when no loaded object has it. */
 int bpf_load_map(const struct bpf_load *load, const char *name);
 
+/* Another descriptor of a pinned map, to be closed by the caller. *count gets the number of its elements.
+ * -errno. */
+int bpf_load_map_open(const struct bpf_load *load, const char *name, uint32_t *count);
+
 /* Names of all maps in turn: NULL behind the last. */
 const char *bpf_load_map_name(const struct bpf_load *load, size_t i, int *fd);
 
@@ -83,7 +87,9 @@ bool bpf_load_program(const struct bpf_load *load, size_t i, struct bpf_load_pro
 bool bpf_load_is_new(const struct bpf_load *load);
 
 /* Takes the verdicts of older sets for backends that are the same there: id, address, port and generation.
- * Only for a new set that is filled and not attached. Returns how many. */
+ * Only for a new set that is filled and not attached. From then on only programs write them: the map is
+ * frozen, so that who is handed its descriptor can map it to read and nothing else (a descriptor that was
+ * opened to be read cannot be mapped at all). Returns how many. */
 size_t bpf_load_carry_verdicts(struct bpf_load *load);
 
 /* Removes older sets. 0 or -errno. */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "control/events.h"
@@ -59,6 +60,36 @@ static void on_note(void *arg, const char *kind, const char *text)
     events_note(d->events, kind, text);
 }
 
+/* The data plane chooses backends by the same words. */
+static void on_maps(void *arg, const struct bpf_load *load)
+{
+    struct daemon *d = arg;
+    uint32_t count = 0, slots;
+    if (!d->supervise)
+        return;
+    int verdicts = load ? bpf_load_map_open(load, "verdicts", &count) : -1;
+    int evidence = verdicts >= 0 ? bpf_load_map_open(load, "evidence", &slots) : verdicts;
+    if (evidence >= 0) {
+        supervise_set_words(d->supervise, verdicts, evidence, count);
+        return;
+    }
+    if (load)
+        journal_error(d->journal, "kernel", "the data plane does not get the verdicts: %s",
+                      strerror(-evidence));
+    if (verdicts >= 0)
+        close(verdicts);
+    supervise_set_words(d->supervise, -1, -1, 0);
+}
+
+/* Where nobody writes verdicts, those of an earlier time must not be believed for ever. */
+static void forget_maps(struct daemon *d)
+{
+    struct kernel_view view;
+    kernel_view(d->kernel_half->kernel, &view);
+    if (view.phase != KERNEL_ON && view.phase != KERNEL_LOADING)
+        on_maps(d, NULL);
+}
+
 void daemon_kernel_open(struct daemon *d)
 {
     const struct kernel_config config = {
@@ -70,7 +101,7 @@ void daemon_kernel_open(struct daemon *d)
         .exclude_count = d->config.kernel.exclude_count,
         .xdp = (const char *const *)d->config.kernel.xdp,
         .xdp_count = d->config.kernel.xdp_count,
-        .handlers = {.compile = on_compile, .changed = on_changed, .note = on_note},
+        .handlers = {.compile = on_compile, .changed = on_changed, .maps = on_maps, .note = on_note},
         .arg = d,
     };
     struct daemon_kernel *half = calloc(1, sizeof(*half));
@@ -115,6 +146,7 @@ void daemon_kernel_update(struct daemon *d)
         .flows_max = (uint32_t)setting_effective(&d->settings, SET_KERNEL_FLOWS_MAX, &source),
     };
     kernel_update(half->kernel, &wishes);
+    forget_maps(d);
 }
 
 void daemon_kernel_tick(struct daemon *d)
@@ -122,5 +154,6 @@ void daemon_kernel_tick(struct daemon *d)
     if (!d->kernel_half)
         return;
     kernel_tick(d->kernel_half->kernel);
+    forget_maps(d);
     peer_events_look(d->kernel_half->seen, d);
 }

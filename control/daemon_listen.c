@@ -217,7 +217,8 @@ static void deliver(struct daemon *d, const struct wanted *w)
     bool *delivered = calloc(w->count + 1, sizeof(*delivered));
     size_t count = 0;
     CHECK(addr && of && delivered);
-    for (size_t i = 0; i < w->count && may_route(d); i++) {
+    d->routing = may_route(d);
+    for (size_t i = 0; i < w->count && d->routing; i++) {
         if (!address_of(&w->address[i], &addr[count]))
             continue;
         of[count++] = &w->address[i];
@@ -284,7 +285,8 @@ void daemon_listen_services(struct daemon *d)
 
 void daemon_listen_tick(struct daemon *d)
 {
-    if (!d->listen_failures.count || d->phase > DAEMON_SERVING)
+    bool failed = d->listen_failures.count || d->undelivered.count || may_route(d) != d->routing;
+    if (!failed || d->phase > DAEMON_SERVING)
         return;
     size_t before = d->listen_failures.count;
     daemon_listen_services(d);

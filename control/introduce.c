@@ -143,6 +143,18 @@ int introduce_certs(struct dataplane *d, int certs_fd, uint64_t generation)
     return err;
 }
 
+int introduce_words(struct dataplane *d)
+{
+    const struct supervise *s = d->supervise;
+    const int fds[] = {s->words.verdicts_fd, s->words.evidence_fd};
+    if (d->words_told == s->words.number)
+        return 0;
+    d->words_told = s->words.number;
+    return introduce_send(d,
+                          (struct link_message){.type = LINK_VERDICTS, .verdicts = {.count = s->words.count}},
+                          fds, s->words.count ? 2 : 0);
+}
+
 int introduce_plan(struct dataplane *d, int plan_fd, uint64_t generation)
 {
     int err = send_listeners(d);
@@ -172,6 +184,10 @@ int introduce(struct dataplane *d)
     if (plan_fd < 0)
         return plan_fd;
     d->plan_at_start = generation;
-    err = introduce_plan(d, plan_fd, generation);
+    err = introduce_words(d);
+    if (err)
+        close(plan_fd);
+    else
+        err = introduce_plan(d, plan_fd, generation);
     return err ? err : introduce_send(d, (struct link_message){.type = LINK_GO}, NULL, 0);
 }

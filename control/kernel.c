@@ -481,6 +481,7 @@ static void start_loaded(struct kernel *kernel)
                         : "the programs are in the kernel, with the maps and verdicts that were there",
                  carried);
     note(kernel, "kernel.attached", "the programs are in the kernel");
+    kernel->config.handlers.maps(kernel->config.arg, kernel->load);
     kernel->tidy_ms = now_ms() + TIDY_MS;
     load_more(kernel);
 }
@@ -569,6 +570,7 @@ int kernel_detach(struct kernel *kernel, char err[KERNEL_WHY_MAX])
         return -EBUSY;
     }
     let_go(kernel);
+    kernel->config.handlers.maps(kernel->config.arg, NULL);
     int result = kernel_detach_instance(kernel->config.instance, err);
     kernel->phase = KERNEL_DETACHED;
     snprintf(kernel->why, sizeof(kernel->why),

@@ -30,6 +30,8 @@ struct kernel_handlers {
     const struct kernel_entries *(*compile)(void *arg, const struct kernel_facts *facts);
     /* A verdict has changed; time in milliseconds, UTC. */
     void (*changed)(void *arg, const struct abi_change *change, uint64_t time_ms);
+    /* The set of maps that counts from now on; NULL: it is being taken away. */
+    void (*maps)(void *arg, const struct bpf_load *load);
     /* It was attached, detached, or something about it failed: for the events. May be NULL. */
     void (*note)(void *arg, const char *kind, const char *text);
 };

@@ -136,6 +136,13 @@ static void on_exit_poll(uv_poll_t *poll, int status, int events)
     supervise_backoff(s, info.si_code == CLD_EXITED && info.si_status == DATAPLANE_EXIT_FORBIDDEN);
 }
 
+/* A process that has ended meanwhile gives EPIPE; its end is the better reason. */
+static void kill_unless_gone(struct dataplane *d, int err)
+{
+    if (err && err != -EPIPE && err != -ECONNRESET)
+        dataplane_kill(d, strerror(-err));
+}
+
 static void on_ready(struct supervise *s)
 {
     if (s->state != STATE_STARTING) {
@@ -151,6 +158,7 @@ static void on_ready(struct supervise *s)
     journal_info(s->config.journal, "supervise", "the data plane (pid %d) %s with %u rings",
                  (int)s->dataplane->pid, s->dataplane->adopted ? "goes on" : "serves",
                  s->config.memory->rings);
+    kill_unless_gone(s->dataplane, introduce_words(s->dataplane)); /* what was said since it was introduced */
     s->config.handlers.ready(s->config.arg);
     s->config.handlers.plan_applied(s->config.arg, s->plan_applied);
 }
@@ -235,13 +243,6 @@ static int dataplane_spawn(struct supervise *s, struct dataplane *d)
     d->pidfd = spawned.pidfd;
     dataplane_watch(d, pair[0]);
     return 0;
-}
-
-/* A process that has ended meanwhile gives EPIPE; its end is the better reason. */
-static void kill_unless_gone(struct dataplane *d, int err)
-{
-    if (err && err != -EPIPE && err != -ECONNRESET)
-        dataplane_kill(d, strerror(-err));
 }
 
 static void dataplane_introduce(struct dataplane *d)
@@ -397,6 +398,29 @@ void supervise_send_certs(struct supervise *s, int certs_fd, uint64_t generation
         close(certs_fd);
 }
 
+static void drop_words(struct supervise *s)
+{
+    if (!s->words.count)
+        return;
+    close(s->words.verdicts_fd);
+    close(s->words.evidence_fd);
+    s->words.count = 0;
+}
+
+void supervise_set_words(struct supervise *s, int verdicts_fd, int evidence_fd, uint32_t count)
+{
+    if (!count && !s->words.count && s->words.number)
+        return;
+    drop_words(s);
+    s->words.verdicts_fd = verdicts_fd;
+    s->words.evidence_fd = evidence_fd;
+    s->words.count = count;
+    s->words.number++;
+    /* One that starts gets them before the plan; one that is taken over may not have had its channels yet. */
+    if (can_be_told(s) && s->state == STATE_RUNNING)
+        kill_unless_gone(s->dataplane, introduce_words(s->dataplane));
+}
+
 void supervise_unlisten(struct supervise *s, uint16_t first, uint16_t count)
 {
     if (can_be_told(s))
@@ -470,6 +494,7 @@ static void on_handle_closed(uv_handle_t *handle)
 void supervise_close(struct supervise *s)
 {
     CHECK(!s->dataplane);
+    drop_words(s);
     s->handles = 2;
     uv_close((uv_handle_t *)&s->timer, on_handle_closed);
     uv_close((uv_handle_t *)&s->tick, on_handle_closed);

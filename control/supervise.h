@@ -91,6 +91,10 @@ void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation);
 /* Hands certificates to the running data plane. Takes certs_fd. */
 void supervise_send_certs(struct supervise *s, int certs_fd, uint64_t generation);
 
+/* The kernel's maps that the data plane reads and fills (msg.h, VERDICTS): for the one that runs, and for
+ * those that will. Takes the descriptors; count 0: there are none. */
+void supervise_set_words(struct supervise *s, int verdicts_fd, int evidence_fd, uint32_t count);
+
 /* Makes the running data plane close the sockets of these slots: the address was removed. */
 void supervise_unlisten(struct supervise *s, uint16_t first, uint16_t count);
 

@@ -38,6 +38,7 @@ struct dataplane {
     uint64_t plan_sent; /* generation of the newest plan that it was handed */
     bool channel_lost;
     const char *killed_because;
+    uint64_t words_told; /* struct supervise: words.number; 0: nothing yet */
     struct ring_watch watch[RINGS_MAX];
 };
 
@@ -52,6 +53,12 @@ struct supervise {
     bool ever_ready;
     uint64_t ready_at_ms; /* of the loop's clock, 0: not since the last failure */
     uint64_t up_since_ms, restarts, plan_applied;
+    /* The kernel's maps. The number grows by one with each change; 0: nobody knows yet. */
+    struct {
+        int verdicts_fd, evidence_fd;
+        uint32_t count;
+        uint64_t number;
+    } words;
     unsigned handles; /* not closed yet, for the end */
 };
 
@@ -65,6 +72,8 @@ int introduce_send(struct dataplane *d, struct link_message message, const int *
 int introduce_certs(struct dataplane *d, int certs_fd, uint64_t generation);
 /* Makes it close the sockets of these slots, as far as it has them. */
 int introduce_unlisten(struct dataplane *d, uint16_t first, uint16_t count);
+/* The kernel's maps, if it has not got them. */
+int introduce_words(struct dataplane *d);
 /* A plan, after the listeners that it has not got yet. Takes plan_fd. */
 int introduce_plan(struct dataplane *d, int plan_fd, uint64_t generation);
 

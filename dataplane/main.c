@@ -24,7 +24,9 @@
 #include "plan.h"
 #include "shared.h"
 #include "dataplane/adopt.h"
+#include "dataplane/kernel_words.h"
 #include "dataplane/link.h"
+#include "dataplane/listening.h"
 #include "dataplane/messages.h"
 #include "dataplane/move/file.h"
 #include "dataplane/ring.h"
@@ -41,13 +43,11 @@ struct dataplane {
     int hello_fd[HELLO_FDS];
     unsigned ring_count;
     int channel_fd[RINGS_MAX];
-    unsigned listener_count;              /* slots below it may be in use */
-    int listener_fd[LISTENERS_MAX];       /* -1: none */
-    bool listened[LISTENERS_MAX];         /* a ring has it ... */
-    uint8_t listener_ring[LISTENERS_MAX]; /* ... this one */
+    struct listening listening;
     struct ring *ring[RINGS_MAX];
     const struct plan *plan;
-    int certs_fd; /* as it came at the beginning; -1: none, or taken */
+    struct kernel_words *words; /* the kernel's; NULL: control has not said anything yet */
+    int certs_fd;               /* as it came at the beginning; -1: none, or taken */
     struct tls_tables *tls;
     struct tls_table *table; /* of the plan */
     struct counters_page *counters;
@@ -98,14 +98,16 @@ static int take_hello(struct dataplane *d, const struct link_message *m, const i
     return 0;
 }
 
-static int take_listener(struct dataplane *d, uint32_t slot, const int *fds, unsigned fd_count)
+/* Takes the descriptors, whatever comes of it; what cannot be mapped counts as none. */
+static int take_words(uint32_t count, const int *fds, unsigned fd_count, struct kernel_words **out)
 {
-    if (fd_count != 1 || slot >= LISTENERS_MAX || (slot < d->listener_count && d->listener_fd[slot] >= 0))
+    if (fd_count != (count ? 2 : 0))
         return -EPROTO;
-    while (d->listener_count <= slot)
-        d->listener_fd[d->listener_count++] = -1;
-    d->listener_fd[slot] = fds[0];
-    return 0;
+    int err = kernel_words_new(count ? fds[0] : -1, count ? fds[1] : -1, count, out);
+    if (!err)
+        return 0;
+    fprintf(stderr, "fairlead-dataplane: the kernel's verdicts cannot be read: %s\n", strerror(-err));
+    return kernel_words_new(-1, -1, 0, out);
 }
 
 /* One message of the beginning. 1: GO. */
@@ -124,7 +126,7 @@ static int take_message(struct dataplane *d, const struct link_message *m, const
         d->channel_fd[m->ring.index] = fds[0];
         return 0;
     case LINK_LISTENER:
-        return take_listener(d, m->listener.index, fds, fd_count);
+        return listening_take(&d->listening, m->listener.index, fds, fd_count);
     case LINK_PLAN:
         d->plan = fd_count == 1 ? message_plan(fds[0]) : NULL;
         return d->plan ? 0 : -EPROTO;
@@ -133,6 +135,8 @@ static int take_message(struct dataplane *d, const struct link_message *m, const
             return -EPROTO;
         d->certs_fd = fds[0];
         return 0;
+    case LINK_VERDICTS:
+        return d->words ? -EPROTO : take_words(m->verdicts.count, fds, fd_count, &d->words);
     case LINK_GO:
         return d->plan && d->ring_count ? 1 : -EPROTO;
     default:
@@ -167,31 +171,6 @@ static struct store_tuning tuning(const struct plan *p)
         .open_files = (uint32_t)p->setting[SET_STORE_OPEN_FILES],
         .upload_expiry_ms = p->setting[SET_REGISTRY_UPLOAD_EXPIRY],
     };
-}
-
-/* Hands the sockets that no ring has yet to rings: those of one address in turn, so that each ring has its
- * share. */
-static void share_listeners(struct dataplane *d, const struct plan *plan,
-                            void (*give)(struct ring *r, struct acceptor_order order))
-{
-    for (unsigned i = 0; i < plan->listener_count; i++) {
-        const struct plan_listener *l = plan_listener(plan, i);
-        for (unsigned j = 0; j < l->count; j++) {
-            unsigned at = l->first + j;
-            if (at >= d->listener_count || d->listener_fd[at] < 0 || d->listened[at])
-                continue;
-            d->listened[at] = true;
-            d->listener_ring[at] = (uint8_t)(j % d->ring_count);
-            give(d->ring[j % d->ring_count], (struct acceptor_order){.slot = (uint16_t)at,
-                                                                     .fd = d->listener_fd[at],
-                                                                     .service = l->service});
-        }
-    }
-}
-
-static void give_at_start(struct ring *r, struct acceptor_order order)
-{
-    CHECK(ring_listen(r, &order) == 0);
 }
 
 /* io_uring that is forbidden or not there: so it will be at the next try. */
@@ -244,9 +223,11 @@ static int build(struct dataplane *d, const char **why)
         err = ring_new(&c, &d->ring[i], why);
         if (err == -EPERM || err == -ENOSYS)
             fail_for_good(*why, err);
+        if (!err)
+            d->ring[i]->offered_words = d->words;
     }
     if (!err)
-        share_listeners(d, plan, give_at_start);
+        listening_share(&d->listening, plan, d->ring, d->ring_count, false);
     return err;
 }
 
@@ -288,39 +269,6 @@ static int start_rings(struct dataplane *d)
 }
 
 /* ------------------------------------------------------------------ running */
-
-static bool give_order(struct ring *r, struct acceptor_order order)
-{
-    struct acceptor_order *o = malloc(sizeof(*o));
-    if (!o)
-        return false;
-    *o = order;
-    o->next = atomic_load(&r->orders);
-    while (!atomic_compare_exchange_weak(&r->orders, &o->next, o))
-        ;
-    loop_wake(r->loop);
-    return true;
-}
-
-static void give_while_running(struct ring *r, struct acceptor_order order)
-{
-    give_order(r, order);
-}
-
-/* The address is not configured any more. Without memory for the order it is served on, and that is said. */
-static bool unlisten(struct dataplane *d, uint32_t slot)
-{
-    if (slot >= d->listener_count || d->listener_fd[slot] < 0)
-        return false;
-    int fd = d->listener_fd[slot];
-    if (!d->listened[slot])
-        close(fd);
-    else if (!give_order(d->ring[d->listener_ring[slot]], (struct acceptor_order){.fd = fd, .stop = true}))
-        return false;
-    d->listener_fd[slot] = -1;
-    d->listened[slot] = false;
-    return true;
-}
 
 /* Every ring has it: the plan before is nobody's. A ring that does not turn is control's to notice. */
 static bool plan_taken(const struct dataplane *d)
@@ -367,6 +315,28 @@ static void new_certs(struct dataplane *d, int fd)
         fprintf(stderr, "fairlead-dataplane: new certificates were dropped: %s\n", strerror(-err));
 }
 
+/* The words before are unmapped when each ring has the new ones. */
+static bool new_words(struct dataplane *d, uint32_t count, const int *fds, unsigned fd_count)
+{
+    struct kernel_words *words, *before = d->words;
+    if (take_words(count, fds, fd_count, &words))
+        return false;
+    uint64_t end = loop_clock_us() / 1000 + PLAN_WAIT_MS;
+    d->words = words;
+    for (unsigned i = 0; i < d->ring_count; i++) {
+        atomic_store_explicit(&d->ring[i]->offered_words, words, memory_order_release);
+        loop_wake(d->ring[i]->loop);
+    }
+    for (unsigned i = 0; i < d->ring_count; i++)
+        while (atomic_load_explicit(&d->ring[i]->words, memory_order_acquire) != words) {
+            if (loop_clock_us() / 1000 > end)
+                return true;
+            pause_1ms();
+        }
+    kernel_words_free(before);
+    return true;
+}
+
 static bool plan_follows(const struct plan *plan, const struct plan *old)
 {
     return plan->generation > old->generation && plan->node_id == old->node_id &&
@@ -394,7 +364,8 @@ static void new_plan(struct dataplane *d, int fd)
     }
     struct store_tuning t = tuning(plan);
     store_tune(d->store, &t);
-    share_listeners(d, plan, give_while_running); /* a ring takes the plan first, then these */
+    listening_share(&d->listening, plan, d->ring, d->ring_count,
+                    true); /* a ring takes the plan first, then these */
     if (!taken)
         return;
     munmap((void *)(uintptr_t)old, old->bytes);
@@ -441,9 +412,9 @@ static bool running_message(struct dataplane *d, const struct link_message *m, c
         loop_wake(d->ring[m->ring.index]->loop);
         return true;
     case LINK_LISTENER:
-        return take_listener(d, m->listener.index, fds, fd_count) == 0;
+        return listening_take(&d->listening, m->listener.index, fds, fd_count) == 0;
     case LINK_UNLISTEN:
-        return fd_count == 0 && unlisten(d, m->unlisten.index);
+        return fd_count == 0 && listening_remove(&d->listening, d->ring, m->unlisten.index);
     case LINK_PLAN:
         if (fd_count != 1)
             return false;
@@ -454,6 +425,8 @@ static bool running_message(struct dataplane *d, const struct link_message *m, c
             return false;
         new_certs(d, fds[0]);
         return true;
+    case LINK_VERDICTS:
+        return new_words(d, m->verdicts.count, fds, fd_count);
     case LINK_GO:
         if (!d->adopting || fd_count)
             return false;
@@ -495,8 +468,8 @@ static void adopt_event(struct dataplane *d)
                 [ADOPT_LOG] = d->hello_fd[HELLO_LOG],
                 [ADOPT_EPOCHS] = d->hello_fd[HELLO_EPOCHS],
                 [ADOPT_NAMES] = d->hello_fd[HELLO_NAMES]},
-        .listener_fd = d->listener_fd,
-        .listener_count = d->listener_count,
+        .listener_fd = d->listening.fd,
+        .listener_count = d->listening.count,
     };
     int fd = adopt_take(&d->adopt, d->link < 0 && !d->draining ? &offer : NULL);
     if (fd < 0) {

@@ -186,6 +186,15 @@ static void take_plan(struct ring *r)
     atomic_store_explicit(&r->generation, offered->generation, memory_order_release);
 }
 
+static void take_words(struct ring *r)
+{
+    const struct kernel_words *offered = atomic_load_explicit(&r->offered_words, memory_order_acquire);
+    if (offered == atomic_load_explicit(&r->words, memory_order_relaxed))
+        return;
+    proxy_words(r->proxy, offered);
+    atomic_store_explicit(&r->words, offered, memory_order_release);
+}
+
 /* ------------------------------------------------------------------ accepting */
 
 static void accept_retry(struct timer *t, uint64_t now_ms)
@@ -486,6 +495,7 @@ void ring_run(struct ring *r)
         proxy_run(r->proxy, now);
         take_turns(r);
         take_plan(r);
+        take_words(r);
         if (atomic_load_explicit(&r->orders, memory_order_relaxed))
             take_orders(r);
         (void)timer_wheel_run(&r->wheel, now);

@@ -29,6 +29,7 @@ struct channel;
 struct proxy;
 struct tcp_ring;
 struct door_ring;
+struct kernel_words;
 struct tls_helpers;
 struct tls_table;
 
@@ -59,9 +60,11 @@ struct acceptor {
 struct ring {
     unsigned index;
     struct loop *loop;
-    const struct plan *plan;              /* borrowed from main, swapped between two batches */
-    _Atomic(const struct plan *) offered; /* the next one; NULL when taken */
-    _Atomic uint64_t generation;          /* of the plan in use: main unmaps older ones */
+    const struct plan *plan;                            /* borrowed from main, swapped between two batches */
+    _Atomic(const struct plan *) offered;               /* the next one; NULL when taken */
+    _Atomic(const struct kernel_words *) offered_words; /* stays until there are others; NULL: none yet */
+    _Atomic(const struct kernel_words *) words;         /* those in use: main unmaps older ones */
+    _Atomic uint64_t generation;                        /* of the plan in use: main unmaps older ones */
     _Atomic(const struct tls_table *)
         offered_table;                 /* taken with the next plan that is offered; NULL: none */
     _Atomic uint64_t table_generation; /* of the table in use: main drops older ones */

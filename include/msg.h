@@ -7,11 +7,13 @@
  *   HELLO (fds: counters memfd, log memfd, epochs memfd, blobs folder, uploads folder, names file, and a unix
  *          socket with a name, on which the data plane listens for the control that comes after this one)
  *   RING x rings (fd: that ring's channel)      LISTENER x n (fd: a listening socket, and its slot)
- *   CERTS (fd: sealed memfd, certs.h)            PLAN (fd: sealed memfd)                      GO
+ *   CERTS (fd: sealed memfd, certs.h)            VERDICTS (fds: the kernel's maps verdicts, to be read, and
+ *   evidence; abi.h)                             PLAN (fd: sealed memfd)                      GO
  * The data plane answers HELLO_REPLY at once and READY when every ring runs. Later PLAN (preceded by LISTENER
  * for new addresses) is answered by PLAN_APPLIED, DRAIN by DRAINED and an exit with status 0. UNLISTEN (a
  * slot) makes the data plane close that listening socket, on the ring that accepts from it; what was accepted
- * goes on. CERTS comes again when certificates have changed; connections that are open keep theirs. UNLISTEN
+ * goes on. CERTS comes again when certificates have changed; connections that are open keep theirs. VERDICTS
+ * comes again when the kernel has another set of maps, and without descriptors when it has none. UNLISTEN
  * is sent when control has closed its own copy, and before the plan that has not got the address any more;
  * the slot may be used again at once. A version that does not match is answered with the own version in
  * HELLO_REPLY and an exit: both are installed together.
@@ -38,7 +40,7 @@
 
 enum {
     LINK_FD = 3, /* number of the link's descriptor in a new data plane */
-    LINK_VERSION = 4,
+    LINK_VERSION = 5,
     LINK_MESSAGE_MAX = 512,
     LINK_FDS_MAX = 8,
 };
@@ -58,6 +60,7 @@ enum link_type {
     LINK_ADOPT_REPLY,
     LINK_UNLISTEN,
     LINK_CERTS,
+    LINK_VERDICTS,
 };
 
 /* Exit status of a data plane that this machine does not allow to run: another try changes nothing. */
@@ -93,6 +96,9 @@ struct link_message {
         struct {
             uint64_t generation;
         } plan, plan_applied, certs;
+        struct {
+            uint32_t count; /* elements of the map; 0: there is none, and no descriptor */
+        } verdicts;
         struct {
             uint64_t timeout_ms;
         } drain;

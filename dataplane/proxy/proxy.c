@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A proxied exchange from its beginning to its end (exchange.h has the picture), and what a ring has for it.
  */
+#include "dataplane/kernel_words.h"
 #include "dataplane/proxy/proxy.h"
 
 #include <errno.h>
@@ -58,6 +59,12 @@ void proxy_free(struct proxy *p)
 void proxy_plan(struct proxy *p, const struct plan *plan, uint64_t now_ms)
 {
     balance_plan(p->balance, plan, now_ms);
+}
+
+void proxy_words(struct proxy *p, const struct kernel_words *words)
+{
+    balance_verdicts(p->balance, words->verdicts, words->count);
+    balance_evidence(p->balance, words->evidence);
 }
 
 void proxy_run(struct proxy *p, uint64_t now_ms)

@@ -13,6 +13,7 @@
 
 struct asks;
 struct balance;
+struct kernel_words;
 struct ring;
 struct upstreams;
 
@@ -29,6 +30,7 @@ extern const struct handler proxy_handler;
 int proxy_new(struct ring *ring, struct proxy **out);
 void proxy_free(struct proxy *p);
 void proxy_plan(struct proxy *p, const struct plan *plan, uint64_t now_ms); /* counts from now on */
+void proxy_words(struct proxy *p, const struct kernel_words *words);        /* the kernel's, from now on */
 void proxy_run(struct proxy *p, uint64_t now_ms);                           /* once a batch */
 void proxy_tick(struct proxy *p);                                           /* ten times a second */
 uint64_t proxy_random(struct proxy *p);

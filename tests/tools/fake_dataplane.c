@@ -106,6 +106,10 @@ static void take_message(struct fake *f, const struct link_message *message, con
     case LINK_PLAN:
         take_plan(f, fds[0]);
         break;
+    case LINK_VERDICTS:
+        for (uint32_t i = 0; message->verdicts.count && i < 2; i++)
+            close(fds[i]);
+        break;
     case LINK_GO:
         send_link(LINK_READY, 0);
         break;
