@@ -388,19 +388,30 @@ def test_addresses_changed_while_control_was_away(make_registry):
     assert http1.wait_until(lambda: adopted(registry), 10) and registry.dataplane_pids() == old
 
 
+def answers(address):
+    try:
+        return http1.Client(address).exchange("GET", "/v2/").status == 200
+    except (ConnectionRefusedError, http1.ConnectionEnded):
+        return False
+
+
 @needs_two_processes
 def test_all_addresses_changed_while_control_was_away(make_registry):
     """There is no room to let that many leave one by one: the data plane is replaced."""
     registry = make_registry()
-    old, port = registry.dataplane_pids(), free_port()
-    before, after = ([("127.0.%d.%d" % (net, host), port) for host in range(1, 41)] for net in (1, 2))
-    for addresses in (before, after):
+    old, port, config = registry.dataplane_pids(), free_port(), registry.config
+    before, after = ([("127.0.%d.%d" % (net, host), port) for host in range(1, count + 1)]
+                     for net, count in ((1, 240), (2, 40)))
+    services = [{"name": f"s{i}", "address": "%s:%d" % each, "kind": "http", "path": "proxy",
+                 "backends": [{"address": registry.host}]} for i, each in enumerate(before)]
+    for addresses, more, declared in ((before, [], services), (after, after, [])):
         registry.kill_control()
-        registry.more_addresses = tuple("%s:%d" % each for each in addresses)
+        registry.more_addresses = tuple("%s:%d" % each for each in more)
+        registry.config = lambda declared=declared: config() | {"services": declared}
         registry.start()
         assert http1.wait_until(lambda: status(registry).get("ready"), 20)
         for address in (addresses[0], addresses[-1], registry.address):
-            assert http1.Client(address).exchange("GET", "/v2/").status == 200
+            assert http1.wait_until(lambda address=address: answers(address), 20), (address, registry.log()[-2000:])
     assert "too many addresses that are not configured any more" in registry.log()
     assert registry.dataplane_pids() != old
     with pytest.raises(ConnectionRefusedError):
