@@ -10,6 +10,7 @@
 #include "check.h"
 #include "dataplane/ring.h"
 #include "dataplane/proxy/upstream_private.h"
+#include "dataplane/tls/tls.h"
 
 int upstreams_new(struct ring *ring, struct balance *balance, struct upstreams **out)
 {
@@ -56,9 +57,9 @@ void upstream_drop(struct upstream *u)
     pool_give(&us->pool, u);
 }
 
-static void try_close(struct upstream *u)
+void upstream_try_close(struct upstream *u)
 {
-    if (u->in.inflight || u->out.inflight || u->closed)
+    if (u->in.inflight || u->out.inflight || u->tls || u->closed)
         return;
     u->closed = true;
     u->out.done = closed;
@@ -73,13 +74,13 @@ static void try_close(struct upstream *u)
 static void in_ended(struct op *op, const struct event *ev)
 {
     (void)ev;
-    try_close(container_of(op, struct upstream, in));
+    upstream_try_close(container_of(op, struct upstream, in));
 }
 
 static void out_ended(struct op *op, const struct event *ev)
 {
     (void)ev;
-    try_close(container_of(op, struct upstream, out));
+    upstream_try_close(container_of(op, struct upstream, out));
 }
 
 static void idle_leave(struct upstream *u)
@@ -110,7 +111,9 @@ void upstream_close(struct upstream *u)
         wire_cancel(&u->wire, &u->in);
     if (u->out.inflight)
         wire_cancel(&u->wire, &u->out);
-    try_close(u);
+    if (u->tls)
+        tls_handshake_cancel(u->tls);
+    upstream_try_close(u);
 }
 
 /* ------------------------------------------------------------------ idle */
@@ -236,6 +239,14 @@ void upstream_ready(struct upstream *u)
     got(u, 0, u->arg);
 }
 
+static void way_open(struct upstream *u)
+{
+    if (upstream_wants_tls(u))
+        upstream_tls_begin(u);
+    else
+        upstream_ready(u);
+}
+
 static void preface_sent(struct op *op, const struct event *ev)
 {
     struct upstream *u = container_of(op, struct upstream, out);
@@ -248,7 +259,7 @@ static void preface_sent(struct op *op, const struct event *ev)
         wire_send(&u->wire, &u->out, u->to.preface + u->preface_at, (size_t)(u->preface_len - u->preface_at),
                   0);
     else
-        upstream_ready(u);
+        way_open(u);
 }
 
 static void connected(struct op *op, const struct event *ev)
@@ -259,7 +270,7 @@ static void connected(struct op *op, const struct event *ev)
         return;
     }
     if (!u->proxy_protocol) {
-        upstream_ready(u);
+        way_open(u);
         return;
     }
     u->state = UPSTREAM_PREFACE;
@@ -279,7 +290,10 @@ static void too_slow(struct timer *t, uint64_t now_ms)
     struct upstream *u = container_of(t, struct upstream, timer);
     (void)now_ms;
     u->error = -ETIMEDOUT;
-    wire_cancel(&u->wire, &u->out);
+    if (u->tls)
+        tls_handshake_cancel(u->tls);
+    else
+        wire_cancel(&u->wire, &u->out);
 }
 
 static bool is_mapped_v4(const uint8_t ip[16])

@@ -4,7 +4,7 @@
  * idle for the next request within bounds, watched while idle so that one which the backend closes is not
  * used again. An idle connection costs struct upstream and no buffer.
  *
- *   CONNECT -> PREFACE (PROXY header) -> USED <-> IDLE -> CLOSING
+ *   CONNECT -> PREFACE (PROXY header) -> TLS -> USED <-> IDLE -> CLOSING
  *
  * The watch over an idle connection is a poll for reading on `in`. It stays under way when the connection is
  * taken: the taker then waits with it for its answer.
@@ -26,6 +26,7 @@
 
 struct h2_session;
 struct ring;
+struct tls;
 struct upstreams;
 struct upstream;
 
@@ -43,6 +44,7 @@ enum upstream_state {
     UPSTREAM_FREE,
     UPSTREAM_CONNECT,
     UPSTREAM_PREFACE, /* the PROXY header goes out */
+    UPSTREAM_TLS,     /* the handshake */
     UPSTREAM_USED,
     UPSTREAM_IDLE,
     UPSTREAM_CLOSING,
@@ -69,6 +71,7 @@ struct upstream {
     struct upstream *next_idle, **prev_idle; /* all idle ones */
     struct timer timer;
     struct loop_post post;
+    struct tls *tls;            /* a handshake is under way */
     struct h2_session *session; /* of a carrier, once it is connected */
     struct upstream *waiting;   /* streams that wait for that */
     upstream_got *got;

@@ -21,8 +21,13 @@ void upstream_connect(struct upstream *u, const struct plan_service *service);
 void upstream_ready(struct upstream *u);
 void upstream_failed(struct upstream *u, int err);
 void upstream_close(struct upstream *u);
+void upstream_try_close(struct upstream *u);
 void upstream_drop(struct upstream *u); /* its wire is somebody else's, or closed */
 bool upstream_wanted(const struct upstreams *us, const struct target *t);
+
+/* upstream_tls.c */
+bool upstream_wants_tls(const struct upstream *u);
+void upstream_tls_begin(struct upstream *u);
 
 /* upstream_h2.c */
 bool upstream_speaks_h2(const struct plan_service *service);
