@@ -254,14 +254,31 @@ uint64_t services_probes_per_s(struct services *s, const struct svc *changed, ui
         const struct svc *one = is_changed ? changed : &t->service[i];
         uint32_t probed = is_changed ? added : 0;
         for (uint32_t k = 0; k < t->service[i].backends; k++)
-            probed += !svc_backend_is_unix(&t->backend[t->service[i].first_backend + k]);
+            probed += svc_backend_in_kernel(&t->backend[t->service[i].first_backend + k]);
         sum += (uint64_t)svc_probes_per_s(one) * probed;
     }
     return sum;
 }
 
+/* A check that nobody makes is worth a word. */
+static void warn_unchecked(struct services *s, json_t *list)
+{
+    const struct svc_table *t = services_table(s);
+    size_t count = 0;
+    for (size_t i = 0; i < t->count; i++)
+        for (size_t k = 0; k < t->service[i].backends; k++)
+            count += t->service[i].check.kind != SVC_CHECK_NONE &&
+                     !svc_backend_in_kernel(&t->backend[t->service[i].first_backend + k]);
+    if (count)
+        json_array_append_new(
+            list, json_sprintf("%zu backends are on loopback addresses or Unix sockets, where the "
+                               "kernel cannot check them: the data plane leaves alone what fails",
+                               count));
+}
+
 void services_warn(struct services *s, json_t *list)
 {
+    warn_unchecked(s, list);
     for (size_t i = 0; i < s->own_address_count; i++)
         json_array_append_new(list,
                               json_sprintf("the address of service '%s' is one of this host's own: what "

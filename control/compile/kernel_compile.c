@@ -101,7 +101,7 @@ static void compile_backends(const struct kernel_input *in, const struct kernel_
     for (size_t i = 0; i < t->count; i++) {
         const struct svc *s = &t->service[i];
         for (size_t k = 0; k < s->backends; k++)
-            if (!svc_backend_is_unix(&t->backend[s->first_backend + k]))
+            if (svc_backend_in_kernel(&t->backend[s->first_backend + k]))
                 compile_backend(in, before, s, &t->backend[s->first_backend + k], e);
     }
 }

@@ -112,10 +112,12 @@ static void compile_backend(const struct svc *s, const struct svc_backend *from,
     out->draining = from->admin == SVC_DRAIN;
     memcpy(out->name, from->name, strlen(from->name) + 1);
     memcpy(out->unix_path, from->unix_path, strlen(from->unix_path) + 1);
-    if (svc_backend_is_unix(from)) /* not in the kernel's maps */
+    if (svc_backend_is_unix(from))
         return;
     out->port = from->address.port;
     memcpy(out->ip, from->address.ip, sizeof(out->ip));
+    if (!svc_backend_in_kernel(from))
+        return;
     out->peer = peer_of(facts, from->node);
     out->checked = from->id < facts->backends_max && (s->check.kind != SVC_CHECK_NONE || out->peer);
 }

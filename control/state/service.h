@@ -150,6 +150,13 @@ static inline bool svc_backend_is_unix(const struct svc_backend *b)
 
 bool svc_unix_path_valid(const char *path);
 
+/* Whether the kernel's programs can see it. A Unix socket they cannot, nor a loopback address: no packet with
+ * such an address crosses a device, so neither probes nor evidence would ever come. */
+static inline bool svc_backend_in_kernel(const struct svc_backend *b)
+{
+    return !svc_backend_is_unix(b) && !svc_address_is_loopback(&b->address);
+}
+
 /* What a kind's way in and way to backends are, unless something else is said: s->tls and s->proxy. */
 void svc_proxy_init(struct svc *s);
 

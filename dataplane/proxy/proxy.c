@@ -209,12 +209,23 @@ static void proxy_abort(struct stream *s)
     exchange_step_end(ex);
 }
 
+/* All of a body that several backends gave is the last one's. */
+static void count_bytes(const struct exchange *ex, struct target *t)
+{
+    uint64_t from = ex->tunnelled ? ex->tunnel.down.moved : ex->response.moved + ex->content_early;
+    uint64_t to = ex->request.moved + ex->small_len + (ex->tunnelled ? ex->tunnel.up.moved : 0);
+    target_count(t, TARGET_BYTES_FROM, from);
+    target_count(t, TARGET_BYTES_TO, to);
+}
+
 static void proxy_end(struct stream *s)
 {
     struct exchange *ex = s->ctx;
     if (!ex)
         return;
     CHECK(attempt_quiet(&ex->attempt) && !ex->body_active && !ex->relaying && !ex->resuming);
+    if (ex->attempt.target)
+        count_bytes(ex, ex->attempt.target);
     attempt_release(&ex->attempt);
     for (unsigned i = 0; i < ex->tried_count; i++)
         target_put(ex->proxy->balance, ex->tried[i]);

@@ -302,6 +302,7 @@ static void join(struct resume *r, enum continuation_join how, uint64_t skip, ui
     r->joined_at = r->pump->moved;
     r->times++;
     ring_count(r->ring, CTR_PROXY_RESUMES, 1);
+    target_count(a->target, TARGET_RESUMES, 1);
     untry(r);
     r->owner->joined(r, a->target, a->upstream, keep);
     ask_release(a);

@@ -51,6 +51,7 @@ void upstream_drop(struct upstream *u)
     struct upstreams *us = u->us;
     if (u->kind != UPSTREAM_STREAM) {
         u->target->connections--;
+        target_count(u->target, TARGET_CONNECTIONS, (uint64_t)-1);
         ring_count(us->ring, CTR_UPSTREAM_OPEN, (uint64_t)-1);
     }
     target_put(us->balance, u->target);
@@ -389,6 +390,7 @@ void upstream_connect(struct upstream *u, const struct plan_service *service)
 {
     struct upstreams *us = u->us;
     u->target->connections++;
+    target_count(u->target, TARGET_CONNECTIONS, 1);
     ring_count(us->ring, CTR_UPSTREAM_OPEN, 1);
     ring_count(us->ring, CTR_UPSTREAM_CONNECTS, 1);
     connect_begin(u, service->proxy.connect_timeout_ms);
