@@ -88,7 +88,7 @@ void backend_view(struct daemon *d, const struct backend_glance *glance, const s
     const struct kernel_maps *maps = maps_of(d);
     memset(out, 0, sizeof(*out));
     out->proxied = shared_memory_target(&d->memory, b->id, b->generation, out->proxy);
-    if (!maps || b->id >= glance->count)
+    if (!maps || b->id >= glance->count || !svc_backend_in_kernel(b))
         return;
     uint64_t verdict = kernel_maps_verdict(maps, b->id);
     out->known = true;
