@@ -361,7 +361,10 @@ static void attempt_got(struct upstream *u, int err, void *arg)
     if (u)
         ask_backend(a, u);
     else
-        fail(a, err == -ETIMEDOUT ? FAULT_CONNECT_TIMEOUT : FAULT_CONNECT);
+        fail(a, err == -ETIMEDOUT                                          ? FAULT_CONNECT_TIMEOUT
+                : err == -EKEYREJECTED || err == -ENOKEY || err == -EPROTO ? FAULT_TLS
+                : err == -ENOBUFS                                          ? FAULT_NO_MEMORY
+                                                                           : FAULT_CONNECT);
 }
 
 void target_authority(const struct target *t, char out[AUTHORITY_MAX])

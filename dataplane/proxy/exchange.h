@@ -48,6 +48,7 @@ enum fault {
     FAULT_NO_MEMORY,       /* a pool of this ring is used up */
     FAULT_CONNECT,         /* refused, unreachable */
     FAULT_CONNECT_TIMEOUT, /* not connected in time */
+    FAULT_TLS,             /* its certificate is not good, or nothing can be agreed on */
     FAULT_CLOSED,          /* closed or reset before it answered */
     FAULT_TIMEOUT,         /* not answered in time */
     FAULT_BAD_ANSWER,      /* broke the rules of HTTP: a->reject says how */

@@ -114,6 +114,7 @@ static bool may_try_another(const struct exchange *ex, const struct attempt *a)
     switch (a->fault) {
     case FAULT_CONNECT:
     case FAULT_CONNECT_TIMEOUT:
+    case FAULT_TLS:
     case FAULT_CLOSED:
     case FAULT_TIMEOUT:
         return ex->tried_count < ex->p.retries && ex->tried_count < TRIED_MAX && exchange_may_repeat(ex, a);

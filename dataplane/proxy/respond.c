@@ -188,6 +188,7 @@ static const struct {
     [FAULT_NO_MEMORY] = {503, "no memory for this request now"},
     [FAULT_CONNECT] = {502, "the backend cannot be reached"},
     [FAULT_CONNECT_TIMEOUT] = {504, "the backend could not be reached in time"},
+    [FAULT_TLS] = {502, "TLS with the backend failed; its certificate, or ours, is not good"},
     [FAULT_CLOSED] = {502, "the backend closed the connection before it answered"},
     [FAULT_TIMEOUT] = {504, "the backend did not answer in time"},
     [FAULT_BAD_ANSWER] = {502, "the backend's answer broke the rules of HTTP"},
