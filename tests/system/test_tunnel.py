@@ -5,10 +5,12 @@ one side is broken on the other."""
 import concurrent.futures
 import contextlib
 import json
+import os
 import random
 import socket
 import socketserver
 import struct
+import tempfile
 import threading
 
 import pytest
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.skipif(harness.KIND != "fairlead", reason="tests Fairle
 
 TECHNIQUES = ("auto", "splice", "copy")
 TUNNELS = 500
+HUGE = (4 << 30) + 12345
 
 
 class Backend(socketserver.ThreadingTCPServer):
@@ -28,6 +31,7 @@ class Backend(socketserver.ThreadingTCPServer):
     s: says what it counted, once the client has ended (the half-close is kept)
     f: sends 3 MB and closes
     r: reads a byte, sends 1000 bytes and resets
+    h: sends HUGE bytes of a file with holes, and a mark behind them
     """
 
     allow_reuse_address = True
@@ -52,7 +56,7 @@ class Handler(socketserver.BaseRequestHandler):
         self.server.seen += 1
         with contextlib.suppress(OSError):
             what = self.request.recv(1)
-            {b"e": self.echo, b"s": self.count, b"f": self.fill, b"r": self.reset}.get(what, lambda: None)()
+            {b"e": self.echo, b"s": self.count, b"f": self.fill, b"r": self.reset, b"h": self.huge}.get(what, lambda: None)()
 
     def echo(self):
         while data := self.request.recv(65536):
@@ -66,6 +70,14 @@ class Handler(socketserver.BaseRequestHandler):
 
     def fill(self):
         self.request.sendall(pattern(3_000_000))
+
+    def huge(self):
+        with tempfile.TemporaryFile() as file:
+            file.truncate(HUGE)
+            at = 0
+            while at < HUGE:
+                at += os.sendfile(self.request.fileno(), file.fileno(), at, HUGE - at)
+        self.request.sendall(b"mark")
 
     def reset(self):
         self.request.recv(1)
@@ -133,6 +145,17 @@ def node(request):
         yield instance.start()
 
 
+@contextlib.contextmanager
+def one_backend(settings=None, **fields):
+    with contextlib.ExitStack() as stack:
+        backend = Backend("one")
+        stack.callback(backend.close)
+        node = Node([("one", f"127.0.0.1:{backend.port}")], **fields)
+        node.settings.update(settings or {})
+        stack.callback(node.close)
+        yield node.start()
+
+
 def test_half_close_of_the_client(node):
     with node.connect() as sock:
         sock.sendall(b"s" + pattern(2_000_000))
@@ -168,6 +191,21 @@ def test_reset_of_the_backend(node):
             pytest.fail("an end was made of a reset")
     assert http1.wait_until(node.lines, 20)
     assert node.lines()[0]["close"] == "backend_lost"
+
+
+def test_more_than_4_gib():
+    """Counts are wide enough, and no single step is asked for more than it can do."""
+    with one_backend(technique="splice") as node, node.connect() as sock:
+        sock.sendall(b"h")
+        drop, total = bytearray(1 << 20), 0
+        while total < HUGE:  # the kernel drops what it is asked to truncate
+            n = sock.recv_into(drop, min(len(drop), HUGE - total), socket.MSG_TRUNC)
+            assert n > 0
+            total += n
+        assert received(sock) == b"mark"
+        sock.close()
+        assert http1.wait_until(node.lines, 20)
+        assert node.lines()[0]["bytes_out"] == HUGE + 4
 
 
 def test_many(node):
@@ -229,12 +267,7 @@ def test_nobody_there():
 
 
 def test_idle_timeout():
-    with contextlib.ExitStack() as stack:
-        backend = Backend("one")
-        stack.callback(backend.close)
-        node = Node([("one", f"127.0.0.1:{backend.port}")], idle_timeout="1s")
-        stack.callback(node.close)
-        node.start()
+    with one_backend(idle_timeout="1s") as node:
         with node.connect() as sock:
             sock.sendall(b"e1")
             assert sock.recv(1) == b"1"
@@ -242,17 +275,6 @@ def test_idle_timeout():
                 received(sock)
         assert http1.wait_until(node.lines, 20)
         assert node.lines()[0]["close"] == "tunnel_idle"
-
-
-@contextlib.contextmanager
-def one_backend(settings=None, **fields):
-    with contextlib.ExitStack() as stack:
-        backend = Backend("one")
-        stack.callback(backend.close)
-        node = Node([("one", f"127.0.0.1:{backend.port}")], **fields)
-        node.settings.update(settings or {})
-        stack.callback(node.close)
-        yield node.start()
 
 
 def test_tunnels_max():

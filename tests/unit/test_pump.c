@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <sys/eventfd.h>
+
 #include "pump_rig.h"
 
 enum { TURNS_MAX = 200000, SOURCES_MAX = 8 };
@@ -457,6 +459,76 @@ static void test_reset_told_elsewhere(void **state)
         }
 }
 
+/* ------------------------------------------------------------------ other wires */
+
+/* A wire that stands on a socket; splice gets no descriptor, or one that it cannot read from. */
+static int wrong_fd = -1;
+
+static int no_fd(const struct wire *w)
+{
+    (void)w;
+    return wrong_fd;
+}
+
+static void over_sendmsg(struct wire *w, struct op *op, const struct msghdr *msg, int flags)
+{
+    loop_sendmsg(w->loop, op, w->fd, msg, flags);
+}
+
+static void over_poll(struct wire *w, struct op *op, short events)
+{
+    loop_poll(w->loop, op, w->fd, events);
+}
+
+static void over_cancel(struct wire *w, struct op *op)
+{
+    loop_cancel(w->loop, op);
+}
+
+static ssize_t over_recv_now(struct wire *w, void *buf, size_t len)
+{
+    ssize_t n = recv(w->fd, buf, len < 1000 ? len : 1000, MSG_DONTWAIT); /* as a record would be */
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t over_sendmsg_now(struct wire *w, const struct msghdr *msg, int flags)
+{
+    ssize_t n = sendmsg(w->fd, msg, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+    return n < 0 ? -errno : n;
+}
+
+static void test_other_wires(void **state)
+{
+    (void)state;
+    static const struct wire_ops ops = {.name = "test",
+                                        .sendmsg = over_sendmsg,
+                                        .poll = over_poll,
+                                        .cancel = over_cancel,
+                                        .recv_now = over_recv_now,
+                                        .sendmsg_now = over_sendmsg_now,
+                                        .fd_from = no_fd};
+    struct wire_over over = {.ops = &ops};
+    for (int wrong = 0; wrong < 2; wrong++)
+        for (enum pump_framing in = PUMP_RAW; in <= PUMP_CHUNKED; in++)
+            for (enum pump_technique t = PUMP_TECHNIQUE_AUTO; t <= PUMP_TECHNIQUE_COPY; t++) {
+                struct script s = {.in = in, .to = 300000, .length = 300000, .chunk_most = 200000};
+                struct flow f;
+                struct pump_config c = {.out = PUMP_CHUNKED, .technique = t};
+                wrong_fd = wrong ? eventfd(0, EFD_CLOEXEC) : -1;
+                flow_init(&f, 0);
+                source_open(&f, &s, &c);
+                f.from.over = &over;
+                if (!wrong)
+                    f.to.over = &over;
+                pump_start(&f.pump, &c);
+                run(&f, &s);
+                check(&f, PUMP_CHUNKED, 300000, PUMP_DONE);
+                assert_string_equal(pump_technique_name(&f.pump), "copy");
+                flow_fini(&f);
+                close(wrong_fd);
+            }
+}
+
 /* ------------------------------------------------------------------ resume */
 
 /* The next source gives the range that is missing, or everything again. */
@@ -847,6 +919,7 @@ int main(void)
         cmocka_unit_test(test_single_bytes),
         cmocka_unit_test(test_source_breaks),
         cmocka_unit_test(test_reset_told_elsewhere),
+        cmocka_unit_test(test_other_wires),
         cmocka_unit_test(test_reset),
         cmocka_unit_test(test_resume),
         cmocka_unit_test(test_promise),
