@@ -298,6 +298,27 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
     return 0;
 }
 
+/* Frames of types that nobody here knows have no effect but to be counted. */
+static int on_unknown_bytes(nghttp2_session *ng, const nghttp2_frame_hd *hd, const uint8_t *data, size_t len,
+                            void *user)
+{
+    (void)ng;
+    (void)hd;
+    (void)data;
+    (void)len;
+    (void)user;
+    return 0;
+}
+
+static int on_unknown(nghttp2_session *ng, void **payload, const nghttp2_frame_hd *hd, void *user)
+{
+    (void)ng;
+    (void)payload;
+    (void)hd;
+    (void)user;
+    return NGHTTP2_ERR_CANCEL;
+}
+
 nghttp2_session_callbacks *h2_callbacks_new(void)
 {
     nghttp2_session_callbacks *c = NULL;
@@ -313,5 +334,7 @@ nghttp2_session_callbacks *h2_callbacks_new(void)
     nghttp2_session_callbacks_set_on_frame_send_callback(c, on_frame_sent);
     nghttp2_session_callbacks_set_on_stream_close_callback(c, on_stream_close);
     nghttp2_session_callbacks_set_send_data_callback(c, h2_send_data);
+    nghttp2_session_callbacks_set_on_extension_chunk_recv_callback(c, on_unknown_bytes);
+    nghttp2_session_callbacks_set_unpack_extension_callback(c, on_unknown);
     return c;
 }
