@@ -79,6 +79,14 @@ static bool is_about_client(const struct http_field *f)
     }
 }
 
+/* Fields that only we may write: whoever reads them trusts them. */
+static bool is_about_certificate(struct view name)
+{
+    if (name.len > 2 && view_lower(name.p[0]) == 'x' && name.p[1] == '-')
+        name = view_skip(name, 2);
+    return name.len >= 11 && view_ieq(view_of(name.p, 11), VIEW_LIT("client-cert"));
+}
+
 static bool is_condition(const struct http_field *f)
 {
     return f->known == HTTP_KNOWN_RANGE || f->known == HTTP_KNOWN_IF_RANGE ||
@@ -100,6 +108,8 @@ static bool passes(const struct http_request *req, const struct http_forward *ho
         return false;
     if (f->known == HTTP_KNOWN_HTTP2_SETTINGS)
         return how->upgrade && how->h2c;
+    if (!how->trust && is_about_certificate(f->name))
+        return false;
     if (view_present(how->range) && is_condition(f))
         return false;
     return !is_named(req->fields, req->fields_count, f);

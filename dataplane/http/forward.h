@@ -6,8 +6,8 @@
  * Fields go on in their order, repeated ones too, byte for byte. What belongs to one connection alone stays
  * behind: Connection and the fields that it names (but never those that frame the message or name the host),
  * Keep-Alive, Proxy-*, TE but for trailers, Transfer-Encoding, Upgrade unless an upgrade goes on. Framing is
- * written anew. What tells a backend about the client is replaced, never taken from a client that is not
- * trusted.
+ * written anew. What tells a backend about the client and its certificate (Client-Cert*, X-Client-Cert*) is
+ * replaced, never taken from a client that is not trusted.
  */
 #ifndef FL_HTTP_FORWARD_H
 #define FL_HTTP_FORWARD_H

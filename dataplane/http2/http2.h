@@ -46,6 +46,9 @@ enum { HTTP2_PREFACE_LEN = 24 };
 bool h2_accepted(struct ring *ring, const struct wire *wire, uint16_t service, const struct conn_peer *peer,
                  const void *early, size_t early_len);
 
+/* The wire under the session whose stream w is; NULL: w is no stream, or its session is gone. */
+const struct wire *h2_carrier(const struct wire *w);
+
 /* ------------------------------------------------------------------ towards backends */
 
 /*

@@ -422,3 +422,10 @@ const struct wire_ops h2_wire_ops = {
     .close = wire_h2_close,
     .unsent = wire_h2_unsent,
 };
+
+const struct wire *h2_carrier(const struct wire *w)
+{
+    const struct h2_stream *st =
+        w->over && w->over->ops == &h2_wire_ops ? container_of(w->over, struct h2_stream, over) : NULL;
+    return st && st->session ? &st->session->wire : NULL;
+}

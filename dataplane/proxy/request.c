@@ -7,6 +7,7 @@
 #include "check.h"
 #include "dataplane/ring.h"
 #include "dataplane/http/number.h"
+#include "dataplane/proxy/client_cert.h"
 #include "dataplane/proxy/exchange.h"
 
 enum { BODY_SMALL_MAX = 4096 /* goes with the head */ };
@@ -37,7 +38,7 @@ static struct view spare_room(struct exchange *ex)
     return view_of(stream_spare(ex->s), cap);
 }
 
-static struct http_forward forward_to(struct exchange *ex, const char *authority)
+static struct http_forward forward_to(struct exchange *ex, const char *authority, struct client_cert *cert)
 {
     const struct plan_proxy *p = &ex->p;
     struct http_forward how = {
@@ -51,9 +52,12 @@ static struct http_forward forward_to(struct exchange *ex, const char *authority
         .trust = p->trust_forwarded,
         .upgrade = ex->upgrade,
         .h2c = ex->facts.h2c,
+        .extra = cert->field,
     };
     if (p->host_of_backend)
         how.host = view_of_str(authority);
+    client_cert_fields(ex->s, cert);
+    how.extra_count = cert->count;
     return how;
 }
 
@@ -61,18 +65,19 @@ ssize_t exchange_request_rest(struct exchange *ex, const struct target *t, struc
                               struct view if_range, char *buf, size_t cap)
 {
     char authority[AUTHORITY_MAX];
-    struct http_extra tag = {VIEW_LIT("If-Range"), if_range};
     target_authority(t, authority);
-    struct http_forward how = forward_to(ex, authority);
+    struct client_cert cert;
+    struct http_forward how = forward_to(ex, authority, &cert);
     how.range = range;
-    how.extra = &tag;
-    how.extra_count = view_present(if_range);
+    if (view_present(if_range))
+        cert.field[how.extra_count++] = (struct http_extra){VIEW_LIT("If-Range"), if_range};
     return http_forward_request(buf, cap, &ex->s->req, &how);
 }
 
 ssize_t exchange_request_head(struct exchange *ex, struct attempt *a, char **out)
 {
-    struct http_forward how = forward_to(ex, a->authority);
+    struct client_cert cert;
+    struct http_forward how = forward_to(ex, a->authority, &cert);
     how.range = a->ask.range;
     struct view room = spare_room(ex);
     *out = stream_spare(ex->s);

@@ -57,6 +57,7 @@ struct tls {
     bool polling;                  /* out waits for room in the socket */
     bool starved;                  /* waits for an outbuf */
     bool shut_wanted, shut;        /* close_notify and FIN */
+    bool unsound;                  /* what came broke the protocol: its session is not used again */
     int ended;                     /* receiving: 1: close_notify has come; or -errno */
     int broken;                    /* sending: -errno */
 

@@ -117,6 +117,8 @@ static int read_error(struct tls *t)
     default:
         if (ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING)
             ring_count(t->tr->ring, CTR_TLS_TRUNCATED, 1);
+        else
+            t->unsound = true;
         t->ended = -ECONNRESET;
         return -ECONNRESET;
     }
@@ -471,6 +473,9 @@ void tls_wire_begin(struct tls *t)
 void tls_release(struct tls *t)
 {
     ERR_clear_error();
+    if (t->ssl && !t->unsound &&
+        !t->handshaking) /* else it would count as broken: nobody waits for the end */
+        SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(t->ssl);
     t->ssl = NULL;
     tls_context_put(t->context);
