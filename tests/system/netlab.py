@@ -115,6 +115,10 @@ class Host:
         self.processes.append(process)
         return process
 
+    def start_words(self, words, **options):
+        """start() with the words in a list, as Popen takes them."""
+        return self.start(*words, **options)
+
     def pong(self, port, name=None, address="*"):
         """A server that answers with its name (tests/tools/pong.c)."""
         process = self.start(BUILD / "tools/pong", address, port, name or self.name, stdout=subprocess.PIPE, text=True)

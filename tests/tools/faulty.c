@@ -2,10 +2,10 @@
 /*
  * An HTTP/1.1 server of blobs that fails as told, for tests of what stands in front of it.
  *
- *   faulty [-c CERTIFICATE -k KEY] tcp:ADDRESS:PORT | tls:ADDRESS:PORT | unix:PATH ...
+ *   faulty [-c CERTIFICATE -k KEY] [-b FIRST:COUNT:SIZE] tcp:ADDRESS:PORT | tls:ADDRESS:PORT | unix:PATH ...
  *
- * It says "ready PORT..." and serves until its input ends. Commands come as lines on its input, each is
- * answered with one line:
+ * It says "ready PORT..." and serves until its input ends; -b: blobs that are there from the beginning, every
+ * other one chunked. Commands come as lines on its input, each is answered with one line:
  *
  *   blob SEED SIZE [chunked]      a blob (blob.h); "ok HEX", its SHA-256
  *   rule HEX WHEN COUNT FAULT AT VALUE
@@ -41,6 +41,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -55,6 +56,7 @@ enum {
     PIECE_BYTES = 16384,
     STACK_BYTES = 256 << 10,
     SERVED_MAX = 64,
+    SERVING_NICE = 10,
 };
 
 enum fault {
@@ -404,6 +406,8 @@ static void *client_run(void *arg)
 {
     struct client *c = arg;
     int one = 1;
+    setpriority(PRIO_PROCESS, 0,
+                SERVING_NICE); /* of this thread: many of them leave room for commands and starts */
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     c->alive = !c->ssl || (SSL_set_fd(c->ssl, c->fd) == 1 && SSL_accept(c->ssl) == 1);
     while (c->alive)
@@ -526,6 +530,28 @@ static void blob_hash(struct blob *b)
         snprintf(b->hex + 2 * (size_t)i, 3, "%02x", digest[i]);
 }
 
+/* Fills it in and makes it known. */
+static void blob_add(struct blob *b)
+{
+    blob_hash(b);
+    pthread_mutex_lock(&lock);
+    if (blob_count == BLOBS_MAX)
+        fail("too many blobs");
+    blobs[blob_count++] = *b;
+    pthread_mutex_unlock(&lock);
+}
+
+static void blobs_add(const char *text)
+{
+    uint64_t first, count, size;
+    if (sscanf(text, "%" SCNu64 ":%" SCNu64 ":%" SCNu64, &first, &count, &size) != 3)
+        fail(text);
+    for (uint64_t i = 0; i < count; i++) {
+        struct blob b = {.seed = first + i, .size = size, .chunked = i % 2 == 1};
+        blob_add(&b);
+    }
+}
+
 static void command_blob(const char *line)
 {
     struct blob made = {0};
@@ -535,12 +561,7 @@ static void command_blob(const char *line)
         return;
     }
     made.chunked = strcmp(word, "chunked") == 0;
-    blob_hash(&made);
-    pthread_mutex_lock(&lock);
-    if (blob_count == BLOBS_MAX)
-        fail("too many blobs");
-    blobs[blob_count++] = made;
-    pthread_mutex_unlock(&lock);
+    blob_add(&made);
     printf("ok %s\n", made.hex);
 }
 
@@ -618,11 +639,13 @@ int main(int argc, char **argv)
     char line[512];
     pthread_t thread;
     signal(SIGPIPE, SIG_IGN);
-    for (int c; (c = getopt(argc, argv, "c:k:")) != -1;) {
+    for (int c; (c = getopt(argc, argv, "c:k:b:")) != -1;) {
         if (c == 'c')
             certificate = optarg;
         else if (c == 'k')
             key = optarg;
+        else if (c == 'b')
+            blobs_add(optarg);
         else
             return 2;
     }
