@@ -137,6 +137,8 @@ INLINE int takeover_arp(struct __sk_buff *skb)
     struct abi_address *a = bpf_map_lookup_elem(&addresses, &key);
     if (!a)
         return TC_ACT_UNSPEC;
+    if (!a->managers)
+        return claim ? TC_ACT_UNSPEC : TC_ACT_SHOT;
     struct abi_address_state *s = takeover_state(&key);
     if (!s)
         return TC_ACT_UNSPEC;
@@ -161,6 +163,8 @@ INLINE int takeover_nd(struct __sk_buff *skb)
     struct abi_address *a = bpf_map_lookup_elem(&addresses, &key);
     if (!a)
         return TC_ACT_UNSPEC;
+    if (!a->managers)
+        return f.nd.type == ND_SOLICITATION ? TC_ACT_SHOT : TC_ACT_UNSPEC;
     struct abi_address_state *s = takeover_state(&key);
     if (!s)
         return TC_ACT_UNSPEC;
@@ -218,6 +222,8 @@ static long takeover_step(void *map, struct abi_address_key *at, struct abi_addr
 {
     struct abi_address_key key = *at;
     struct takeover_survey y = {};
+    if (!a->managers)
+        return 0;
     struct abi_address_state *s = takeover_state(&key);
     if (!s || !mac_known(a->own_mac))
         return 0;

@@ -196,12 +196,35 @@ static void read_dataplane_rings(struct cfg_reader *r, const yaml_node_t *node, 
         r->config->dataplane_rings = (uint32_t)value;
 }
 
+static void read_dataplane_groups(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct config *config = r->config;
+    (void)target;
+    if (node->type != YAML_SEQUENCE_NODE) {
+        cfg_error(r, node, "dataplane.groups must be a list but is %s; write [docker]", cfg_kind_name(node));
+        return;
+    }
+    for (yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
+        const yaml_node_t *item = yaml_document_get_node(&r->doc, *i);
+        const char *text = cfg_text(r, item, "the name of a group, as in docker");
+        if (!text)
+            continue;
+        if (!*text || config->dataplane_group_count == CONFIG_GROUPS_MAX) {
+            cfg_error(r, item, "dataplane.groups is a list of at most %d names; write [docker]",
+                      CONFIG_GROUPS_MAX);
+            return;
+        }
+        config->dataplane_group[config->dataplane_group_count++] = cfg_text_copy(text);
+    }
+}
+
 static void read_dataplane(struct cfg_reader *r, const yaml_node_t *node, void *target)
 {
     static const struct cfg_key_row keys[] = {
         {"user", read_dataplane_user},
         {"rings", read_dataplane_rings},
         {"binary", read_dataplane_binary},
+        {"groups", read_dataplane_groups},
     };
     cfg_mapping(r, node, "dataplane", keys, ARRAY_SIZE(keys), target);
 }
@@ -313,6 +336,7 @@ static void read_root(struct cfg_reader *r, const yaml_node_t *root)
         return;
     config->listen[r->listen_count] = admin.address;
     config->listen_count = r->listen_count + 1;
+    cfg_services_finish(r);
 }
 
 /* A second document would be ignored by mistake: it is an error. */
@@ -428,6 +452,8 @@ void config_fini(struct config *config)
     free(config->control_group);
     free(config->dataplane_user);
     free(config->dataplane_binary);
+    for (size_t i = 0; i < config->dataplane_group_count; i++)
+        free(config->dataplane_group[i]);
     free(config->log_access);
     free(config->log_error);
     config_kernel_fini(&config->kernel);

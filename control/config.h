@@ -25,6 +25,7 @@ enum {
     CONFIG_ERROR_BYTES = 512, /* one of them, cut */
     CONFIG_EXCLUDES_MAX = 32, /* patterns of devices */
     CONFIG_LISTEN_MAX = 64,
+    CONFIG_GROUPS_MAX = 16,
 };
 
 /* A listening address. The text is canonical: "127.0.0.1:5000", "[::1]:5000". */
@@ -56,11 +57,13 @@ struct config {
     size_t listen_count;
     char *control_socket;
     char *control_group;
-    char *dataplane_user;     /* NULL: fairlead if there is such a user, else nobody */
-    char *dataplane_binary;   /* NULL: beside fairleadd's own binary */
-    uint32_t dataplane_rings; /* 0: one per CPU */
-    char *log_access;         /* a path, "stdout" or "none" */
-    char *log_error;          /* a path or "stderr" */
+    char *dataplane_user;                     /* NULL: fairlead if there is such a user, else nobody */
+    char *dataplane_binary;                   /* NULL: beside fairleadd's own binary */
+    uint32_t dataplane_rings;                 /* 0: one per CPU */
+    char *dataplane_group[CONFIG_GROUPS_MAX]; /* supplementary ones of its process */
+    size_t dataplane_group_count;
+    char *log_access; /* a path, "stdout" or "none" */
+    char *log_error;  /* a path or "stderr" */
     struct setting_values settings;
     struct config_kernel kernel;
     struct config_services services;

@@ -375,6 +375,19 @@ void cfg_services(struct cfg_reader *r, const yaml_node_t *node, void *target)
     finish(r);
 }
 
+void cfg_services_finish(struct cfg_reader *r)
+{
+    const struct svc_table *t = &r->config->services.table;
+    char text[ADDRESS_TEXT_MAX];
+    for (size_t i = 0; i < t->count; i++)
+        for (size_t k = 0; k < r->config->listen_count && t->service[i].route == SVC_PROXY; k++)
+            if (strcmp(svc_address_text(&t->service[i].address, text), r->config->listen[k].text) == 0)
+                cfg_report(r->report, r->name, 1, 1,
+                           "service '%s' has the address %s, which this node itself listens on; give it "
+                           "another one",
+                           t->service[i].name, text);
+}
+
 /* Peers. */
 
 static void read_peer_name(struct cfg_reader *r, const yaml_node_t *node, void *target)

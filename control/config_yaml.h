@@ -66,6 +66,8 @@ void cfg_certificates_finish(struct cfg_reader *r);
 void cfg_services(struct cfg_reader *r, const yaml_node_t *node, void *target);
 void cfg_peers(struct cfg_reader *r, const yaml_node_t *node, void *target);
 void cfg_takeover(struct cfg_reader *r, const yaml_node_t *node, void *target);
+/* After `listen` is known: a proxied service has an address of its own. */
+void cfg_services_finish(struct cfg_reader *r);
 void cfg_takeover_finish(struct cfg_reader *r);
 
 #endif

@@ -444,6 +444,16 @@ static bool text_differs(const char *a, const char *b)
     return strcmp(a ? a : "", b ? b : "") != 0;
 }
 
+static bool groups_differ(const struct config *old, const struct config *next)
+{
+    if (old->dataplane_group_count != next->dataplane_group_count)
+        return true;
+    for (size_t i = 0; i < next->dataplane_group_count; i++)
+        if (strcmp(old->dataplane_group[i], next->dataplane_group[i]) != 0)
+            return true;
+    return false;
+}
+
 static void warn_needs_restart(struct daemon *d, const struct config *next)
 {
     const struct config *old = &d->config;
@@ -458,6 +468,7 @@ static void warn_needs_restart(struct daemon *d, const struct config *next)
         {"dataplane.user", text_differs(old->dataplane_user, next->dataplane_user)},
         {"dataplane.binary", text_differs(old->dataplane_binary, next->dataplane_binary)},
         {"dataplane.rings", old->dataplane_rings != next->dataplane_rings},
+        {"dataplane.groups", groups_differ(old, next)},
         {"log.access", text_differs(old->log_access, next->log_access)},
         {"log.error", text_differs(old->log_error, next->log_error)},
     };

@@ -65,6 +65,7 @@ struct daemon {
     struct adopted adopted; /* the data plane of an earlier control, as it was met */
     struct listen_failures listen_failures, undelivered; /* daemon_listen.c */
     bool routing;                                        /* routes to services are wanted */
+    size_t lingering; /* routes that are kept for connections to services that have gone */
     struct shared_memory memory;
     struct log_drain drains[RINGS_MAX];
     struct cluster *cluster;

@@ -305,6 +305,9 @@ static int start(struct daemon *d)
     char err[ERROR_MAX] = "";
     int result = dataplane_user_find(d->config.dataplane_user, &d->user, err, sizeof(err));
     if (!result)
+        result = dataplane_user_groups(&d->user, d->config.dataplane_group, d->config.dataplane_group_count,
+                                       err, sizeof(err));
+    if (!result)
         result =
             folders_open(&d->folders, d->config.state_dir, d->config.run_dir, &d->user, err, sizeof(err));
     if (result)

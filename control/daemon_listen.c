@@ -218,12 +218,14 @@ static void deliver(struct daemon *d, const struct wanted *w)
     size_t count = 0;
     CHECK(addr && of && delivered);
     d->routing = may_route(d);
+    d->lingering = 0;
     for (size_t i = 0; i < w->count && d->routing; i++) {
         if (!address_of(&w->address[i], &addr[count]))
             continue;
         of[count++] = &w->address[i];
     }
-    int err = local_routes_sync(d->config.kernel.instance, addr, count, delivered);
+    int err = local_routes_sync(d->config.kernel.instance, addr, count, delivered,
+                                d->routing ? &d->lingering : NULL);
     struct listen_failures before = d->undelivered;
     d->undelivered = (struct listen_failures){.row = calloc(count + 1, sizeof(struct listen_failure))};
     CHECK(d->undelivered.row);
@@ -285,7 +287,8 @@ void daemon_listen_services(struct daemon *d)
 
 void daemon_listen_tick(struct daemon *d)
 {
-    bool failed = d->listen_failures.count || d->undelivered.count || may_route(d) != d->routing;
+    bool failed =
+        d->listen_failures.count || d->undelivered.count || may_route(d) != d->routing || d->lingering;
     if (!failed || d->phase > DAEMON_SERVING)
         return;
     size_t before = d->listen_failures.count;

@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <pwd.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -40,6 +41,23 @@ int dataplane_user_find(const char *name, struct dataplane_user *out, char *err,
         out->gid = entry->pw_gid;
     }
     snprintf(out->name, sizeof(out->name), "%s", entry ? entry->pw_name : "this user");
+    return 0;
+}
+
+int dataplane_user_groups(struct dataplane_user *user, char *const *names, size_t count, char *err,
+                          size_t err_len)
+{
+    for (size_t i = 0; i < count && user->change; i++) {
+        const struct group *group = getgrnam(names[i]);
+        if (!group || user->group_count == DATAPLANE_GROUPS_MAX) {
+            snprintf(err, err_len,
+                     "there is no group '%s' for the data plane; make it, or take it out of "
+                     "dataplane.groups",
+                     names[i]);
+            return -ENOENT;
+        }
+        user->group[user->group_count++] = group->gr_gid;
+    }
     return 0;
 }
 

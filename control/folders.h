@@ -14,11 +14,15 @@
 #include <sys/types.h>
 
 /* Who the data plane runs as. */
+enum { DATAPLANE_GROUPS_MAX = 16 };
+
 struct dataplane_user {
     bool change; /* false: control is not privileged, and the data plane runs as control does */
     uid_t uid;
     gid_t gid;
     char name[33];
+    gid_t group[DATAPLANE_GROUPS_MAX]; /* supplementary ones */
+    size_t group_count;
 };
 
 struct folders {
@@ -29,6 +33,11 @@ struct folders {
  * Finds the user by name, or with NULL the user fairlead, or else nobody. 0, or -ENOENT with a message.
  */
 int dataplane_user_find(const char *name, struct dataplane_user *out, char *err, size_t err_len);
+
+/* Adds the groups of these names, so that it may open what they may. 0 or -errno with a message. Only root
+ * can give them: else they are left alone. */
+int dataplane_user_groups(struct dataplane_user *user, char *const *names, size_t count, char *err,
+                          size_t err_len);
 
 /*
  * Makes what is missing and locks the state for this process. 0 or -errno with a message that says what to

@@ -37,7 +37,7 @@ int kernel_detach_instance(const char *instance, char err[KERNEL_WHY_MAX])
         return lock;
     }
     kernel_groups_leave(instance);
-    int routes = local_routes_sync(instance, NULL, 0, NULL);
+    int routes = local_routes_sync(instance, NULL, 0, NULL, NULL);
     kernel_edge_restore(instance);
     int result = netlink_open(&clearing.netlink);
     if (result) {

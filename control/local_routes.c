@@ -9,6 +9,7 @@
 #include "check.h"
 #include "control/netlink.h"
 #include "control/rtnl.h"
+#include "control/sockets_at.h"
 
 struct found {
     struct abi_addr *addr;
@@ -46,28 +47,52 @@ static void keep_first(int *first, int err)
         *first = err;
 }
 
-static int sync_routes(struct netlink *netlink, uint32_t metric, const struct abi_addr *wanted, size_t count)
+/* Those that are not wanted any more. lingering NULL: all of them; else those that are in use are counted,
+ * and stay: a connection needs its own address. */
+static int remove_routes(struct netlink *netlink, uint32_t metric, const struct found *gone,
+                         size_t *lingering)
 {
-    struct found found = {0};
-    int result = netlink_local_routes(netlink, LOCAL_ROUTES_PROTOCOL, metric, note_route, &found);
-    for (size_t i = 0; i < found.count && !result; i++)
-        if (!is_in(wanted, count, &found.addr[i]))
+    bool *used = calloc(gone->count + 1, sizeof(*used));
+    CHECK(used);
+    int result = lingering && gone->count ? sockets_at(gone->addr, gone->count, used) : 0;
+    for (size_t i = 0; i < gone->count; i++) {
+        if (used[i])
+            (*lingering)++;
+        else
             keep_first(&result,
-                       rtnl_local_route(netlink, &found.addr[i], LOCAL_ROUTES_PROTOCOL, metric, false));
+                       rtnl_local_route(netlink, &gone->addr[i], LOCAL_ROUTES_PROTOCOL, metric, false));
+    }
+    free(used);
+    return result;
+}
+
+static int sync_routes(struct netlink *netlink, uint32_t metric, const struct abi_addr *wanted, size_t count,
+                       size_t *lingering)
+{
+    struct found found = {0}, gone = {0};
+    int result = netlink_local_routes(netlink, LOCAL_ROUTES_PROTOCOL, metric, note_route, &found);
+    for (size_t i = 0; i < found.count; i++)
+        if (!is_in(wanted, count, &found.addr[i]))
+            note_route(&gone, &found.addr[i]);
     for (size_t i = 0; i < count; i++)
         if (!is_in(found.addr, found.count, &wanted[i]))
             keep_first(&result, rtnl_local_route(netlink, &wanted[i], LOCAL_ROUTES_PROTOCOL, metric, true));
+    keep_first(&result, remove_routes(netlink, metric, &gone, lingering));
+    free(gone.addr);
     free(found.addr);
     return result;
 }
 
-int local_routes_sync(const char *instance, const struct abi_addr *wanted, size_t count, bool *delivered)
+int local_routes_sync(const char *instance, const struct abi_addr *wanted, size_t count, bool *delivered,
+                      size_t *lingering)
 {
     struct netlink *netlink;
+    if (lingering)
+        *lingering = 0;
     int result = netlink_open(&netlink);
     if (result)
         return result;
-    result = sync_routes(netlink, metric_of(instance), wanted, count);
+    result = sync_routes(netlink, metric_of(instance), wanted, count, lingering);
     for (size_t i = 0; i < count && delivered; i++) {
         struct netlink_route route;
         delivered[i] = netlink_route(netlink, &wanted[i], &route) == 0 && route.local;

@@ -18,8 +18,10 @@ enum { LOCAL_ROUTES_PROTOCOL = 102 }; /* rtm_protocol; `ip route show table loca
 /*
  * Adds what is missing and removes what is not among `wanted` any more. 0, or the first error as -errno (the
  * rest was tried). delivered, NULL or one for each: whether packets to the address come to this host's own
- * sockets now, by whatever route.
+ * sockets now, by whatever route. lingering: gets how many routes are kept for connections that go on: call
+ * again; NULL: these are removed, too.
  */
-int local_routes_sync(const char *instance, const struct abi_addr *wanted, size_t count, bool *delivered);
+int local_routes_sync(const char *instance, const struct abi_addr *wanted, size_t count, bool *delivered,
+                      size_t *lingering);
 
 #endif

@@ -95,12 +95,23 @@ static const char *owner_name(struct daemon *d, const struct kernel_view *kernel
     return "unknown";
 }
 
+/* Of those that somebody is to answer for. */
+static const struct kernel_address *nth_address(const struct kernel_entries *e, uint32_t n)
+{
+    for (uint32_t i = 0; i < e->address_count; i++)
+        if (e->address[i].value.managers && n-- == 0)
+            return &e->address[i];
+    return NULL;
+}
+
 bool address_view(struct daemon *d, uint32_t i, struct address_view *out)
 {
     struct kernel_view kernel;
-    if (!kernel_of(d, &kernel) || i >= kernel.entries->address_count)
+    if (!kernel_of(d, &kernel))
         return false;
-    const struct kernel_address *address = &kernel.entries->address[i];
+    const struct kernel_address *address = nth_address(kernel.entries, i);
+    if (!address)
+        return false;
     *out = (struct address_view){.key = address->key, .owner = "unknown"};
     out->known = kernel_maps_address_state(kernel.maps, &address->key, &out->state) == 0;
     if (out->known)

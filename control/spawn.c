@@ -98,7 +98,7 @@ static void child_identity(const struct dataplane_user *user)
             /* Without CAP_SETPCAP the set stays; no_new_privs below makes it useless. */
             if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) && errno != EPERM)
                 child_fail("the bounding set of capabilities could not be emptied");
-        if (setgroups(0, NULL) || setresgid(user->gid, user->gid, user->gid) ||
+        if (setgroups(user->group_count, user->group) || setresgid(user->gid, user->gid, user->gid) ||
             setresuid(user->uid, user->uid, user->uid))
             child_fail("its user could not be taken on");
     }

@@ -437,7 +437,8 @@ struct abi_address_key {
 };
 
 /* `addresses`: candidates in the order of preference, the same on every node, as peers' indices + 1; this
- * node is among them. */
+ * node is among them. managers 0: nobody answers for it here, neither the programs nor the host's own stack,
+ * which would for each address in its table local. */
 struct abi_address {
     __u32 managers;
     __u32 self; /* position of this node */

@@ -182,21 +182,42 @@ static bool is_listed(const struct kernel_entries *e, const struct abi_addr *add
     return false;
 }
 
+/* A proxied service's address is this host's by a route, on every node alike: without takeover nobody is the
+ * one who answers for it, and the stack must not. Of IPv6 it answers for addresses of interfaces alone. */
+static bool is_quiet(const struct kernel_facts *facts, const struct svc *s, const struct abi_addr *addr)
+{
+    return s->route == SVC_PROXY && !s->takeover && svc_address_is_v4(&s->address) &&
+           !kernel_addr_is_local(facts, addr);
+}
+
+static void compile_quiet(struct kernel_entries *e, const struct kernel_local *l, const struct abi_addr *addr)
+{
+    e->address[e->address_count++] = (struct kernel_address){.key = {.addr = *addr, .ifindex = l->ifindex}};
+}
+
+/* On each network that the address is of. */
+static void compile_addresses(const struct kernel_input *in, struct kernel_entries *e, const struct svc *s)
+{
+    struct abi_addr addr;
+    kernel_addr_set(&addr, &s->address);
+    for (size_t k = 0; k < in->facts->local_count; k++) {
+        const struct kernel_local *l = &in->facts->local[k];
+        if (!is_connected(l, &addr) || is_listed(e, &addr, l->ifindex))
+            continue;
+        if (s->takeover)
+            compile_address(in, e, l, &addr);
+        else if (is_quiet(in->facts, s, &addr))
+            compile_quiet(e, l, &addr);
+    }
+}
+
 void kernel_addresses(const struct kernel_input *in, struct kernel_entries *e)
 {
     const struct svc_table *t = in->services;
-    size_t most = 0;
-    for (size_t i = 0; i < t->count; i++)
-        most += t->service[i].takeover;
-    e->address = kernel_room(most * in->facts->local_count, sizeof(*e->address));
-    for (size_t i = 0; i < t->count; i++) {
-        struct abi_addr addr;
-        kernel_addr_set(&addr, &t->service[i].address);
-        for (size_t k = 0; t->service[i].takeover && k < in->facts->local_count; k++) {
-            const struct kernel_local *l = &in->facts->local[k];
-            if (is_connected(l, &addr) && !is_listed(e, &addr, l->ifindex))
-                compile_address(in, e, l, &addr);
-        }
-    }
+    e->address = kernel_room(t->count * in->facts->local_count, sizeof(*e->address));
+    for (int takeover = 1; takeover >= 0; takeover--) /* one address may be of several services */
+        for (size_t i = 0; i < t->count; i++)
+            if (t->service[i].takeover == (takeover != 0))
+                compile_addresses(in, e, &t->service[i]);
     qsort(e->address, e->address_count, sizeof(*e->address), compare_addresses);
 }

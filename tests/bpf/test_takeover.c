@@ -46,6 +46,23 @@ static void answers_if_it_owns_each(void)
     assert_int_equal(state().answers, 0);
 }
 
+/* An address that nobody here is to answer for, though it is in the table local. */
+static void quiet_address_each(void)
+{
+    struct abi_address quiet = {.managers = 0};
+    put(lab.skel->maps.addresses, &subject.key, &quiet);
+    bpf_map_delete_elem(bpf_map__fd(lab.skel->maps.address_state), &subject.key);
+    assert_int_equal(receive(question()), TAKEN);
+    struct abi_address_state s;
+    assert_int_not_equal(bpf_map_lookup_elem(bpf_map__fd(lab.skel->maps.address_state), &subject.key, &s), 0);
+}
+
+static void quiet_address(void **context)
+{
+    (void)context;
+    both(quiet_address_each);
+}
+
 static void answers_if_it_owns(void **context)
 {
     (void)context;
@@ -437,6 +454,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_if_it_owns),
+        cmocka_unit_test(quiet_address),
         cmocka_unit_test(detection_of_duplicates),
         cmocka_unit_test(what_is_not_ours),
         cmocka_unit_test(random_packets),

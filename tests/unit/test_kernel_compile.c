@@ -437,6 +437,60 @@ static void test_takeover(void **state)
     kernel_entries_free(e);
 }
 
+/* Of a proxied service the kernel checks the backends and nothing else; a Unix socket is not its affair. */
+static void test_proxied(void **state)
+{
+    struct fixture *f = *state;
+    char err[SVC_ERROR_MAX];
+    add_service(f, "a", "10.0.0.1:80");
+    add_backend(f, "10.0.1.1:80");
+    add_service(f, "p", "10.0.0.2:80")->route = SVC_PROXY;
+    f->table.service[1].edge = SVC_EDGE_OFF;
+    add_backend(f, "10.0.1.2:80");
+    struct svc_backend *dock = add_backend(f, "10.0.1.3:80");
+    assert_int_equal(svc_backend_field_set(dock, "address", "unix:/run/a.sock", err), 0);
+    add_backend(f, "10.0.1.4:80");
+    struct kernel_entries *e = kernel_compile(&f->in, NULL);
+    assert_int_equal(e->service_count, 1);
+    assert_int_equal(e->service[0].value.id, 1);
+    assert_non_null(e->service[0].row);
+    assert_int_equal(e->backend_count, 4);
+    assert_int_equal(e->backend[1].service, 2);
+    assert_int_equal(e->backend[1].admin, ABI_ADMIN_ACTIVE);
+    assert_int_equal(e->backend[2].admin, ABI_ADMIN_NONE);
+    assert_int_equal(e->endpoint_count, 3);
+    assert_int_equal(e->order_count, 3);
+    assert_int_equal(e->check[2].kind, SVC_CHECK_TCP);
+    struct kernel_entries *again = kernel_compile(&f->in, e);
+    assert_ptr_equal(again->service[0].row, e->service[0].row);
+    kernel_entries_free(e);
+    kernel_entries_free(again);
+}
+
+/* An address that is this host's by a route alone is not answered for, unless takeover says by whom. */
+static void test_quiet_addresses(void **state)
+{
+    struct fixture *f = *state;
+    struct svc *s = add_service(f, "p", "10.0.0.7:80");
+    s->route = SVC_PROXY;
+    add_service(f, "q", "10.0.0.100:80")->route = SVC_PROXY; /* an interface has it */
+    add_service(f, "r", "[fd00::7]:80")->route = SVC_PROXY;
+    add_service(f, "s", "192.0.2.1:80")->route = SVC_PROXY; /* not of a network here */
+    add_service(f, "t", "10.0.0.8:80");
+    struct kernel_entries *e = kernel_compile(&f->in, NULL);
+    assert_int_equal(e->address_count, 1);
+    assert_true(is_addr(&e->address[0].key.addr, "10.0.0.7"));
+    assert_int_equal(e->address[0].value.managers, 0);
+    kernel_entries_free(e);
+    struct svc *other = add_service(f, "u", "10.0.0.7:81");
+    other->route = SVC_PROXY;
+    other->takeover = true;
+    e = kernel_compile(&f->in, NULL);
+    assert_int_equal(e->address_count, 1);
+    assert_int_equal(e->address[0].value.managers, 1);
+    kernel_entries_free(e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -450,6 +504,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_peers_keep_their_place, setup, teardown),
         cmocka_unit_test_setup_teardown(test_verdicts_of_a_peer_that_is_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_takeover, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_proxied, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_quiet_addresses, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,6 +49,20 @@ static void test_each_need(void **state)
                          rows[i].needs | KERNEL_NEED_PROBE);
 }
 
+/* Nobody is steered to a proxied service; its address is kept from being answered for. */
+static void test_proxied(void **state)
+{
+    struct svc s;
+    const struct svc_table table = {.service = &s, .count = 1};
+    (void)state;
+    svc_init(&s, SVC_HTTP);
+    s.route = SVC_PROXY;
+    assert_int_equal(svc_address_parse("10.0.0.1:80", &s.address), 0);
+    assert_int_equal(kernel_needs(&table, 0), KERNEL_NEED_PROBE | KERNEL_NEED_CUT | KERNEL_NEED_TAKEOVER);
+    assert_int_equal(svc_address_parse("127.0.0.1:80", &s.address), 0);
+    assert_int_equal(kernel_needs(&table, 0), KERNEL_NEED_PROBE | KERNEL_NEED_CUT);
+}
+
 static void test_no_services(void **state)
 {
     const struct svc_table none = {0};
@@ -61,6 +75,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_need),
+        cmocka_unit_test(test_proxied),
         cmocka_unit_test(test_no_services),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
