@@ -56,6 +56,7 @@ static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, voi
     s->head_since_ms = ring_now_ms(s->ring);
     h2_head_begin(&s->head, block_kind(s, st), st && st->head_request, &limits, s->head_memory,
                   HEADER_BYTES_CEILING);
+    h2_session_time(s);
     return 0;
 }
 

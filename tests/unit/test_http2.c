@@ -416,6 +416,91 @@ static void drained(void **state)
     finish();
 }
 
+/* ------------------------------------------------------------------ bytes of a client's */
+
+static void raw_send(const void *bytes, size_t len)
+{
+    const uint8_t *at = bytes;
+    while (len) {
+        ssize_t n = send(pair.raw, at, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n > 0) {
+            at += n;
+            len -= (size_t)n;
+        }
+        pair_turn();
+    }
+}
+
+static void raw_frame(uint8_t type, uint8_t flags, uint8_t stream, const void *payload, size_t len)
+{
+    uint8_t head[9] = {(uint8_t)(len >> 16), (uint8_t)(len >> 8), (uint8_t)len, type, flags, 0, 0, 0, stream};
+    raw_send(head, sizeof(head));
+    raw_send(payload, len);
+}
+
+static void raw_begin(void)
+{
+    static const uint8_t post[] = "\x83\x86\x84\x41\x01h"; /* POST http / with the authority h */
+    pair_raw(false);
+    raw_send(HTTP2_PREFACE, HTTP2_PREFACE_LEN);
+    raw_frame(NGHTTP2_SETTINGS, 0, 0, "", 0);
+    raw_frame(NGHTTP2_SETTINGS, NGHTTP2_FLAG_ACK, 0, "", 0); /* ours count from here on */
+    raw_frame(NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, 1, post, sizeof(post) - 1);
+    pair_until(pair.requests == 1);
+    assert_string_equal(pair.early, "POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n");
+}
+
+/* The first frame of that type that came, or NULL. */
+static const uint8_t *raw_find(uint8_t type)
+{
+    static uint8_t bytes[1 << 16];
+    ssize_t len = recv(pair.raw, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_PEEK);
+    for (ssize_t at = 0; at + 9 <= len; at += 9 + (bytes[at] << 16 | bytes[at + 1] << 8 | bytes[at + 2]))
+        if (bytes[at + 3] == type)
+            return bytes + at;
+    return NULL;
+}
+
+/* A client that does not keep to its windows loses the stream; what was taken until then is bounded. */
+static void beyond_the_window(void **state)
+{
+    (void)state;
+    static const uint8_t bytes[16384];
+    pair_begin();
+    raw_begin();
+    const struct pool *blocks = &pair.ring->http2->blocks;
+    for (int i = 0; i < H2_STREAM_WINDOW / 16384; i++) {
+        raw_frame(NGHTTP2_DATA, 0, 1, bytes, sizeof(bytes));
+        assert_true(blocks->used <= H2_STREAM_WINDOW / H2_BLOCK_ROOM + 2);
+    }
+    assert_null(raw_find(NGHTTP2_RST_STREAM));
+    raw_frame(NGHTTP2_DATA, 0, 1, bytes, sizeof(bytes));
+    pair_until(raw_find(NGHTTP2_RST_STREAM) || raw_find(NGHTTP2_GOAWAY));
+    const uint8_t *frame = raw_find(NGHTTP2_RST_STREAM);
+    if (!frame)
+        frame = raw_find(NGHTTP2_GOAWAY) + 4;
+    assert_int_equal(frame[12], NGHTTP2_FLOW_CONTROL_ERROR);
+    finish();
+}
+
+/* Frames of one byte: what is kept of them is not many times as much. */
+static void small_frames(void **state)
+{
+    (void)state;
+    pair_begin();
+    raw_begin();
+    for (int i = 0; i < 2000; i++)
+        raw_frame(NGHTTP2_DATA, 0, 1, "x", 1);
+    assert_int_equal(pair.ring->http2->blocks.used, 1);
+    struct end *e = &pair.request[0];
+    end_read(e);
+    raw_frame(NGHTTP2_DATA, NGHTTP2_FLAG_END_STREAM, 1, "", 0);
+    pair_until(e->ended);
+    assert_memory_equal(e->got + e->got_len - 5, "0\r\n\r\n", 5);
+    assert_int_equal(pair.ring->http2->blocks.used, 0);
+    finish();
+}
+
 /* A hundred at a time, and no more than the other side takes. */
 static void many(void **state)
 {
@@ -506,12 +591,26 @@ static void other_calls(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain),       cmocka_unit_test(interleaved),   cmocka_unit_test(interim),
-        cmocka_unit_test(both_ways),   cmocka_unit_test(large),         cmocka_unit_test(one_stands_still),
-        cmocka_unit_test(in_pieces),   cmocka_unit_test(client_closes), cmocka_unit_test(answer_is_cut),
-        cmocka_unit_test(until_close), cmocka_unit_test(broken_answer), cmocka_unit_test(early_answer),
-        cmocka_unit_test(refused),     cmocka_unit_test(session_dies),  cmocka_unit_test(goaway),
-        cmocka_unit_test(drained),     cmocka_unit_test(many),          cmocka_unit_test(other_calls),
+        cmocka_unit_test(plain),
+        cmocka_unit_test(interleaved),
+        cmocka_unit_test(interim),
+        cmocka_unit_test(both_ways),
+        cmocka_unit_test(large),
+        cmocka_unit_test(one_stands_still),
+        cmocka_unit_test(in_pieces),
+        cmocka_unit_test(client_closes),
+        cmocka_unit_test(answer_is_cut),
+        cmocka_unit_test(until_close),
+        cmocka_unit_test(broken_answer),
+        cmocka_unit_test(early_answer),
+        cmocka_unit_test(refused),
+        cmocka_unit_test(session_dies),
+        cmocka_unit_test(goaway),
+        cmocka_unit_test(drained),
+        cmocka_unit_test(many),
+        cmocka_unit_test(other_calls),
+        cmocka_unit_test(beyond_the_window),
+        cmocka_unit_test(small_frames),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
