@@ -112,6 +112,9 @@ int command_trace(struct cli *cli);
 /* cli_kernel.c */
 int command_kernel(struct cli *cli);
 int command_kernel_detach(struct cli *cli);
+/* cli_certificates.c */
+int command_certificate_ls(struct cli *cli);
+int command_certificate_reload(struct cli *cli);
 /* cli_completion.c */
 int command_completion(struct cli *cli);
 /* main.c */

@@ -60,6 +60,12 @@ const struct command commands[] = {
      command_backend_undrain},
     {"backend rm", "SERVICE BACKEND...", OPTION_YES, "delete backends of a service",
      "On a terminal it asks first, unless --yes is given.", command_backend_rm},
+    {"certificate ls", "", 0, "certificates: subject, names, until when they are good, who uses them", NULL,
+     command_certificate_ls},
+    {"certificate reload", "", 0, "read the files of all certificates again, now",
+     "Files that change are read again within a second or two on their own; open connections keep what they "
+     "have.",
+     command_certificate_reload},
     {"events", "", OPTION_FOLLOW | OPTION_LIMIT | OPTION_FILTER, "what was changed, by whom, from where",
      NULL, command_events},
     {"trace", "", OPTION_FILTER, "follow requests through the data plane as they happen", NULL,

@@ -82,6 +82,8 @@ const struct rpc_method methods[] = {
     {"backend.set", RPC_OPERATOR, method_backend_set},
     {"backend.admin", RPC_OPERATOR, method_backend_admin},
     {"backend.delete", RPC_OPERATOR, method_backend_delete},
+    {"certificate.list", RPC_READ_ONLY, method_certificate_list},
+    {"certificate.reload", RPC_OPERATOR, method_certificate_reload},
     {"events.list", RPC_READ_ONLY, method_events_list},
     {"events.follow", RPC_READ_ONLY, method_events_follow},
     {"trace", RPC_OPERATOR, method_trace},

@@ -24,6 +24,10 @@ void method_tag_delete(void *context, struct rpc_call *call, json_t *params);
 void method_kernel_status(void *context, struct rpc_call *call, json_t *params);
 void method_kernel_detach(void *context, struct rpc_call *call, json_t *params);
 
+/* methods_certificates.c */
+void method_certificate_list(void *context, struct rpc_call *call, json_t *params);
+void method_certificate_reload(void *context, struct rpc_call *call, json_t *params);
+
 /* methods_services.c */
 void method_service_list(void *context, struct rpc_call *call, json_t *params);
 void method_service_show(void *context, struct rpc_call *call, json_t *params);

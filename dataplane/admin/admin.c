@@ -2,16 +2,21 @@
 #include "dataplane/admin/admin.h"
 
 #include <stdatomic.h>
+#include <time.h>
 
 #include "check.h"
+#include "dataplane/admin/certificates.h"
 #include "dataplane/admin/metrics.h"
 #include "dataplane/authorize.h"
+#include "dataplane/door.h"
 #include "dataplane/ring.h"
 #include "dataplane/store/names.h"
 
 struct admin {
     struct metrics_cursor at;
-    uint64_t generation; /* of the plan with which the page began */
+    uint64_t generation;  /* of the plan with which the page began */
+    bool figures;         /* are written; certificates follow, */
+    uint32_t certificate; /* from this one on */
 };
 
 static void answer_text(struct stream *s, int status, struct view text)
@@ -61,7 +66,14 @@ static ssize_t metrics_fill(struct stream *s, char *buf, size_t cap, bool *done)
         a->generation = plan->generation;
     if (a->generation != plan->generation) /* backends have other places now: they are in the next page */
         plan = NULL;
-    return (ssize_t)metrics_write(stream_counters(s), plan, &a->at, buf, cap, done);
+    size_t n = 0;
+    *done = false;
+    if (!a->figures)
+        n = metrics_write(stream_counters(s), plan, &a->at, buf, cap, &a->figures);
+    if (a->figures)
+        n += certificates_write(door_table(s->ring), (int64_t)time(NULL), &a->certificate, buf + n, cap - n,
+                                done);
+    return (ssize_t)n;
 }
 
 static void serve_metrics(struct stream *s)
