@@ -475,15 +475,21 @@ void attempt_adopt(struct attempt *a, struct target *t, struct upstream *u)
     u->out.done = attempt_sent;
 }
 
-int attempt_take_answer(struct attempt *a, struct ask *ask)
+int attempt_read(struct attempt *a, struct view bytes)
 {
     a->len = a->seen = a->used = 0;
-    if (ask->all.len > a->cap && grow(a))
+    if (bytes.len > a->cap && grow(a))
         return -ENOBUFS;
-    memcpy(a->buf, ask->all.p, ask->all.len);
-    a->len = ask->all.len;
-    if (read_answer(a) != 1)
-        return -EBADMSG;
+    memcpy(a->buf, bytes.p, bytes.len);
+    a->len = bytes.len;
+    return read_answer(a) == 1 ? 0 : -EBADMSG;
+}
+
+int attempt_take_answer(struct attempt *a, struct ask *ask)
+{
+    int err = attempt_read(a, ask->all);
+    if (err)
+        return err;
     attempt_adopt(a, ask->target, ask->upstream);
     a->answer_us = ask->latency_us;
     ask_release(ask);

@@ -23,6 +23,7 @@
 #include "dataplane/http/response_reader.h"
 #include "dataplane/move/pump.h"
 #include "dataplane/proxy/balance.h"
+#include "dataplane/proxy/coalesce.h"
 #include "dataplane/proxy/hedge.h"
 #include "dataplane/proxy/kinds.h"
 #include "dataplane/proxy/proxy.h"
@@ -133,7 +134,9 @@ struct exchange {
     char *request_large; /* of the ring's large heads: the request's head, or its body's beginning */
     struct pump request;
     struct hedge hedge;
-    union { /* what becomes of the answer */
+    struct flight *flight;     /* that it leads, before there is an answer; NULL: none */
+    struct follower *follower; /* of another one's; NULL: it has a backend of its own */
+    union {                    /* what becomes of the answer */
         struct {
             struct pump response;
             struct resume resume; /* of its body */
@@ -203,7 +206,14 @@ void exchange_resume_begin(struct exchange *ex);
 /* The response pump's source has stopped; the attempt is over. True: the rest is asked for elsewhere. */
 bool exchange_goes_on(struct exchange *ex, enum pump_end end, int err, enum close_reason *why);
 
+/* share.c */
+bool exchange_follows(struct exchange *ex); /* whether another one's body becomes its own, too */
+void exchange_share(struct exchange *ex);   /* its answer is here: others may follow it */
+void exchange_share_end(struct exchange *ex);
+int attempt_read(struct attempt *a, struct view bytes); /* as if a backend had said so. -ENOBUFS, -EBADMSG */
+
 /* proxy.c */
+void exchange_ask(struct exchange *ex);
 void exchange_try(struct exchange *ex, bool retry);
 bool exchange_may_repeat(const struct exchange *ex,
                          const struct attempt *a); /* nobody can have acted on it */

@@ -67,6 +67,13 @@ bool exchange_goes_on(struct exchange *ex, enum pump_end end, int err, enum clos
     *why = CLOSE_BACKEND_CUT;
     if (ex->aborted || ex->finished)
         return false;
+    if (ex->follower && follower_spoilt(ex->follower)) {
+        *why = CLOSE_DIGEST_MISMATCH;
+        return false;
+    }
+    if (ex->follower)
+        coalesce_leave(ex->follower);
+    ex->follower = NULL;
     attempt_end(a, false, BALANCE_FAILED);
     if (!attempt_quiet(a)) /* still sending its question: nothing to build on */
         return false;

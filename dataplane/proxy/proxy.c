@@ -35,10 +35,15 @@ int proxy_new(struct ring *ring, struct proxy **out)
     err = asks_new(ring, p->balance, p->upstreams, &p->asks);
     if (err)
         goto err_asks;
+    err = coalesce_new(ring, &p->coalesce);
+    if (err)
+        goto err_coalesce;
     balance_plan(p->balance, ring->plan, 0);
     *out = p;
     return 0;
 
+err_coalesce:
+    asks_free(p->asks);
 err_asks:
     upstreams_free(p->upstreams);
 err_upstreams:
@@ -50,6 +55,7 @@ err_balance:
 
 void proxy_free(struct proxy *p)
 {
+    coalesce_free(p->coalesce);
     asks_free(p->asks);
     upstreams_free(p->upstreams);
     balance_free(p->balance);
@@ -75,6 +81,7 @@ void proxy_run(struct proxy *p, uint64_t now_ms)
 void proxy_tick(struct proxy *p)
 {
     upstreams_tick(p->upstreams);
+    coalesce_tick(p->coalesce);
 }
 
 /* xorshift64* (Vigna 2016): for choices, not for secrets. */
@@ -92,6 +99,13 @@ void exchange_try(struct exchange *ex, bool retry)
 {
     struct attempt_ask ask = {.retry = retry, .answered = exchange_respond, .failed = exchange_failed};
     attempt_begin(&ex->attempt, &ask);
+}
+
+/* The first attempt. */
+void exchange_ask(struct exchange *ex)
+{
+    hedge_begin(ex);
+    exchange_try(ex, false);
 }
 
 /* What was sent may be sent again: nothing of a body is lost, and nobody can have acted on it, or may twice.
@@ -159,6 +173,7 @@ void exchange_done(struct exchange *ex, bool good, enum close_reason reason)
         ring_count(ex->ring, CTR_PROXY_CUT, 1);
     ex->finished = true;
     hedge_end(ex);
+    exchange_share_end(ex);
     if (!ex->tunnelled)
         resume_end(&ex->resume);
     if (ex->body_active)
@@ -191,6 +206,8 @@ static void proxy_abort(struct stream *s)
         return;
     ex->aborted = ex->finished = true;
     hedge_end(ex);
+    if (!ex->relaying)
+        exchange_share_end(ex);
     if (ex->body_active)
         pump_stop(&ex->request);
     if (ex->relaying && ex->tunnelled)
@@ -225,6 +242,7 @@ static void proxy_end(struct stream *s)
     if (!ex)
         return;
     CHECK(attempt_quiet(&ex->attempt) && !ex->body_active && !ex->relaying && !ex->resuming);
+    CHECK(!ex->flight && !ex->follower);
     if (ex->attempt.target)
         count_bytes(ex, ex->attempt.target);
     attempt_release(&ex->attempt);
@@ -261,8 +279,8 @@ static void proxy_begin(struct stream *s)
     exchange_small_body(ex);
     if ((!ex->body || ex->body_small) && !exchange_stops_being_http(ex))
         stream_watch(s);
-    hedge_begin(ex);
-    exchange_try(ex, false);
+    if (!exchange_follows(ex))
+        exchange_ask(ex);
 }
 
 static void proxy_body_done(struct stream *s, int err)

@@ -13,6 +13,7 @@
 
 struct asks;
 struct balance;
+struct coalesce;
 struct kernel_words;
 struct ring;
 struct upstreams;
@@ -22,6 +23,7 @@ struct proxy {
     struct balance *balance;
     struct upstreams *upstreams;
     struct asks *asks;
+    struct coalesce *coalesce;
     uint64_t random;
 };
 

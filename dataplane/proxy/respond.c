@@ -78,7 +78,7 @@ static void pump_body(struct stream *s)
         return;
     struct pump_config config = {
         .ring = ex->ring,
-        .from = &a->up->wire,
+        .from = ex->follower ? &ex->follower->wire : &a->up->wire,
         .to = stream_wire(s),
         .in = answer->framing == HTTP_BODY_LENGTH    ? PUMP_LENGTH
               : answer->framing == HTTP_BODY_CHUNKED ? PUMP_CHUNKED
@@ -161,6 +161,7 @@ void exchange_respond(struct attempt *a)
         exchange_tunnel(a, &relay);
     } else {
         exchange_resume_begin(ex);
+        exchange_share(ex);
         plan_body(ex, a, &relay);
         relay.close = ends_connection(ex, &a->answer);
         relay.unlimited = ex->facts.longlived;
@@ -222,6 +223,7 @@ void exchange_refuse(struct exchange *ex, const struct attempt *a)
                    faults[a->fault].text, ex->name[0] ? ": " : "", ex->name, why ? ": " : "", why ? why : "");
     ring_count(ex->ring, CTR_PROXY_UNANSWERED, 1);
     hedge_end(ex);
+    exchange_share_end(ex);
     ex->answered = ex->finished = true;
     struct http_response *res = stream_response(ex->s, status);
     bool json = ex->p.kind != PROXY_HTTP;

@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "dataplane/ring.h"
+#include "dataplane/proxy/coalesce.h"
 
 enum {
     WATCH_MS = 100,       /* how often a body is looked at */
@@ -57,22 +58,36 @@ static int check_digest(struct resume *r)
     return -EBADMSG;
 }
 
+static int tap_end(struct resume *r)
+{
+    int err = r->hashing ? check_digest(r) : 0;
+    if (r->flight)
+        flight_end(r->flight, err ? FLIGHT_SPOILT : FLIGHT_COMPLETE);
+    r->flight = NULL;
+    return err;
+}
+
 /* The pump's: all content of this source as it comes; nothing: that was all of it. */
 static int tap(void *arg, const uint8_t *bytes, size_t len)
 {
     struct resume *r = arg;
     if (!len)
-        return check_digest(r);
-    r->hashed += len;
-    hash_add(&r->hash, bytes, len);
+        return tap_end(r);
+    if (r->hashing)
+        hash_add(&r->hash, bytes, len);
+    if (r->flight)
+        flight_add(r->flight, r->tap_from + r->tapped, bytes, len);
+    r->tapped += len;
     return 0;
 }
 
-static void hash_with(struct resume *r, struct pump_config *config, bool wanted)
+/* What looks at a source that begins at byte `from` of the body. */
+static void look_at(struct resume *r, struct pump_config *config, bool wanted, uint64_t from)
 {
     r->hashing = wanted;
-    r->hashed = 0;
-    config->tap = wanted ? tap : NULL;
+    r->tapped = 0;
+    r->tap_from = from;
+    config->tap = wanted || r->flight ? tap : NULL;
     config->hold_back = wanted ? HOLD_BACK : 0;
     if (wanted)
         hash_begin(&r->hash, r->body.digest.alg);
@@ -96,7 +111,7 @@ static bool was_tried(const struct resume *r, const struct target *t)
 
 static void try(struct resume *r, struct target *t)
 {
-    if (was_tried(r, t))
+    if (!t || was_tried(r, t))
         return;
     if (r->tried_count == RESUME_TRIED_MAX) { /* the oldest one may be asked again */
         target_put(r->balance, r->tried[0]);
@@ -149,7 +164,7 @@ static bool another_is_there(struct resume *r, const struct plan_service *servic
 
 static uint64_t bytes_so_far(const struct resume *r)
 {
-    return r->hashing ? r->hashed : r->pump->received;
+    return r->pump->c.tap ? r->tapped : r->pump->received;
 }
 
 static void begin_window(struct resume *r, uint64_t now_ms)
@@ -173,14 +188,14 @@ static enum pace pace(struct resume *r, const struct plan_proxy *p, uint64_t now
     begin_window(r, now_ms);
     if (now_ms - r->pump->progress_ms >= p->stall_ms)
         return PACE_SILENT;
-    if (r->pump->skip_left && !r->hashing) /* the prefix of a 200, which is not counted */
+    if (r->pump->skip_left && !r->pump->c.tap) /* the prefix of a 200, which is not counted */
         return PACE_GOOD;
     return bytes * 1000 < (uint64_t)p->stall_rate * passed_ms ? PACE_SLOW : PACE_GOOD;
 }
 
 static bool is_dead(const struct resume *r, uint64_t now_ms)
 {
-    return balance_is_down(r->balance, r->target) && !pump_waits_for_sink(r->pump) &&
+    return r->target && balance_is_down(r->balance, r->target) && !pump_waits_for_sink(r->pump) &&
            now_ms - r->pump->progress_ms >= QUIET_MS;
 }
 
@@ -225,15 +240,15 @@ void resume_begin(struct resume *r, const struct http_request *req, const struct
 
 bool resume_checks(const struct resume *r)
 {
-    return r->hashing;
+    return r->hashing || r->flight;
 }
 
 void resume_pump(struct resume *r, struct pump_config *config)
 {
     config->arg = r;
-    if (!r->possible && !r->hashing)
+    if (!r->possible && !r->hashing && !r->flight)
         return;
-    hash_with(r, config, r->hashing);
+    look_at(r, config, r->hashing, 0);
     set_target(r, r->target);
     r->state = RESUME_FLOWING;
     r->window_ms = ring_now_ms(r->ring);
@@ -296,7 +311,8 @@ static void join(struct resume *r, enum continuation_join how, uint64_t skip, ui
     config.length = chunked ? 0 : length;
     config.skip = skip;
     config.early = how == CONTINUATION_END ? (struct view){NULL, 0} : a->early;
-    hash_with(r, &config, r->verified);
+    bool part = how == CONTINUATION_PART && !r->verified;
+    look_at(r, &config, r->verified, part ? r->before + r->pump->moved : 0);
     set_target(r, a->target);
     r->joined = true;
     r->joined_at = r->pump->moved;

@@ -28,6 +28,7 @@
 #include "dataplane/proxy/balance.h"
 #include "dataplane/proxy/continuation.h"
 
+struct flight;
 struct resume;
 
 enum { RESUME_TRIED_MAX = 8 };
@@ -53,10 +54,12 @@ struct resume {
     struct balance *balance;
     struct asks *asks;
     struct pump *pump;
-    struct target *target; /* whose body it is, or was; resume holds it for itself, too */
+    struct target *target; /* whose body it is, or was; resume holds it for itself, too; NULL: a flight's */
     uint32_t service_index, incarnation;
-    uint64_t before; /* content bytes that went to the client before the pump's */
-    struct view key; /* of the choice (balance_ask) */
+    uint64_t before;       /* content bytes that went to the client before the pump's */
+    struct view key;       /* of the choice (balance_ask) */
+    struct flight *flight; /* that shares this body; NULL: none. Set after resume_begin; ends with the body's
+                              last byte */
     /* private */
     struct continuation body;
     bool possible; /* another backend can be asked */
@@ -72,7 +75,7 @@ struct resume {
     uint64_t joined_at;
     struct target *tried[RESUME_TRIED_MAX]; /* in this stop; each is held */
     unsigned tried_count;
-    uint64_t hashed;
+    uint64_t tapped, tap_from; /* content of this source that the tap has seen; where in the body it began */
     struct hash hash;
 };
 
