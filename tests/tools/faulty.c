@@ -241,6 +241,7 @@ static void put_body(struct client *c, const struct blob *b, const struct rule *
         if (slow) {
             int64_t rate = r->value > 0 ? r->value : 1;
             len = rate >= 100 ? (size_t)(rate / 100) : 1;
+            len = len < sizeof(piece) ? len : sizeof(piece);
             len = len < end - at ? len : (size_t)(end - at);
             pause_ms(rate >= 100 ? 10 : 1000 / rate);
         }
