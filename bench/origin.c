@@ -5,9 +5,9 @@
  *
  *   origin PORT PROCESSES
  *
- * Its process on the loopback port answers GET /N, whatever follows, with N bytes, up to 32 KiB from memory,
- * more of them by sendfile from a memfd; a request with Upgrade by 101, and from then on it sends back what
- * comes (a tunnel). A request is taken to come in one piece.
+ * Its process on the loopback port answers GET /N, or a request for whatever ends in ?n=N, with N bytes, up
+ * to 32 KiB from memory, more of them by sendfile from a memfd; a request with Upgrade by 101, and from then
+ * on it sends back what comes (a tunnel). A request is taken to come in one piece.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -135,8 +135,8 @@ static void client_read(struct origin *o, int fd)
         if (send(fd, upgraded, sizeof(upgraded) - 1, MSG_NOSIGNAL) < 0)
             close(fd);
     } else {
-        const char *slash = strchr(in, '/');
-        client_answer(o, fd, slash ? strtoll(slash + 1, NULL, 10) : 0);
+        const char *slash = strchr(in, '/'), *query = strstr(in, "?n=");
+        client_answer(o, fd, query ? strtoll(query + 3, NULL, 10) : slash ? strtoll(slash + 1, NULL, 10) : 0);
     }
 }
 

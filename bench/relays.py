@@ -2,6 +2,7 @@
 """The proxies that are compared, all in front of the same backend (bench/origin.c), with as many threads, rings or workers as
 there are processors, the same limits, no access log, connections to the backend kept."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -28,8 +29,8 @@ def make_certificate(folder):
                         "subjectAltName=DNS:localhost,IP:127.0.0.1"], check=True, capture_output=True, timeout=60)
         both.write_bytes(certificate.read_bytes() + key.read_bytes())
         folder.chmod(0o755)
-        for path in (certificate, key, both):
-            path.chmod(0o644)
+        for path in (key, both):
+            path.chmod(0o600)
     return certificate, key, both
 
 
@@ -43,6 +44,15 @@ class Origin(Server):
         return [str(self.build / "bench/origin"), str(self.port), str(WORKERS)]
 
 
+def origin_digest(size):
+    """SHA-256 of what the backend sends for a large body; whole blocks."""
+    block = bytes((i * 131 >> 3) & 0xff for i in range(65536))
+    digest = hashlib.sha256()
+    for _ in range(size // len(block)):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 class BareRelay(Server):
     """The least code that relays: options backend."""
 
@@ -54,7 +64,7 @@ class BareRelay(Server):
 
 
 class Fairlead(Server):
-    """Options: backend (a port), tls, technique, mode (kind of the service)."""
+    """Options: backend (a port), tls, and of the service: kind, technique, verify."""
 
     name = "fairlead"
     build = pathlib.Path("build")
@@ -65,10 +75,12 @@ class Fairlead(Server):
             "name": "bench", "address": f"127.0.0.1:{self.port}", "kind": self.options.get("kind", "http"),
             "path": "proxy", "steer": False, "check": {"kind": "none"}, "technique": self.options.get("technique", "auto"),
             "backend": {"connections_max": CLIENTS_MAX}, "idle_timeout": "0ms",
+            "resume": {"verify": self.options.get("verify", "resumed")},
             "backends": [{"name": "origin", "address": f"127.0.0.1:{self.options['backend']}"}],
         }
         config = {
             "state": str(self.folder / "state"),
+            "listen": [{"address": f"127.0.0.1:{free_port()}", "service": "registry"}],
             "admin": {"address": f"127.0.0.1:{free_port()}"},
             "control": {"socket": str(self.folder / "control.sock")},
             "dataplane": {"rings": WORKERS},
@@ -79,7 +91,7 @@ class Fairlead(Server):
         if self.options.get("tls"):
             certificate, key, _ = make_certificate(self.folder.parent / "tls")
             service["tls"] = {"mode": "terminate", "certificates": ["bench"]}
-            config["certificates"] = [{"name": "bench", "cert": str(certificate), "key": str(key)}]
+            config["certificates"] = {"bench": {"cert": str(certificate), "key": str(key)}}
         (self.folder / "config.yaml").write_text(json.dumps(config))
 
     def command(self):
@@ -202,7 +214,7 @@ class FairleadFiles(servers.Fairlead):
         config["listen"] = [
             {"address": f"127.0.0.1:{self.port}", "service": "registry", "tls": {"certificates": ["bench"]}},
             {"address": f"127.0.0.1:{self.push_port}", "service": "registry"}]
-        config["certificates"] = [{"name": "bench", "cert": str(certificate), "key": str(key)}]
+        config["certificates"] = {"bench": {"cert": str(certificate), "key": str(key)}}
         path.write_text(json.dumps(config))
 
     def exchange(self, *args, **options):

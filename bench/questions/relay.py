@@ -3,7 +3,7 @@
 
 import measure
 import plot
-from relays import BareRelay, FairleadFiles, Haproxy, NginxFiles, NginxProxy, Origin, make_certificate, syscalls
+from relays import BareRelay, FairleadFiles, Haproxy, NginxFiles, NginxProxy, Origin, make_certificate, origin_digest, syscalls
 from servers import WORKERS
 
 TITLE = "Relaying, with HAProxy (splice-auto), nginx and a bare splice loop in front of the same backend"
@@ -86,6 +86,19 @@ def big_bodies(bench):
             for peer, at_least in ((Haproxy.name, 1.0), (NginxProxy.name, None), (BareRelay.name, None)):
                 rows.append(measure.row(f"big bodies, {where}", "GB/s", "gb_per_s", results, subject, peer, at_least=at_least))
     return rows
+
+
+def verified_bodies(bench):
+    """The same as blobs whose digest is known, all of them checked on their way (resume.verify: always); the peers check
+    nothing."""
+    path = f"/v2/bench/blobs/sha256:{origin_digest(BIG)}?n={BIG}"
+    connections, bodies = BIG_CASES[-1]
+    with Fronts(bench, Haproxy) as fronts:
+        fronts.servers.insert(0, fronts.start(bench.relay, backend=fronts.origin.port, kind="registry", verify="always"))
+        results = fronts.interleave(lambda server: bench.load(server, "get", connections, "-n", bodies, "-l", BIG, path))
+    where = f"big bodies, {connections} connections, verify: always"
+    return [measure.row(where, "CPU-s per GB", "cpu_s_per_gb", results, bench.relay.name, Haproxy.name, True),
+            measure.row(where, "GB/s", "gb_per_s", results, bench.relay.name, Haproxy.name)]
 
 
 def small_requests(bench):
@@ -206,7 +219,7 @@ def by_size(bench):
 
 def run(bench):
     rows = []
-    for part in (big_bodies, small_requests, over_tls, files_over_tls, memory, by_size):
+    for part in (big_bodies, verified_bodies, small_requests, over_tls, files_over_tls, memory, by_size):
         try:
             rows += part(bench)
         except (measure.BenchError, OSError) as error:
