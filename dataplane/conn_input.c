@@ -63,8 +63,10 @@ void conn_input_keep(struct conn *c)
     char *before = c->partial;
     uint8_t pool = c->partial_pool;
     size_t before_len = before ? c->partial_len : 0;
-    if (!c->has_input)
+    if (c->input_len == 0) {
+        conn_input_drop(c);
         return;
+    }
     if (c->input_len > partial_cap(c) - before_len) {
         if (!conn_partial_take(c, before_len + c->input_len)) {
             c->partial = before;
