@@ -14,6 +14,7 @@
 #include "abi.h"
 #include "check.h"
 #include "dataplane/proxy/balance_private.h"
+#include "dataplane/proxy/coalesce.h"
 #include "dataplane/proxy/resume.h"
 #include "dataplane/ring.h"
 
@@ -31,7 +32,7 @@ static struct {
     struct target *target; /* of the exchange */
     struct ask ask;
     struct ask_config asked;
-    bool ask_used, ask_started, waits_for_sink;
+    bool ask_used, ask_started, shares;
     unsigned asks, pump_resumes, failed_sources, released, joins, losses;
     enum close_reason lost_why;
     bool kept;
@@ -109,6 +110,27 @@ void pump_fail_source(struct pump *p)
 {
     (void)p;
     w.failed_sources++;
+}
+
+/* A flight that shares the body: what it was given. */
+static struct {
+    uint64_t head;
+    int end; /* -1: not yet */
+} flight;
+
+void flight_add(struct flight *f, uint64_t at, const uint8_t *bytes, size_t len)
+{
+    assert_ptr_equal(f, &flight);
+    assert_true(at <= flight.head);
+    for (size_t i = 0; i < len; i++)
+        assert_int_equal(bytes[i], w.bytes[at + i]);
+    flight.head = at + len > flight.head ? at + len : flight.head;
+}
+
+void flight_end(struct flight *f, enum flight_end how)
+{
+    assert_ptr_equal(f, &flight);
+    flight.end = (int)how;
 }
 
 /* ------------------------------------------------------------------ the exchange */
@@ -273,6 +295,11 @@ static void begin(enum proxy_verify verify, const char *status, const char *line
                                .incarnation = 7};
     struct pump_config config = {.in = PUMP_LENGTH, .out = PUMP_LENGTH, .length = SIZE};
     resume_begin(&w.resume, &req, &answer);
+    flight.head = 0;
+    flight.end = -1;
+    if (w.shares)
+        w.resume.flight = (struct flight *)(void *)&flight;
+    assert_int_equal(resume_checks(&w.resume), w.shares || verify == PROXY_VERIFY_ALWAYS);
     resume_pump(&w.resume, &config);
     w.pump = (struct pump){
         .c = config, .moved = MOVED, .received = MOVED, .active = true, .progress_ms = w.now_ms};
@@ -481,6 +508,34 @@ static void trickle(uint64_t ms)
     }
 }
 
+/* What is shared is the body's bytes in their places, whoever they came from. */
+static void test_shared(void **state)
+{
+    (void)state;
+    enum close_reason why;
+    w.shares = true;
+    for (enum proxy_verify v = PROXY_VERIFY_NEVER; v <= PROXY_VERIFY_ALWAYS; v++) {
+        begin(v, FULL);
+        assert_int_equal(flight.head, MOVED);
+        assert_true(stop(&why));
+        if (v == PROXY_VERIFY_NEVER) {
+            answer(REST);
+            assert_int_equal(w.joined_config.hold_back, 0);
+            assert_int_equal(w.joined_config.tap(w.joined_config.arg, w.bytes + MOVED, SIZE - MOVED), 0);
+        } else {
+            answer(FULL);
+            assert_int_equal(w.joined_config.tap(w.joined_config.arg, w.bytes, SIZE), 0);
+        }
+        assert_int_equal(flight.head, SIZE);
+        assert_int_equal(flight.end, -1);
+        assert_int_equal(w.joined_config.tap(w.joined_config.arg, NULL, 0), 0);
+        assert_int_equal(flight.end, FLIGHT_COMPLETE);
+        resume_end(&w.resume);
+        balance_finish(w.balance, w.target, BALANCE_GOOD, 0, w.now_ms);
+        w.target = NULL;
+    }
+}
+
 static void test_stall(void **state)
 {
     (void)state;
@@ -602,6 +657,7 @@ int main(void)
         CASE(test_several_times_but_not_for_ever),
         CASE(test_only_what_can_go_on),
         CASE(test_a_part),
+        CASE(test_shared),
         CASE(test_stall),
         CASE(test_silence),
         CASE(test_slow_for_the_last_time),
