@@ -25,7 +25,9 @@ bool technique_splices(const struct pump *p, uint64_t next)
         return true;
     if (c->in == PUMP_RAW)
         return p->bulk;
-    return next >= (c->in == PUMP_CHUNKED ? SPLICE_CHUNK_LEAST : SPLICE_LEAST);
+    if (c->in == PUMP_CHUNKED)
+        return next >= SPLICE_CHUNK_LEAST;
+    return next >= SPLICE_LEAST || p->spliced; /* the end of a large body, too */
 }
 
 uint64_t technique_copies(const struct pump *p, uint64_t next)

@@ -12,8 +12,10 @@
 #include "dataplane/proxy/balance.h"
 
 enum {
-    LOOK_MS = 500,    /* between two looks at the verdict, the time, and ends that nobody reads from */
-    KEEPALIVE_S = 30, /* of silence, then every */
+    LOOK_MS = 500,       /* between two looks at the verdict, the time, and ends that nobody reads from */
+    LINGER_LOOK_MS = 64, /* at what has not arrived yet, */
+    LINGER_MS = 10000,   /* for as long as some of it does now and then */
+    KEEPALIVE_S = 30,    /* of silence, then every */
     KEEPALIVE_EACH_S = 10,
     KEEPALIVE_COUNT = 3, /* without an answer: broken */
 };
@@ -55,10 +57,11 @@ static bool is_gone(const struct wire *w)
 static void finish(struct tunnel *t)
 {
     timer_clear(&t->timer);
-    if (t->broken) {
+    t->lingering = false;
+    if (t->broken && t->down_end != PUMP_DONE)
         tunnel_reset_at_close(t->c.client);
+    if (t->broken && t->up_end != PUMP_DONE)
         tunnel_reset_at_close(t->c.server);
-    }
     ring_count(t->c.ring, CTR_TUNNELS_OPEN, (uint64_t)-1);
     t->c.done(t, t->broken ? (enum close_reason)t->reason : CLOSE_TUNNEL_END);
 }
@@ -75,28 +78,63 @@ void tunnel_stop(struct tunnel *t, enum close_reason reason)
     if (!tunnel_active(t))
         return;
     break_off(t, reason);
+    t->stopped = true; /* one that lingers ends at its next look */
     pump_stop(&t->up);
     pump_stop(&t->down);
 }
 
+/* What those who are there have not acknowledged yet. */
+static size_t unsent_of(const struct tunnel *t)
+{
+    return (t->client_gone ? 0 : wire_unsent(t->c.client)) + (t->server_gone ? 0 : wire_unsent(t->c.server));
+}
+
 /*
- * An end that takes no more has told its error; what it had sent before can still be read, and its end would
- * look like a good one. So the other direction goes on until there is nothing left, and then it is broken.
+ * Closing drops what is on its way, where it is a reset or where there is input that nobody has read. So this
+ * waits until it has arrived, within bounds.
  */
+static void linger(struct timer *timer, uint64_t now_ms)
+{
+    struct tunnel *t = container_of(timer, struct tunnel, timer);
+    size_t unsent = unsent_of(t);
+    if (unsent != t->unsent || !t->lingering)
+        t->unsent_ms = now_ms;
+    t->unsent = unsent;
+    t->lingering = unsent && !t->stopped && now_ms < t->unsent_ms + LINGER_MS;
+    if (t->lingering)
+        timer_set(&t->c.ring->wheel, timer, now_ms + LINGER_LOOK_MS);
+    else
+        finish(t);
+}
+
+static void both_ended(struct tunnel *t)
+{
+    timer_clear(&t->timer);
+    t->timer.fire = linger;
+    if ((t->up_end != PUMP_DONE || t->down_end != PUMP_DONE) && !t->stopped)
+        linger(&t->timer, ring_now_ms(t->c.ring));
+    else
+        finish(t);
+}
+
+/* What an end that takes no more had sent before can still be read: that direction goes on until it ends. */
 static void pump_ended(struct pump *p, enum pump_end end, int err)
 {
     struct tunnel *t = p->c.arg;
     bool up = p == &t->up, by_client = up == (end != PUMP_SINK_ERROR);
     struct pump *other = up ? &t->down : &t->up;
     (void)err;
-    if (end == PUMP_DONE && !t->broken)
+    *(up ? &t->up_end : &t->down_end) = (uint8_t)end;
+    if (end == PUMP_DONE)
         wire_shutdown(p->c.to);
-    if (end != PUMP_DONE && end != PUMP_STOPPED)
+    if (end != PUMP_DONE && end != PUMP_STOPPED) {
         break_off(t, by_client ? CLOSE_CLIENT_ABORT : CLOSE_BACKEND_LOST);
+        *(by_client ? &t->client_gone : &t->server_gone) = true;
+    }
     if (end == PUMP_SOURCE_ERROR)
         pump_stop(other);
     if (!pump_active(other))
-        finish(t);
+        both_ended(t);
 }
 
 /* ------------------------------------------------------------------ time */
@@ -112,6 +150,26 @@ static uint64_t progress_ms(const struct tunnel *t)
                   latest(t->down.progress_ms, t->down.sink_progress_ms));
 }
 
+/* There is nobody any more to whom that direction goes: a good end, if nothing was on its way there. */
+static void lost(struct tunnel *t, struct pump *to, enum close_reason reason)
+{
+    if (pump_waits_for_sink(to))
+        break_off(t, reason);
+    pump_stop(to);
+}
+
+/* Both directions may go on: neither end has gone. Else the one that is left is ended. */
+static void look_at_ends(struct tunnel *t)
+{
+    if (!pump_active(&t->up) && is_gone(t->c.client)) {
+        t->client_gone = true;
+        lost(t, &t->down, CLOSE_CLIENT_ABORT);
+    } else if (!pump_active(&t->down) && is_gone(t->c.server)) {
+        t->server_gone = true;
+        lost(t, &t->up, CLOSE_BACKEND_LOST);
+    }
+}
+
 static void look(struct timer *timer, uint64_t now_ms)
 {
     struct tunnel *t = container_of(timer, struct tunnel, timer);
@@ -121,10 +179,8 @@ static void look(struct timer *timer, uint64_t now_ms)
         tunnel_stop(t, CLOSE_BACKEND_DOWN);
     else if (t->c.idle_timeout_ms && now_ms >= progress_ms(t) + t->c.idle_timeout_ms)
         tunnel_stop(t, CLOSE_TUNNEL_IDLE);
-    else if (!pump_active(&t->up) && is_gone(t->c.client))
-        tunnel_stop(t, CLOSE_CLIENT_ABORT);
-    else if (!pump_active(&t->down) && is_gone(t->c.server))
-        tunnel_stop(t, CLOSE_BACKEND_LOST);
+    else
+        look_at_ends(t);
     timer_set(&t->c.ring->wheel, timer, now_ms + LOOK_MS);
 }
 
@@ -150,7 +206,9 @@ void tunnel_start(struct tunnel *t, const struct tunnel_config *config)
     t->c = *config;
     t->timer = (struct timer){.fire = look};
     t->reason = CLOSE_NONE;
-    t->broken = false;
+    t->up_end = t->down_end = PUMP_STOPPED;
+    t->broken = t->stopped = t->lingering = t->client_gone = t->server_gone = false;
+    t->unsent = 0;
     keep_alive(config->client);
     keep_alive(config->server);
     ring_count(config->ring, CTR_TUNNELS_OPEN, 1);

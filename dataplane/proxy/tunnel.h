@@ -4,9 +4,10 @@
  * passed on. Embedded in whoever owns the wires: a connection of a service of kind tcp (tcp.h), or an
  * exchange whose request was upgraded.
  *
- * It ends well when both directions have ended. When one end breaks, times out or is called down, what has
- * come from it is passed on, and both sockets are set to be reset when the owner closes them: nobody takes a
- * part for the whole.
+ * It ends well when both directions have ended. When one end breaks, what had come from it is delivered, and
+ * then the other socket is set to be reset when the owner closes it, unless all that was to go there had
+ * gone: nobody takes a part for the whole, and nobody loses what he would have got without us. When it is
+ * broken off (no byte for too long, called down, the owner says so), the sockets are reset at once.
  */
 #ifndef FL_PROXY_TUNNEL_H
 #define FL_PROXY_TUNNEL_H
@@ -46,8 +47,13 @@ struct tunnel {
     struct tunnel_config c;
     struct pump up, down; /* from the client, to the client */
     struct timer timer;
-    uint8_t reason; /* enum close_reason, once it broke */
-    bool broken;
+    uint8_t reason;           /* enum close_reason, once it broke */
+    uint8_t up_end, down_end; /* enum pump_end */
+    bool broken, stopped;
+    bool client_gone, server_gone;
+    bool lingering;     /* waits until what was sent has arrived */
+    size_t unsent;      /* at the last look, */
+    uint64_t unsent_ms; /* and since when it is no less */
 };
 
 void tunnel_start(struct tunnel *t, const struct tunnel_config *config);
@@ -60,7 +66,7 @@ void tunnel_reset_at_close(const struct wire *w);
 
 static inline bool tunnel_active(const struct tunnel *t)
 {
-    return pump_active(&t->up) || pump_active(&t->down);
+    return pump_active(&t->up) || pump_active(&t->down) || t->lingering;
 }
 
 /* Of both directions: "splice", "copy" or "mixed". */

@@ -229,7 +229,8 @@ static void test_reset(void **state)
                 breaks->fd = -1;
                 UNTIL(&p, p.done);
                 UNTIL(&p, other->error || half_closed);
-                assert_int_equal(p.reason, by_client ? CLOSE_CLIENT_ABORT : CLOSE_BACKEND_LOST);
+                enum close_reason broke = by_client ? CLOSE_CLIENT_ABORT : CLOSE_BACKEND_LOST;
+                assert_int_equal(p.reason, half_closed ? CLOSE_TUNNEL_END : broke);
                 assert_true(half_closed || !other->eof);
                 pair_fini(&p);
             }
@@ -266,6 +267,51 @@ static void test_reset_while_sending(void **state)
         assert_true(n < 0 && errno == ECONNRESET);
         pair_fini(&p);
     }
+}
+
+/* A slow reader gets all that the one that was reset, or has gone after its end, had sent. */
+static void test_slow_reader_of_a_broken_end(void **state)
+{
+    (void)state;
+    for (enum pump_technique t = PUMP_TECHNIQUE_AUTO; t <= PUMP_TECHNIQUE_COPY; t++)
+        for (int ended = 0; ended < 2; ended++) {
+            struct pair p;
+            pair_start(&p, t, 0, 0);
+            p.server.to_send = 1500000;
+            for (int i = 0; p.server.sent < p.server.to_send; i++) {
+                assert_true(i < TURNS_MAX);
+                end_send(&p.server);
+                rig_turn(&rig);
+                if (p.server.sent - p.client.got > 400000) /* else it is never sent */
+                    end_recv(&p.client);
+            }
+            for (int i = 0; i < TURNS_MAX && p.tunnel.down.received < p.server.to_send; i++) {
+                rig_turn(&rig);
+                if (i % 100 == 99)
+                    end_recv(&p.client);
+            }
+            if (ended) {
+                end_shut(&p.server);
+                for (int i = 0; i < TURNS_MAX && pump_active(&p.tunnel.down); i++) {
+                    rig_turn(&rig);
+                    if (i % 100 == 99)
+                        end_recv(&p.client);
+                }
+            }
+            rig_reset(p.server.fd);
+            p.server.fd = -1;
+            for (int i = 0; !(p.done && (p.client.eof || p.client.error)); i++) {
+                assert_true(i < TURNS_MAX);
+                rig_turn(&rig);
+                if (i % 20 == 19)
+                    end_recv(&p.client);
+            }
+            assert_true(p.client.got == 1500000);
+            assert_int_equal(p.client.eof, ended);
+            assert_int_equal(p.client.error, ended ? 0 : ECONNRESET);
+            assert_int_equal(p.reason, ended ? CLOSE_TUNNEL_END : CLOSE_BACKEND_LOST);
+            pair_fini(&p);
+        }
 }
 
 static void test_stop_and_idle(void **state)
@@ -317,7 +363,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_both_ways),     cmocka_unit_test(test_last_bytes),
         cmocka_unit_test(test_reset),         cmocka_unit_test(test_reset_while_sending),
-        cmocka_unit_test(test_stop_and_idle), cmocka_unit_test(test_many),
+        cmocka_unit_test(test_stop_and_idle), cmocka_unit_test(test_slow_reader_of_a_broken_end),
+        cmocka_unit_test(test_many),
     };
     rig_init(&rig, RIG_SMALLS, 8);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
