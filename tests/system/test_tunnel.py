@@ -261,7 +261,7 @@ def test_nobody_there():
     """Refused, and not ended as if there had been an answer."""
     with contextlib.closing(Node([("dead", f"127.0.0.1:{harness.free_port()}")])) as node:
         node.start()
-        with node.connect() as sock, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), node.connect() as sock:
             received(sock)
             pytest.fail("an end without an answer")
 
@@ -283,8 +283,8 @@ def test_tunnels_max():
     with one_backend({"proxy.tunnels_max": per_ring}) as node, contextlib.ExitStack() as stack:
         open_ones, refused = [], 0
         for _ in range(per_ring * 64):
-            sock = stack.enter_context(node.connect())
             try:
+                sock = stack.enter_context(node.connect())
                 sock.sendall(b"e1")
                 if sock.recv(1) == b"1":
                     open_ones.append(sock)
