@@ -227,8 +227,9 @@ static void expired(struct timer *t, uint64_t now_ms)
     struct ask *a = container_of(t, struct ask, timer);
     (void)now_ms;
     if (a->state == ASK_CONNECT) {
+        enum balance_outcome outcome = a->upstream ? BALANCE_UNREACHABLE : BALANCE_CANCELLED;
         forget(a);
-        fail(a, -ETIMEDOUT, BALANCE_UNREACHABLE);
+        fail(a, -ETIMEDOUT, outcome);
         return;
     }
     wire_cancel(&a->upstream->wire, a->state == ASK_SEND ? &a->upstream->out : &a->upstream->in);

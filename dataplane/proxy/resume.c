@@ -265,7 +265,6 @@ static void lose(struct resume *r)
     timer_clear(&r->timer);
     untry(r);
     set_target(r, NULL);
-    ring_count(r->ring, CTR_PROXY_RESUMES_FAILED, 1);
     r->owner->lost(r, CLOSE_BACKEND_CUT);
 }
 
@@ -278,6 +277,15 @@ static void again(struct timer *t, uint64_t now_ms)
 }
 
 static void give_up(struct timer *t, uint64_t now_ms)
+{
+    struct resume *r = container_of(t, struct resume, timer);
+    (void)now_ms;
+    ring_count(r->ring, CTR_PROXY_RESUMES_FAILED, 1);
+    lose(r);
+}
+
+/* Nobody wants it any more. */
+static void let_go(struct timer *t, uint64_t now_ms)
 {
     (void)now_ms;
     lose(container_of(t, struct resume, timer));
@@ -433,7 +441,7 @@ void resume_abandon(struct resume *r)
 {
     drop_ask(r);
     r->state = RESUME_WAITING;
-    arm(r, give_up, 0);
+    arm(r, let_go, 0);
 }
 
 void resume_end(struct resume *r)
