@@ -55,6 +55,7 @@ static void blob_opened(struct api *a, int err)
     uint64_t offset = part ? range.first : 0, len = part ? range.last - range.first + 1 : a->size;
     struct blob *blob = a->blob;
     struct http_response *res = stream_response(a->s, part ? 206 : 200);
+    http_response_field(res, "X-Content-Type-Options", VIEW_LIT("nosniff"));
     blob_fields(a, res);
     if (part)
         http_response_content_range(res, range.first, range.last, a->size);

@@ -88,6 +88,7 @@ static void put_item(struct text *t, const struct error_item *item)
 struct http_response *error_begin(struct stream *s, int status)
 {
     struct http_response *res = stream_response(s, status);
+    http_response_field(res, "X-Content-Type-Options", VIEW_LIT("nosniff"));
     http_response_field(res, "Content-Type", VIEW_LIT("application/json"));
     return res;
 }

@@ -32,6 +32,7 @@ static void manifest_opened(struct api *a, int err)
     }
     struct blob *blob = a->blob;
     struct http_response *res = stream_response(a->s, 200);
+    http_response_field(res, "X-Content-Type-Options", VIEW_LIT("nosniff"));
     http_response_field(res, "Content-Type", view_of(a->manifest.media_type, a->manifest.media_type_len));
     http_response_field(res, "Docker-Content-Digest", api_digest_text(a));
     http_response_field(res, "ETag", view_of(a->etag, a->etag_len));

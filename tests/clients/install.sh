@@ -5,7 +5,7 @@
 # them are there already.
 set -eu
 
-packages="skopeo podman buildah docker.io containerd runc umoci busybox-static fuse-overlayfs docker-compose docker-registry iproute2"
+packages="skopeo podman buildah docker.io containerd runc umoci busybox-static fuse-overlayfs docker-compose docker-registry iproute2 testssl.sh"
 missing=""
 for package in $packages; do
     status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)

@@ -33,14 +33,14 @@ class Authority:
     def key_options(kind):
         return ("-newkey", "rsa:2048") if kind == "rsa" else ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256")
 
-    def issue(self, name, *hosts, kind="ec", days=30):
+    def issue(self, name, *hosts, kind="ec", days=30, more=""):
         """NAME.pem, NAME.key; returns the section of the configuration. Replaces what is there, whole."""
         names = ",".join(("IP:" if host[0].isdigit() or ":" in host else "DNS:") + host for host in hosts)
         request, new = self.folder / f"{name}.csr", self.folder / f"{name}.new"
         openssl("req", *self.key_options(kind), "-nodes", "-keyout", f"{new}.key", "-out", request, "-subj",
                 f"/O=tests/CN={name}")
         (self.folder / f"{name}.ext").write_text(
-            (f"subjectAltName={names}\n" if names else "") + "keyUsage=critical,digitalSignature\n")
+            (f"subjectAltName={names}\n" if names else "") + "keyUsage=critical,digitalSignature\n" + more)
         openssl("x509", "-req", "-in", request, "-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-days", days,
                 "-out", f"{new}.pem", "-extfile", self.folder / f"{name}.ext")
         pathlib.Path(f"{new}.key").chmod(0o600)

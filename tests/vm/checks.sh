@@ -137,6 +137,14 @@ run: $WORK/run
 listen:
   - address: 127.0.0.1:5000
     service: registry
+  - address: 127.0.0.1:5443
+    service: registry
+    tls:
+      certificates: [vm]
+certificates:
+  vm:
+    cert: /vm/tls/vm.pem
+    key: /vm/tls/vm.key
 admin:
   address: 127.0.0.1:5080
 control:
@@ -362,6 +370,41 @@ pull_big_hot() {
     equal "the count of cold pieces" "$cold" 0
 }
 
+# ---------------------------------------------------------------- TLS whose records the kernel makes
+
+push_over_tls() {
+    random_file tls 20000000
+    digest=$(digest_of $WORK/tls)
+    ask 201 --cacert /vm/tls/vm.pem -X POST -H 'Content-Type: application/octet-stream' --data-binary @$WORK/tls \
+        "https://127.0.0.1:5443/v2/vm/app/blobs/uploads/?digest=$digest"
+    pulled $WORK/tls
+}
+
+# pull_over_tls CURL-ARGUMENTS...: sets $sent_from_file and $by_kernel to what it made of these counters.
+pull_over_tls() {
+    file_before=$(figure sent_file_bytes_total)
+    kernel_before=$(figure tls_kernel_total)
+    ask 200 --cacert /vm/tls/vm.pem "$@" "https://127.0.0.1:5443/v2/vm/app/blobs/$(digest_of $WORK/tls)"
+    same $WORK/body $WORK/tls
+    sent_from_file=$(($(figure sent_file_bytes_total) - file_before))
+    by_kernel=$(($(figure tls_kernel_total) - kernel_before))
+}
+
+kernel_makes_records() {
+    status | grep -q '"kernel_tls"' || die "the data plane does not say that the kernel has TLS"
+    pull_over_tls --http1.1 "$@"
+    equal "connections whose records the kernel makes" "$by_kernel" 1
+    equal "what went from the file" "$sent_from_file" 20000000
+}
+
+# The setting counts for contexts that are made afterwards: at once, as it makes new ones.
+user_space_makes_records() {
+    fairlead set tls.kernel false --socket $SOCKET
+    pull_over_tls --http1.1
+    equal "connections whose records the kernel makes" "$by_kernel" 0
+    fairlead unset tls.kernel --socket $SOCKET
+}
+
 # ---------------------------------------------------------------- processes that die, and a drain
 
 everything_is_there() {
@@ -437,6 +480,10 @@ stage_first() {
     check "200 MiB: push" push_big
     check "200 MiB: pull from a cold cache" pull_big_cold
     check "200 MiB: pull from a hot cache" pull_big_hot
+    check "TLS: push" push_over_tls
+    check "TLS 1.3: the kernel makes the records of a file" kernel_makes_records --tlsv1.3
+    check "TLS 1.2: the kernel makes the records of a file" kernel_makes_records --tls-max 1.2
+    check "TLS: without the kernel" user_space_makes_records
     check "kill -9 of the data plane" kill_dataplane
     check "kill -9 of control" kill_control
     check "SIGTERM: drain and exit code 0" drain

@@ -25,9 +25,10 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 SERIES = "6.1.0"
-MODULES = ("virtio_pci", "virtio_blk", "ext4", "veth", "sch_ingress", "sch_tbf", "cls_bpf")
+MODULES = ("virtio_pci", "virtio_blk", "ext4", "veth", "sch_ingress", "sch_tbf", "cls_bpf", "tls", "gcm",
+           "ctr", "ghash-generic")
 # Where these modules and what they need are in the package; the rest is not unpacked.
-MODULE_FOLDERS = ("drivers/virtio", "drivers/block", "fs", "lib", "crypto", "arch/x86/crypto", "drivers/net/veth.ko", "net/sched")
+MODULE_FOLDERS = ("drivers/virtio", "drivers/block", "fs", "lib", "crypto", "arch/x86/crypto", "drivers/net/veth.ko", "net/sched", "net/tls")
 DISK_BYTES = 2 << 30
 BIG_BYTES = 200 << 20
 MEMORY_MIB = 1536
@@ -143,6 +144,14 @@ def copy(root, source, target, strip=False):
     path.chmod(0o755)
 
 
+def make_certificate(folder):
+    """For 127.0.0.1, signed by itself; its key is root's alone."""
+    folder.mkdir(parents=True)
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+         "/CN=vm", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "vm.key", "-out", folder / "vm.pem"])
+    (folder / "vm.key").chmod(0o600)
+
+
 def fill_root(root, build, units, kernel, release):
     for folder in ("bin", "proc", "sys", "dev", "tmp", "etc", "disk", "usr/bin"):
         (root / folder).mkdir(parents=True)
@@ -161,6 +170,7 @@ def fill_root(root, build, units, kernel, release):
         copy(root, source, target, strip=build in pathlib.Path(source).parents)
     for library in {path for source in programs for path in libraries(source)}:
         copy(root, library, library)
+    make_certificate(root / "vm/tls")
     modules = module_paths(kernel, release)
     for path in modules:
         copy(root, path, f"vm/modules/{path.name}")
