@@ -2,11 +2,13 @@
 """Services of kind tcp: what goes in on one side comes out on the other, both ways, half-closes included; what breaks on
 one side is broken on the other."""
 
+import collections
 import concurrent.futures
 import contextlib
 import json
 import os
 import random
+import select
 import socket
 import socketserver
 import struct
@@ -298,6 +300,35 @@ def test_tunnels_max():
         for sock in open_ones[:8]:
             sock.sendall(b"2")
             assert sock.recv(1) == b"2"
+
+
+def test_queue():
+    """With one tunnel a ring at a time, the others wait for their turn, and all have it."""
+    with one_backend(backend={"requests_max": 1}, queue={"max": 1000, "timeout": "1m"}) as node, \
+            contextlib.ExitStack() as stack:
+        waiting = {stack.enter_context(node.connect()) for _ in range(4 * os.cpu_count())}
+        for sock in waiting:
+            sock.sendall(b"e1")
+        while waiting:
+            ready, _, _ = select.select(waiting, (), (), 30)
+            assert ready, f"{len(waiting)} wait in vain"
+            for sock in ready:
+                assert sock.recv(1) == b"1"
+                sock.close()
+            waiting -= set(ready)
+
+
+def test_no_queue():
+    with one_backend(backend={"requests_max": 1}, queue={"max": 0}) as node, contextlib.ExitStack() as stack:
+        answers = collections.Counter()
+        for _ in range(4 * os.cpu_count()):
+            try:
+                sock = stack.enter_context(node.connect())
+                sock.sendall(b"e1")
+                answers[sock.recv(1)] += 1
+            except ConnectionResetError:
+                answers["reset"] += 1
+        assert set(answers) == {b"1", "reset"} and answers[b"1"] <= os.cpu_count()
 
 
 def test_stop_waits_and_then_breaks():

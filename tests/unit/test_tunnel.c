@@ -10,6 +10,8 @@
 #include <cmocka.h>
 
 #include "pump_rig.h"
+#include "abi.h"
+#include "dataplane/proxy/balance.h"
 #include "dataplane/proxy/tunnel.h"
 
 enum { TURNS_MAX = 200000 };
@@ -51,6 +53,9 @@ static void tunnel_look(struct tunnel *t)
     p->looks++;
 }
 
+static struct balance *balance; /* of the next pair, with */
+static struct target *target;
+
 static void pair_start(struct pair *p, enum pump_technique technique, uint32_t idle_ms, size_t early)
 {
     static uint8_t bytes[2][4096];
@@ -73,6 +78,8 @@ static void pair_start(struct pair *p, enum pump_technique technique, uint32_t i
                               .early_server = view_of((char *)bytes[1], early),
                               .technique = technique,
                               .idle_timeout_ms = idle_ms,
+                              .balance = balance,
+                              .target = target,
                               .done = tunnel_done,
                               .look = tunnel_look,
                               .arg = p};
@@ -332,6 +339,29 @@ static void test_stop_and_idle(void **state)
     }
 }
 
+/* The kernel calls the backend down: also a tunnel in which nobody has anything to say ends. */
+static void test_called_down(void **state)
+{
+    (void)state;
+    uint64_t verdicts[8] = {[5] = ABI_VERDICT(ABI_UP, ABI_PROBE_OK, 1, 1)};
+    struct target one = {.id = 5, .generation = 1, .where = {.checked = 1}};
+    struct pair p;
+    assert_int_equal(balance_new(rig.counters, &balance), 0);
+    balance_verdicts(balance, verdicts, ARRAY_SIZE(verdicts));
+    target = &one;
+    pair_start(&p, PUMP_TECHNIQUE_AUTO, 0, 0);
+    exchange(&p, 100, 100);
+    UNTIL(&p, p.looks > 0);
+    assert_false(p.done);
+    verdicts[5] = ABI_VERDICT(ABI_DOWN, ABI_PROBE_TIMEOUT, 1, 2);
+    UNTIL(&p, p.done && p.client.error && p.server.error);
+    assert_int_equal(p.reason, CLOSE_BACKEND_DOWN);
+    pair_fini(&p);
+    balance_free(balance);
+    balance = NULL;
+    target = NULL;
+}
+
 /* Idle tunnels hold nothing. */
 static void test_many(void **state)
 {
@@ -361,9 +391,13 @@ static void test_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_both_ways),     cmocka_unit_test(test_last_bytes),
-        cmocka_unit_test(test_reset),         cmocka_unit_test(test_reset_while_sending),
-        cmocka_unit_test(test_stop_and_idle), cmocka_unit_test(test_slow_reader_of_a_broken_end),
+        cmocka_unit_test(test_both_ways),
+        cmocka_unit_test(test_last_bytes),
+        cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_reset_while_sending),
+        cmocka_unit_test(test_stop_and_idle),
+        cmocka_unit_test(test_called_down),
+        cmocka_unit_test(test_slow_reader_of_a_broken_end),
         cmocka_unit_test(test_many),
     };
     rig_init(&rig, RIG_SMALLS, 8);
