@@ -96,6 +96,15 @@ uint32_t exchange_prefers(const struct exchange *ex)
     return affinity_find(scope_of(ex), ex->facts.affinity, ring_now_ms(ex->ring));
 }
 
+/* A session of BuildKit and the build that uses it come at the same time over two connections: whichever is
+ * first decides for both, before it is answered. */
+void exchange_chosen(struct exchange *ex, const struct target *t)
+{
+    struct view key = ex->facts.affinity;
+    if (ex->p.kind == PROXY_DOCKER && view_present(key) && key.len)
+        affinity_note(scope_of(ex), key, t->id + 1, ring_now_ms(ex->ring));
+}
+
 void exchange_note(struct exchange *ex, const struct attempt *a)
 {
     struct view key = ex->facts.affinity;
@@ -105,5 +114,5 @@ void exchange_note(struct exchange *ex, const struct attempt *a)
         view_present(a->answer.known[HTTP_KNOWN_LOCATION]))
         key = kind_upload_id(a->answer.known[HTTP_KNOWN_LOCATION]);
     if (view_present(key) && key.len)
-        affinity_note(scope_of(ex), key, a->target->id, ring_now_ms(ex->ring));
+        affinity_note(scope_of(ex), key, a->target->id + 1, ring_now_ms(ex->ring));
 }

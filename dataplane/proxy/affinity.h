@@ -15,7 +15,7 @@
 /* Before the threads. */
 void affinity_init(void);
 
-/* scope: another one for each service. The id of a backend; 0: none is known. */
+/* scope: another one for each service. A backend is 1 + its id; 0: none is known. */
 uint32_t affinity_find(uint64_t scope, struct view key, uint64_t now_ms);
 void affinity_note(uint64_t scope, struct view key, uint32_t backend, uint64_t now_ms);
 

@@ -528,6 +528,7 @@ static void attempt_choose(struct attempt *a)
         fail(a, FAULT_NO_BACKEND);
         return;
     }
+    exchange_chosen(ex, t);
     attempt_take(a, t);
     attempt_connect(a);
 }

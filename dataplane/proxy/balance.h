@@ -70,8 +70,8 @@ struct balance_ask {
     uint64_t now_ms;
     const struct target *const *tried; /* not these, unless there is no other */
     unsigned tried_count;
-    uint32_t prefer; /* id of the backend that has what this request is about; 0: none. It gets it if it is
-                        up, draining or not, and waited for if it is at its limits */
+    uint32_t prefer; /* 1 + id of the backend that has what this request is about; 0: none. It gets it if it
+                        is up, draining or not, and waited for if it is at its limits */
     bool retry;      /* counts against the retry budget */
     bool ahead;      /* of those who wait: something that has begun goes on */
 };

@@ -245,7 +245,7 @@ static bool prefers(struct choice *c)
     struct target *t = NULL;
     for (uint32_t i = 0; i < c->s->count && c->ask->prefer; i++) {
         t = balance_target(c->b, c->s, i);
-        if (t && t->id == c->ask->prefer)
+        if (t && t->id + 1 == c->ask->prefer)
             break;
         t = NULL;
     }

@@ -186,8 +186,10 @@ void exchange_body_begin(struct exchange *ex);
 uint64_t
 exchange_body_stuck_ms(const struct exchange *ex); /* the backend takes nothing of it since; 0: it does */
 
-/* affinity.c, of this exchange: the backend that has to do with what it is about; 0: none is known */
+/* affinity.c, of this exchange: the backend that has to do with what it is about, 1 + its id; 0:
+ * none is known */
 uint32_t exchange_prefers(const struct exchange *ex);
+void exchange_chosen(struct exchange *ex, const struct target *t);
 void exchange_note(struct exchange *ex,
                    const struct attempt *a); /* it has now: the answer, or the question, says */
 

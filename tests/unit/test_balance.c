@@ -556,6 +556,26 @@ static void test_budget(void **state)
     }
 }
 
+/* Every id can be preferred, the first one, too. */
+static void test_preferred(void **state)
+{
+    (void)state;
+    enum balance_why why;
+    give_plan(3, PROXY_RANDOM);
+    backend(0)->id = 0;
+    backend(0)->checked = 0;
+    balance_plan(balance, plan, now_ms);
+    for (unsigned i = 0; i < 60; i++) {
+        struct balance_ask ask = ask_now("");
+        uint32_t id = backend(i % 3)->id;
+        ask.prefer = id + 1;
+        struct target *t = balance_choose(balance, &ask, &why);
+        assert_non_null(t);
+        assert_int_equal(t->id, id);
+        finish(t, BALANCE_GOOD);
+    }
+}
+
 static void test_evidence(void **state)
 {
     (void)state;
@@ -729,6 +749,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_ejection, setup, teardown),
         cmocka_unit_test_setup_teardown(test_latency, setup, teardown),
         cmocka_unit_test_setup_teardown(test_budget, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_preferred, setup, teardown),
         cmocka_unit_test_setup_teardown(test_evidence, setup, teardown),
         cmocka_unit_test_setup_teardown(test_random_events, setup, teardown),
     };
