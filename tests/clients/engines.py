@@ -91,7 +91,7 @@ class FairleadFront(harness.FairleadRegistry):
                 "backends": [{"name": f"b{i}", "address": address} for i, address in enumerate(backends)]})
         return {**super().config(), "services": entries}
 
-    def host(self, service):
+    def docker_host(self, service):
         return f"tcp://127.0.0.1:{self.ports[service]}"
 
     def is_ready(self):
@@ -117,7 +117,7 @@ class HaproxyFront(harness.Registry):
         self.services = services
         self.ports = {name: harness.free_port() for name in services}
 
-    host = FairleadFront.host
+    docker_host = FairleadFront.docker_host
 
     def write_config(self):
         lines = ["global", "  maxconn 2000", "defaults", "  mode http", "  timeout connect 5s", "  timeout client 1h",
@@ -145,7 +145,7 @@ class NoFront:
     def start(self):
         return self
 
-    def host(self, service):
+    def docker_host(self, service):
         return self.hosts[service]
 
     def close(self):

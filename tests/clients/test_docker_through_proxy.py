@@ -59,7 +59,7 @@ class Site:
 
     def environment(self, service="one", host=None, **more):
         return {"PATH": engines.PATH, "HOME": str(self.folder), "DOCKER_CONFIG": str(self.folder / "config"),
-                "DOCKER_HOST": host or self.front.host(service), "LANG": "C.UTF-8", **more}
+                "DOCKER_HOST": host or self.front.docker_host(service), "LANG": "C.UTF-8", **more}
 
     def docker(self, *words, service="one", host=None, input=None, check=True, timeout=60, **more):
         done = subprocess.run(["docker", *map(str, words)], env=self.environment(service, host, **more),
