@@ -65,6 +65,7 @@ static void on_maps(void *arg, const struct bpf_load *load)
 {
     struct daemon *d = arg;
     uint32_t count = 0, slots;
+    d->routing &= load != NULL; /* the routes of services went with the maps */
     if (!d->supervise)
         return;
     int verdicts = load ? bpf_load_map_open(load, "verdicts", &count) : -1;
@@ -86,8 +87,8 @@ static void forget_maps(struct daemon *d)
 {
     struct kernel_view view;
     kernel_view(d->kernel_half->kernel, &view);
-    if (view.phase != KERNEL_ON && view.phase != KERNEL_LOADING)
-        on_maps(d, NULL);
+    if (view.phase != KERNEL_ON && view.phase != KERNEL_LOADING && d->supervise)
+        supervise_set_words(d->supervise, -1, -1, 0);
 }
 
 void daemon_kernel_open(struct daemon *d)

@@ -17,10 +17,10 @@ import time
 ETH_ARP, ETH_IPV6 = 0x0806, 0x86DD
 
 
-def own(device, version):
+def own(device, target):
     mac = bytes.fromhex(pathlib.Path(f"/sys/class/net/{device}/address").read_text().strip().replace(":", ""))
-    probe = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
-    probe.connect(("10.92.0.254" if version == 4 else "fd92::fffe", 9))
+    probe = socket.socket(socket.AF_INET if target.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
+    probe.connect((str(target), 9))
     return mac, ipaddress.ip_address(probe.getsockname()[0]).packed
 
 
@@ -56,7 +56,7 @@ def answer(frame, target):
 
 def main():
     device, address, count, interval_ms = sys.argv[1], ipaddress.ip_address(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    mac, source = own(device, address.version)
+    mac, source = own(device, address)
     question = (arp_request if address.version == 4 else solicitation)(mac, source, address.packed)
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     wire.bind((device, 0))
