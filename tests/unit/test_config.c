@@ -152,6 +152,11 @@ static const struct {
     {"state: \"x\n", {"f.yaml:2:1: the file is not YAML: found unexpected end of stream"}},
     {"\tstate: x\n", {"f.yaml:1:1: the file is not YAML: found character that cannot start any token"}},
     {"state: /a\n---\nstate: /b\n", {"f.yaml:3:1: a second document begins here; keep one"}},
+    {"services:\n- {name: a, address: \"127.0.0.1:5000\", path: proxy}\n",
+     {"f.yaml:1:1: service 'a' has the address 127.0.0.1:5000, which this node itself listens on"}},
+    {"services:\n- {name: a, address: \"10.0.0.1:80\", path: proxy, queue: {maxx: 1}}\n",
+     {"f.yaml:2:58: unknown key 'maxx' of a service; did you mean 'max'?"}},
+    {"dataplane: {groups: docker}\n", {"f.yaml:1:21: dataplane.groups must be a list"}},
     {"sate: a\nlog: {acess: x}\nsettings: {log.rate: 0}\n",
      {"f.yaml:1:1: unknown key 'sate'", "f.yaml:2:7: unknown key 'acess' in log; did you mean 'access'?",
       "f.yaml:3:22: log.rate: '0' is out of range"}},
@@ -199,6 +204,54 @@ static void test_services(void **state)
     assert_int_equal(copy.takeover.candidate[0], 1);
     assert_int_equal(copy.takeover.candidate[1], KERNEL_SELF);
     config_services_fini(&copy);
+}
+
+/* Groups of fields as mappings, with dots, or by their first one alone; lists; Unix sockets. */
+static void test_proxied_services(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "dataplane: {groups: [docker, kube]}\n"
+        "certificates: {hub: {cert: /c, key: /k}, other: {cert: /c, key: /k}, ours: {ca: /a}}\n"
+        "services:\n"
+        "  - name: hub\n"
+        "    address: \"[fd00::2]:5000\"\n"
+        "    kind: registry\n"
+        "    path: proxy\n"
+        "    tls: {mode: terminate, certificates: [hub, other], client_auth: required, client_ca: ours}\n"
+        "    backend: {tls: true, ca: ours, http: 2}\n"
+        "    queue: {max: 5, timeout: 1s}\n"
+        "    retry_budget: 50\n"
+        "    backends: [{address: \"10.99.1.1:80\"}, {address: \"[fd00::9]:81\"}]\n"
+        "  - name: dock\n"
+        "    address: 127.0.0.1:2375\n"
+        "    kind: docker\n"
+        "    path: proxy\n"
+        "    forwarded: rfc7239\n"
+        "    queue.max: 9\n"
+        "    backends: [{address: unix:/run/docker.sock}]\n";
+    struct config config;
+    struct config_report report;
+    if (parse(&config, text, &report))
+        fail_msg("%s", report.lines[0]);
+    assert_int_equal(config.dataplane_group_count, 2);
+    assert_string_equal(config.dataplane_group[1], "kube");
+    const struct svc_table *t = &config.services.table;
+    const struct svc *hub = svc_find(t, "hub"), *dock = svc_find(t, "dock");
+    assert_int_equal(hub->tls.mode, PLAN_TLS_TERMINATE);
+    assert_int_equal(hub->tls.certificate_count, 2);
+    assert_string_equal(hub->tls.certificate[1], "other");
+    assert_string_equal(hub->tls.client_ca, "ours");
+    assert_int_equal(hub->proxy.backend_http, 2);
+    assert_int_equal(hub->proxy.queue_max, 5);
+    assert_int_equal(hub->proxy.queue_timeout_ms, 1000);
+    assert_int_equal(hub->proxy.retry_budget, 50);
+    assert_int_equal(hub->backends, 2);
+    assert_int_equal(dock->proxy.forwarded, PROXY_FORWARDED_RFC7239);
+    assert_int_equal(dock->proxy.queue_max, 9);
+    assert_int_equal(dock->proxy.idle_timeout_ms, 0);
+    assert_string_equal(svc_find_backend(t, dock, "run.docker.sock")->unix_path, "/run/docker.sock");
+    config_fini(&config);
 }
 
 static void test_errors(void **state)
@@ -275,10 +328,10 @@ static void test_socket_path_fits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),           cmocka_unit_test(test_everything),
-        cmocka_unit_test(test_services),           cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_errors_are_bounded), cmocka_unit_test(test_files),
-        cmocka_unit_test(test_socket_path_fits),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_services), cmocka_unit_test(test_proxied_services),
+        cmocka_unit_test(test_errors),   cmocka_unit_test(test_errors_are_bounded),
+        cmocka_unit_test(test_files),    cmocka_unit_test(test_socket_path_fits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
