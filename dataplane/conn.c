@@ -57,42 +57,6 @@ static void conn_out_done(struct op *op, const struct event *ev);
 static void conn_advance(struct conn *c);
 static void conn_try_free(struct conn *c);
 
-static void conn_receive(struct conn *c)
-{
-    if (!c->in.inflight)
-        wire_recv(&c->wire, &c->in);
-}
-
-/* The ring found no free buffer: try again when one comes back. */
-static void conn_unfed(struct conn *c)
-{
-    ring_count(c->ring, CTR_BUFFERS_EXHAUSTED, 1);
-    c->next_unfed = NULL;
-    *c->ring->unfed_tail = c;
-    c->ring->unfed_tail = &c->next_unfed;
-}
-
-static void unfed_leave(struct conn *c)
-{
-    struct conn **at = &c->ring->unfed;
-    while (*at && *at != c)
-        at = &(*at)->next_unfed;
-    if (!*at)
-        return;
-    *at = c->next_unfed;
-    if (!*at)
-        c->ring->unfed_tail = at;
-}
-
-void conn_feed(struct ring *ring)
-{
-    struct conn *c = ring->unfed;
-    if (!c)
-        return;
-    unfed_leave(c);
-    conn_receive(c);
-}
-
 static void set_deadline(struct conn *c, uint64_t after_ms)
 {
     timer_set(&c->ring->wheel, &c->timer, ring_now_ms(c->ring) + after_ms);
@@ -542,7 +506,7 @@ void conn_close(struct conn *c, enum close_reason reason)
     conn_move(c, CONN_CLOSING);
     counter_add(&c->ring->counters->closed[reason], 1);
     conn_no_deadline(c);
-    unfed_leave(c);
+    conn_unfed_leave(c);
     wire_cancel(&c->wire, &c->in);
     wire_cancel(&c->wire, &c->out);
     if (c->stream)
@@ -581,7 +545,7 @@ static void head_timeout(struct conn *c)
         return;
     }
     wire_cancel(&c->wire, &c->in);
-    unfed_leave(c);
+    conn_unfed_leave(c);
     conn_partial_drop(c);
     refuse(c, f, http_reject_of(HTTP_REJECT_HEAD_TIMEOUT));
 }

@@ -140,6 +140,12 @@ void conn_expire(struct conn *c);
  * HTTP/2 session, which has the wire now. The head's bytes from `seen` on are the input's, too. */
 bool conn_becomes_session(struct conn *c, const char *head, size_t len, size_t seen);
 
+/* Within the connection (conn_input.c): orders more input; there was no buffer for it, it waits for one, or
+ * does so no more. */
+void conn_receive(struct conn *c);
+void conn_unfed(struct conn *c);
+void conn_unfed_leave(struct conn *c);
+
 /* Within the connection (conn_input.c): gives the kept memory back, or takes some for len bytes (false: there
  * is none). */
 void conn_input_drop(struct conn *c);

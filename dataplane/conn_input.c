@@ -6,6 +6,42 @@
 #include "dataplane/conn.h"
 #include "dataplane/ring.h"
 
+void conn_receive(struct conn *c)
+{
+    if (!c->in.inflight)
+        wire_recv(&c->wire, &c->in);
+}
+
+/* The ring found no free buffer: try again when one comes back. */
+void conn_unfed(struct conn *c)
+{
+    ring_count(c->ring, CTR_BUFFERS_EXHAUSTED, 1);
+    c->next_unfed = NULL;
+    *c->ring->unfed_tail = c;
+    c->ring->unfed_tail = &c->next_unfed;
+}
+
+void conn_unfed_leave(struct conn *c)
+{
+    struct conn **at = &c->ring->unfed;
+    while (*at && *at != c)
+        at = &(*at)->next_unfed;
+    if (!*at)
+        return;
+    *at = c->next_unfed;
+    if (!*at)
+        c->ring->unfed_tail = at;
+}
+
+void conn_feed(struct ring *ring)
+{
+    struct conn *c = ring->unfed;
+    if (!c)
+        return;
+    conn_unfed_leave(c);
+    conn_receive(c);
+}
+
 void conn_input_drop(struct conn *c)
 {
     if (c->has_input) {
