@@ -55,11 +55,32 @@ static void target_done(struct attempt *a, enum balance_outcome outcome)
     balance_finish(ex->proxy->balance, a->target, outcome, a->answer_us, ring_now_ms(ex->ring));
 }
 
+static void asked_enter(struct attempt *a)
+{
+    struct proxy *p = a->ex->proxy;
+    a->next_asked = p->asked;
+    a->prev_asked = &p->asked;
+    if (a->next_asked)
+        a->next_asked->prev_asked = &a->next_asked;
+    p->asked = a;
+}
+
+static void asked_leave(struct attempt *a)
+{
+    if (!a->prev_asked)
+        return;
+    *a->prev_asked = a->next_asked;
+    if (a->next_asked)
+        a->next_asked->prev_asked = a->prev_asked;
+    a->prev_asked = NULL;
+}
+
 /* The connection's way out, once nothing of ours is under way on it. */
 static void leave(struct attempt *a, bool keep)
 {
     struct upstream *u = a->up;
     timer_clear(&a->timer);
+    asked_leave(a);
     if (u && u->out.inflight) { /* it reads our memory */
         a->state = ATTEMPT_LEAVING;
         wire_cancel(&u->wire, &u->out);
@@ -184,6 +205,16 @@ static int grow(struct attempt *a)
     return 0;
 }
 
+/* Not one of them is waited for until its time is up, or for ever. */
+void attempts_look(struct proxy *p)
+{
+    for (struct attempt *a = p->asked, *next; a; a = next) {
+        next = a->next_asked;
+        if (balance_is_down(p->balance, a->target))
+            fail(a, FAULT_DOWN);
+    }
+}
+
 static struct http_limits answer_limits(const struct ring *ring)
 {
     return (struct http_limits){
@@ -231,6 +262,7 @@ static int read_answer(struct attempt *a)
 static void answered(struct attempt *a)
 {
     timer_clear(&a->timer);
+    asked_leave(a);
     a->state = ATTEMPT_ANSWERED;
     a->answer_us = loop_clock_us() - a->start_us;
     if (a->answer_us == 0)
@@ -334,6 +366,7 @@ static void ask_backend(struct attempt *a, struct upstream *u)
     a->state = ATTEMPT_WAIT;
     a->on_reused = u->reused;
     a->start_us = loop_clock_us();
+    asked_enter(a);
     u->user = a;
     u->in.done = attempt_readable;
     u->out.done = attempt_sent;

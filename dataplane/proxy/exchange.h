@@ -51,6 +51,7 @@ enum fault {
     FAULT_CONNECT_TIMEOUT, /* not connected in time */
     FAULT_TLS,             /* its certificate is not good, or nothing can be agreed on */
     FAULT_CLOSED,          /* closed or reset before it answered */
+    FAULT_DOWN,            /* the kernel called it down before it answered */
     FAULT_TIMEOUT,         /* not answered in time */
     FAULT_BAD_ANSWER,      /* broke the rules of HTTP: a->reject says how */
 };
@@ -91,6 +92,7 @@ struct attempt {
     struct upstream *up;     /* while there is a connection */
     struct upstream *taking; /* while one is being made */
     struct balance_waiter waiter;
+    struct attempt *next_asked, **prev_asked; /* in proxy->asked, from question to answer */
     struct timer timer;
     uint64_t start_us;  /* the connection was there */
     uint64_t answer_us; /* from then to the answer's head */
@@ -165,6 +167,7 @@ void attempt_begin(struct attempt *a, const struct attempt_ask *ask);
  * way on the connection. */
 void attempt_end(struct attempt *a, bool keep, enum balance_outcome outcome);
 bool attempt_quiet(const struct attempt *a);        /* nothing of it is under way */
+void attempts_look(struct proxy *p);                /* backends that went down will not answer */
 void attempt_deadline(struct attempt *a);           /* the answer is awaited from now on */
 void attempt_release(struct attempt *a);            /* its memory, at the end */
 struct view attempt_early(const struct attempt *a); /* the body's bytes that came with the head */

@@ -82,6 +82,7 @@ void proxy_tick(struct proxy *p)
 {
     upstreams_tick(p->upstreams);
     coalesce_tick(p->coalesce);
+    attempts_look(p);
 }
 
 /* xorshift64* (Vigna 2016): for choices, not for secrets. */
@@ -130,6 +131,7 @@ static bool may_try_another(const struct exchange *ex, const struct attempt *a)
     case FAULT_CONNECT_TIMEOUT:
     case FAULT_TLS:
     case FAULT_CLOSED:
+    case FAULT_DOWN:
     case FAULT_TIMEOUT:
         return ex->tried_count < ex->p.retries && ex->tried_count < TRIED_MAX && exchange_may_repeat(ex, a);
     default:

@@ -12,6 +12,7 @@
 #include "dataplane/stream.h"
 
 struct asks;
+struct attempt;
 struct balance;
 struct coalesce;
 struct kernel_words;
@@ -24,6 +25,7 @@ struct proxy {
     struct upstreams *upstreams;
     struct asks *asks;
     struct coalesce *coalesce;
+    struct attempt *asked; /* all that wait for an answer */
     uint64_t random;
 };
 

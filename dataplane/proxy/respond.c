@@ -191,6 +191,7 @@ static const struct {
     [FAULT_CONNECT_TIMEOUT] = {504, "the backend could not be reached in time"},
     [FAULT_TLS] = {502, "TLS with the backend failed; its certificate, or ours, is not good"},
     [FAULT_CLOSED] = {502, "the backend closed the connection before it answered"},
+    [FAULT_DOWN] = {502, "the backend went down before it answered"},
     [FAULT_TIMEOUT] = {504, "the backend did not answer in time"},
     [FAULT_BAD_ANSWER] = {502, "the backend's answer broke the rules of HTTP"},
 };

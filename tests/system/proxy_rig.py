@@ -37,8 +37,12 @@ class Ring:
         for line in self.process.stderr:
             self.log.append(line)
 
-    def counters(self):
-        self.process.stdin.write("\n")
+    def verdict(self, backend, state):
+        """What the kernel says of a backend: "down" or "up"."""
+        self.counters(f"{state} %s" % (backend if isinstance(backend, str) else "%s:%d" % backend))
+
+    def counters(self, line=""):
+        self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 

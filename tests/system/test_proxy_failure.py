@@ -291,3 +291,37 @@ def test_words_that_nobody_asked_for():
         for _ in range(5):
             assert client.get("/x")[2] == b"ok"
         assert backend.connections == 5
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_backend_that_goes_down_while_its_answer_is_awaited(method):
+    """It will not come: nobody waits for it until the time is up, or, for what lives long, for ever."""
+    go = threading.Event()
+
+    def never(backend, sock, file, first, fields, rest):
+        backend.requests.append((first, fields, None))
+        go.wait(20)
+        return False
+
+    with Backend(events=never) as bad, Backend() as good:
+        with Ring(bad.address, good.address, kind="docker", retries=1) as ring:
+            ring.verdict(good.address, "down")
+            with Client(ring) as client:
+                client.ask("/events", method=method, fields=["Content-Length: 0"])
+                ring.wait_counter("streams_open", 1)
+                ring.verdict(good.address, "up")
+                ring.verdict(bad.address, "down")
+                assert client.answer()[0] == (404 if method == "GET" else 502)
+            ring.wait_counter("upstream_connections_open", lambda n: n <= 1)
+        go.set()
+
+
+def test_idle_connections_to_a_backend_that_is_down_are_closed():
+    with Backend() as backend, Ring(backend.address) as ring, Client(ring) as client:
+        assert client.get("/length/1")[0] == 200
+        ring.wait_counter("upstream_connections_idle", 1)
+        ring.verdict(backend.address, "down")
+        ring.wait_counter("upstream_connections_open", 0)
+        assert client.get("/length/1")[0] == 503
+        ring.verdict(backend.address, "up")
+        assert client.get("/length/1")[0] == 200

@@ -11,6 +11,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -19,7 +20,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include "abi.h"
 #include "dataplane/ring.h"
+#include "dataplane/proxy/balance.h"
+#include "dataplane/proxy/proxy.h"
 #include "dataplane/store/names.h"
 #include "dataplane/store/store.h"
 #include "dataplane/tls/tables.h"
@@ -30,6 +34,7 @@ enum { BACKENDS_MAX = 64, PLACES = 3, SERVICE = 2 };
 static struct plan *plan;
 static struct counters_page *page;
 static struct log_page *logs;
+static volatile uint64_t verdicts[PLAN_BACKENDS_MAX];
 
 static struct plan_proxy defaults(void)
 {
@@ -121,6 +126,7 @@ static void parse_backend(struct plan_backend *b, const char *text, uint32_t id)
     b->id = id;
     b->generation = 1;
     b->weight = 1;
+    b->checked = 1;
     (void)snprintf(b->name, sizeof(b->name), "%.*s", (int)sizeof(b->name) - 1, text);
     if (text[0] == '/') {
         (void)snprintf(b->unix_path, sizeof(b->unix_path), "%s", text);
@@ -179,12 +185,14 @@ static void *shared(size_t bytes)
     return p;
 }
 
-static struct store *make_store(const char *folder)
+/* In memory: it has hundreds of folders. */
+static struct store *make_store(char *folder)
 {
     char path[128];
     const char *why;
     struct store *store;
     struct store_tuning tuning = {.uploads_max = 1, .open_files = 16};
+    CHECK(mkdtemp(folder));
     (void)snprintf(path, sizeof(path), "%s/blobs", folder);
     CHECK(mkdir(path, 0700) == 0);
     int blobs = open(path, O_RDONLY | O_DIRECTORY);
@@ -204,6 +212,12 @@ static int listen_somewhere(unsigned *port)
     CHECK(getsockname(fd, (struct sockaddr *)&at, &len) == 0);
     *port = ntohs(at.sin_port);
     return fd;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st, (void)type, (void)at;
+    return remove(path);
 }
 
 static void *run(void *ring)
@@ -252,16 +266,33 @@ static void drain_log(void)
     }
 }
 
+/* "down NAME", "up NAME": what the kernel says of a backend. */
+static void judge(const char *line)
+{
+    bool down = strncmp(line, "down ", 5) == 0;
+    if (!down && strncmp(line, "up ", 3) != 0)
+        return;
+    const char *name = strchr(line, ' ') + 1;
+    for (unsigned i = 0; i < plan->backend_count; i++) {
+        const struct plan_backend *b = plan_backend(plan, i);
+        if (strcmp(b->name, name) == 0)
+            verdicts[b->id] = ABI_VERDICT(down ? ABI_DOWN : ABI_UP, ABI_PROBE_REFUSED, b->generation, 1);
+    }
+}
+
 static void serve_input(void)
 {
     char line[256];
     struct pollfd in = {.fd = 0, .events = POLLIN};
     for (;;) {
         if (poll(&in, 1, 20) == 1) {
-            ssize_t n = read(0, line, sizeof(line));
+            ssize_t n = read(0, line, sizeof(line) - 1);
             drain_log();
             if (n <= 0)
                 return;
+            line[n] = '\0';
+            line[strcspn(line, "\n")] = '\0';
+            judge(line);
             print_counters();
         }
         drain_log();
@@ -277,6 +308,7 @@ int main(int argc, char **argv)
     pthread_t thread;
     unsigned port;
     int channel[2];
+    char store[] = "/dev/shm/fl-ring-XXXXXX";
     signal(SIGPIPE, SIG_IGN); /* as the data plane */
     make_plan(argc, argv);
     writer_open(&w);
@@ -289,7 +321,7 @@ int main(int argc, char **argv)
     CHECK(tls);
     struct ring_config c = {.rings = 1,
                             .plan = plan,
-                            .store = make_store(w.folder),
+                            .store = make_store(store),
                             .page = page,
                             .log_page = logs,
                             .channel_fd = channel[0],
@@ -301,6 +333,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s: %s\n", why, strerror(-err));
         return 1;
     }
+    balance_verdicts(ring->proxy->balance, verdicts, ARRAY_SIZE(verdicts));
     struct acceptor_order order = {.fd = listen_somewhere(&port), .service = SERVICE};
     CHECK(ring_listen(ring, &order) == 0);
     CHECK(tls_tables_start(tls) == 0);
@@ -308,5 +341,7 @@ int main(int argc, char **argv)
     printf("port %u\n", port);
     fflush(stdout);
     serve_input();
+    (void)nftw(w.folder, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    (void)nftw(store, remove_one, 8, FTW_DEPTH | FTW_PHYS);
     return 0; /* the process ends with all that it has */
 }
