@@ -5,12 +5,15 @@ seen; time limits are so long that only the rules about memory help."""
 import contextlib
 import json
 import socket
+import ssl
 
 import pytest
 
 import harness
 import http1
-from harness import KIND, randomness
+import http2
+from harness import KIND, free_port, randomness
+from tls_files import Authority
 
 MIB = 1 << 20
 BODY_BUFFERS = 128  # of one ring, 256 KiB each
@@ -82,6 +85,77 @@ def test_bodies_that_stop_at_the_end_of_a_buffer(registry):
         check_others_are_served(registry, blob)
         stalled[0][0].send(bytes(MIB - MIB // 4))
         assert stalled[0][0].response().status == 202
+
+
+class OneRingTls(OneRing):
+    """With an address that speaks TLS in user space: blobs go through the ring's buffers."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.tls_port = free_port()
+        self.certificate = Authority(self.folder / "tls").issue("one", "one.test", "127.0.0.1")
+
+    def config(self):
+        config = super().config()
+        config["listen"].append({"address": f"127.0.0.1:{self.tls_port}", "service": "registry",
+                                 "tls": {"certificates": ["one"]}})
+        return config | {"certificates": {"one": self.certificate}}
+
+    def tls_connection(self, receive_buffer_bytes=None):
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        raw = socket.socket()
+        if receive_buffer_bytes:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+        raw.settimeout(60)
+        raw.connect(("127.0.0.1", self.tls_port))
+        return context.wrap_socket(raw)
+
+
+def test_pulls_by_tls_of_clients_that_do_not_read():
+    """Their pieces are read again when there is room in the socket: the buffers are for who makes progress."""
+    registry = OneRingTls(settings=PATIENT | {"http.idle_timeout": 600000})
+    try:
+        registry.start()
+        data = randomness("tls").randbytes(8 * MIB)
+        blob = registry.repository("hoarding/x").push_blob(data)
+        request = f"GET /v2/hoarding/x/blobs/{blob} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        with contextlib.ExitStack() as stack:
+            stalled = [stack.enter_context(registry.tls_connection(4096)) for _ in range(BODY_BUFFERS + 22)]
+            for connection in stalled:
+                connection.sendall(request)
+            for connection in stalled:
+                assert connection.recv(1) == b"H"
+            check_others_are_served(registry, blob)
+            with registry.tls_connection() as connection:
+                connection.sendall(request)
+                assert received(connection, len(data)) == data
+            assert received(stalled[-1], MIB // 2) == data[:MIB // 2], "what was let go of comes again"
+    finally:
+        registry.close()
+
+
+def received(connection, size):
+    """The first bytes of an answer's body."""
+    got = bytearray()
+    while b"\r\n\r\n" not in got or len(got) < got.find(b"\r\n\r\n") + 4 + size:
+        part = connection.recv(1 << 20)
+        assert part, len(got)
+        got += part
+    return bytes(got.partition(b"\r\n\r\n")[2][:size])
+
+
+def test_streams_without_window(registry):
+    """HTTP/2 clients that let no byte of their answers come: two sessions hold as many streams as a ring has buffers."""
+    repo = registry.repository("hoarding/x")
+    blob = repo.push_blob(bytes(8 * MIB))
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            session = stack.enter_context(http2.Session(registry.address, settings=[(4, 0)]))  # INITIAL_WINDOW_SIZE
+            streams = [session.request("GET", repo.target(f"blobs/{blob}")) for _ in range(100)]
+            assert session.exchange("HEAD", "/v2/").status == 200, "the others were asked for before"
+            assert len(streams) == 100
+        check_others_are_served(registry, blob)
 
 
 def test_last_request_of_a_connection_is_answered_before_it_closes(registry):
