@@ -19,12 +19,6 @@
 /* What is read and dropped behind an answer, at most: more than two full socket buffers. */
 enum { LINGER_BYTES_MAX = 16 << 20 };
 
-static const bool is_error[CLOSE_REASONS_COUNT] = {
-#define REASON(symbol, name, error, text) [CLOSE_##symbol] = error,
-#include "reasons.def"
-#undef REASON
-};
-
 static const uint8_t may_move[CONN_STATES] = {
     [CONN_FREE] = 1 << CONN_IDLE,
     [CONN_IDLE] = 1 << CONN_HEAD | 1 << CONN_EXCHANGE | 1 << CONN_LINGER | 1 << CONN_CLOSING,
@@ -520,7 +514,7 @@ static void conn_try_free(struct conn *c)
         return;
     if (!c->closed) {
         c->closed = true;
-        if (tls_is(&c->wire) && !is_error[c->reason]) /* else the client has to take it for a cut */
+        if (tls_is(&c->wire) && !close_is_error(c->reason)) /* else the client has to take it for a cut */
             wire_shutdown(&c->wire);
         wire_close(&c->wire, &c->out);
         return;

@@ -7,6 +7,7 @@
 #ifndef FL_SHARED_H
 #define FL_SHARED_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "limits.h"
@@ -24,6 +25,16 @@ enum close_reason {
 #undef REASON
     CLOSE_REASONS_COUNT
 };
+
+static inline bool close_is_error(enum close_reason reason)
+{
+    static const bool is_error[CLOSE_REASONS_COUNT] = {
+#define REASON(symbol, name, is_error, text) [CLOSE_##symbol] = is_error,
+#include "reasons.def"
+#undef REASON
+    };
+    return is_error[reason];
+}
 
 enum target_counter_id {
 #define TARGET(symbol, name, kind, unit, text) TARGET_##symbol,
