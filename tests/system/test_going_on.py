@@ -195,3 +195,16 @@ def test_the_one_who_leads_goes_away():
             for leader in leaders:
                 leader.close()
             assert [each.result() for each in following] == ["right"] * 8
+
+
+def test_each_blob_has_its_backend():
+    """policy digest: who has a blob in its page cache is asked for it again; others only when that one is gone."""
+    with farm(3, policy="digest") as (front, backends):
+        digests = [blob(backends, seed, size=20_000) for seed in range(1, 25)]
+        for _ in range(3):
+            assert [front.pull(digest) for digest in digests] == ["right"] * len(digests)
+        owners = {digest: [backend for backend in backends if backend.seen(digest) != (0, 0)] for digest in digests}
+        assert all(len(each) == 1 for each in owners.values())
+        assert all(any(owner == [backend] for owner in owners.values()) for backend in backends)
+        backends[0].kill()
+        assert [front.pull(digest) for digest in digests] == ["right"] * len(digests)
