@@ -9,6 +9,8 @@
 #include "dataplane/pool.h"
 #include "dataplane/ring.h"
 
+enum { TRIM_MOST = 64 };
+
 enum state {
     ASK_IDLE,    /* taken, not started */
     ASK_CONNECT, /* got comes */
@@ -45,6 +47,11 @@ void asks_free(struct asks *asks)
 {
     pool_fini(&asks->pool);
     free(asks);
+}
+
+void asks_tick(struct asks *asks)
+{
+    pool_trim(&asks->pool, TRIM_MOST);
 }
 
 struct ask *ask_take(struct asks *asks)

@@ -50,6 +50,7 @@ struct ask {
 
 int asks_new(struct ring *ring, struct balance *balance, struct upstreams *upstreams, struct asks **out);
 void asks_free(struct asks *asks);
+void asks_tick(struct asks *asks); /* gives memory that a burst has touched back */
 
 /* With room for the request's head in `buffer`. NULL: all are in use. */
 struct ask *ask_take(struct asks *asks);

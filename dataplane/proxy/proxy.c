@@ -83,6 +83,7 @@ void proxy_tick(struct proxy *p)
     upstreams_tick(p->upstreams);
     coalesce_tick(p->coalesce);
     attempts_look(p);
+    asks_tick(p->asks);
 }
 
 /* xorshift64* (Vigna 2016): for choices, not for secrets. */
