@@ -99,7 +99,7 @@ test-san: test-deps
 soak: test-deps
 	$(AT)$(RUN) tier soak "7200 system PYTEST_ARGS=\"-k nobody_is_called_down\""
 
-## test-clients: docker, podman, buildah and skopeo against a node
+## test-clients: docker, podman, buildah and skopeo against a node; docker, compose, kubectl and the others through its proxy
 test-clients: test-deps
 	$(AT)$(RUN) tier test-clients "1200 clients"
 .PHONY: clients

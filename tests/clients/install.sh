@@ -6,6 +6,8 @@
 set -eu
 
 packages="skopeo podman buildah docker.io containerd runc umoci busybox-static fuse-overlayfs docker-compose docker-registry iproute2 testssl.sh"
+# Another kubectl may be there, which the package would not be installed beside.
+command -v kubectl >/dev/null || packages="$packages kubernetes-client"
 missing=""
 for package in $packages; do
     status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
