@@ -16,4 +16,8 @@
  * borrowed. */
 int sandbox_enter(int blobs_dirfd, int uploads_dirfd, const char **why);
 
+/* From now on nobody of the same user looks into the process, and it leaves no core: it has private keys. Its
+ * own /proc/self is closed to it afterwards. */
+void sandbox_hold_secrets(void);
+
 #endif

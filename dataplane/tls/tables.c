@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "dataplane/sandbox.h"
 #include "dataplane/tls/context.h"
 #include "dataplane/tls/helpers.h"
 #include "dataplane/tls/material.h"
@@ -107,6 +108,8 @@ int tls_tables_certs(struct tls_tables *t, int fd)
     }
     certs_drop(t);
     t->world.certs = p;
+    if (t->world.certs->count)
+        sandbox_hold_secrets();
     t->fresh = true;
     return 0;
 }

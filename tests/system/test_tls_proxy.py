@@ -86,6 +86,9 @@ class ProxyRegistry(harness.FairleadRegistry):
         super().__init__(folder=folder, settings={"http.header_timeout": "3s", "kernel.enabled": False})
         self.services, self.ca = services, ca
         self.ports = {name: free_port() for name in services}
+        self.own_port = free_port()
+        self.services["h2"] = ({"backend.tls": True, "backend.ca": "ca", "backend.http": 2}, self.own_port)
+        self.ports["h2"] = free_port()
 
     def config(self):
         rows = []
@@ -101,7 +104,10 @@ class ProxyRegistry(harness.FairleadRegistry):
             row["backends"] = [{"address": f"127.0.0.1:{port}"}]
             rows.append(row)
         made = self.ca.folder
-        return {**super().config(), "services": rows,
+        config = super().config()
+        config["listen"].append({"address": f"127.0.0.1:{self.own_port}", "service": "registry",
+                                 "tls": {"certificates": ["front"]}})
+        return {**config, "services": rows,
                 "certificates": {"front": {"cert": str(made / "front.pem"), "key": str(made / "front.key")},
                                  "own": {"cert": str(made / "own.pem"), "key": str(made / "own.key")},
                                  "ca": {"ca": str(self.ca.cert)}}}
@@ -182,6 +188,7 @@ def rig(tmp_path_factory):
             "careless": ({**out, "backend.verify": False}, "stranger"),
             "through": ({"kind": "tcp", "tls.mode": "passthrough"}, "tls"),
             "tunnel": ({**front, "kind": "tcp"}, "clear"),
+            "tunnel-out": ({**out, "kind": "tcp"}, "tls"),
             "header": ({"proxy_protocol": True}, "clear"),
             "header-tls": ({**front, "proxy_protocol": True}, "clear"),
         }
@@ -192,7 +199,7 @@ def rig(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name,tls", [("in", True), ("out", False), ("both", True), ("named", False), ("careless", False),
-                                      ("shows", False), ("tunnel", True)])
+                                      ("shows", False), ("tunnel", True), ("tunnel-out", False)])
 def test_both_directions(rig, name, tls):
     with rig.connect(name, tls) as sock:
         assert ask(sock, "/data") == (200, DATA)
@@ -211,6 +218,14 @@ def test_backend_sessions_are_resumed(rig):
         for _ in range(4):
             assert ask(sock, "/close")[0] == 200
     assert True in rig.backends["tls"].resumed
+
+
+def test_http2_over_tls_to_a_backend(rig):
+    """The backend is this node's own registry, which agrees on h2 by ALPN."""
+    digest = rig.repository("t/h2").push_blob(DATA)
+    with rig.connect("h2", False) as sock:
+        for _ in range(3):
+            assert ask(sock, f"/v2/t/h2/blobs/{digest}") == (200, DATA)
 
 
 def test_passed_through(rig):

@@ -373,7 +373,7 @@ pull_big_hot() {
 # ---------------------------------------------------------------- TLS whose records the kernel makes
 
 push_over_tls() {
-    random_file tls 20000000
+    random_file tls 6000000
     digest=$(digest_of $WORK/tls)
     ask 201 --cacert /vm/tls/vm.pem -X POST -H 'Content-Type: application/octet-stream' --data-binary @$WORK/tls \
         "https://127.0.0.1:5443/v2/vm/app/blobs/uploads/?digest=$digest"
@@ -394,7 +394,7 @@ kernel_makes_records() {
     status | grep -q '"kernel_tls"' || die "the data plane does not say that the kernel has TLS"
     pull_over_tls --http1.1 "$@"
     equal "connections whose records the kernel makes" "$by_kernel" 1
-    equal "what went from the file" "$sent_from_file" 20000000
+    equal "what went from the file" "$sent_from_file" 6000000
 }
 
 # The setting counts for contexts that are made afterwards: at once, as it makes new ones.
