@@ -297,6 +297,18 @@ static void explain(const char *address, int err, char *out, size_t out_len)
     snprintf(out, out_len, "cannot listen on %s: %s; %s", address, strerror(-err), hint);
 }
 
+static bool has_place(const struct listeners *listeners, const char *address, char *err, size_t err_len)
+{
+    if (listeners->group_count < PLAN_LISTENERS_MAX && find_slots(listeners, listeners->per_address) >= 0)
+        return true;
+    snprintf(
+        err, err_len,
+        "cannot listen on %s: each address has %u sockets, and there are at most %d on %d addresses; remove "
+        "some",
+        address, listeners->per_address, LISTENERS_MAX, PLAN_LISTENERS_MAX);
+    return false;
+}
+
 int listeners_try(const struct listeners *listeners, const struct config_address *address, char *err,
                   size_t err_len)
 {
@@ -310,6 +322,8 @@ int listeners_try(const struct listeners *listeners, const struct config_address
         if (strcmp(there->text, address->text) == 0)
             return 0;
     }
+    if (!has_place(listeners, address->text, err, err_len))
+        return -ENOSPC;
     int result = probe_free(address, 0);
     if (result)
         explain(address->text, result, err, err_len);
@@ -326,13 +340,8 @@ int listeners_add(struct listeners *listeners, const struct config_address *addr
         there->address = *address;
         return 0;
     }
-    if (listeners->group_count == PLAN_LISTENERS_MAX || find_slots(listeners, listeners->per_address) < 0) {
-        snprintf(
-            err, err_len,
-            "cannot listen on %s: no more than %d listening sockets on %d addresses; write fewer addresses",
-            address->text, LISTENERS_MAX, PLAN_LISTENERS_MAX);
+    if (!has_place(listeners, address->text, err, err_len))
         return -ENOSPC;
-    }
     int wait_ms = address->service == SERVICE_PROXY ? 0 : PROBE_WAIT_MS; /* those are tried again */
     int result = shared || leaves_room_for(listeners, address) ? 0 : probe_free(address, wait_ms);
     if (!result)

@@ -101,6 +101,14 @@ void services_event(struct services *s, const struct state_event *event)
         uv_timer_start(&s->settle, on_settled, SERVICES_SETTLE_MS, 0);
 }
 
+void services_settle(struct services *s)
+{
+    if (!uv_is_active((uv_handle_t *)&s->settle))
+        return;
+    uv_timer_stop(&s->settle);
+    on_settled(&s->settle);
+}
+
 /* What the file says. */
 
 static void propose_next(struct services *s);

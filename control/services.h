@@ -44,6 +44,9 @@ void services_free(struct services *services);
 /* An entry was applied. */
 void services_event(struct services *services, const struct state_event *event);
 
+/* What was applied so far counts at once: changed() comes before the return, if something has changed. */
+void services_settle(struct services *services);
+
 /* Makes the state say what the file says: proposes the differences, tries again while nobody leads. Peers and
  * takeover count at once. Copies from. */
 void services_declare(struct services *services, const struct config_services *from);

@@ -10,6 +10,7 @@
 #include "control/services_declare.h"
 #include "control/socket/methods.h"
 #include "control/socket/propose.h"
+#include "control/socket/server.h"
 #include "control/socket/service_json.h"
 #include "control/socket/service_status.h"
 
@@ -137,6 +138,17 @@ static json_t *advice(const struct svc *s)
     return list;
 }
 
+/* Who changes a proxied service is answered when the data plane goes by it. */
+static void on_committed(struct daemon *d, struct rpc_call *call, json_t *result)
+{
+    uint64_t before = d->generation;
+    services_settle(d->services);
+    if (d->generation != before)
+        server_reply_applied(d->server, call, result, d->generation);
+    else
+        rpc_reply(call, result);
+}
+
 /* The row as it is now, with what was advised. */
 static void on_service_committed(struct daemon *d, struct rpc_call *call, json_t *result)
 {
@@ -147,7 +159,7 @@ static void on_service_committed(struct daemon *d, struct rpc_call *call, json_t
         json_object_update_missing(result, row);
         json_decref(row);
     }
-    rpc_reply(call, result);
+    on_committed(d, call, result);
 }
 
 /* Fills *s: the service as it is, or a new one. False: the call has been answered. */
@@ -238,7 +250,7 @@ void method_service_delete(void *context, struct rpc_call *call, json_t *params)
     if (!rpc_params(call, params, "{s:s}", "name", &name) || !need_service(d, call, name))
         return;
     void *cmd = services_cmd_rm(call->peer->actor, propose_source, name, SVC_FROM_API, &len);
-    propose_command(d, call, cmd, len, json_pack("{s:s}", "name", name), NULL);
+    propose_command(d, call, cmd, len, json_pack("{s:s}", "name", name), on_committed);
 }
 
 /* Backends. */
@@ -395,7 +407,8 @@ void method_backend_set(void *context, struct rpc_call *call, json_t *params)
         void *cmd =
             services_cmd_backends(call->peer->actor, propose_source, service, revision, b, count, &len);
         propose_command(d, call, cmd, len,
-                        json_pack("{s:s, s:o}", "service", service, "names", names_json(b, count)), NULL);
+                        json_pack("{s:s, s:o}", "service", service, "names", names_json(b, count)),
+                        on_committed);
     }
     free(b);
 }
@@ -433,7 +446,8 @@ static void propose_names(struct daemon *d, struct rpc_call *call, int type, con
         }
     }
     void *cmd = services_cmd_names(call->peer->actor, propose_source, type, service, what, name, count, &len);
-    propose_command(d, call, cmd, len, json_pack("{s:s, s:O}", "service", service, "names", list), NULL);
+    propose_command(d, call, cmd, len, json_pack("{s:s, s:O}", "service", service, "names", list),
+                    on_committed);
 }
 
 void method_backend_admin(void *context, struct rpc_call *call, json_t *params)
