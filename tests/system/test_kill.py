@@ -398,7 +398,7 @@ def answers(address):
 @needs_two_processes
 def test_all_addresses_changed_while_control_was_away(make_registry):
     """There is no room to let that many leave one by one: the data plane is replaced."""
-    registry = make_registry()
+    registry = make_registry(settings={"kernel.enabled": False})
     old, port, config = registry.dataplane_pids(), free_port(), registry.config
     before, after = ([("127.0.%d.%d" % (net, host), port) for host in range(1, count + 1)]
                      for net, count in ((1, 240), (2, 40)))
