@@ -55,7 +55,7 @@ bpf-unit: test-deps
 
 ## system: system tests: real processes on loopback; PYTEST_ARGS="-k name" chooses
 system: test-deps
-	$(AT)$(MAKE_QUIET) -j$(JOBS) all tools
+	$(AT)$(MAKE_QUIET) -j$(JOBS) all tools $(addprefix $(BUILD)/bench/,load visit origin)
 	$(AT)FAIRLEAD_BUILD="$(abspath $(BUILD))" $(RUN) --san "$(SAN)" --build "$(BUILD)" pytest tests/system $(PYTEST_ARGS)
 
 ## fuzz: replays each corpus, then fuzzes for FUZZ_SECONDS (60) in all
