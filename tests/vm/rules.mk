@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The oldest kernel that is supported, in a virtual machine; included by the Makefile.
 # The unit tests that touch the kernel.
-VM_UNITS := $(addprefix $(BUILD)/unit/test_,sandbox db log log_drain names figures)
+VM_UNITS := $(addprefix $(BUILD)/unit/test_,sandbox db log log_drain names figures pipe pump tunnel)
 
 .PHONY: vm test-vm
 vm:
@@ -11,4 +11,4 @@ vm:
 
 ## test-vm: this build on Debian's Linux 6.1, in a virtual machine (no KVM needed)
 test-vm:
-	$(AT)$(RUN) tier test-vm "600 vm"
+	$(AT)$(RUN) tier test-vm "760 vm"
