@@ -41,9 +41,10 @@ bool h2_queue_put(struct h2_stream *st, const void *bytes, size_t len)
 bool h2_queue_content(struct h2_stream *st, const uint8_t *bytes, size_t len)
 {
     struct h2_session *s = st->session;
-    char header[HTTP_CHUNK_HEADER_MAX];
+    char header[HTTP_CHUNK_HEADER_MAX] = "";
     bool chunked = st->framing == H2_FRAMING_CHUNKED;
-    if (chunked && !h2_queue_put(st, header, http_chunk_header(header, len)))
+    size_t header_len = chunked ? http_chunk_header(header, len) : 0;
+    if (!h2_queue_put(st, header, header_len))
         return false;
     if (!h2_queue_put(st, bytes, len))
         return false;

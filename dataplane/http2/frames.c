@@ -154,30 +154,6 @@ static void headers_end(struct h2_session *s, const nghttp2_frame *frame)
 
 /* ------------------------------------------------------------------ frames */
 
-static int on_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *user)
-{
-    struct h2_session *s = user;
-    (void)ng;
-    s->preface_seen = true;
-    switch (hd->type) {
-    case NGHTTP2_DATA:
-        if (hd->length == 0 && !(hd->flags & NGHTTP2_FLAG_END_STREAM))
-            note(s, H2_ABUSE_EMPTY);
-        return 0;
-    case NGHTTP2_HEADERS:
-    case NGHTTP2_CONTINUATION:
-        if (hd->length == 0)
-            note(s, H2_ABUSE_EMPTY);
-        return 0;
-    case NGHTTP2_RST_STREAM:
-        note(s, H2_ABUSE_RESETS);
-        return 0;
-    default:
-        note(s, H2_ABUSE_CONTROL);
-        return 0;
-    }
-}
-
 static int on_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t len,
                    void *user)
 {
@@ -299,27 +275,6 @@ static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void 
     return 0;
 }
 
-/* Frames of types that nobody here knows have no effect but to be counted. */
-static int on_unknown_bytes(nghttp2_session *ng, const nghttp2_frame_hd *hd, const uint8_t *data, size_t len,
-                            void *user)
-{
-    (void)ng;
-    (void)hd;
-    (void)data;
-    (void)len;
-    (void)user;
-    return 0;
-}
-
-static int on_unknown(nghttp2_session *ng, void **payload, const nghttp2_frame_hd *hd, void *user)
-{
-    (void)ng;
-    (void)payload;
-    (void)hd;
-    (void)user;
-    return NGHTTP2_ERR_CANCEL;
-}
-
 nghttp2_session_callbacks *h2_callbacks_new(void)
 {
     nghttp2_session_callbacks *c = NULL;
@@ -328,14 +283,11 @@ nghttp2_session_callbacks *h2_callbacks_new(void)
     nghttp2_session_callbacks_set_on_begin_headers_callback(c, on_begin_headers);
     nghttp2_session_callbacks_set_on_header_callback(c, on_header);
     nghttp2_session_callbacks_set_on_invalid_header_callback(c, on_invalid_header);
-    nghttp2_session_callbacks_set_on_begin_frame_callback(c, on_begin_frame);
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(c, on_data);
     nghttp2_session_callbacks_set_on_frame_recv_callback(c, on_frame);
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(c, on_invalid_frame);
     nghttp2_session_callbacks_set_on_frame_send_callback(c, on_frame_sent);
     nghttp2_session_callbacks_set_on_stream_close_callback(c, on_stream_close);
     nghttp2_session_callbacks_set_send_data_callback(c, h2_send_data);
-    nghttp2_session_callbacks_set_on_extension_chunk_recv_callback(c, on_unknown_bytes);
-    nghttp2_session_callbacks_set_unpack_extension_callback(c, on_unknown);
     return c;
 }

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "dataplane/http2/guard.h"
 
+#include <string.h>
+
+/* RFC 9113, 6 */
+enum { DATA = 0, HEADERS = 1, RST_STREAM = 3, CONTINUATION = 9, END_STREAM = 1 };
 enum { FRAME = 1000, WORK = 2 * FRAME };
 
 /* What a peer may do at once, and in each second for ever. */
@@ -36,4 +40,54 @@ void h2_guard_work(struct h2_guard *g)
 {
     uint32_t *level = &g->level[H2_ABUSE_CONTROL];
     *level = *level > WORK ? *level - WORK : 0;
+}
+
+void h2_guard_init(struct h2_guard *g, uint32_t preface_len, uint64_t now_ms)
+{
+    *g = (struct h2_guard){.seen_ms = now_ms, .skip = preface_len};
+}
+
+static void look_at(struct h2_guard *g, uint64_t now_ms)
+{
+    uint32_t len = (uint32_t)g->head[0] << 16 | (uint32_t)g->head[1] << 8 | g->head[2];
+    uint8_t type = g->head[3], flags = g->head[4];
+    g->skip = len;
+    switch (type) {
+    case DATA:
+        if (len == 0 && !(flags & END_STREAM))
+            h2_guard_note(g, H2_ABUSE_EMPTY, now_ms);
+        return;
+    case HEADERS:
+    case CONTINUATION:
+        if (len == 0)
+            h2_guard_note(g, H2_ABUSE_EMPTY, now_ms);
+        return;
+    case RST_STREAM:
+        h2_guard_note(g, H2_ABUSE_RESETS, now_ms);
+        return;
+    default:
+        h2_guard_note(g, H2_ABUSE_CONTROL, now_ms);
+        return;
+    }
+}
+
+void h2_guard_look(struct h2_guard *g, const uint8_t *bytes, size_t len, uint64_t now_ms)
+{
+    while (len) {
+        size_t n = g->skip ? g->skip : sizeof(g->head) - g->head_len;
+        n = n < len ? n : len;
+        if (g->skip) {
+            g->skip -= (uint32_t)n;
+        } else {
+            memcpy(g->head + g->head_len, bytes, n);
+            g->head_len = (uint8_t)(g->head_len + n);
+        }
+        bytes += n;
+        len -= n;
+        if (g->head_len < sizeof(g->head))
+            continue;
+        g->head_len = 0;
+        g->begun = true;
+        look_at(g, now_ms);
+    }
 }

@@ -8,6 +8,8 @@
 #ifndef FL_HTTP2_GUARD_H
 #define FL_HTTP2_GUARD_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "shared.h"
@@ -18,7 +20,17 @@ struct h2_guard {
     uint64_t seen_ms;
     uint32_t level[H2_ABUSES]; /* thousandths of a frame */
     uint8_t reason;            /* enum close_reason of the first one that overflowed; CLOSE_NONE */
+    /* Where in the stream of frames it is. */
+    bool begun; /* a whole frame's head has come */
+    uint8_t head_len;
+    uint8_t head[9];
+    uint32_t skip; /* bytes that are no frame's head: of a payload, or the preface */
 };
+
+void h2_guard_init(struct h2_guard *g, uint32_t preface_len, uint64_t now_ms);
+
+/* What has come, in any pieces: looks at the heads of all frames, also of those that have no effect. */
+void h2_guard_look(struct h2_guard *g, const uint8_t *bytes, size_t len, uint64_t now_ms);
 
 /* One more frame of that kind. */
 void h2_guard_note(struct h2_guard *g, enum h2_abuse kind, uint64_t now_ms);

@@ -27,9 +27,6 @@ static int options_new(struct http2 *h)
         nghttp2_option_set_no_auto_window_update(both[i], 1);
         nghttp2_option_set_no_closed_streams(both[i], 1);
         nghttp2_option_set_max_outbound_ack(both[i], ACKS_MOST);
-        for (int type = NGHTTP2_CONTINUATION + 1; type < 256;
-             type++) /* so that we are told, and count them */
-            nghttp2_option_set_user_recv_extension_type(both[i], (uint8_t)type);
     }
     return 0;
 }

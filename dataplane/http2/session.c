@@ -90,7 +90,8 @@ struct h2_session *h2_session_make(struct http2 *h, const struct wire *wire, boo
     s->streams_max = (uint32_t)ring_setting(h->ring, SET_HTTP2_STREAMS_MAX);
     s->allowance.memory = &h->memory;
     s->allowance.most = H2_ALLOWANCE_BASE + (size_t)s->streams_max * H2_ALLOWANCE_STREAM;
-    s->guard.seen_ms = s->idle_since_ms = ring_now_ms(h->ring);
+    s->idle_since_ms = ring_now_ms(h->ring);
+    h2_guard_init(&s->guard, client ? 0 : HTTP2_PREFACE_LEN, s->idle_since_ms);
     s->timer.fire = expired;
     h2_session_io_init(s);
     if (start_nghttp2(s)) {
@@ -299,7 +300,7 @@ static uint64_t least(uint64_t a, uint64_t b)
 
 static uint64_t head_deadline(const struct h2_session *s)
 {
-    uint64_t since = s->preface_seen || s->client ? s->head_since_ms : s->idle_since_ms;
+    uint64_t since = s->guard.begun || s->client ? s->head_since_ms : s->idle_since_ms;
     return after(s, since, SET_HTTP_HEADER_TIMEOUT);
 }
 

@@ -76,8 +76,7 @@ struct h2_session {
     uint8_t state;  /* enum h2_session_state; written by session_move alone */
     uint8_t reason; /* enum close_reason, once it closes */
     bool client;    /* the role: true towards a backend */
-    bool in_ready, in_callback, input_due, dry, preface_seen, draining, last_goaway, wire_closed,
-        tell_changed;
+    bool in_ready, in_callback, input_due, dry, draining, last_goaway, wire_closed, tell_changed;
     bool stale;       /* its service is no more */
     bool peer_goaway; /* of a backend: no new streams */
     uint32_t streams_max, stream_count;

@@ -26,6 +26,7 @@ bool h2_session_has_blocks(const struct h2_session *s)
 
 void h2_session_feed(struct h2_session *s, const uint8_t *bytes, size_t len)
 {
+    h2_guard_look(&s->guard, bytes, len, ring_now_ms(s->ring));
     s->in_callback = true;
     ssize_t n = nghttp2_session_mem_recv(s->ng, bytes, len);
     s->in_callback = false;

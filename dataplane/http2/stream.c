@@ -171,7 +171,7 @@ static int out_state(const struct h2_stream *st)
 bool h2_stream_writable(const struct h2_stream *st)
 {
     const struct h2_session *s = st->session;
-    if (out_state(st))
+    if (!s || out_state(st))
         return true; /* it will be told */
     if (s->out.inflight || s->in_callback)
         return false;

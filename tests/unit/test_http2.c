@@ -483,6 +483,22 @@ static void beyond_the_window(void **state)
     finish();
 }
 
+/* What nghttp2 may allocate for one session has an end. */
+static void allowance(void **state)
+{
+    (void)state;
+    pair_begin();
+    raw_begin();
+    struct h2_session *s = pair.ring->http2->session_list;
+    s->allowance.most = s->allowance.used + 1500;
+    for (uint8_t id = 3; id < 101 && s->state == H2_OPEN; id += 2)
+        raw_frame(NGHTTP2_HEADERS, NGHTTP2_FLAG_END_HEADERS, id, "\x83\x86\x84\x41\x01h", 6);
+    pair_until(raw_find(NGHTTP2_GOAWAY));
+    assert_int_equal(raw_find(NGHTTP2_GOAWAY)[16], NGHTTP2_ENHANCE_YOUR_CALM);
+    assert_int_equal(pair_closed(CLOSE_H2_MEMORY), 1);
+    finish();
+}
+
 /* Frames of one byte: what is kept of them is not many times as much. */
 static void small_frames(void **state)
 {
@@ -611,6 +627,7 @@ int main(void)
         cmocka_unit_test(other_calls),
         cmocka_unit_test(beyond_the_window),
         cmocka_unit_test(small_frames),
+        cmocka_unit_test(allowance),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
