@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(harness.KIND != "fairlead", reason="tests Fairle
 
 TECHNIQUES = ("auto", "splice", "copy")
 TUNNELS = 500
-HUGE = (4 << 30) + 12345
+FILE, HUGE = 16 << 20, (4 << 30) + 12345
 
 
 class Backend(socketserver.ThreadingTCPServer):
@@ -33,7 +33,7 @@ class Backend(socketserver.ThreadingTCPServer):
     s: says what it counted, once the client has ended (the half-close is kept)
     f: sends 3 MB and closes
     r: reads a byte, sends 1000 bytes and resets
-    h: sends HUGE bytes of a file with holes, and a mark behind them
+    h: sends a file again and again, HUGE bytes in all, and a mark behind them
     """
 
     allow_reuse_address = True
@@ -75,10 +75,11 @@ class Handler(socketserver.BaseRequestHandler):
 
     def huge(self):
         with tempfile.TemporaryFile() as file:
-            file.truncate(HUGE)
+            file.truncate(FILE)
             at = 0
             while at < HUGE:
-                at += os.sendfile(self.request.fileno(), file.fileno(), at, HUGE - at)
+                part = min(FILE - at % FILE, HUGE - at)
+                at += os.sendfile(self.request.fileno(), file.fileno(), at % FILE, part)
         self.request.sendall(b"mark")
 
     def reset(self):
