@@ -196,6 +196,12 @@ void flight_add(struct flight *f, uint64_t at, const uint8_t *bytes, size_t len)
         wake_all(f);
 }
 
+void flight_rewind(struct flight *f, uint64_t at)
+{
+    if (at < f->head && at >= visible(f))
+        f->head = at;
+}
+
 void flight_end(struct flight *f, enum flight_end how)
 {
     f->ended = true;

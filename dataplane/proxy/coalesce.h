@@ -88,6 +88,10 @@ void flight_open(struct flight *f, struct view head, const char *authority, cons
 /* Content from byte `at` on; what was added before is passed over. */
 void flight_add(struct flight *f, uint64_t at, const uint8_t *bytes, size_t len);
 
+/* The leader's client has got no more than `at` bytes, and the rest comes from elsewhere: what was added
+ * behind them, which no follower has seen, is taken back. */
+void flight_rewind(struct flight *f, uint64_t at);
+
 enum flight_end { FLIGHT_COMPLETE, FLIGHT_BROKEN, FLIGHT_SPOILT };
 
 /* Nothing more is added; the flight is the followers' now. */

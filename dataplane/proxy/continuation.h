@@ -21,7 +21,7 @@
 #define CONTINUATION_UNKNOWN UINT64_MAX
 
 enum {
-    CONTINUATION_ETAG_MAX = 128,
+    CONTINUATION_ETAG_MAX = 96,
     CONTINUATION_RANGE_MAX = 64, /* text of a Range field */
 };
 

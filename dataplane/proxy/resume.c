@@ -12,7 +12,6 @@ enum {
     WATCH_MS = 100,       /* how often a body is looked at */
     QUIET_MS = 200,       /* a backend that is down and from which nothing has come for so long is given up */
     AGAIN_MS = 100,       /* when no backend was there: asked again then */
-    HOLD_BACK = 4096,     /* bytes that wait for the digest */
     HEAD_MS = 10000,      /* for an answer's head, at most, */
     HEAD_LEAST_MS = 1000, /* and at least: twice the time in which a body stalls */
     SERVER_ERROR = 500,   /* statuses from here on speak against a backend */
@@ -45,9 +44,42 @@ static void arm(struct resume *r, void (*fire)(struct timer *, uint64_t), uint64
 
 /* ------------------------------------------------------------------ the digest */
 
+static void hash_from_here(struct resume *r)
+{
+    hash_begin(&r->hash, r->body.digest.alg);
+    r->hash_at = r->hash_skip = 0;
+    r->lag_len = 0;
+    r->hashing = true;
+}
+
+/* The last bytes stay outside: those that were held back are taken back if the source stops there. */
+static void hash_more(struct resume *r, const uint8_t *bytes, size_t len)
+{
+    size_t all = r->lag_len + len, in = all > RESUME_HOLD_BACK ? all - RESUME_HOLD_BACK : 0;
+    size_t lagging = in < r->lag_len ? in : r->lag_len, direct = in - lagging;
+    hash_add(&r->hash, r->lag, lagging);
+    memmove(r->lag, r->lag + lagging, r->lag_len - lagging);
+    r->lag_len = (uint8_t)(r->lag_len - lagging);
+    hash_add(&r->hash, bytes, direct);
+    memcpy(r->lag + r->lag_len, bytes + direct, len - direct);
+    r->lag_len = (uint8_t)(r->lag_len + len - direct);
+    r->hash_at += len;
+}
+
+/* Whether the hash is one of exactly the bytes that the client has. */
+static bool hash_settle(struct resume *r, uint64_t moved)
+{
+    if (!r->hashing || r->hash_at < moved || r->hash_at - moved > r->lag_len)
+        return false;
+    r->lag_len = (uint8_t)(r->lag_len - (r->hash_at - moved));
+    r->hash_at = moved;
+    return true;
+}
+
 static int check_digest(struct resume *r)
 {
     struct digest got;
+    hash_add(&r->hash, r->lag, r->lag_len);
     hash_end(&r->hash, &got);
     if (digest_equal(&got, &r->body.digest)) {
         pump_release(r->pump, true);
@@ -73,8 +105,10 @@ static int tap(void *arg, const uint8_t *bytes, size_t len)
     struct resume *r = arg;
     if (!len)
         return tap_end(r);
+    size_t known = len < r->hash_skip ? len : (size_t)r->hash_skip;
+    r->hash_skip -= known;
     if (r->hashing)
-        hash_add(&r->hash, bytes, len);
+        hash_more(r, bytes + known, len - known);
     if (r->flight)
         flight_add(r->flight, r->tap_from + r->tapped, bytes, len);
     r->tapped += len;
@@ -82,15 +116,12 @@ static int tap(void *arg, const uint8_t *bytes, size_t len)
 }
 
 /* What looks at a source that begins at byte `from` of the body. */
-static void look_at(struct resume *r, struct pump_config *config, bool wanted, uint64_t from)
+static void look_at(struct resume *r, struct pump_config *config, uint64_t from)
 {
-    r->hashing = wanted;
     r->tapped = 0;
     r->tap_from = from;
-    config->tap = wanted || r->flight ? tap : NULL;
-    config->hold_back = wanted ? HOLD_BACK : 0;
-    if (wanted)
-        hash_begin(&r->hash, r->body.digest.alg);
+    config->tap = r->hashing || r->flight ? tap : NULL;
+    config->hold_back = r->hashing ? RESUME_HOLD_BACK : 0;
 }
 
 /* ------------------------------------------------------------------ watching a body */
@@ -228,14 +259,16 @@ void resume_begin(struct resume *r, const struct http_request *req, const struct
     const struct plan_service *service;
     const struct plan_proxy *p = proxy_of(r, &service);
     r->state = RESUME_NOT;
-    r->possible = r->verified = r->hashing = r->mismatch = r->joined = false;
+    r->possible = r->verified = r->hashing = r->strict = r->mismatch = r->joined = false;
     r->times = 0;
     if (!p || !continuation_learn(&r->body, p->kind, req, answer))
         return;
     bool checkable = r->body.digest.alg != DIGEST_NONE && r->body.whole;
     r->possible = p->resumes_max > 0;
     r->verified = checkable && p->verify != PROXY_VERIFY_NEVER;
-    r->hashing = checkable && p->verify == PROXY_VERIFY_ALWAYS;
+    r->strict = checkable && p->verify == PROXY_VERIFY_ALWAYS;
+    if (r->strict)
+        hash_from_here(r);
 }
 
 bool resume_checks(const struct resume *r)
@@ -248,7 +281,7 @@ void resume_pump(struct resume *r, struct pump_config *config)
     config->arg = r;
     if (!r->possible && !r->hashing && !r->flight)
         return;
-    look_at(r, config, r->hashing, 0);
+    look_at(r, config, 0);
     set_target(r, r->target);
     r->state = RESUME_FLOWING;
     r->window_ms = ring_now_ms(r->ring);
@@ -306,6 +339,12 @@ static void drop_ask(struct resume *r)
     r->ask = NULL;
 }
 
+/* Whether all of the body is asked for, to be looked at from its beginning. */
+static bool is_again(const struct resume *r)
+{
+    return r->verified && !r->hashing;
+}
+
 static void join(struct resume *r, enum continuation_join how, uint64_t skip, uint64_t left)
 {
     struct ask *a = r->ask;
@@ -319,8 +358,12 @@ static void join(struct resume *r, enum continuation_join how, uint64_t skip, ui
     config.length = chunked ? 0 : length;
     config.skip = skip;
     config.early = how == CONTINUATION_END ? (struct view){NULL, 0} : a->early;
-    bool part = how == CONTINUATION_PART && !r->verified;
-    look_at(r, &config, r->verified, part ? r->before + r->pump->moved : 0);
+    bool again = is_again(r), rest = how == CONTINUATION_PART && !again;
+    if (again)
+        hash_from_here(r);
+    else if (r->hashing)
+        r->hash_skip = skip;
+    look_at(r, &config, rest ? r->before + r->pump->moved : 0);
     set_target(r, a->target);
     r->joined = true;
     r->joined_at = r->pump->moved;
@@ -343,8 +386,8 @@ static void asked(struct ask *a, int err)
     enum continuation_join how = CONTINUATION_NO;
     if (!err)
         how =
-            continuation_accept(&r->body, &a->answer, r->before + r->pump->moved, r->verified, &skip, &left);
-    if (r->verified && how == CONTINUATION_END)
+            continuation_accept(&r->body, &a->answer, r->before + r->pump->moved, is_again(r), &skip, &left);
+    if (is_again(r) && how == CONTINUATION_END)
         how = CONTINUATION_NO;
     if (how != CONTINUATION_NO) {
         join(r, how, skip, left);
@@ -367,7 +410,7 @@ static uint64_t head_ms(const struct plan_proxy *p)
 static ssize_t write_request(struct resume *r, struct ask *a, const struct target *t)
 {
     char range[CONTINUATION_RANGE_MAX];
-    size_t len = continuation_range(&r->body, r->before + r->pump->moved, r->verified, range);
+    size_t len = continuation_range(&r->body, r->before + r->pump->moved, is_again(r), range);
     struct view etag = {r->body.etag_len ? r->body.etag : NULL, r->body.etag_len};
     return r->owner->request(r, t, view_of(range, len), etag, (char *)a->buffer, ASK_BYTES);
 }
@@ -427,7 +470,10 @@ bool resume_stopped(struct resume *r, enum pump_end end, int err, enum close_rea
     count_joined(r);
     drop_ask(r);
     r->state = RESUME_NOT;
-    if (!p || !r->possible || r->mismatch || r->times >= p->resumes_max) {
+    r->hashing = hash_settle(r, r->before + r->pump->moved);
+    if (r->flight)
+        flight_rewind(r->flight, r->before + r->pump->moved);
+    if (!p || !r->possible || r->mismatch || (r->strict && !r->hashing) || r->times >= p->resumes_max) {
         set_target(r, NULL);
         return false;
     }

@@ -6,7 +6,8 @@
  * Without verification the rest is asked for by Range and goes on as it was moved before. With it (decided by
  * the service, for bodies with a digest that the client gets as a whole) the new backend is asked for all of
  * it: what the client has is hashed and dropped, the rest is hashed as it passes, and the last bytes wait
- * until the digest is right.
+ * until the digest is right. A body that is hashed when it stops is hashed on where it stopped, and asked for
+ * by Range: whose part was wrong, the digest is.
  *
  * A part of a blob (the client's own Range) cannot be verified: it is joined by Range, like a body without a
  * digest, by length, entity tag and what the backend says its digest is.
@@ -31,7 +32,10 @@
 struct flight;
 struct resume;
 
-enum { RESUME_TRIED_MAX = 8 };
+enum {
+    RESUME_TRIED_MAX = 4,
+    RESUME_HOLD_BACK = 64, /* last bytes that wait for the digest */
+};
 
 /* What it needs of the exchange. */
 struct resume_owner {
@@ -76,7 +80,13 @@ struct resume {
     struct target *tried[RESUME_TRIED_MAX]; /* in this stop; each is held */
     unsigned tried_count;
     uint64_t tapped, tap_from; /* content of this source that the tap has seen; where in the body it began */
+    /* The digest of what the client gets; or, of a body that was not looked at from its beginning, of what
+     * the one that goes on with it says all of it is. */
     struct hash hash;
+    uint64_t hash_at;   /* bytes of the body that it has seen; the last lag_len of them are still outside */
+    uint64_t hash_skip; /* of this source: they are in it already */
+    uint8_t lag_len, lag[RESUME_HOLD_BACK];
+    bool strict; /* what is not looked at from its beginning to its end does not end well */
 };
 
 /* The client's request has been answered: what this body is. The public part is filled in. */

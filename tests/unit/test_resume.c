@@ -127,6 +127,12 @@ void flight_add(struct flight *f, uint64_t at, const uint8_t *bytes, size_t len)
     flight.head = at + len > flight.head ? at + len : flight.head;
 }
 
+void flight_rewind(struct flight *f, uint64_t at)
+{
+    assert_ptr_equal(f, &flight);
+    flight.head = at;
+}
+
 void flight_end(struct flight *f, enum flight_end how)
 {
     assert_ptr_equal(f, &flight);
@@ -419,6 +425,84 @@ static void test_always(void **state)
     assert_int_equal(w.released, 1);
 }
 
+/* What is hashed from its beginning is hashed on: the wrong part may be the first one. */
+static void test_always_over_two(void **state)
+{
+    (void)state;
+    enum close_reason why;
+    for (unsigned i = 0; i < 8; i++) {
+        bool good = i & 1, whole = i & 2, held = i & 4; /* held: the last bytes came, and were not sent */
+        begin(PROXY_VERIFY_ALWAYS, FULL);
+        if (held) {
+            assert_int_equal(w.pump.c.tap(w.pump.c.arg, w.bytes + MOVED, SIZE - MOVED - 1), 0);
+            w.pump.moved = w.pump.received = SIZE - RESUME_HOLD_BACK;
+        }
+        uint64_t moved = w.pump.moved;
+        assert_true(stop(&why));
+        char expected[40], lines[200];
+        snprintf(expected, sizeof(expected), "bytes=%llu-", (unsigned long long)moved);
+        assert_string_equal(w.range, expected);
+        snprintf(lines, sizeof(lines), "Content-Length: %llu\r\nContent-Range: bytes %llu-999/1000\r\n",
+                 (unsigned long long)(SIZE - moved), (unsigned long long)moved);
+        if (whole)
+            answer(FULL);
+        else
+            answer("206", lines);
+        uint64_t from = whole ? 0 : moved;
+        assert_int_equal(w.joined_config.skip, moved - from);
+        w.bytes[SIZE - 5] ^= good ? 0 : 1;
+        assert_int_equal(w.joined_config.tap(w.joined_config.arg, w.bytes + from, 10), 0);
+        assert_int_equal(w.joined_config.tap(w.joined_config.arg, w.bytes + from + 10, SIZE - from - 10), 0);
+        w.bytes[SIZE - 5] ^= good ? 0 : 1;
+        assert_int_equal(w.joined_config.tap(w.joined_config.arg, NULL, 0), good ? 0 : -EBADMSG);
+        resume_end(&w.resume);
+        balance_finish(w.balance, w.target, BALANCE_GOOD, 0, w.now_ms);
+        w.target = NULL;
+    }
+}
+
+static void test_the_first_part_is_wrong(void **state)
+{
+    (void)state;
+    enum close_reason why;
+    w.bytes[0] ^= 1;
+    begin(PROXY_VERIFY_ALWAYS, FULL);
+    w.bytes[0] ^= 1;
+    assert_true(stop(&why));
+    answer(REST);
+    assert_int_equal(w.joined_config.tap(w.joined_config.arg, w.bytes + MOVED, SIZE - MOVED), 0);
+    assert_int_equal(w.joined_config.tap(w.joined_config.arg, NULL, 0), -EBADMSG);
+    assert_false(stop(&why));
+    assert_int_equal(why, CLOSE_DIGEST_MISMATCH);
+}
+
+/* The second one is looked at, stops too, and its part counts; or it stops before it was worth anything. */
+static void test_verified_over_three(void **state)
+{
+    (void)state;
+    enum close_reason why;
+    for (int early = 0; early < 2; early++) {
+        begin(PROXY_VERIFY_RESUMED, FULL);
+        assert_true(stop(&why));
+        answer(FULL);
+        uint64_t seen = early ? 100 : 500;
+        assert_int_equal(w.joined_config.tap(w.joined_config.arg, w.bytes, seen), 0);
+        w.pump.moved = early ? MOVED : seen;
+        assert_true(stop(&why));
+        assert_string_equal(w.range, early ? "bytes=0-" : "bytes=500-");
+        if (early)
+            answer(FULL);
+        else
+            answer("206", "Content-Length: 500\r\nContent-Range: bytes 500-999/1000\r\n");
+        uint64_t from = early ? 0 : 500;
+        assert_int_equal(w.joined_config.tap(w.joined_config.arg, w.bytes + from, SIZE - from), 0);
+        assert_int_equal(w.joined_config.tap(w.joined_config.arg, NULL, 0), 0);
+        resume_end(&w.resume);
+        balance_finish(w.balance, w.target, BALANCE_GOOD, 0, w.now_ms);
+        w.target = NULL;
+    }
+}
+
 static void test_others_are_asked(void **state)
 {
     (void)state;
@@ -518,9 +602,9 @@ static void test_shared(void **state)
         begin(v, FULL);
         assert_int_equal(flight.head, MOVED);
         assert_true(stop(&why));
-        if (v == PROXY_VERIFY_NEVER) {
+        if (v != PROXY_VERIFY_RESUMED) {
             answer(REST);
-            assert_int_equal(w.joined_config.hold_back, 0);
+            assert_int_equal(w.joined_config.hold_back > 0, v == PROXY_VERIFY_ALWAYS);
             assert_int_equal(w.joined_config.tap(w.joined_config.arg, w.bytes + MOVED, SIZE - MOVED), 0);
         } else {
             answer(FULL);
@@ -652,6 +736,9 @@ int main(void)
         CASE(test_verified),
         CASE(test_wrong_bytes),
         CASE(test_always),
+        CASE(test_always_over_two),
+        CASE(test_the_first_part_is_wrong),
+        CASE(test_verified_over_three),
         CASE(test_others_are_asked),
         CASE(test_nobody_is_there),
         CASE(test_several_times_but_not_for_ever),
