@@ -205,7 +205,7 @@ static void begin_window(struct resume *r, uint64_t now_ms)
 }
 
 /* Of a whole window in which only the source was waited for. */
-enum pace { PACE_GOOD, PACE_SLOW, PACE_SILENT };
+enum pace { PACE_UNKNOWN, PACE_GOOD, PACE_SLOW, PACE_SILENT };
 
 static enum pace pace(struct resume *r, const struct plan_proxy *p, uint64_t now_ms)
 {
@@ -215,7 +215,7 @@ static enum pace pace(struct resume *r, const struct plan_proxy *p, uint64_t now
     }
     uint64_t passed_ms = now_ms - r->window_ms, bytes = bytes_so_far(r) - r->window_bytes;
     if (passed_ms < p->stall_ms)
-        return PACE_GOOD;
+        return PACE_UNKNOWN;
     begin_window(r, now_ms);
     if (now_ms - r->pump->progress_ms >= p->stall_ms)
         return PACE_SILENT;
@@ -230,18 +230,22 @@ static bool is_dead(const struct resume *r, uint64_t now_ms)
            now_ms - r->pump->progress_ms >= QUIET_MS;
 }
 
-/* A slow backend is better than none, but not if all have been slow; one that says nothing is no better than
- * none after a while. */
+/* A slow backend is left for another one. It is better than none, and worth some patience where it is the
+ * last one that may be tried; one that says nothing is no better than none after a while. */
 static bool is_left(struct resume *r, const struct plan_service *service, const struct plan_proxy *p,
                     uint64_t now_ms)
 {
     enum pace found = pace(r, p, now_ms);
     bool last = r->times >= p->resumes_max;
     if (found == PACE_GOOD)
+        r->slow_since_ms = 0;
+    if (found == PACE_GOOD || found == PACE_UNKNOWN)
         return is_dead(r, now_ms) && !last && another_is_there(r, service);
-    if (found == PACE_SILENT && now_ms - r->pump->progress_ms >= p->stall_ms + p->queue_timeout_ms)
+    if (!last && another_is_there(r, service))
         return true;
-    return last || another_is_there(r, service);
+    if (!r->slow_since_ms)
+        r->slow_since_ms = now_ms;
+    return (last || found == PACE_SILENT) && now_ms - r->slow_since_ms >= p->queue_timeout_ms;
 }
 
 static void watch(struct timer *t, uint64_t now_ms)
@@ -285,7 +289,7 @@ void resume_pump(struct resume *r, struct pump_config *config)
     set_target(r, r->target);
     r->state = RESUME_FLOWING;
     r->window_ms = ring_now_ms(r->ring);
-    r->window_bytes = 0;
+    r->window_bytes = r->slow_since_ms = 0;
     if (r->possible)
         arm(r, watch, WATCH_MS);
 }
@@ -374,6 +378,7 @@ static void join(struct resume *r, enum continuation_join how, uint64_t skip, ui
     r->owner->joined(r, a->target, a->upstream, keep);
     ask_release(a);
     r->state = RESUME_FLOWING;
+    r->slow_since_ms = 0;
     begin_window(r, ring_now_ms(r->ring));
     arm(r, watch, WATCH_MS);
     pump_resume(r->pump, &config);

@@ -76,6 +76,7 @@ struct resume {
     uint32_t times;                   /* that it went on */
     uint64_t since_ms;                /* of this stop */
     uint64_t window_ms, window_bytes; /* of the stall */
+    uint64_t slow_since_ms;           /* 0: it is not */
     uint64_t joined_at;
     struct target *tried[RESUME_TRIED_MAX]; /* in this stop; each is held */
     unsigned tried_count;
