@@ -563,10 +563,11 @@ int main(int argc, char **argv)
     link_send(&d, (struct link_message){.type = LINK_READY,
                                         .hello_reply = {.pid = (uint32_t)getpid(), .features = d.features}});
     run(&d);
-    tls_table_free(d.table);
-    tls_tables_free(d.tls);
+    tls_tables_stop(d.tls);
     for (unsigned i = 0; i < d.ring_count; i++)
         ring_free(d.ring[i]);
+    tls_table_free(d.table);
+    tls_tables_free(d.tls);
     names_file_close(d.names);
     store_free(d.store);
     return EXIT_SUCCESS;

@@ -246,7 +246,7 @@ static bool offers(struct tls_context *c, const struct tls_world *w, const struc
 }
 
 struct tls_context *tls_context_server_new(const struct tls_world *w, const char *service,
-                                           const struct plan_tls *tls, char *why, size_t cap)
+                                           const struct plan_tls *tls, bool alpn, char *why, size_t cap)
 {
     struct tls_context *c = context_new(TLS_server_method(), w);
     (void)snprintf(why, cap, "no memory for its TLS");
@@ -264,7 +264,8 @@ struct tls_context *tls_context_server_new(const struct tls_world *w, const char
     SSL_CTX_set_tlsext_servername_callback(c->ctx, server_name);
     SSL_CTX_set_tlsext_status_cb(c->ctx, staple);
     SSL_CTX_set_tlsext_status_arg(c->ctx, c);
-    SSL_CTX_set_alpn_select_cb(c->ctx, choose_protocol, c);
+    if (alpn)
+        SSL_CTX_set_alpn_select_cb(c->ctx, choose_protocol, c);
     return c;
 }
 

@@ -26,9 +26,10 @@ struct tls_world {
     uint64_t ticket_life_ms;
 };
 
-/* For clients. NULL with a sentence in why (cap bytes): a name without a certificate, and the like. */
+/* For clients; alpn: of HTTP, by which the protocol is agreed on. NULL with a sentence in why (cap bytes): a
+ * name without a certificate, and the like. */
 struct tls_context *tls_context_server_new(const struct tls_world *w, const char *service,
-                                           const struct plan_tls *tls, char *why, size_t cap);
+                                           const struct plan_tls *tls, bool alpn, char *why, size_t cap);
 /* Towards the backends of a service with backend_tls. */
 struct tls_context *tls_context_client_new(const struct tls_world *w, const struct plan_service *s, char *why,
                                            size_t cap);

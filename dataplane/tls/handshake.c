@@ -30,8 +30,11 @@ int tls_ring_new(struct ring *ring, struct tls_helpers *helpers, uint32_t connec
     return 0;
 }
 
+/* Connections to backends may be open to the end. */
 void tls_ring_free(struct tls_ring *tr)
 {
+    while (tr->open)
+        tls_give(tr->open);
     pool_fini(&tr->wires);
     pool_fini(&tr->outs);
     pool_fini(&tr->names);
@@ -70,9 +73,7 @@ static void finish(struct tls *t, enum tls_failure failure)
     }
     if (failure != TLS_CANCELED)
         ring_count(r, failure == TLS_BUSY ? CTR_TLS_TURNED_AWAY : CTR_TLS_FAILED, 1);
-    struct tls_ring *tr = t->tr;
-    tls_release(t);
-    pool_give(&tr->wires, t);
+    tls_give(t);
     done(arg, failure, NULL);
 }
 
@@ -140,6 +141,11 @@ static struct tls *begin(struct tls_ring *tr, int fd, struct tls_context *contex
     t->arg = arg;
     t->handshaking = true;
     t->in.done = wait_done;
+    t->next_open = tr->open;
+    t->prev_open = &tr->open;
+    if (t->next_open)
+        t->next_open->prev_open = &t->next_open;
+    tr->open = t;
     return t;
 }
 
@@ -163,10 +169,8 @@ struct tls *tls_connect(struct tls_ring *tr, int fd, struct tls_context *context
     if (!copy || flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK)) {
         if (copy)
             pool_give(&tr->names, copy);
-        if (t) {
-            tls_release(t);
-            pool_give(&tr->wires, t);
-        }
+        if (t)
+            tls_give(t);
         return NULL;
     }
     memcpy(copy, name, strlen(name) + 1);

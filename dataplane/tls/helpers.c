@@ -106,16 +106,18 @@ int tls_helpers_start(struct tls_helpers *h)
     return 0;
 }
 
-void tls_helpers_free(struct tls_helpers *h)
+void tls_helpers_stop(struct tls_helpers *h)
 {
-    if (!h)
-        return;
     atomic_store(&h->ending, true);
     for (unsigned i = 0; i < h->started; i++)
         sem_post(&h->jobs);
     for (unsigned i = 0; i < h->started; i++)
         pthread_join(h->thread[i], NULL);
     CHECK(!h->first && !atomic_load(&h->given));
+}
+
+void tls_helpers_free(struct tls_helpers *h)
+{
     sem_destroy(&h->jobs);
     pthread_mutex_destroy(&h->lock);
     BIO_meth_free(h->out_method);

@@ -70,6 +70,11 @@ static void certs_drop(struct tls_tables *t)
     t->world.certs = NULL;
 }
 
+void tls_tables_stop(struct tls_tables *t)
+{
+    tls_helpers_stop(t->helpers);
+}
+
 void tls_tables_free(struct tls_tables *t)
 {
     tls_helpers_free(t->helpers);
@@ -135,14 +140,14 @@ static void say(const char *name, const char *why)
 
 /* `was` NULL: it has to be made. */
 static struct tls_context *server_of(struct tls_tables *t, const char *name, const struct plan_tls *tls,
-                                     const struct plan_tls *was, struct tls_context *before)
+                                     bool alpn, const struct plan_tls *was, struct tls_context *before)
 {
     char why[WHY_BYTES] = "";
     if (tls->mode != PLAN_TLS_TERMINATE)
         return NULL;
     if (was && memcmp(was, tls, sizeof(*tls)) == 0)
         return before ? tls_context_get(before) : NULL;
-    struct tls_context *c = tls_context_server_new(&t->world, name, tls, why, sizeof(why));
+    struct tls_context *c = tls_context_server_new(&t->world, name, tls, alpn, why, sizeof(why));
     if (!c)
         say(name, why);
     return c;
@@ -152,8 +157,11 @@ static void make_side(struct tls_tables *t, const struct plan_service *s, const 
                       const struct tls_side *before, struct tls_side *out)
 {
     char why[WHY_BYTES] = "";
-    bool same = was && strcmp(was->name, s->name) == 0 && was->incarnation == s->incarnation;
-    out->server = server_of(t, s->name, &s->tls, same ? &was->tls : NULL, same ? before->server : NULL);
+    bool same = was && strcmp(was->name, s->name) == 0 && was->incarnation == s->incarnation &&
+                was->proxy.kind == s->proxy.kind;
+    bool alpn =
+        s->kind != SERVICE_PROXY || s->proxy.kind != PROXY_TCP; /* a tunnel speaks what its backend does */
+    out->server = server_of(t, s->name, &s->tls, alpn, same ? &was->tls : NULL, same ? before->server : NULL);
     if (!wants_client(s))
         return;
     if (same && same_client(&was->proxy, &s->proxy))
@@ -167,7 +175,7 @@ static void make_listener(struct tls_tables *t, const struct plan_listener *l, c
 {
     unsigned at = old ? plan_listener_of_slot(old, l->first) : PLAN_LISTENERS_MAX;
     bool same = at < PLAN_LISTENERS_MAX && strcmp(plan_listener(old, at)->address, l->address) == 0;
-    *out = server_of(t, l->address, &l->tls, same ? &plan_listener(old, at)->tls : NULL,
+    *out = server_of(t, l->address, &l->tls, true, same ? &plan_listener(old, at)->tls : NULL,
                      same ? before->listener[at] : NULL);
 }
 

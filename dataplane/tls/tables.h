@@ -37,7 +37,8 @@ struct tls_table {
 
 /* Before the sandbox and the threads. threads: helpers. NULL with *why. */
 struct tls_tables *tls_tables_new(unsigned threads, const struct plan *plan, const char **why);
-void tls_tables_free(struct tls_tables *t); /* when the rings have ended, before they are freed */
+void tls_tables_stop(struct tls_tables *t); /* the helpers, when the rings have ended */
+void tls_tables_free(struct tls_tables *t); /* when the rings are freed */
 int tls_tables_start(struct tls_tables *t); /* the helpers, in the sandbox */
 struct tls_helpers *tls_tables_helpers(struct tls_tables *t);
 

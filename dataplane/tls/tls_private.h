@@ -28,7 +28,8 @@ enum tls_step { STEP_WANT_READ, STEP_WANT_WRITE, STEP_DONE, STEP_FAILED };
 enum tls_order { ORDER_RECV, ORDER_RECV_INTO, ORDER_POLL, ORDER_SEND };
 
 struct tls {
-    struct wire_over over; /* first */
+    struct wire_over over;              /* first */
+    struct tls *next_open, **prev_open; /* in tls_ring.open */
     struct tls_ring *tr;
     SSL *ssl;
     struct tls_context *context; /* a reference */
@@ -76,6 +77,7 @@ struct tls_ring {
     struct loop *loop;
     struct tls_helpers *helpers;
     struct pool wires, outs, names;
+    struct tls *open; /* all of them */
     struct tls *starved, **starved_tail;
     _Atomic(struct tls *) returned; /* by helpers, the newest first */
     uint32_t away;                  /* with the helpers */
@@ -85,7 +87,7 @@ struct tls_ring {
 /* tls_wire.c */
 extern const struct wire_ops tls_wire_ops;
 void tls_wire_begin(struct tls *t); /* the handshake is done */
-void tls_release(struct tls *t);    /* all it holds, but the socket */
+void tls_give(struct tls *t);       /* with all it holds, but the socket, to the pool */
 
 /* tls_records.c */
 BIO_METHOD *tls_out_method_new(void); /* how OpenSSL's records get into outbuf */

@@ -470,7 +470,7 @@ void tls_wire_begin(struct tls *t)
     t->out.done = out_done;
 }
 
-void tls_release(struct tls *t)
+static void release(struct tls *t)
 {
     ERR_clear_error();
     if (t->ssl && !t->unsound &&
@@ -484,11 +484,20 @@ void tls_release(struct tls *t)
     out_give(t);
 }
 
+void tls_give(struct tls *t)
+{
+    release(t);
+    *t->prev_open = t->next_open;
+    if (t->next_open)
+        t->next_open->prev_open = t->prev_open;
+    pool_give(&t->tr->wires, t);
+}
+
 static void closed(struct op *op, const struct event *ev)
 {
     struct tls *t = container_of(op, struct tls, out);
     struct op *user = t->close;
-    pool_give(&t->tr->wires, t);
+    tls_give(t);
     user->inflight = false;
     user->done(user, ev);
 }
@@ -497,7 +506,7 @@ static void close_try(struct tls *t)
 {
     if (t->in.inflight || t->out.inflight)
         return;
-    tls_release(t);
+    release(t);
     t->out.done = closed;
     loop_close(t->tr->loop, &t->out, t->fd);
 }
