@@ -13,7 +13,6 @@ enum { KEYS = 3, NAME_BYTES = 16, CIPHER_KEY_BYTES = 32, MAC_KEY_BYTES = 32, IV_
 
 struct key {
     uint8_t name[NAME_BYTES], cipher[CIPHER_KEY_BYTES], mac[MAC_KEY_BYTES];
-    uint64_t made_ms;
     bool valid;
 };
 
@@ -21,11 +20,11 @@ struct key {
 struct tls_tickets {
     pthread_mutex_t lock;
     struct key key[KEYS]; /* the newest first */
+    uint64_t made_ms;     /* that one; of the thread that turns them */
 };
 
-static bool key_make(struct key *k, uint64_t now_ms)
+static bool key_make(struct key *k)
 {
-    k->made_ms = now_ms;
     k->valid = true;
     return RAND_bytes(k->name, sizeof(k->name)) == 1 && RAND_priv_bytes(k->cipher, sizeof(k->cipher)) == 1 &&
            RAND_priv_bytes(k->mac, sizeof(k->mac)) == 1;
@@ -36,7 +35,7 @@ struct tls_tickets *tls_tickets_new(void)
     struct tls_tickets *t = calloc(1, sizeof(*t));
     if (!t || pthread_mutex_init(&t->lock, NULL))
         goto err_free;
-    if (!key_make(&t->key[0], 0))
+    if (!key_make(&t->key[0]))
         goto err_lock;
     return t;
 err_lock:
@@ -58,15 +57,16 @@ void tls_tickets_free(struct tls_tickets *t)
 bool tls_tickets_turn(struct tls_tickets *t, uint64_t now_ms, uint64_t life_ms)
 {
     struct key fresh = {0};
-    if (t->key[0].made_ms == 0)
-        t->key[0].made_ms = now_ms;
-    if (now_ms - t->key[0].made_ms < life_ms)
+    if (t->made_ms == 0)
+        t->made_ms = now_ms;
+    if (now_ms - t->made_ms < life_ms)
         return true;
-    if (!key_make(&fresh, now_ms))
+    if (!key_make(&fresh))
         return false;
     pthread_mutex_lock(&t->lock);
     memmove(&t->key[1], &t->key[0], sizeof(t->key) - sizeof(t->key[0]));
     t->key[0] = fresh;
+    t->made_ms = now_ms;
     pthread_mutex_unlock(&t->lock);
     OPENSSL_cleanse(&fresh, sizeof(fresh));
     return true;
