@@ -150,6 +150,16 @@ size_t stream_input_here(const struct stream *s)
     return (s->conn->partial ? s->conn->partial_len : 0) + s->conn->input_len;
 }
 
+void stream_thin(struct stream *s)
+{
+    struct stream_full *f = stream_full(s);
+    CHECK(f->send.head_out);
+    pool_thin(f->response_own, sizeof(f->response_own) + sizeof(f->small_body));
+    _Static_assert(offsetof(struct stream_full, small_body) ==
+                       offsetof(struct stream_full, response_own) + sizeof(f->response_own),
+                   "one stands behind the other");
+}
+
 void stream_count_received(struct stream *s, uint64_t n)
 {
     stream_full(s)->body.received += n;

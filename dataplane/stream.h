@@ -173,6 +173,10 @@ size_t stream_input_take(struct stream *s, char *out, size_t cap);
 
 size_t stream_input_here(const struct stream *s);
 
+/* The memory that the answer's head and the spare were in goes back to the kernel: what goes on lives long
+ * and needs neither. */
+void stream_thin(struct stream *s);
+
 /* For the books: bytes that came from the client through a tunnel. */
 void stream_count_received(struct stream *s, uint64_t n);
 

@@ -125,6 +125,7 @@ struct exchange {
     bool body_active;   /* and has not ended */
     bool relaying;      /* the response pump, or the tunnel, */
     bool resuming;      /* another backend is asked for the rest of the answer's body */
+    bool thin;          /* its memory for heads is given back */
     bool head_out;      /* the answer's head is with the client, and the tunnel may begin */
     bool answered;      /* the stream has its answer */
     bool finished;      /* it has nothing more to do than wait for what is under way */

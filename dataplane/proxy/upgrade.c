@@ -27,9 +27,20 @@ static void count_up(struct exchange *ex)
     ex->tunnel_counted = moved;
 }
 
+/* A tunnel lives long, and needs nothing of what the request and its answer needed. */
+static void make_thin(struct exchange *ex)
+{
+    if (ex->thin || pump_early_left(&ex->tunnel.up) || pump_early_left(&ex->tunnel.down))
+        return;
+    ex->thin = true;
+    stream_thin(ex->s);
+    pool_thin(ex->fields, sizeof(ex->fields) + sizeof(ex->head));
+}
+
 static void tunnel_look(struct tunnel *t)
 {
     count_up(t->c.arg);
+    make_thin(t->c.arg);
 }
 
 static void tunnel_done(struct tunnel *t, enum close_reason reason)

@@ -222,3 +222,26 @@ def test_wait_is_flushed_at_once(technique):
             assert client.file.read(12) == b"2\r\n{}\r\n0\r\n\r\n"
             assert client.get("/events")[0] == 200
             assert client.get("/images/json")[0] == 504
+
+
+def test_tunnel_that_lives_on(technique):
+    """After a while the memory of its heads is given back; nothing of what goes through it is lost, and a backend that
+    does not take the client's first words yet does get them."""
+    slow = threading.Event()
+
+    def late(sock, file):
+        assert slow.wait(20)
+        while part := file.read1(1 << 20):
+            sock.sendall(part)
+
+    with Backend(**docker(UPGRADED + pattern(2000), late)) as backend:
+        with Ring(backend.address, kind="docker", technique=technique) as ring, Client(ring) as client:
+            ask_exec(client, pattern(3000, seed=5))
+            assert client.head()[0] == 101 and client.file.read(2000) == pattern(2000)
+            time.sleep(1.5)
+            slow.set()
+            assert client.file.read(3000) == pattern(3000, seed=5)
+            client.send(pattern(100000))
+            assert client.file.read(100000) == pattern(100000)
+            client.sock.shutdown(socket.SHUT_WR)
+            assert client.file.read() == b""
