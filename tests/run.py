@@ -94,7 +94,7 @@ def environment(san):
     env = dict(os.environ)
     env.setdefault("ASAN_OPTIONS", "abort_on_error=1:detect_leaks=1:detect_stack_use_after_return=1")
     env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1")
-    env.setdefault("TSAN_OPTIONS", f"halt_on_error=1:second_deadlock_stack=1:suppressions={os.getcwd()}/tests/tsan.supp")
+    env.setdefault("TSAN_OPTIONS", f"halt_on_error=1:second_deadlock_stack=1:history_size=7:suppressions={os.getcwd()}/tests/tsan.supp")
     if "thread" in san:
         libc.personality(ADDR_NO_RANDOMIZE)
     return env

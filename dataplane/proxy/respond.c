@@ -139,6 +139,11 @@ void exchange_respond(struct attempt *a)
     struct exchange *ex = a->ex;
     struct http_response res;
     struct stream_relay relay = {.status = a->answer.status, .head = &res};
+    if (ex->finished) { /* given up while the body's pump still writes to the connection: nobody asks any more
+                         */
+        exchange_step_end(ex);
+        return;
+    }
     hedge_end(ex);
     if (a->answer.status == 101 && !ex->upgrade) {
         a->fault = FAULT_BAD_ANSWER;
