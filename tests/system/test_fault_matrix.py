@@ -34,7 +34,7 @@ CLIENT_TIMEOUT_S = 20 if fronts.KIND == "fairlead" else 4
 CHURN_CLIENTS = 500
 CHURN_PORT = 9000
 CHURN_BLOBS = (1000, 16, 200_000)
-FIELDS = {"resume.stall_rate": "1KiB/s", "resume.stall_time": f"{STALL_MS}ms", "queue.timeout": "700ms", "resume.max": 3,
+FIELDS = {"resume.stall_rate": "1KiB/s", "resume.stall_time": f"{STALL_MS}ms", "queue.timeout": "700ms", "resume.max": 6,
           "eject.failures": 0}
 # Of whole hosts: all bodies of a test come to a halt before it happens, on a slow machine, too.
 HOST_FIELDS = {**FIELDS, "resume.stall_time": "1500ms", "queue.timeout": "3s", "response_timeout": "1500ms", "check.kind": "tcp"}
