@@ -89,10 +89,11 @@ static json_t *services_status(const struct daemon *d)
     json_t *list = json_array();
     for (uint16_t i = 0; i < d->listeners.group_count; i++) {
         const struct listener_group *group = &d->listeners.group[i];
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:b, s:i}", "address", group->address.text,
-                                              "service", service_name(d, group), "access", "allow-all",
-                                              "loopback", config_address_is_loopback(&group->address),
-                                              "sockets", (int)group->count));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:s, s:b, s:b, s:i}", "address", group->address.text,
+                                        "service", service_name(d, group), "access", "allow-all", "loopback",
+                                        config_address_is_loopback(&group->address), "tls",
+                                        group->address.tls.mode != 0, "sockets", (int)group->count));
     }
     return list;
 }

@@ -423,19 +423,20 @@ static void tls_poll(struct wire *w, struct op *op, short events)
         rx_begin(tls_of(w), op, ORDER_POLL);
 }
 
+/* With records by the kernel a sending order is the loop's own. */
 static void tls_cancel(struct wire *w, struct op *op)
 {
     struct tls *t = tls_of(w);
-    if (op == t->rx && op) {
+    if (!op->inflight)
+        return;
+    if (op == t->rx) {
         loop_cancel(w->loop, &t->in);
-    } else if (op == t->tx && op) {
-        if (t->starved) {
-            starved_leave(t);
-            tx_post(t, -ECANCELED);
-        } else {
-            loop_cancel(w->loop, &t->out);
-        }
-    } else if (t->kernel_send && op->inflight && !(t->rx_post.queued && t->rx_post.op == op)) {
+    } else if (op == t->tx && t->starved) {
+        starved_leave(t);
+        tx_post(t, -ECANCELED);
+    } else if (op == t->tx) {
+        loop_cancel(w->loop, &t->out);
+    } else if (t->kernel_send && !(t->rx_post.queued && t->rx_post.op == op)) {
         loop_cancel(w->loop, op);
     }
 }
