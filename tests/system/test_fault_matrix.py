@@ -249,7 +249,7 @@ class HostFault:
 def test_a_whole_host(site, fault, left):
     """Every body comes from `bad` and stands still at its place; then it happens."""
     host = HostFault(site, fault)
-    ended = ("bad",) if left == "another left" else ("bad", "good")
+    ended = ("bad",) if left == "another left" else ("good", "bad")  # nobody goes on in between
     site.drain("host", ["good1", "good2"])
 
     def strike(count):
