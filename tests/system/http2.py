@@ -38,7 +38,7 @@ class Frame:
 
 class Answer:
     def __init__(self):
-        self.heads, self.body, self.reset, self.ended = [], b"", None, False
+        self.heads, self.body, self.reset, self.ended = [], bytearray(), None, False
 
     @property
     def status(self):

@@ -652,3 +652,21 @@ def test_backend_over_tls(secure, speaks):
         repo = harness.Repository(client, "h2/behind")
         digest = repo.push_blob(data)
         assert repo.blob(digest).body == data
+
+
+def test_a_body_goes_on_from_another_backend(make_registry):
+    """Both sides speak HTTP/2; the registry that sends is killed in the middle."""
+    import proxy_rig
+    data = content(40 * MIB, 12)
+    registries = [make_registry(), make_registry()]
+    digest = [registry.repository("h2/resumed").push_blob(data) for registry in registries][0]
+    with proxy_rig.Ring(*[r.address for r in registries], kind="registry", backend_http=2, resumes_max=8) as ring:
+        with Session(ring.address) as session:
+            stream = session.request("GET", f"/v2/h2/resumed/blobs/{digest}")
+            while len(session.answers.setdefault(stream, http2.Answer()).body) < MIB:
+                session.next()
+            sender = next(r for r in registries if figure(r, "fairlead_http2_sessions_open"))
+            sender.kill()
+            answer = session.answer(stream)
+            assert answer.status == 200 and answer.body == data
+        assert ring.counters()["proxy_resumes_total"] == 1
