@@ -313,7 +313,7 @@ static bool same_authority(struct view a, struct view b, bool https)
  */
 static bool url_outward(struct view url, const struct http_backward *how, struct view out[4])
 {
-    struct view rest = url;
+    struct view rest;
     bool https = false, schemeless = view_starts(url, VIEW_LIT("//"));
     if (url.len >= 8 && view_ilit(view_of(url.p, 8), "https://")) {
         rest = view_skip(url, 8);

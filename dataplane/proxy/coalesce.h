@@ -68,12 +68,12 @@ void coalesce_tick(struct coalesce *c);
 /* A flight that can be joined from its first byte: follows it. NULL: there is none, or no memory. */
 struct follower *coalesce_follow(struct coalesce *c, const struct flight_key *key,
                                  void (*news)(struct follower *f, enum flight_news news), void *arg);
-void coalesce_leave(struct follower *f);
+void coalesce_leave(struct follower *r);
 
 /* The answer that a follower has joined, and whose it was. Valid after FLIGHT_OPEN. */
-struct view follower_head(const struct follower *f);
-const char *follower_authority(const struct follower *f);
-const char *follower_backend(const struct follower *f);
+struct view follower_head(const struct follower *r);
+const char *follower_authority(const struct follower *r);
+const char *follower_backend(const struct follower *r);
 
 /* Whether the body turned out to be wrong: what the follower has is not to be ended well. */
 bool follower_spoilt(const struct follower *f);

@@ -23,6 +23,6 @@ struct kind_facts {
 void kind_judge(enum proxy_kind kind, const struct http_request *req, struct kind_facts *out);
 
 /* The upload id in a path or URL ".../blobs/uploads/ID[?...]"; absent: none. */
-struct view kind_upload_id(struct view path);
+struct view kind_upload_id(struct view url);
 
 #endif
