@@ -76,7 +76,7 @@ const char *follower_authority(const struct follower *r);
 const char *follower_backend(const struct follower *r);
 
 /* Whether the body turned out to be wrong: what the follower has is not to be ended well. */
-bool follower_spoilt(const struct follower *f);
+bool follower_spoilt(const struct follower *r);
 
 /* Leads: a flight of that key, without an answer yet. NULL: one is under way already, or no memory. */
 struct flight *coalesce_lead(struct coalesce *c, const struct flight_key *key);
