@@ -56,6 +56,15 @@ def free_port():
         return sock.getsockname()[1]
 
 
+def stand_still(pid):
+    """SIGSTOP, and waits until none of its threads runs any more: it is no more than asked for when kill() returns."""
+    def stands():
+        return all(stat.read_text().rpartition(")")[2].split()[0] in "Tt"
+                   for stat in pathlib.Path(f"/proc/{pid}/task").glob("*/stat"))
+    os.kill(pid, signal.SIGSTOP)
+    assert http1.wait_until(stands, step_s=0.001)
+
+
 def process_alive(pid):
     """False for a zombie too: it runs no more code."""
     try:

@@ -235,7 +235,7 @@ def test_socket_of_a_killed_daemon_is_taken_over(running):
 
 def test_second_signal_stops_at_once(running):
     stuck = running.serving_pid()
-    os.kill(stuck, signal.SIGSTOP)
+    harness.stand_still(stuck)
     started = time.monotonic()
     running.process.send_signal(signal.SIGTERM)
     running.wait_log("stopping")
@@ -407,7 +407,7 @@ def test_wrong_settings_change_nothing(running):
 
 def test_setting_while_the_data_plane_is_away_is_committed(running):
     pid = running.serving_pid()
-    os.kill(pid, signal.SIGSTOP)
+    harness.stand_still(pid)
     try:
         changed = running.call("settings.set", key="http.idle_timeout", value="40s")["result"]
     finally:

@@ -158,7 +158,7 @@ def test_removed_address_lets_everybody_finish(make_registry, host):
 @contextlib.contextmanager
 def standing_still(pids):
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        harness.stand_still(pid)
     try:
         yield
     finally:
