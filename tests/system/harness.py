@@ -56,6 +56,15 @@ def free_port():
         return sock.getsockname()[1]
 
 
+def _sanitized():
+    daemon = BUILD / "fairleadd"
+    return daemon.exists() and any(name in daemon.read_bytes() for name in (b"__asan_init", b"__tsan_init"))
+
+
+# Several times as slow.
+SANITIZED = _sanitized()
+
+
 def stand_still(pid):
     """SIGSTOP, and waits until none of its threads runs any more: it is no more than asked for when kill() returns."""
     def stands():

@@ -276,7 +276,9 @@ static void judge(const char *line)
     for (unsigned i = 0; i < plan->backend_count; i++) {
         const struct plan_backend *b = plan_backend(plan, i);
         if (strcmp(b->name, name) == 0)
-            verdicts[b->id] = ABI_VERDICT(down ? ABI_DOWN : ABI_UP, ABI_PROBE_REFUSED, b->generation, 1);
+            __atomic_store_n(&verdicts[b->id],
+                             ABI_VERDICT(down ? ABI_DOWN : ABI_UP, ABI_PROBE_REFUSED, b->generation, 1),
+                             __ATOMIC_RELAXED);
     }
 }
 
