@@ -293,6 +293,7 @@ def test_no_connect_is_refused_while_the_data_plane_restarts(running):
     assert len({answer.split()[2] for answer in answered}) >= 8
 
 
+@pytest.mark.slow
 def test_data_plane_that_never_starts_is_given_up(node):
     node.changes = {"dataplane": {"binary": "/bin/false"}}
     node.spawn()

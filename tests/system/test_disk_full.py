@@ -190,6 +190,7 @@ def test_short_writes(node, glob):
 
 
 @pytest.mark.skipif(KIND != "fairlead", reason="the peer keeps no state of its own")
+@pytest.mark.slow
 def test_state_has_no_space(node):
     """No room for the log of names: the push is refused, pulls go on, and later pushes work without a restart."""
     registry, fs = node
@@ -257,6 +258,7 @@ def test_state_disk_is_broken(tmp_path, op, action, where):
 @pytest.mark.skipif(KIND != "fairlead", reason="the peer keeps no state of its own")
 @pytest.mark.parametrize("action", ["ENOSPC", "EIO", "short"])
 @pytest.mark.parametrize("file", ["names.mdb", "private.mdb"])
+@pytest.mark.slow
 def test_state_file_refuses_writes(node, file, action):
     """The n-th write to a file of the state fails, once and for a while, its root included: writes are refused, reads
     go on, and everything works again without a restart."""

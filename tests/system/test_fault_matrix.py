@@ -245,7 +245,7 @@ class HostFault:
         faulty.command("go")
 
 
-@pytest.mark.parametrize("left", ["another left", "none left"])
+@pytest.mark.parametrize("left", ["another left", pytest.param("none left", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fault", HOST_FAULTS)
 def test_a_whole_host(site, fault, left):
     """Every body comes from `bad` and stands still at its place; then it happens."""

@@ -207,6 +207,7 @@ def test_goaway_at_drain(make_registry):
         stopper.join()
 
 
+@pytest.mark.slow
 def test_idle(make_registry):
     registry = make_registry(settings={"http.idle_timeout": 300})
     with Session(registry.address) as session:

@@ -220,6 +220,7 @@ def descriptors(registry):
     return counts
 
 
+@pytest.mark.slow
 def test_twenty_times_in_and_out_leaves_nothing_behind(make_registry):
     registry = make_registry()
     address = ("127.0.0.1", free_port())

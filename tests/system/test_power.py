@@ -149,7 +149,7 @@ def check_cut(story, cut, model, seed, folder):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, PARTS))])
 @pytest.mark.parametrize("model", [pytest.param("ordered", marks=IN_PLACE), pytest.param("harsh", marks=IN_PLACE)])
 def test_power_cut(story, tmp_path, model, part):
     points = cut_points(story[0], randomness("cuts", model, part), CUTS_OF_A_PART)
@@ -196,6 +196,7 @@ def copy_durably(source, target):
 
 
 @pytest.mark.parametrize("model", [pytest.param("ordered", marks=IN_PLACE), pytest.param("harsh", marks=IN_PLACE)])
+@pytest.mark.slow
 def test_power_cut_during_recovery(story, tmp_path, model):
     """The power goes again while, or soon after, the node starts on what the first cut left."""
     records, ledger = story

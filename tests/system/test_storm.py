@@ -133,7 +133,7 @@ def client(site, author):
             pass
 
 
-@pytest.mark.parametrize("settings", ({}, TIGHT), ids=("roomy", "tight"))
+@pytest.mark.parametrize("settings", ({}, pytest.param(TIGHT, marks=pytest.mark.slow)), ids=("roomy", "tight"))
 def test_storm(settings):
     site = Site(settings=IMPATIENT | settings)
     try:
