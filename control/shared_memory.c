@@ -197,14 +197,11 @@ bool shared_memory_target(const struct shared_memory *memory, uint32_t id, uint1
     uint64_t key = target_key(id, generation);
     bool found = false;
     memset(out, 0, TARGET_COUNTERS_COUNT * sizeof(out[0]));
-    for (uint32_t ring = 0; ring < memory->rings; ring++)
-        for (unsigned n = 0; n < TARGET_PROBES; n++) {
-            const struct target_slot *slot = &memory->counters->ring[ring].target[target_place(key, n)];
-            if (atomic_load_explicit(&slot->key, memory_order_acquire) != key)
-                continue;
-            for (int i = 0; i < TARGET_COUNTERS_COUNT; i++)
-                out[i] += atomic_load_explicit(&slot->value[i], memory_order_relaxed);
-            found = true;
-        }
+    for (uint32_t ring = 0; ring < memory->rings; ring++) {
+        const struct target_slot *slot = target_find(&memory->counters->ring[ring], key);
+        for (int i = 0; slot && i < TARGET_COUNTERS_COUNT; i++)
+            out[i] += atomic_load_explicit(&slot->value[i], memory_order_relaxed);
+        found = found || slot;
+    }
     return found;
 }

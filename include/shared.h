@@ -8,6 +8,8 @@
 #define FL_SHARED_H
 
 #include <stdbool.h>
+#include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "limits.h"
@@ -95,6 +97,17 @@ struct ring_counters {
     _Atomic uint64_t latency_sum_us[CLASSES_COUNT];
     struct target_slot target[TARGET_SLOTS];
 } __attribute__((aligned(64)));
+
+/* What a ring counts of a backend; NULL: nothing so far. */
+static inline const struct target_slot *target_find(const struct ring_counters *ring, uint64_t key)
+{
+    for (unsigned n = 0; n < TARGET_PROBES; n++) {
+        const struct target_slot *slot = &ring->target[target_place(key, n)];
+        if (atomic_load_explicit(&slot->key, memory_order_acquire) == key)
+            return slot;
+    }
+    return NULL;
+}
 
 /* What control publishes for /metrics and /readyz; one writer: control, and while it is away the data plane.
  */

@@ -188,12 +188,10 @@ static void put_process(struct text *t)
 static uint64_t target_sum(const struct counters_page *page, uint64_t key, unsigned id)
 {
     uint64_t sum = 0;
-    for (unsigned r = 0; r < rings_of(page); r++)
-        for (unsigned n = 0; n < TARGET_PROBES; n++) {
-            const struct target_slot *slot = &page->ring[r].target[target_place(key, n)];
-            if (atomic_load_explicit(&slot->key, memory_order_acquire) == key)
-                sum += value(&slot->value[id]);
-        }
+    for (unsigned r = 0; r < rings_of(page); r++) {
+        const struct target_slot *slot = target_find(&page->ring[r], key);
+        sum += slot ? value(&slot->value[id]) : 0;
+    }
     return sum;
 }
 
