@@ -186,6 +186,9 @@ ssize_t exchange_request_head(struct exchange *ex, struct attempt *a, char **out
 ssize_t exchange_request_rest(struct exchange *ex, const struct target *t, struct view range,
                               struct view if_range, char *buf, size_t cap);
 void exchange_small_body(struct exchange *ex);
+/* Memory for len bytes from the client that are here already, of *cap bytes, good to the exchange's end;
+ * NULL: none. */
+char *exchange_room(struct exchange *ex, size_t len, size_t *cap);
 void exchange_body_begin(struct exchange *ex);
 uint64_t
 exchange_body_stuck_ms(const struct exchange *ex); /* the backend takes nothing of it since; 0: it does */

@@ -128,22 +128,25 @@ static void request_done(struct pump *p, enum pump_end end, int err)
     exchange_step_end(ex);
 }
 
+char *exchange_room(struct exchange *ex, size_t len, size_t *cap)
+{
+    *cap = STREAM_SPARE_BYTES;
+    if (len <= *cap)
+        return stream_spare(ex->s);
+    *cap = HEADER_BYTES_CEILING;
+    if (!ex->request_large)
+        ex->request_large = pool_take(&ex->ring->heads);
+    return len <= *cap ? ex->request_large : NULL;
+}
+
 /* The beginning of the body that is here already; false: no memory for it. */
 static bool take_early(struct exchange *ex, struct view *early)
 {
-    struct stream *s = ex->s;
-    size_t here = stream_body_here(s), cap = STREAM_SPARE_BYTES;
-    char *at = stream_spare(s);
-    if (here > cap) {
-        if (!ex->request_large)
-            ex->request_large = pool_take(&ex->ring->heads);
-        at = ex->request_large;
-        cap = HEADER_BYTES_CEILING;
-    }
-    if (!at || here > cap)
-        return false;
-    *early = view_of(at, stream_body_early(s, at, cap));
-    return true;
+    size_t cap;
+    char *at = exchange_room(ex, stream_body_here(ex->s), &cap);
+    if (at)
+        *early = view_of(at, stream_body_early(ex->s, at, cap));
+    return at != NULL;
 }
 
 void exchange_body_begin(struct exchange *ex)

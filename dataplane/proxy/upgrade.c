@@ -55,18 +55,11 @@ static void tunnel_done(struct tunnel *t, enum close_reason reason)
 /* What the client sent behind its request is the tunnel's. False: no memory for it. */
 static bool take_early(struct exchange *ex, struct view *early)
 {
-    size_t here = stream_input_here(ex->s), cap = STREAM_SPARE_BYTES;
-    char *at = stream_spare(ex->s);
-    if (here > cap) {
-        if (!ex->request_large)
-            ex->request_large = pool_take(&ex->ring->heads);
-        at = ex->request_large;
-        cap = HEADER_BYTES_CEILING;
-    }
-    if (!at || here > cap)
-        return false;
-    *early = view_of(at, stream_input_take(ex->s, at, cap));
-    return true;
+    size_t cap;
+    char *at = exchange_room(ex, stream_input_here(ex->s), &cap);
+    if (at)
+        *early = view_of(at, stream_input_take(ex->s, at, cap));
+    return at != NULL;
 }
 
 void exchange_tunnel_begin(struct stream *s)
