@@ -45,6 +45,14 @@ const char *events_kind_name(uint16_t cmd_type)
         [CMD_BACKEND_SET] = "backend.set",
         [CMD_BACKEND_RM] = "backend.delete",
         [CMD_BACKEND_ADMIN] = "backend.admin",
+        [CMD_CLUSTER_INIT] = "cluster.init",
+        [CMD_NODE_ADD] = "node.add",
+        [CMD_NODE_SET] = "node.set",
+        [CMD_NODE_RM] = "node.delete",
+        [CMD_TOKEN_SET] = "token.set",
+        [CMD_TOKEN_RM] = "token.delete",
+        [CMD_CLUSTER_SET] = "cluster.set",
+        [CMD_TRANSACTION] = "transaction",
     };
     return cmd_type < CMD_TYPE_COUNT && names[cmd_type] ? names[cmd_type] : "unknown";
 }
@@ -69,6 +77,10 @@ const char *events_status_name(enum cmd_status status)
         [CMD_CONFLICT] = "conflict",
         [CMD_DECLARED] = "set in the configuration file",
         [CMD_LIMIT] = "limit reached",
+        [CMD_NODE_UNKNOWN] = "node unknown",
+        [CMD_TOKEN_UNKNOWN] = "token unknown",
+        [CMD_MANAGERS] = "not with these managers",
+        [CMD_TOO_NEW] = "a node is too old",
     };
     return (unsigned)status < CMD_STATUS_COUNT ? names[status] : "unknown";
 }

@@ -53,6 +53,19 @@ enum cmd_type {
     CMD_BACKEND_RM = 13,
     /* bytes service, u8 enum svc_admin, u32 count, each: bytes backend; ascending. */
     CMD_BACKEND_ADMIN = 14,
+    /* Of nodes: the fields are in control/state/node.h. The first one makes the cluster's row and its first
+       node, once: u64 id of the node, node, cluster. */
+    CMD_CLUSTER_INIT = 15,
+    /* node_join; detail on success: u64 the id of the node */
+    CMD_NODE_ADD = 16,
+    CMD_NODE_SET = 17,    /* node_change */
+    CMD_NODE_RM = 18,     /* node_removal */
+    CMD_TOKEN_SET = 19,   /* node_token, u8 rotate: 1 removes the other tokens of its role */
+    CMD_TOKEN_RM = 20,    /* 32 bytes: hash of the secret */
+    CMD_CLUSTER_SET = 21, /* node_cluster_change */
+    /* All of them or none: u32 count, each: u16 type, bytes the fields of that type. Of settings, services
+       and backends only. */
+    CMD_TRANSACTION = 22,
     CMD_TYPE_COUNT
 };
 
@@ -76,6 +89,11 @@ enum cmd_status {
     CMD_CONFLICT = 14, /* it exists, or was changed meanwhile, or the address is another's */
     CMD_DECLARED = 15, /* the configuration file says it, so that only the file may change it */
     CMD_LIMIT = 16,    /* there are as many as there can be */
+    /* Of nodes; detail: text. */
+    CMD_NODE_UNKNOWN = 17,
+    CMD_TOKEN_UNKNOWN = 18, /* never made, removed or expired */
+    CMD_MANAGERS = 19,      /* the managers would be too few, too many, or not enough of them are heard */
+    CMD_TOO_NEW = 20,       /* not committed: a node of the cluster is too old to know this command */
     CMD_STATUS_COUNT
 };
 
