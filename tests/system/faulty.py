@@ -3,13 +3,16 @@
 
 import contextlib
 import os
+import pathlib
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 
 import http1
+import http2
 from harness import BUILD, digest_of
 from netlab import in_namespace
 
@@ -33,6 +36,8 @@ class Faulty:
     """A process with listeners, as "tcp:10.0.0.1:80"; port 0 is chosen. `start` begins a command, as Popen does. blobs:
     (first seed, count, size) of those that it has from the beginning, every other one chunked."""
 
+    tool = (TOOL,)
+
     def __init__(self, *listeners, certificate=None, blobs=None, start=subprocess.Popen):
         self.listeners = listeners
         self.certificate = certificate
@@ -43,7 +48,7 @@ class Faulty:
     def start(self):
         tls = ["-c", self.certificate[0], "-k", self.certificate[1]] if self.certificate else []
         blobs = ["-b", "{}:{}:{}".format(*self.blobs)] if self.blobs else []
-        command = [str(word) for word in (TOOL, *tls, *blobs, *self.listeners)]
+        command = [str(word) for word in (*self.tool, *tls, *blobs, *self.listeners)]
         self.process = self.start_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         ready = self.process.stdout.readline().split()
         assert ready and ready[0] == "ready", f"{command} does not start"
@@ -95,11 +100,19 @@ class Faulty:
         return self.start()
 
 
-def trusting():
+class FaultyH2(Faulty):
+    """The same over HTTP/2: faulty_h2.py says what its faults are."""
+
+    tool = (sys.executable, pathlib.Path(__file__).parent / "faulty_h2.py")
+
+
+def trusting(protocol=None):
     """TLS of a client that takes any certificate: who is who is tested elsewhere."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    if protocol:
+        context.set_alpn_protocols([protocol])
     return context
 
 
@@ -126,6 +139,25 @@ def pull(address, target, digest, tls=None, namespace=None, timeout_s=PULL_TIMEO
                 timer.cancel()
     except (OSError, http1.ConnectionEnded):
         return "stalled" if late.is_set() else "aborted"
+    return judged(answer, digest)
+
+
+def judged(answer, digest):
     if answer.status != 200:
         return str(answer.status)
-    return "right" if digest_of(answer.body) == f"sha256:{digest}" else "wrong"
+    return "right" if digest_of(bytes(answer.body)) == f"sha256:{digest}" else "wrong"
+
+
+def pull_h2(address, target, digest, tls=None, namespace=None, timeout_s=PULL_TIMEOUT_S):
+    """The same over a session of HTTP/2 of its own."""
+    connect = lambda: socket.create_connection(address, timeout_s)
+    try:
+        sock = in_namespace(namespace, connect) if namespace else connect()
+        with http2.Session(address, sock=tls.wrap_socket(sock, server_hostname=address[0]) if tls else sock,
+                           timeout_s=timeout_s) as session:
+            answer = session.exchange("GET", target)
+    except TimeoutError:
+        return "stalled"
+    except OSError:
+        return "aborted"
+    return judged(answer, digest) if answer.ended and answer.reset is None else "aborted"
