@@ -9,7 +9,7 @@
     run.py tier NAME "SECONDS TARGET ARGS"...   several `make TARGET ARGS`, all of them, whatever fails
 
 Each run appends lines "name passed failed skipped" to the file FAIRLEAD_RESULTS, if that is set; a tier sums them up. A
-run that hangs is ended with everything it started, and counts as a failure.
+line for each failure goes to the file FAIRLEAD_FAILURES, for whoever sees only the end of the output. A run that hangs is ended with everything it started, and counts as a failure.
 """
 
 import argparse
@@ -54,6 +54,13 @@ def record(name, count, started):
         with open(path, "a", encoding="ascii") as results:
             results.write(f"{name.replace(' ', '_')} {count.passed} {count.failed} {count.skipped}\n")
     return 1 if count.failed else 0
+
+
+def note_failure(where, what):
+    path = os.environ.get("FAIRLEAD_FAILURES")
+    if path:
+        with open(path, "a", encoding="utf-8") as failures:
+            failures.write(f"{where}: {what[:500]}\n")
 
 
 def descendants(pid):
@@ -122,6 +129,9 @@ def describe(code):
 
 # ---------------------------------------------------------------- unit
 
+FAILED_UNIT = re.compile(r"^\[  FAILED  \] (\w+)$|^(?:.*: error: .*|SUMMARY: .*)$", re.M)
+
+
 def run_unit(program, env):
     code, output = run_bounded([program], UNIT_SECONDS, env)
     passed = len(re.findall(r"^\[       OK \]", output, re.M))
@@ -141,6 +151,7 @@ def unit(args):
             total.add(count)
             if count.failed:
                 print(output)
+                note_failure(f"unit {args.san} {os.path.basename(program)}", describe(code) + " " + " ".join(FAILED_UNIT.findall(output)))
             print(f"  {os.path.basename(program)}: {count}" + (f" ({describe(code)})" if code else ""), flush=True)
     if not args.what:
         total.failed = 1
@@ -154,6 +165,26 @@ def unit(args):
 PROGRESS = re.compile(r"(?:^\[gw\d+\] \[ *\d+%\] (?P<xdist>\w+) )|(?:::.* (?P<plain>[A-Z]+)(?: \(.*\))? +\[ *\d+%\]$)")
 
 
+class Failures:
+    """Takes the reports at the end apart: a title for each test that failed, then lines that say what was wrong."""
+    TITLE = re.compile(r"^_{3,} (.+) _{3,}$")
+
+    def __init__(self, where):
+        self.where, self.title, self.lines = where, None, []
+
+    def line(self, text):
+        title = self.TITLE.match(text)
+        if title or text.startswith("==="):
+            self.end()
+            self.title, self.lines = title and title[1], []
+        elif self.title and (text.startswith("E ") or text.startswith("tests/")):
+            self.lines.append(text.strip())
+
+    def end(self):
+        if self.title:
+            note_failure(f"{self.where} {self.title}", " | ".join(self.lines))
+
+
 def pytest(args):
     started, count = time.monotonic(), Count()
     folder = args.what[0]
@@ -162,9 +193,11 @@ def pytest(args):
     command += ["-p", "no:xdist"] if args.serial else ["-n", "2", "--dist", "loadfile"]
     process = subprocess.Popen(command + args.what, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, env=environment(args.san), text=True, errors="replace")
+    failures = Failures(f"{os.path.basename(folder)} {args.san}".strip())
     for line in process.stdout:
         sys.stdout.write(line)
         sys.stdout.flush()
+        failures.line(line.rstrip())
         found = PROGRESS.search(line)
         result = found and (found["xdist"] or found["plain"])
         if result in ("PASSED", "XFAIL"):
@@ -215,6 +248,8 @@ def fuzz(args):
         for program, job in jobs:
             good, text = job.result()
             count.add(Count(1, 0) if good else Count(0, 1))
+            if not good:
+                note_failure(os.path.basename(program), text[-500:].replace("\n", " "))
             print(f"  {os.path.basename(program)}: {text}", flush=True)
     if not args.what:
         count.failed = 1
@@ -227,6 +262,8 @@ def fuzz(args):
 def one(args):
     started = time.monotonic()
     code = subprocess.run(args.what[1:], stdin=subprocess.DEVNULL).returncode
+    if code:
+        note_failure(args.what[0], describe(code))
     return record(args.what[0], Count(0, 1) if code else Count(1, 0), started)
 
 
@@ -250,7 +287,9 @@ def run_step(step, results):
         total.add(Count(*(int(n) for n in line.split()[1:])))
     if code != 0 and not total.failed:
         total.failed = 1
-        print(f"{target}: {describe(code)}" + (f" after {seconds} s" if code is None else ""), flush=True)
+        text = describe(code) + (f" after {seconds} s" if code is None else "")
+        print(f"{target}: {text}", flush=True)
+        note_failure(target, text)
     return target, total, time.monotonic() - started
 
 

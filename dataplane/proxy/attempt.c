@@ -548,6 +548,7 @@ static void attempt_choose(struct attempt *a)
         .tried_count = ex->tried_count,
         .prefer = exchange_prefers(ex),
         .retry = a->ask.retry,
+        .free = a->ask.free,
     };
     enum balance_why why;
     struct target *t = balance_choose(ex->proxy->balance, &ask, &why);

@@ -231,6 +231,8 @@ static bool take_budget(struct choice *c)
         s->asked[s->budget_s % BALANCE_BUDGET_SECONDS]++;
         return true;
     }
+    if (c->ask->free)
+        return true;
     if (retried >= RETRIES_ALWAYS && retried >= asked * c->p->retry_budget / 100)
         return false;
     s->retried[s->budget_s % BALANCE_BUDGET_SECONDS]++;

@@ -69,7 +69,8 @@ struct exchange;
 struct attempt;
 
 struct attempt_ask {
-    bool retry;        /* counts against the retry budget */
+    bool retry;        /* counts against the retry budget, unless it is */
+    bool free;         /* (balance.h) */
     struct view range; /* Range, instead of the client's own and its conditions; absent: none */
     bool bare;         /* without the request's body (a GET that goes on) */
     void (*answered)(struct attempt *a); /* the head of the answer is in a->answer, its body behind it */

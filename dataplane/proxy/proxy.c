@@ -97,9 +97,24 @@ uint64_t proxy_random(struct proxy *p)
 
 /* ------------------------------------------------------------------ attempts */
 
+/*
+ * The budget keeps retries from multiplying the work of backends that have too much of it: they answer late,
+ * or badly. Where nothing could be asked, nothing is multiplied; and a process that dies takes all its
+ * requests with it, far more at once than a share of the traffic, so each of them may go elsewhere once.
+ */
+static bool retry_is_free(const struct exchange *ex)
+{
+    if (ex->last_fault == FAULT_CONNECT)
+        return true;
+    return (ex->last_fault == FAULT_CLOSED || ex->last_fault == FAULT_DOWN) && ex->tried_count == 1;
+}
+
 void exchange_try(struct exchange *ex, bool retry)
 {
-    struct attempt_ask ask = {.retry = retry, .answered = exchange_respond, .failed = exchange_failed};
+    struct attempt_ask ask = {.retry = retry,
+                              .free = retry && retry_is_free(ex),
+                              .answered = exchange_respond,
+                              .failed = exchange_failed};
     attempt_begin(&ex->attempt, &ask);
 }
 

@@ -318,6 +318,7 @@ static void choose(struct tcp *t, bool retry)
         .tried = (const struct target *const *)t->tried,
         .tried_count = t->tried_count,
         .retry = retry,
+        .free = true, /* nothing was sent */
     };
     t->target = balance_choose(balance_of(t), &ask, &why);
     if (!t->target && why == BALANCE_BUSY) {

@@ -34,6 +34,7 @@ PLACES = {"first byte": 1, "middle": SIZE // 2, "last byte": SIZE - 1}
 STALL_MS = 1500 if harness.SANITIZED else 400
 CLIENT_TIMEOUT_S = 60 if fronts.KIND == "fairlead" else 4
 CHURN_CLIENTS = 500
+CHURN_PACE = 5 if harness.SANITIZED else 1  # a request must be shorter than what happens to it
 CHURN_PORT = 9000
 CHURN_BLOBS = (1000, 16, 200_000)
 FIELDS = {"resume.stall_rate": "1KiB/s", "resume.stall_time": f"{STALL_MS}ms", "queue.timeout": "700ms", "resume.max": 6,
@@ -375,9 +376,9 @@ def churn(site, seconds):
             victim = random.choice(farm)
             victim.kill()
             killed += 1
-            time.sleep(random.uniform(0.05, 0.5))
+            time.sleep(random.uniform(0.05, 0.5) * CHURN_PACE)
             victim.start()
-            time.sleep(random.uniform(0.05, 0.5))
+            time.sleep(random.uniform(0.05, 0.5) * CHURN_PACE)
         output, _ = pulls.communicate(timeout=60)
     finally:
         for faulty in farm:

@@ -545,6 +545,11 @@ static void test_budget(void **state)
             finish(t, BALANCE_GOOD);
     }
     assert_int_equal(allowed, 200); /* 20 of 100 */
+    struct balance_ask free_one = ask_now("");
+    free_one.retry = free_one.free = true;
+    struct target *free_target = balance_choose(balance, &free_one, &why);
+    assert_non_null(free_target);
+    finish(free_target, BALANCE_GOOD);
     now_ms += 11000;
     for (unsigned i = 0; i < 20; i++) {
         struct balance_ask ask = ask_now("");

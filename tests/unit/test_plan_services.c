@@ -93,7 +93,7 @@ static void test_services(void **state)
     assert_int_equal(web->proxy.policy, PROXY_DIGEST);
     assert_int_equal(web->proxy.all_down, 1);
     assert_int_equal(web->proxy.hedge_ms, 300);
-    assert_int_equal(web->proxy.retries, 2);
+    assert_int_equal(web->proxy.retries, 3);
     assert_int_equal(web->tls.http2, 1);
     assert_int_equal(dock->proxy.kind, PROXY_DOCKER);
     assert_int_equal(dock->proxy.idle_timeout_ms, 0);
