@@ -54,7 +54,7 @@ enum cmd_type {
     /* bytes service, u8 enum svc_admin, u32 count, each: bytes backend; ascending. */
     CMD_BACKEND_ADMIN = 14,
     /* Of nodes: the fields are in control/state/node.h. The first one makes the cluster's row and its first
-       node, once: u64 id of the node, node, cluster. */
+       node, once: node (with its id), cluster. */
     CMD_CLUSTER_INIT = 15,
     /* node_join; detail on success: u64 the id of the node */
     CMD_NODE_ADD = 16,

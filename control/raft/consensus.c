@@ -145,7 +145,28 @@ static bool makes_room(uint16_t type)
 {
     return type == CMD_BLOB_UNLINK || type == CMD_MANIFEST_DELETE || type == CMD_TAG_DELETE ||
            type == CMD_SETTING_UNSET || type == CMD_SETTING_SET || type == CMD_SERVICE_RM ||
-           type == CMD_BACKEND_RM || type == CMD_BACKEND_ADMIN;
+           type == CMD_BACKEND_RM || type == CMD_BACKEND_ADMIN || type == CMD_NODE_SET ||
+           type == CMD_NODE_RM || type == CMD_TOKEN_RM;
+}
+
+/* A node of the cluster that is too old would have to stop at a command that it does not know. */
+static bool all_know(struct consensus *c, uint16_t type, struct entry *e)
+{
+    uint32_t needed = node_version_of_command(type);
+    struct node_cluster cluster = {.version = CLUSTER_VERSION_FIRST};
+    struct kv *kv;
+    if (needed <= CLUSTER_VERSION_FIRST)
+        return true;
+    struct db_view *view = db_view_begin(c->db, &kv);
+    int rc = view ? state_cluster_read(kv, &cluster) : -ENOMEM;
+    if (view)
+        db_view_end(view);
+    if (rc == 0 && cluster.version >= needed)
+        return true;
+    snprintf(e->refusal, sizeof(e->refusal),
+             "the cluster runs version %u, and this needs %u; make it a cluster, or upgrade the older nodes",
+             cluster.version, needed);
+    return false;
 }
 
 /*
@@ -182,11 +203,13 @@ static enum cmd_status admit(struct consensus *c, struct entry *e)
         return status;
     if (c->dead || c->closing || !c->leads)
         return CMD_NO_LEADER;
+    const uint8_t *at = (const uint8_t *)e->data + 6;
+    uint16_t type = (uint16_t)(at[0] | at[1] << 8);
+    if (!all_know(c, type, e))
+        return CMD_TOO_NEW;
     if (c->waiting.count + c->under_way >= CONSENSUS_PROPOSALS_MAX ||
         c->waiting.bytes + c->under_way_bytes + e->len > CONSENSUS_PROPOSAL_BYTES_MAX)
         return CMD_BUSY;
-    const uint8_t *at = (const uint8_t *)e->data + 6;
-    uint16_t type = (uint16_t)(at[0] | at[1] << 8);
     if (c->stalled || c->apply_stalled || (c->no_room && type != CMD_REPO_DELETE && !makes_room(type)))
         return CMD_NO_SPACE;
     return type == CMD_REPO_DELETE && !repo_delete_fits(c, e) ? CMD_NO_SPACE : CMD_OK;

@@ -63,16 +63,16 @@ struct node_cluster {
     uint8_t copies_min;
     /* Given by the state. */
     uint64_t next_node; /* the id of the next node */
+    uint32_t nodes, managers, replicas;
     uint64_t revision;
     uint64_t created_ms, updated_ms;
 };
 
-/* Everything there is; nodes by id. */
+/* Everything there is; nodes by id; the managers and replicas among them are counted in cluster. */
 struct node_table {
     struct node_cluster cluster;
     struct node *node;
     size_t count;
-    size_t managers;
 };
 
 struct node_token {

@@ -4,63 +4,10 @@
 #include <string.h>
 
 #include "check.h"
-
-#include "control/state/service.h"
+#include "control/state/codec.h"
 
 /* Version 1 of a service has no fields of the proxy, of a backend no Unix socket. */
 enum { SVC_VERSION = 2, BACKEND_VERSION = 2, ROW_VERSION = 1 };
-
-static void put_text(struct wire_writer *w, const char *text)
-{
-    wire_put_bytes(w, text, strlen(text));
-}
-
-/* A text without a NUL in it that fits cap bytes with one. */
-static void get_text(struct wire_reader *r, char *out, size_t cap)
-{
-    size_t len;
-    const uint8_t *data = wire_get_bytes(r, &len);
-    out[0] = '\0';
-    if (r->failed)
-        return;
-    if (len >= cap || (len && memchr(data, 0, len))) {
-        r->failed = true;
-        return;
-    }
-    if (len)
-        memcpy(out, data, len);
-    out[len] = '\0';
-}
-
-static uint8_t get_version(struct wire_reader *r, uint8_t newest)
-{
-    uint8_t version = wire_get_u8(r);
-    if (version == 0 || version > newest)
-        r->failed = true;
-    return version;
-}
-
-static uint32_t get_range(struct wire_reader *r, size_t size, uint32_t min, uint32_t max)
-{
-    uint64_t value = wire_get_uint(r, size);
-    if (value < min || value > max)
-        r->failed = true;
-    return (uint32_t)value;
-}
-
-static void put_address(struct wire_writer *w, const struct svc_address *a)
-{
-    wire_put(w, a->ip, sizeof(a->ip));
-    wire_put_u16(w, a->port);
-}
-
-static void get_address(struct wire_reader *r, struct svc_address *a, uint16_t port_min)
-{
-    const uint8_t *ip = wire_get(r, sizeof(a->ip));
-    if (ip)
-        memcpy(a->ip, ip, sizeof(a->ip));
-    a->port = (uint16_t)get_range(r, 2, port_min, UINT16_MAX);
-}
 
 static void put_check(struct wire_writer *w, const struct svc_check *c)
 {
@@ -73,28 +20,28 @@ static void put_check(struct wire_writer *w, const struct svc_check *c)
     wire_put_u32(w, c->http_timeout_ms);
     for (size_t i = 0; i < 8; i++)
         wire_put_u64(w, c->statuses[i]);
-    put_text(w, c->path);
-    put_text(w, c->host);
+    codec_put_text(w, c->path);
+    codec_put_text(w, c->host);
 }
 
 static uint32_t get_ms(struct wire_reader *r)
 {
-    return get_range(r, 4, SVC_INTERVAL_MS_MIN, SVC_INTERVAL_MS_MAX);
+    return codec_get_range(r, 4, SVC_INTERVAL_MS_MIN, SVC_INTERVAL_MS_MAX);
 }
 
 static void get_check(struct wire_reader *r, struct svc_check *c)
 {
-    c->kind = (uint8_t)get_range(r, 1, SVC_CHECK_NONE, SVC_CHECK_HTTP);
-    c->rise = (uint8_t)get_range(r, 1, 1, 255);
-    c->fall = (uint8_t)get_range(r, 1, 1, 255);
+    c->kind = (uint8_t)codec_get_range(r, 1, SVC_CHECK_NONE, SVC_CHECK_HTTP);
+    c->rise = (uint8_t)codec_get_range(r, 1, 1, 255);
+    c->fall = (uint8_t)codec_get_range(r, 1, 1, 255);
     c->interval_ms = get_ms(r);
     c->http_interval_ms = get_ms(r);
     c->timeout_ms = get_ms(r);
     c->http_timeout_ms = get_ms(r);
     for (size_t i = 0; i < 8; i++)
         c->statuses[i] = wire_get_u64(r);
-    get_text(r, c->path, sizeof(c->path));
-    get_text(r, c->host, sizeof(c->host));
+    codec_get_text(r, c->path, sizeof(c->path));
+    codec_get_text(r, c->host, sizeof(c->host));
 }
 
 /* The numbers of the proxy's fields, in wire order: the list only ever grows, with the version. */
@@ -151,37 +98,37 @@ static void put_proxy(struct wire_writer *w, const struct svc *s)
     }
     wire_put_u8(w, s->tls.certificate_count);
     for (size_t i = 0; i < s->tls.certificate_count; i++)
-        put_text(w, s->tls.certificate[i]);
-    put_text(w, s->tls.client_ca);
-    put_text(w, s->proxy.backend_ca);
-    put_text(w, s->proxy.backend_certificate);
-    put_text(w, s->proxy.backend_name);
+        codec_put_text(w, s->tls.certificate[i]);
+    codec_put_text(w, s->tls.client_ca);
+    codec_put_text(w, s->proxy.backend_ca);
+    codec_put_text(w, s->proxy.backend_certificate);
+    codec_put_text(w, s->proxy.backend_name);
 }
 
 static void get_proxy(struct wire_reader *r, struct svc *s)
 {
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
-        uint32_t value = get_range(r, numbers[i].size, numbers[i].min, numbers[i].max);
+        uint32_t value = codec_get_range(r, numbers[i].size, numbers[i].min, numbers[i].max);
         void *at = (char *)s + numbers[i].offset;
         if (numbers[i].size == 1)
             *(uint8_t *)at = (uint8_t)value;
         else
             *(uint32_t *)at = value;
     }
-    s->tls.certificate_count = (uint8_t)get_range(r, 1, 0, PLAN_CERTIFICATES_MAX);
+    s->tls.certificate_count = (uint8_t)codec_get_range(r, 1, 0, PLAN_CERTIFICATES_MAX);
     for (size_t i = 0; i < s->tls.certificate_count && !r->failed; i++)
-        get_text(r, s->tls.certificate[i], sizeof(s->tls.certificate[i]));
-    get_text(r, s->tls.client_ca, sizeof(s->tls.client_ca));
-    get_text(r, s->proxy.backend_ca, sizeof(s->proxy.backend_ca));
-    get_text(r, s->proxy.backend_certificate, sizeof(s->proxy.backend_certificate));
-    get_text(r, s->proxy.backend_name, sizeof(s->proxy.backend_name));
+        codec_get_text(r, s->tls.certificate[i], sizeof(s->tls.certificate[i]));
+    codec_get_text(r, s->tls.client_ca, sizeof(s->tls.client_ca));
+    codec_get_text(r, s->proxy.backend_ca, sizeof(s->proxy.backend_ca));
+    codec_get_text(r, s->proxy.backend_certificate, sizeof(s->proxy.backend_certificate));
+    codec_get_text(r, s->proxy.backend_name, sizeof(s->proxy.backend_name));
 }
 
 void svc_put(struct wire_writer *w, const struct svc *s)
 {
     wire_put_u8(w, SVC_VERSION);
-    put_text(w, s->name);
-    put_address(w, &s->address);
+    codec_put_text(w, s->name);
+    codec_put_address(w, &s->address);
     wire_put_u8(w, s->kind);
     wire_put_u8(w, s->route);
     wire_put_u8(w, s->policy);
@@ -198,18 +145,18 @@ void svc_put(struct wire_writer *w, const struct svc *s)
 void svc_get(struct wire_reader *r, struct svc *s)
 {
     memset(s, 0, sizeof(*s));
-    uint8_t version = get_version(r, SVC_VERSION);
-    get_text(r, s->name, sizeof(s->name));
-    get_address(r, &s->address, 1);
-    s->kind = (uint8_t)get_range(r, 1, SVC_TCP, SVC_KUBERNETES);
-    s->route = (uint8_t)get_range(r, 1, SVC_DIRECT, SVC_PROXY);
-    s->policy = (uint8_t)get_range(r, 1, SVC_RANDOM, SVC_DIGEST);
-    s->edge = (uint8_t)get_range(r, 1, SVC_EDGE_OFF, SVC_EDGE_DSR);
-    s->all_down = (uint8_t)get_range(r, 1, SVC_REFUSE, SVC_OPEN);
-    s->steer = get_range(r, 1, 0, 1);
-    s->takeover = get_range(r, 1, 0, 1);
-    s->cut = get_range(r, 1, 0, 1);
-    s->origin = (uint8_t)get_range(r, 1, SVC_FROM_API, SVC_FROM_FILE);
+    uint8_t version = codec_get_version(r, SVC_VERSION);
+    codec_get_text(r, s->name, sizeof(s->name));
+    codec_get_address(r, &s->address, 1);
+    s->kind = (uint8_t)codec_get_range(r, 1, SVC_TCP, SVC_KUBERNETES);
+    s->route = (uint8_t)codec_get_range(r, 1, SVC_DIRECT, SVC_PROXY);
+    s->policy = (uint8_t)codec_get_range(r, 1, SVC_RANDOM, SVC_DIGEST);
+    s->edge = (uint8_t)codec_get_range(r, 1, SVC_EDGE_OFF, SVC_EDGE_DSR);
+    s->all_down = (uint8_t)codec_get_range(r, 1, SVC_REFUSE, SVC_OPEN);
+    s->steer = codec_get_range(r, 1, 0, 1);
+    s->takeover = codec_get_range(r, 1, 0, 1);
+    s->cut = codec_get_range(r, 1, 0, 1);
+    s->origin = (uint8_t)codec_get_range(r, 1, SVC_FROM_API, SVC_FROM_FILE);
     get_check(r, &s->check);
     if (version == 1)
         svc_proxy_init(s);
@@ -220,27 +167,27 @@ void svc_get(struct wire_reader *r, struct svc *s)
 void svc_backend_put(struct wire_writer *w, const struct svc_backend *b)
 {
     wire_put_u8(w, BACKEND_VERSION);
-    put_text(w, b->name);
-    put_text(w, b->node);
-    put_address(w, &b->address);
+    codec_put_text(w, b->name);
+    codec_put_text(w, b->node);
+    codec_put_address(w, &b->address);
     wire_put_u16(w, b->weight);
     wire_put_u8(w, b->origin);
-    put_text(w, b->unix_path);
+    codec_put_text(w, b->unix_path);
 }
 
 void svc_backend_get(struct wire_reader *r, struct svc_backend *b)
 {
     memset(b, 0, sizeof(*b));
-    uint8_t version = get_version(r, BACKEND_VERSION);
-    get_text(r, b->name, sizeof(b->name));
-    get_text(r, b->node, sizeof(b->node));
-    get_address(r, &b->address, version == 1 ? 1 : 0);
-    b->weight = (uint16_t)get_range(r, 2, 1, SVC_WEIGHT_MAX);
-    b->origin = (uint8_t)get_range(r, 1, SVC_FROM_API, SVC_FROM_FILE);
+    uint8_t version = codec_get_version(r, BACKEND_VERSION);
+    codec_get_text(r, b->name, sizeof(b->name));
+    codec_get_text(r, b->node, sizeof(b->node));
+    codec_get_address(r, &b->address, version == 1 ? 1 : 0);
+    b->weight = (uint16_t)codec_get_range(r, 2, 1, SVC_WEIGHT_MAX);
+    b->origin = (uint8_t)codec_get_range(r, 1, SVC_FROM_API, SVC_FROM_FILE);
     b->admin = SVC_ACTIVE;
     if (version == 1)
         return;
-    get_text(r, b->unix_path, sizeof(b->unix_path));
+    codec_get_text(r, b->unix_path, sizeof(b->unix_path));
     if (b->unix_path[0] ? b->address.port != 0 || !svc_unix_path_valid(b->unix_path) : b->address.port == 0)
         r->failed = true;
 }
@@ -258,10 +205,10 @@ void svc_row_put(struct wire_writer *w, const struct svc *s)
 
 void svc_row_get(struct wire_reader *r, struct svc *s)
 {
-    get_version(r, ROW_VERSION);
-    uint32_t id = get_range(r, 4, 1, SVC_SERVICES_MAX);
+    codec_get_version(r, ROW_VERSION);
+    uint32_t id = codec_get_range(r, 4, 1, SVC_SERVICES_MAX);
     uint64_t revision = wire_get_u64(r), created_ms = wire_get_u64(r), updated_ms = wire_get_u64(r);
-    uint32_t backends = get_range(r, 4, 0, SVC_BACKENDS_MAX);
+    uint32_t backends = codec_get_range(r, 4, 0, SVC_BACKENDS_MAX);
     svc_get(r, s);
     s->id = id;
     s->revision = revision;
@@ -285,11 +232,11 @@ void svc_backend_row_put(struct wire_writer *w, const struct svc_backend *b)
 
 void svc_backend_row_get(struct wire_reader *r, struct svc_backend *b)
 {
-    get_version(r, ROW_VERSION);
-    uint32_t id = get_range(r, 4, 0, SVC_BACKENDS_ALL_MAX - 1);
-    uint16_t generation = (uint16_t)get_range(r, 2, 1, UINT16_MAX);
-    uint32_t service = get_range(r, 4, 1, SVC_SERVICES_MAX);
-    uint8_t admin = (uint8_t)get_range(r, 1, SVC_ACTIVE, SVC_DRAIN);
+    codec_get_version(r, ROW_VERSION);
+    uint32_t id = codec_get_range(r, 4, 0, SVC_BACKENDS_ALL_MAX - 1);
+    uint16_t generation = (uint16_t)codec_get_range(r, 2, 1, UINT16_MAX);
+    uint32_t service = codec_get_range(r, 4, 1, SVC_SERVICES_MAX);
+    uint8_t admin = (uint8_t)codec_get_range(r, 1, SVC_ACTIVE, SVC_DRAIN);
     uint64_t revision = wire_get_u64(r), created_ms = wire_get_u64(r), updated_ms = wire_get_u64(r);
     svc_backend_get(r, b);
     b->id = id;

@@ -21,6 +21,13 @@ static const apply_fn apply_type[CMD_TYPE_COUNT] = {
     [CMD_BACKEND_SET] = state_backend_set,
     [CMD_BACKEND_RM] = state_backend_rm,
     [CMD_BACKEND_ADMIN] = state_backend_admin,
+    [CMD_CLUSTER_INIT] = state_cluster_init,
+    [CMD_NODE_ADD] = state_node_add,
+    [CMD_NODE_SET] = state_node_set,
+    [CMD_NODE_RM] = state_node_rm,
+    [CMD_TOKEN_SET] = state_token_set,
+    [CMD_TOKEN_RM] = state_token_rm,
+    [CMD_CLUSTER_SET] = state_cluster_set,
 };
 
 bool state_type_is_names(uint16_t type)

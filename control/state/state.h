@@ -14,6 +14,7 @@
 
 #include "cmd.h"
 #include "kv.h"
+#include "node.h"
 #include "service.h"
 
 enum {
@@ -39,6 +40,22 @@ struct state_manifest {
     struct wire_reader refs; /* stands at the first reference; copy it to walk them, see state_ref_next() */
 };
 
+/* Of commands about nodes, tokens and the cluster: the member of the type. */
+union state_of_node {
+    struct {
+        struct node node;
+        struct node_cluster cluster;
+    } init;
+    struct node_join join;
+    struct node_change change;
+    struct node_removal removal;
+    struct {
+        struct node_token token; /* CMD_TOKEN_RM: its hash */
+        bool rotate;
+    } token;
+    struct node_cluster_change cluster;
+};
+
 /* A command, taken apart; what its type does not have is empty. */
 struct state_cmd {
     struct cmd_head head;
@@ -55,6 +72,7 @@ struct state_cmd {
     struct wire_reader backends; /* stands at the first one: fields or names, as the type has them */
     uint32_t tags_count;         /* also 1 for CMD_TAG_DELETE */
     struct state_text tags[MANIFEST_TAGS_MAX];
+    union state_of_node of_node;
 };
 
 struct state_ref {

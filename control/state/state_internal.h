@@ -76,8 +76,16 @@ int state_service_rm(struct kv *kv, struct state_event *out);
 int state_backend_set(struct kv *kv, struct state_event *out);
 int state_backend_rm(struct kv *kv, struct state_event *out);
 int state_backend_admin(struct kv *kv, struct state_event *out);
+int state_cluster_init(struct kv *kv, struct state_event *out);
+int state_node_add(struct kv *kv, struct state_event *out);
+int state_node_set(struct kv *kv, struct state_event *out);
+int state_node_rm(struct kv *kv, struct state_event *out);
+int state_token_set(struct kv *kv, struct state_event *out);
+int state_token_rm(struct kv *kv, struct state_event *out);
+int state_cluster_set(struct kv *kv, struct state_event *out);
 
-/* state_parse_service.c: the five types above. */
+/* state_parse_service.c: the types of services and backends; state_parse_node.c: those of nodes. */
 int state_parse_service(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
+int state_parse_node(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 
 #endif

@@ -241,6 +241,11 @@ static int parse_service(struct parse *p)
     return state_parse_service(&p->r, p->out, p->err, p->err_len);
 }
 
+static int parse_node(struct parse *p)
+{
+    return state_parse_node(&p->r, p->out, p->err, p->err_len);
+}
+
 static int (*const parse_body[CMD_TYPE_COUNT])(struct parse *p) = {
     [CMD_BLOB_LINK] = parse_blob_link,
     [CMD_BLOB_MOUNT] = parse_blob_mount,
@@ -256,6 +261,13 @@ static int (*const parse_body[CMD_TYPE_COUNT])(struct parse *p) = {
     [CMD_BACKEND_SET] = parse_service,
     [CMD_BACKEND_RM] = parse_service,
     [CMD_BACKEND_ADMIN] = parse_service,
+    [CMD_CLUSTER_INIT] = parse_node,
+    [CMD_NODE_ADD] = parse_node,
+    [CMD_NODE_SET] = parse_node,
+    [CMD_NODE_RM] = parse_node,
+    [CMD_TOKEN_SET] = parse_node,
+    [CMD_TOKEN_RM] = parse_node,
+    [CMD_CLUSTER_SET] = parse_node,
 };
 
 /* An entry too short for its magic is as foreign as one with a wrong magic. */

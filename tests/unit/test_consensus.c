@@ -271,6 +271,34 @@ static void test_refusals(void **state)
     assert_int_equal(status_of(f).last_index, last);
 }
 
+/* A command that came with a later cluster version waits for it: an older node would stop at its entry. */
+static void test_the_cluster_version_gates(void **state)
+{
+    struct fixture *f = *state;
+    struct node_token token = {.role = NODE_WORKER, .expires_ms = UINT64_MAX};
+    struct node first = {.id = 1,
+                         .name = "one",
+                         .role = NODE_MANAGER,
+                         .availability = NODE_ACTIVE,
+                         .version = CLUSTER_VERSION};
+    struct node_cluster cluster = {.version = CLUSTER_VERSION, .name = "c", .copies_min = 1};
+    assert_int_equal(open_it(f), 0);
+    uint64_t last = status_of(f).last_index;
+    cmd_begin(&f->b, CMD_TOKEN_SET, 0);
+    node_token_put(&f->b.w, &token);
+    wire_put_u8(&f->b.w, 0);
+    assert_int_equal(ask(f), CMD_TOO_NEW);
+    assert_int_equal(status_of(f).last_index, last);
+    cmd_begin(&f->b, CMD_CLUSTER_INIT, 0);
+    node_put(&f->b.w, &first);
+    node_cluster_put(&f->b.w, &cluster);
+    assert_int_equal(ask(f), CMD_OK);
+    cmd_begin(&f->b, CMD_TOKEN_SET, 0);
+    node_token_put(&f->b.w, &token);
+    wire_put_u8(&f->b.w, 0);
+    assert_int_equal(ask(f), CMD_OK);
+}
+
 static void count_setting(void *arg, const char *key, size_t key_len, const char *value, size_t value_len)
 {
     char *all = arg;
@@ -670,6 +698,7 @@ int main(int argc, char **argv)
         T(test_first_start_leads_at_once),
         T(test_state_survives_a_restart),
         T(test_refusals),
+        T(test_the_cluster_version_gates),
         T(test_settings),
         T(test_many_at_once_share_syncs),
         T(test_too_many_are_refused),
