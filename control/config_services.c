@@ -328,11 +328,10 @@ static void finish(struct cfg_reader *r)
     struct svc_table *t = &r->config->services.table;
     if (t->count == 0)
         return;
-    const struct svc_address **list = calloc(t->count + 1, sizeof(*list)), *twice;
     struct svc_backend *sorted = calloc(t->backend_count + 1, sizeof(*sorted));
-    char text[ADDRESS_TEXT_MAX];
+    char err[SVC_ERROR_MAX];
     size_t at = 0;
-    CHECK(list && sorted);
+    CHECK(sorted);
     qsort(t->service, t->count, sizeof(*t->service), compare_services);
     for (size_t i = 0; i < t->count; i++) {
         struct svc *s = &t->service[i];
@@ -345,12 +344,9 @@ static void finish(struct cfg_reader *r)
         finish_backends(r, s, &sorted[at]);
         at += s->backends;
         s->revision = 0;
-        list[i] = &s->address;
     }
-    if (r->report->count == 0 && has_twice(list, t->count, &twice))
-        cfg_report(r->report, r->name, 1, 1, "two services have the address %s; give each its own",
-                   svc_address_text(twice, text));
-    free(list);
+    if (r->report->count == 0 && svc_table_addresses_check(t, err))
+        cfg_report(r->report, r->name, 1, 1, "%s", err);
     free(t->backend);
     t->backend = sorted;
 }

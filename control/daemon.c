@@ -91,7 +91,9 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
                                .address = addresses,
                                .address_count = count,
                                .proxied = d->proxied->proxied,
-                               .proxied_count = d->proxied->count};
+                               .proxied_count = d->proxied->count,
+                               .name = d->proxied->name,
+                               .name_count = d->proxied->name_count};
     memcpy(input.cluster_id, status.cluster_id, sizeof(input.cluster_id));
     int err = plan_compile(&input, out, &why);
     CHECK(err == 0 || err == -ENOMEM);

@@ -118,13 +118,13 @@ static bool is_wanted(const struct wanted *w, const char *text)
     return false;
 }
 
-/* The first of two that want one address: the file's own before a service's. */
-static bool is_first(const struct wanted *w, size_t at)
+/* The first of those that want the same address: the file's own before a service's. */
+static const struct config_address *first_at(const struct wanted *w, size_t at)
 {
-    for (size_t i = 0; i < at; i++)
-        if (strcmp(w->address[i].text, w->address[at].text) == 0)
-            return false;
-    return true;
+    size_t i = 0;
+    while (strcmp(w->address[i].text, w->address[at].text) != 0)
+        i++;
+    return &w->address[i];
 }
 
 static const char *name_of(struct daemon *d, const struct config_address *address)
@@ -177,7 +177,10 @@ static void open_wanted(struct daemon *d, const struct wanted *w)
     for (size_t i = 0; i < w->count; i++) {
         const struct config_address *address = &w->address[i];
         uint16_t groups = d->listeners.group_count;
-        if (!is_first(w, i))
+        const struct config_address *first = first_at(w, i);
+        if (first != address && first->service == SERVICE_PROXY)
+            continue; /* services share it, by the names that clients say */
+        if (first != address)
             note_failure(d, &before, address, "its address is one of this node's own; give it another one");
         else if (listeners_add(&d->listeners, address, false, err, sizeof(err)))
             note_failure(d, &before, address, err);

@@ -143,6 +143,64 @@ static void remove_backends(struct diff *d)
     }
 }
 
+static bool has_name(const char *list, const char *name)
+{
+    char each[PLAN_DOMAIN_MAX];
+    while (svc_names_next(&list, each))
+        if (strcmp(each, name) == 0)
+            return true;
+    return false;
+}
+
+/* Whether the file gives a name at the address ("": what is for everybody else) to another service. */
+static bool goes_elsewhere(const struct diff *d, const struct svc *now, const char *name)
+{
+    for (size_t i = 0; i < d->file->count; i++) {
+        const struct svc *s = &d->file->service[i];
+        if (same_address(&s->address, &now->address) && strcmp(s->name, now->name) != 0 &&
+            (*name ? has_name(s->names, name) : !s->names[0]))
+            return true;
+    }
+    return false;
+}
+
+/* The names that a service keeps, into left; false: none of the others goes to another service. */
+static bool names_left(const struct diff *d, const struct svc *now, const struct svc *wanted,
+                       char left[SVC_NAMES_MAX + 1])
+{
+    char name[PLAN_DOMAIN_MAX];
+    const char *list = now->names;
+    bool same = same_address(&now->address, &wanted->address), moves = false;
+    size_t used = 0;
+    left[0] = '\0';
+    while (svc_names_next(&list, name)) {
+        if (same && has_name(wanted->names, name))
+            used += (size_t)snprintf(left + used, SVC_NAMES_MAX + 1 - used, "%s%s", used ? "," : "", name);
+        else
+            moves |= goes_elsewhere(d, now, name);
+    }
+    return now->names[0] ? moves : goes_elsewhere(d, now, "");
+}
+
+/* A name has to be let go before another service can have it, in whatever order they stand; two may even
+ * exchange theirs. Who keeps none has one for the moment that nobody says. */
+static void release_names(struct diff *d)
+{
+    for (size_t i = 0; i < d->state->count; i++) {
+        struct svc left = d->state->service[i];
+        const struct svc *wanted = svc_find(d->file, left.name);
+        size_t len;
+        if (!wanted || left.tls.mode == PLAN_TLS_OFF ||
+            !names_left(d, &d->state->service[i], wanted, left.names))
+            continue;
+        if (!left.names[0])
+            snprintf(left.names, sizeof(left.names), "moving-%u.invalid", left.id);
+        left.origin = SVC_FROM_FILE;
+        void *cmd = services_cmd_set(actor, source, &left, CMD_REVISION_ANY, &len);
+        tell(d, cmd, len, "names that move", left.name);
+    }
+}
+
 static void set_services(struct diff *d)
 {
     for (size_t i = 0; i < d->file->count; i++) {
@@ -182,6 +240,7 @@ size_t services_declare_diff(const struct svc_table *state, const struct svc_tab
     struct diff d = {state, file, each, arg, 0};
     remove_services(&d);
     remove_backends(&d);
+    release_names(&d);
     set_services(&d);
     set_backends(&d);
     return d.count;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "plan_names.h"
 #include "dataplane/conn.h"
 #include "dataplane/ring.h"
 #include "dataplane/http/client_hello.h"
@@ -21,7 +22,7 @@
 #include "dataplane/tls/tls.h"
 
 enum {
-    BYTES_MAX = CLIENT_HELLO_MAX, /* of a PROXY header, or a ClientHello, while it comes */
+    BYTES_MAX = PROXY_HEADER_MAX, /* of a PROXY header while it comes */
     BYTES_COUNT = 1024,           /* of those at a time */
     TRIM_MOST = 64,
 };
@@ -42,13 +43,15 @@ struct door {
     struct tls *tls;             /* a handshake is under way */
     struct wire wire;
     uint8_t *bytes; /* BYTES_MAX; NULL: none */
-    size_t len;
+    size_t len;     /* of them, or of a ClientHello that is not complete */
     struct conn_peer peer;
     uint16_t service;
-    uint8_t state; /* enum door_state */
-    uint8_t mode;  /* enum plan_tls_mode */
-    bool has_peer; /* the PROXY header says who it is */
-    bool closed;   /* the socket is given back, or about to be */
+    uint16_t listener; /* while by_name */
+    uint8_t state;     /* enum door_state */
+    uint8_t mode;      /* enum plan_tls_mode */
+    bool by_name;      /* the name that the client says is to choose among services of the address */
+    bool has_peer;     /* the PROXY header says who it is */
+    bool closed;       /* the socket is given back, or about to be */
 };
 
 struct door_ring {
@@ -56,6 +59,7 @@ struct door_ring {
     struct tls_ring *tls;
     const struct tls_table *table;
     struct door *list;
+    uint8_t hello[CLIENT_HELLO_MAX]; /* what was peeked at, for the moment */
 };
 
 static void timed_out(struct timer *t, uint64_t now_ms);
@@ -185,18 +189,31 @@ static void hand_over(struct door *d)
         door_close(d, CLOSE_NO_CONNECTION);
 }
 
+/* The last word to a client, in clear. */
+static void answer(struct door *d, const void *bytes, size_t len)
+{
+    char rest[RECV_BUFFER_BYTES];
+    for (int i = 0; i < 16 && recv(d->wire.fd, rest, sizeof(rest), MSG_DONTWAIT) > 0; i++)
+        ; /* unread input would turn the answer into a reset */
+    ssize_t n = send(d->wire.fd, bytes, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)n;
+    (void)shutdown(d->wire.fd, SHUT_WR);
+}
+
 /* A client that speaks HTTP in clear is told so, in clear. */
 static void answer_clear(struct door *d)
 {
     static const char text[] =
         "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 33\r\n"
         "Connection: close\r\n\r\nTLS is spoken here: use https://\n";
-    char rest[RECV_BUFFER_BYTES];
-    for (int i = 0; i < 16 && recv(d->wire.fd, rest, sizeof(rest), MSG_DONTWAIT) > 0; i++)
-        ; /* unread input would turn the answer into a reset */
-    ssize_t n = send(d->wire.fd, text, sizeof(text) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-    (void)n;
-    (void)shutdown(d->wire.fd, SHUT_WR);
+    answer(d, text, sizeof(text) - 1);
+}
+
+/* A fatal alert: unrecognized_name (RFC 6066, 3). */
+static void answer_unknown_name(struct door *d)
+{
+    static const uint8_t alert[] = {21, 3, 3, 0, 2, 2, 112};
+    answer(d, alert, sizeof(alert));
 }
 
 static enum close_reason reason_of(enum tls_failure failure)
@@ -247,11 +264,7 @@ static void terminate(struct door *d)
 static void look_at_hello(struct door *d)
 {
     d->state = DOOR_HELLO;
-    d->bytes = pool_take(&d->ring->door->bytes);
-    if (d->bytes)
-        read_hello(d);
-    else
-        door_close(d, CLOSE_NO_CONNECTION);
+    read_hello(d);
 }
 
 /* The PROXY header, if there has to be one, is behind us. */
@@ -259,10 +272,10 @@ static void next_step(struct door *d)
 {
     bytes_drop(d);
     d->len = 0;
-    if (d->mode == PLAN_TLS_TERMINATE)
-        terminate(d);
-    else if (d->mode == PLAN_TLS_PASSTHROUGH)
+    if (d->by_name || d->mode == PLAN_TLS_PASSTHROUGH)
         look_at_hello(d);
+    else if (d->mode == PLAN_TLS_TERMINATE)
+        terminate(d);
     else
         hand_over(d);
 }
@@ -316,7 +329,7 @@ static void read_proxy_header(struct door *d)
     }
 }
 
-/* ------------------------------------------------------------------ TLS that is passed through */
+/* ------------------------------------------------------------------ a ClientHello, looked at */
 
 /* The socket is readable when it has more than n bytes, or the end. */
 static void readable_beyond(struct door *d, size_t n)
@@ -325,27 +338,67 @@ static void readable_beyond(struct door *d, size_t n)
     (void)setsockopt(d->wire.fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof(least));
 }
 
-/* The bytes stay in the socket, for the backend. */
+static void context_set(struct door *d, unsigned listener)
+{
+    const struct ring *ring = d->ring;
+    struct tls_context *c = tls_table_server(ring->door->table, ring->plan, d->service, listener);
+    d->context = c ? tls_context_get(c) : NULL;
+}
+
+/* The client has said its name, or that it has none. */
+static void choose(struct door *d, const char *name)
+{
+    const struct plan *plan = d->ring->plan;
+    const struct plan_service *s = plan_service_of(plan, d->service);
+    if (s && s->name_count) {
+        d->service = plan_name_place(plan, s, name);
+        s = d->service == PLAN_NOBODY ? NULL : plan_service_of(plan, d->service);
+    }
+    d->by_name = false;
+    if (!s || s->tls.mode == PLAN_TLS_OFF) {
+        answer_unknown_name(d);
+        door_close(d, CLOSE_TLS_NAME);
+        return;
+    }
+    d->mode = s->tls.mode;
+    context_set(d, d->listener);
+    if (d->mode == PLAN_TLS_TERMINATE)
+        terminate(d);
+    else
+        hand_over(d);
+}
+
+/* Nothing that could be TLS. */
+static void refuse_hello(struct door *d, size_t len)
+{
+    bool http = d->by_name && len && d->ring->door->hello[0] >= 'A' && d->ring->door->hello[0] <= 'Z';
+    if (http)
+        answer_clear(d);
+    door_close(d, http ? CLOSE_TLS_CLEAR : CLOSE_CLIENT_HELLO);
+}
+
+/* The bytes stay in the socket: for the backend, or for the handshake. */
 static void read_hello(struct door *d)
 {
     struct client_hello hello;
-    ssize_t got = recv(d->wire.fd, d->bytes, CLIENT_HELLO_MAX, MSG_PEEK | MSG_DONTWAIT);
+    uint8_t *bytes = d->ring->door->hello;
+    ssize_t got = recv(d->wire.fd, bytes, CLIENT_HELLO_MAX, MSG_PEEK | MSG_DONTWAIT);
     bool nothing = got < 0 && errno == EAGAIN;
     if (got <= 0 && !nothing) {
         door_close(d, CLOSE_CLIENT_EOF);
         return;
     }
     size_t len = nothing ? 0 : (size_t)got;
-    int err = client_hello_read(d->bytes, len, &hello);
+    int err = client_hello_read(bytes, len, &hello);
     if (err == -EAGAIN && (nothing || len > d->len)) {
         d->len = len;
         readable_beyond(d, len);
         wait_bytes(d);
     } else if (err) { /* also when the client has ended in the middle of it */
-        door_close(d, CLOSE_CLIENT_HELLO);
+        refuse_hello(d, len);
     } else {
         readable_beyond(d, 0);
-        hand_over(d);
+        d->by_name ? choose(d, hello.name) : hand_over(d);
     }
 }
 
@@ -419,8 +472,10 @@ void door_accepted(struct ring *ring, int fd, uint16_t service, uint16_t listene
     }
     ring_count(ring, CTR_CONNECTIONS_ACCEPTED, 1);
     d->mode = tls->mode;
-    struct tls_context *context = tls_table_server(ring->door->table, ring->plan, service, listener);
-    d->context = context ? tls_context_get(context) : NULL;
+    d->by_name = plan_service_of(ring->plan, service)->name_count > 0;
+    d->listener = listener;
+    if (!d->by_name)
+        context_set(d, listener);
     wire_nodelay(&d->wire, true);
     if (!tls->proxy_protocol) {
         next_step(d);
@@ -441,13 +496,28 @@ void door_turn(struct ring *ring)
     tls_ring_turn(ring->door->tls);
 }
 
+/* Who has not said a name yet belongs to the address, and to none of its services. False: it has gone. */
+static bool follow_address(struct door *d, const struct plan *old)
+{
+    const struct plan *plan = d->ring->plan;
+    if (d->listener >= old->listener_count)
+        return false;
+    const struct plan_listener *was = plan_listener(old, d->listener);
+    unsigned now = plan_listener_of_slot(plan, was->first);
+    if (now == PLAN_LISTENERS_MAX || strcmp(plan_listener(plan, now)->address, was->address) != 0)
+        return false;
+    d->listener = (uint16_t)now;
+    d->service = plan_listener(plan, now)->service;
+    return true;
+}
+
 void door_plan(struct ring *ring, const struct plan *old, const struct tls_table *table)
 {
     if (table)
         ring->door->table = table;
     for (struct door *d = ring->door->list, *next; d; d = next) {
         next = d->next;
-        if (!plan_same_service(old, ring->plan, d->service))
+        if (d->by_name ? !follow_address(d, old) : !plan_same_service(old, ring->plan, d->service))
             door_close(d, CLOSE_SERVICE_GONE);
     }
 }

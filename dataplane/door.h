@@ -3,9 +3,11 @@
  * What a new connection passes before it is a connection: a PROXY header, TLS, the choice of what is spoken.
  * Where a service asks for none of it the socket goes straight on, and costs nothing here.
  *
- *   accepted --> PROXY header --> TLS: terminate ---> HTTP/1.1 (conn)
- *                            |                    '-> HTTP/2 (http2.h), by ALPN
- *                            '--> in clear ---------> conn
+ *   accepted --> PROXY header --> TLS: its ClientHello is looked at where several services share the address,
+ *                            |    to choose one by the name that the client says
+ *                            |--> TLS: terminated ------> HTTP/1.1 (conn), or HTTP/2 (http2.h), by ALPN
+ *                            |--> TLS: passed through --> a tunnel, when the ClientHello is sound
+ *                            '--> in clear -------------> conn, or a tunnel
  *
  * All of it has http.header_timeout, together.
  */

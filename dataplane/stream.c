@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "plan_names.h"
 #include "dataplane/admin/admin.h"
 #include "dataplane/link.h"
 #include "dataplane/proxy/proxy.h"
@@ -177,9 +178,39 @@ static void begin(struct stream_full *f)
     ring_count(f->s.ring, CTR_STREAMS_OPEN, 1);
 }
 
-static const struct handler *route(struct stream_full *f)
+/* Without the port, and the dot of the root. */
+static size_t host_name_len(struct view host)
+{
+    const char *colon = memrchr(host.p, ':', host.len);
+    size_t len = colon ? (size_t)(colon - host.p) : host.len;
+    return len && host.p[len - 1] == '.' ? len - 1 : len;
+}
+
+/* Clients may use a connection for whatever its certificate is good for; the service was chosen by the name
+ * in TLS, and another one may have this host. */
+static bool is_misdirected(const struct stream_full *f, const struct plan_service *s)
+{
+    struct view host = f->s.req.host;
+    char name[PLAN_DOMAIN_MAX];
+    if (s->name_count == 0 || view_empty(host))
+        return false;
+    size_t len = host.p[0] == '[' ? host.len : host_name_len(host);
+    if (len >= sizeof(name))
+        return true;
+    for (size_t i = 0; i < len; i++)
+        name[i] = view_lower(host.p[i]);
+    name[len] = '\0';
+    return plan_name_place(f->s.ring->plan, s, name) != f->s.conn->service;
+}
+
+static const struct handler *route(struct stream_full *f, enum http_reject_reason *why)
 {
     const struct plan_service *service = stream_service(&f->s);
+    *why = HTTP_REJECT_BUSY; /* its service left the plan */
+    if (service && is_misdirected(f, service)) {
+        *why = HTTP_REJECT_HOST_MISDIRECTED;
+        return NULL;
+    }
     switch (service ? service->kind : 0) {
     case SERVICE_REGISTRY:
         return &registry_handler;
@@ -194,12 +225,13 @@ static const struct handler *route(struct stream_full *f)
 
 void stream_start(struct stream_full *f)
 {
+    enum http_reject_reason why;
     begin(f);
     body_begin(f);
-    f->s.handler = route(f);
-    if (!f->s.handler) { /* its service left the plan */
+    f->s.handler = route(f, &why);
+    if (!f->s.handler) {
         f->s.handler = &refused;
-        f->refusal = http_reject_of(HTTP_REJECT_BUSY);
+        f->refusal = http_reject_of(why);
         stream_send(&f->s);
         return;
     }

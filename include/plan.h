@@ -16,7 +16,7 @@
 
 enum {
     PLAN_MAGIC = 0x31504c46, /* "FLP1" */
-    PLAN_VERSION = 2,
+    PLAN_VERSION = 3,
 };
 
 enum setting_type { SETTING_BOOL, SETTING_NUMBER, SETTING_BYTES, SETTING_MS, SETTING_BYTES_PER_S };
@@ -49,6 +49,8 @@ enum {
     PLAN_SERVICE_BACKENDS_MAX = 4096,
     PLAN_NAME_MAX = 64,        /* with its NUL */
     PLAN_CERTIFICATES_MAX = 8, /* that a service offers */
+    PLAN_DOMAIN_MAX = 254,     /* bytes of a host's name, with its NUL */
+    PLAN_NAMES_MAX = 1 << 20,  /* of all services */
     PLAN_UNIX_PATH_MAX = 108,
     PLAN_NO_ROW = 0xffff,
     PLAN_BYTES_MAX = 1 << 30,
@@ -125,7 +127,9 @@ struct plan_proxy {
 struct plan_service {
     uint8_t kind;   /* enum service_kind */
     uint8_t policy; /* enum policy_kind */
-    uint8_t pad[2];
+    /* Of several services at one address, all have these alike: the place of the one without names (0: there
+     * is none), and the names of the others. */
+    uint16_t nameless;
     /* Another one when the place means another service: then connections that came to the one before are not
      * answered by this one. */
     uint32_t incarnation;
@@ -134,7 +138,8 @@ struct plan_service {
     /* SERVICE_PROXY */
     struct plan_proxy proxy;
     uint32_t first_backend, backend_count;
-    uint32_t first_row, row_count; /* PROXY_MAGLEV, PROXY_DIGEST: rows of the table, a prime; else 0 */
+    uint32_t first_name, name_count; /* 0: the service has its address alone */
+    uint32_t first_row, row_count;   /* PROXY_MAGLEV, PROXY_DIGEST: rows of the table, a prime; else 0 */
 };
 
 /* A backend of a proxied service: TCP, or a Unix socket where unix_path is not empty. */
@@ -151,6 +156,12 @@ struct plan_backend {
     char name[PLAN_NAME_MAX];
 };
 
+/* A name by which clients of TLS choose a service of their address: a host, or * for its first label. */
+struct plan_name {
+    char name[PLAN_DOMAIN_MAX]; /* in lower case; those of an address in ascending order */
+    uint16_t place;
+};
+
 /* A listening address: `count` sockets of one SO_REUSEPORT group, in the slots [first, first + count)
  * (msg.h). They are closed when the address is not configured any more, never for another reason. */
 struct plan_listener {
@@ -163,7 +174,7 @@ struct plan_listener {
 };
 
 /* The arrays stand behind it, in this order, each aligned to 8 bytes: services, listeners, backends, rows
- * (uint16_t: index into the service's backends, or PLAN_NO_ROW). */
+ * (uint16_t: index into the service's backends, or PLAN_NO_ROW), names. */
 struct plan {
     uint32_t magic;
     uint32_t version;
@@ -172,8 +183,8 @@ struct plan {
     uint8_t cluster_id[16];
     uint64_t node_id;
     uint64_t setting[SETTINGS_COUNT];
-    uint32_t service_count, listener_count, backend_count, row_count;
-    uint64_t service_at, listener_at, backend_at, row_at; /* bytes from the beginning */
+    uint32_t service_count, listener_count, backend_count, row_count, name_count;
+    uint64_t service_at, listener_at, backend_at, row_at, name_at; /* bytes from the beginning */
 };
 
 static inline const struct plan_service *plan_service(const struct plan *p, unsigned i)
@@ -194,6 +205,11 @@ static inline const struct plan_backend *plan_backend(const struct plan *p, unsi
 static inline const uint16_t *plan_rows(const struct plan *p, unsigned first)
 {
     return (const uint16_t *)(const void *)((const uint8_t *)p + p->row_at) + first;
+}
+
+static inline const struct plan_name *plan_name(const struct plan *p, unsigned i)
+{
+    return (const struct plan_name *)(const void *)((const uint8_t *)p + p->name_at) + i;
 }
 
 /* The service of a place, or NULL: it is free. */
@@ -223,7 +239,8 @@ static inline bool plan_check_service(const struct plan *p, const struct plan_se
         s->backend_count > PLAN_SERVICE_BACKENDS_MAX)
         return false;
     if ((uint64_t)s->first_backend + s->backend_count > p->backend_count ||
-        (uint64_t)s->first_row + s->row_count > p->row_count)
+        (uint64_t)s->first_row + s->row_count > p->row_count ||
+        (uint64_t)s->first_name + s->name_count > p->name_count || s->nameless >= p->service_count)
         return false;
     for (uint32_t i = 0; i < s->row_count; i++) {
         uint16_t backend = plan_rows(p, s->first_row)[i];
@@ -259,13 +276,17 @@ static inline bool plan_check(const struct plan *p, uint64_t bytes)
     if (bytes < sizeof(*p) || p->magic != PLAN_MAGIC || p->version != PLAN_VERSION || p->bytes != bytes)
         return false;
     if (p->service_count > PLAN_SERVICES_MAX || p->listener_count > PLAN_LISTENERS_MAX ||
-        p->backend_count > PLAN_BACKENDS_MAX)
+        p->backend_count > PLAN_BACKENDS_MAX || p->name_count > PLAN_NAMES_MAX)
         return false;
     if (!plan_section(p, p->service_at, p->service_count, sizeof(struct plan_service)) ||
         !plan_section(p, p->listener_at, p->listener_count, sizeof(struct plan_listener)) ||
         !plan_section(p, p->backend_at, p->backend_count, sizeof(struct plan_backend)) ||
-        !plan_section(p, p->row_at, p->row_count, sizeof(uint16_t)))
+        !plan_section(p, p->row_at, p->row_count, sizeof(uint16_t)) ||
+        !plan_section(p, p->name_at, p->name_count, sizeof(struct plan_name)))
         return false;
+    for (unsigned i = 0; i < p->name_count; i++)
+        if (plan_name(p, i)->place >= p->service_count || plan_name(p, i)->name[PLAN_DOMAIN_MAX - 1])
+            return false;
     for (unsigned i = 0; i < p->service_count; i++)
         if (!plan_check_service(p, plan_service(p, i)))
             return false;

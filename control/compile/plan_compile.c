@@ -14,6 +14,7 @@ struct arrays {
     struct plan_listener *listener;
     struct plan_backend *backend;
     uint16_t *row;
+    struct plan_name *name;
 };
 
 static uint64_t place_section(struct plan *plan, uint64_t bytes)
@@ -37,18 +38,21 @@ static int compile_layout(const struct plan_input *in, struct plan *head, const 
         backends += p->service.backend_count;
         rows += p->service.row_count;
     }
-    *err_text = "there are more backends or addresses than a plan can hold";
-    if (backends > PLAN_BACKENDS_MAX || rows > UINT32_MAX || in->address_count > PLAN_LISTENERS_MAX)
+    *err_text = "there are more backends, addresses or names than a plan can hold";
+    if (backends > PLAN_BACKENDS_MAX || rows > UINT32_MAX || in->address_count > PLAN_LISTENERS_MAX ||
+        in->name_count > PLAN_NAMES_MAX)
         return -EINVAL;
     head->service_count = (uint32_t)services;
     head->listener_count = (uint32_t)in->address_count;
     head->backend_count = (uint32_t)backends;
     head->row_count = (uint32_t)rows;
+    head->name_count = (uint32_t)in->name_count;
     head->bytes = (sizeof(*head) + 7) / 8 * 8;
     head->service_at = place_section(head, services * sizeof(struct plan_service));
     head->listener_at = place_section(head, in->address_count * sizeof(struct plan_listener));
     head->backend_at = place_section(head, backends * sizeof(struct plan_backend));
     head->row_at = place_section(head, rows * sizeof(uint16_t));
+    head->name_at = place_section(head, in->name_count * sizeof(struct plan_name));
     return 0;
 }
 
@@ -79,6 +83,8 @@ static void compile_services(const struct plan_input *in, const struct arrays *t
         backend += service->backend_count;
         row += service->row_count;
     }
+    if (in->name_count)
+        memcpy(to->name, in->name, in->name_count * sizeof(*in->name));
 }
 
 static int compile_address(const struct plan *plan, struct plan_listener *out, const struct plan_address *in,
@@ -120,7 +126,8 @@ static int compile_into(const struct plan_input *in, struct plan *plan, const ch
     struct arrays to = {(struct plan_service *)(void *)(base + plan->service_at),
                         (struct plan_listener *)(void *)(base + plan->listener_at),
                         (struct plan_backend *)(void *)(base + plan->backend_at),
-                        (uint16_t *)(void *)(base + plan->row_at)};
+                        (uint16_t *)(void *)(base + plan->row_at),
+                        (struct plan_name *)(void *)(base + plan->name_at)};
     plan->magic = PLAN_MAGIC;
     plan->version = PLAN_VERSION;
     plan->generation = in->generation;

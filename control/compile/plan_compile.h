@@ -24,7 +24,8 @@ struct plan_address {
     const struct plan_tls *tls; /* of the registry or admin; NULL: none */
 };
 
-/* A proxied service. `service` is as in the plan, but for where its arrays stand: that is written here. */
+/* A proxied service. `service` is as in the plan, but for where its backends and rows stand:
+ * that is written here. */
 struct plan_proxied {
     uint16_t place; /* from PLAN_PLACE_FIRST on; in ascending order, each once */
     struct plan_service service;
@@ -42,6 +43,8 @@ struct plan_input {
     size_t address_count;
     const struct plan_proxied *proxied;
     size_t proxied_count;
+    const struct plan_name *name; /* those of an address together, as the services say */
+    size_t name_count;
 };
 
 /*

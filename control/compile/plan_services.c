@@ -148,6 +148,74 @@ static void compile_service(const struct svc *s, struct plan_service *out)
     out->backend_count = s->backends;
 }
 
+static int compare_proxied(const void *a, const void *b)
+{
+    return (int)((const struct plan_proxied *)a)->place - (int)((const struct plan_proxied *)b)->place;
+}
+
+/* Those of one address beside each other. */
+static int compare_addresses(const void *a, const void *b)
+{
+    const struct svc *one = *(const struct svc *const *)a, *other = *(const struct svc *const *)b;
+    return memcmp(&one->address, &other->address, sizeof(one->address));
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(((const struct plan_name *)a)->name, ((const struct plan_name *)b)->name);
+}
+
+static void add_names(const struct svc *s, struct plan_services *out)
+{
+    const char *list = s->names;
+    char name[PLAN_DOMAIN_MAX] = "";
+    while (svc_names_next(&list, name)) {
+        size_t count = out->name_count++;
+        if ((count & (count - 1)) == 0) {
+            out->name = reallocarray(out->name, count ? count * 2 : 1, sizeof(*out->name));
+            CHECK(out->name);
+        }
+        out->name[count] = (struct plan_name){.place = plan_place_of(s)};
+        memcpy(out->name[count].name, name, strlen(name) + 1);
+    }
+}
+
+/* The names at one address, which all of its services get. */
+static void compile_place(const struct svc *const *list, size_t count, struct plan_services *out)
+{
+    size_t first = out->name_count;
+    uint16_t nameless = 0;
+    for (size_t i = 0; i < count; i++) {
+        add_names(list[i], out);
+        if (!list[i]->names[0])
+            nameless = plan_place_of(list[i]);
+    }
+    size_t names = out->name_count - first;
+    if (names == 0)
+        return;
+    qsort(out->name + first, names, sizeof(*out->name), compare_names);
+    for (size_t i = 0; i < count; i++) {
+        struct plan_proxied key = {.place = plan_place_of(list[i])};
+        struct plan_proxied *p =
+            bsearch(&key, out->proxied, out->count, sizeof(*out->proxied), compare_proxied);
+        CHECK(p);
+        p->service.nameless = nameless;
+        p->service.first_name = (uint32_t)first;
+        p->service.name_count = (uint32_t)names;
+    }
+}
+
+/* list: the proxied services, in any order. */
+static void compile_names(const struct svc **list, struct plan_services *out)
+{
+    qsort(list, out->count, sizeof(*list), compare_addresses);
+    for (size_t i = 0, end; i < out->count; i = end) {
+        for (end = i + 1; end < out->count && compare_addresses(&list[i], &list[end]) == 0;)
+            end++;
+        compile_place(&list[i], end - i, out);
+    }
+}
+
 static int compare_places(const void *a, const void *b)
 {
     const struct svc *one = *(const struct svc *const *)a, *other = *(const struct svc *const *)b;
@@ -185,6 +253,7 @@ struct plan_services *plan_services_compile(const struct svc_table *table, const
             p->service.row_count = out->rows[i]->count;
         }
     }
+    compile_names(list, out);
     free(list);
     return out;
 }
@@ -198,6 +267,7 @@ void plan_services_free(struct plan_services *services)
             free(services->rows[i]);
     free(services->rows);
     free(services->backend);
+    free(services->name);
     free(services->proxied);
     free(services);
 }

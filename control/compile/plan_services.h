@@ -24,6 +24,8 @@ struct plan_services {
     size_t count;
     struct plan_backend *backend; /* of all */
     struct plan_rows **rows;      /* of each, NULL: it has none */
+    struct plan_name *name;       /* of services that share an address */
+    size_t name_count;
 };
 
 /* The place of a service. */

@@ -247,6 +247,12 @@ int field_read(const struct field *f, void *target, const char *text, char hint[
         return svc_address_parse(text, at);
     case FIELD_STATUSES:
         return read_statuses(text, at, hint);
+    case FIELD_DOMAINS:
+        snprintf(hint, SVC_ERROR_MAX,
+                 "names of hosts with commas between them, each once, at most %d bytes, as in "
+                 "web.example,*.api.example",
+                 SVC_NAMES_MAX);
+        return svc_names_parse(text, at);
     }
     IMPOSSIBLE("type of a field");
 }
@@ -327,6 +333,7 @@ const char *field_text(const struct field *f, const void *target, char out[SVC_T
     case FIELD_NAME:
     case FIELD_PATH:
     case FIELD_HOST:
+    case FIELD_DOMAINS:
         snprintf(out, SVC_TEXT_MAX, "%s", (const char *)at);
         return out;
     case FIELD_ADDRESS:

@@ -24,6 +24,7 @@ enum field_type {
     FIELD_ADDRESS,
     FIELD_STATUSES,
     FIELD_CERTIFICATES, /* struct plan_tls: its list of names */
+    FIELD_DOMAINS,      /* char[SVC_NAMES_MAX + 1] */
 };
 
 struct word {

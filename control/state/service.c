@@ -87,7 +87,7 @@ static int check_way(const struct svc *s, char err[SVC_ERROR_MAX])
     if (s->policy == SVC_DIGEST)
         return refuse(err, "policy: digest is for path: proxy, where requests can be read; set path: proxy, "
                            "or another policy");
-    if (s->tls.mode != PLAN_TLS_OFF || s->tls.proxy_protocol || s->proxy.backend_tls)
+    if (s->tls.mode != PLAN_TLS_OFF || s->names[0] || s->tls.proxy_protocol || s->proxy.backend_tls)
         return refuse(err, "tls, proxy_protocol and backend.tls are for path: proxy; set path: proxy, or "
                            "leave them off: the kernel passes connections on as they are");
     if (s->edge != SVC_EDGE_OFF && loopback)

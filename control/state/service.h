@@ -30,6 +30,7 @@ enum {
     SVC_STATUS_FIRST = 100,
     SVC_STATUS_LAST = 599,
     SVC_DAY_MS = 86400000,
+    SVC_NAMES_MAX = 511,      /* bytes of the list tls.names */
     SVC_TEXT_MAX = 640,       /* any field as a text, with its NUL */
     SVC_ERROR_MAX = 256,      /* a message, with its NUL */
     SVC_ROW_BYTES_MAX = 2560, /* an encoded service or backend */
@@ -73,6 +74,9 @@ struct svc {
     /* For path: proxy; kind, policy and all_down of `proxy` are those above, and set when a plan is made. */
     struct plan_tls tls;
     struct plan_proxy proxy;
+    /* tls.names: hosts (a.example, *.b.example) with commas between them, each once. Of several services at
+     * one address it is the one whose name the client says; "": the one for everybody else. */
+    char names[SVC_NAMES_MAX + 1];
     /* Given by the state. */
     uint32_t id;       /* 1..SVC_SERVICES_MAX; as long as the service is there */
     uint64_t revision; /* index of the log entry that changed it last */
@@ -166,6 +170,22 @@ int svc_proxy_check(const struct svc *s, char err[SVC_ERROR_MAX]);
 /* Judges a whole. 0, or -EINVAL with what is wrong and what to do. */
 int svc_check(const struct svc *s, char err[SVC_ERROR_MAX]);
 int svc_backend_check(const struct svc *s, const struct svc_backend *b, char err[SVC_ERROR_MAX]);
+
+/* Reads tls.names. 0 or -EINVAL. */
+int svc_names_parse(const char *text, char out[SVC_NAMES_MAX + 1]);
+
+/* The next name of a list, which moves on; false at its end. */
+bool svc_names_next(const char **list, char out[PLAN_DOMAIN_MAX]);
+
+/* Whether s can be at the address of another one, but for a name that both have. 0, or -EINVAL with why not.
+ */
+int svc_share_check(const struct svc *s, const struct svc *other, char err[SVC_ERROR_MAX]);
+
+/* Says that another service has a name of s. */
+void svc_name_taken(const struct svc *s, const char *name, const char *owner, char err[SVC_ERROR_MAX]);
+
+/* Whether the addresses and names of all services go together. 0, or -EINVAL with what is wrong. */
+int svc_table_addresses_check(const struct svc_table *t, char err[SVC_ERROR_MAX]);
 
 /* The text of the HTTP check's request into out, padded to a multiple of 4 bytes. Returns its length, 0 if it
  * does not fit cap. */

@@ -6,8 +6,8 @@
 #include "check.h"
 #include "control/state/codec.h"
 
-/* Version 1 of a service has no fields of the proxy, of a backend no Unix socket. */
-enum { SVC_VERSION = 2, BACKEND_VERSION = 2, ROW_VERSION = 1 };
+/* Version 1 of a service has no fields of the proxy, 2 no names; version 1 of a backend no Unix socket. */
+enum { SVC_VERSION = 3, BACKEND_VERSION = 2, ROW_VERSION = 1 };
 
 static void put_check(struct wire_writer *w, const struct svc_check *c)
 {
@@ -124,6 +124,14 @@ static void get_proxy(struct wire_reader *r, struct svc *s)
     codec_get_text(r, s->proxy.backend_name, sizeof(s->proxy.backend_name));
 }
 
+static void get_names(struct wire_reader *r, struct svc *s)
+{
+    char text[SVC_NAMES_MAX + 1];
+    codec_get_text(r, text, sizeof(text));
+    if (!r->failed && (svc_names_parse(text, s->names) || strcmp(text, s->names) != 0))
+        r->failed = true;
+}
+
 void svc_put(struct wire_writer *w, const struct svc *s)
 {
     wire_put_u8(w, SVC_VERSION);
@@ -140,6 +148,7 @@ void svc_put(struct wire_writer *w, const struct svc *s)
     wire_put_u8(w, s->origin);
     put_check(w, &s->check);
     put_proxy(w, s);
+    codec_put_text(w, s->names);
 }
 
 void svc_get(struct wire_reader *r, struct svc *s)
@@ -162,6 +171,8 @@ void svc_get(struct wire_reader *r, struct svc *s)
         svc_proxy_init(s);
     else
         get_proxy(r, s);
+    if (version >= 3)
+        get_names(r, s);
 }
 
 void svc_backend_put(struct wire_writer *w, const struct svc_backend *b)

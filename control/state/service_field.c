@@ -77,6 +77,7 @@ static const struct field svc_field_list[] = {
     /* What only path: proxy has. */
     {"tls.mode", FIELD_WORD, IN(tls.mode), tls_modes, 0, 0},
     {"tls.certificates", FIELD_CERTIFICATES, IN(tls), NULL, 0, PLAN_CERTIFICATES_MAX},
+    {"tls.names", FIELD_DOMAINS, IN(names), NULL, 0, SVC_NAMES_MAX},
     {"tls.client_auth", FIELD_WORD, IN(tls.client_auth), client_auths, 0, 0},
     {"tls.client_ca", FIELD_NAME, IN(tls.client_ca), NULL, 0, 0},
     {"http2", FIELD_BOOL, IN(tls.http2), NULL, 0, 0},

@@ -72,6 +72,10 @@ static int check_tls(const struct svc *s, char err[SVC_ERROR_MAX])
     if (t->client_auth == PLAN_AUTH_NONE && t->client_ca[0])
         return refuse(err, "tls.client_ca is of no use while tls.client_auth is none; set that to optional "
                            "or required, or tls.client_ca to nothing");
+    if (s->names[0] && t->mode == PLAN_TLS_OFF)
+        return refuse(err,
+                      "tls.names: it is TLS in which clients say a name; set tls: terminate or passthrough, "
+                      "or tls.names to nothing");
     if (t->mode == PLAN_TLS_PASSTHROUGH && s->kind != SVC_TCP && s->kind != SVC_KUBERNETES)
         return refuse(err, "tls: passthrough: what passes cannot be read here, so kind can be tcp or "
                            "kubernetes only; set one of them, or tls: terminate");

@@ -19,22 +19,6 @@ int state_service_need(struct kv *kv, const struct state_cmd *cmd, struct svc *s
     return rc;
 }
 
-/* Whether the address is another service's. 0, -EEXIST (refused), -errno. */
-static int address_check(struct kv *kv, const struct svc *s, struct state_event *out)
-{
-    struct state_key at = state_key_service_at(&s->address);
-    struct kv_bytes owner;
-    char text[ADDRESS_TEXT_MAX];
-    int rc = kv_get(kv, PRIVATE_DATA, state_key_bytes(&at), &owner);
-    if (rc)
-        return rc == -ENOENT ? 0 : rc;
-    if (owner.len == strlen(s->name) && memcmp(owner.data, s->name, owner.len) == 0)
-        return 0;
-    state_refuse_format(out, CMD_CONFLICT, "%s is the address of the service '%.*s'",
-                        svc_address_text(&s->address, text), (int)owner.len, (const char *)owner.data);
-    return -EEXIST;
-}
-
 /* Whether the backends that are there go with what the service becomes. 0, -EINVAL (refused), -errno. */
 static int backends_check(struct kv *kv, const struct svc *s, struct state_event *out)
 {
@@ -70,15 +54,6 @@ static int change_check(const struct state_cmd *cmd, const struct svc *old, stru
     return 0;
 }
 
-static int address_move(struct kv *kv, const struct svc *old, const struct svc *s)
-{
-    struct state_key to = state_key_service_at(&s->address), from = state_key_service_at(&old->address);
-    if (old->id && memcmp(&old->address, &s->address, sizeof(s->address)) == 0)
-        return 0;
-    int rc = old->id ? kv_del(kv, PRIVATE_DATA, state_key_bytes(&from)) : 0;
-    return rc ? rc : state_row_put(kv, PRIVATE_DATA, &to, s->name, strlen(s->name));
-}
-
 /* Writes what was checked; old->id 0: a new one. */
 static int service_write(struct kv *kv, const struct svc *old, struct state_event *out)
 {
@@ -98,7 +73,7 @@ static int service_write(struct kv *kv, const struct svc *old, struct state_even
             rc = state_counts_put(kv, &counts);
     }
     if (rc == 0)
-        rc = address_move(kv, old, s);
+        rc = state_place_move(kv, old, s);
     out->changed = rc == 0;
     return rc ? rc : state_service_put(kv, s);
 }
@@ -122,7 +97,7 @@ int state_service_set(struct kv *kv, struct state_event *out)
         return rc;
     if (!there && counts.services >= SVC_SERVICES_MAX)
         return state_refuse_format(out, CMD_LIMIT, "there are %d services already", SVC_SERVICES_MAX);
-    rc = address_check(kv, &cmd->svc, out);
+    rc = state_place_check(kv, &cmd->svc, out);
     if (rc == 0 && there)
         rc = backends_check(kv, &cmd->svc, out);
     if (rc)
@@ -148,10 +123,10 @@ int state_service_rm(struct kv *kv, struct state_event *out)
         rc = state_backend_drop(kv, s.name, &b, &counts);
     if (rc != -ENOENT)
         return rc;
-    struct state_key key = state_key_service(s.name), at = state_key_service_at(&s.address);
+    struct state_key key = state_key_service(s.name);
     rc = kv_del(kv, PRIVATE_DATA, state_key_bytes(&key));
     if (rc == 0)
-        rc = kv_del(kv, PRIVATE_DATA, state_key_bytes(&at));
+        rc = state_place_drop(kv, &s);
     if (rc == 0)
         rc = state_service_id_give(kv, &counts, s.id);
     out->changed = rc == 0;

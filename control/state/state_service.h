@@ -4,7 +4,8 @@
  * of the address and the port, ID 4 bytes, numbers in keys big-endian.
  *
  *   "service:SERVICE"             -> svc_row_put
- *   "service-at:ADDRESS"          -> SERVICE: an address belongs to one service
+ *   "service-at:ADDRESS"          -> SERVICE: an address belongs to one service that has no names,
+ *   "service-name:ADDRESS NAME"   -> SERVICE: and each name of tls.names there to one (no blank between)
  *   "backend:SERVICE|BACKEND"     -> svc_backend_row_put
  *   "backend-at:SERVICE|ADDRESS"  -> BACKEND: a service has an address once
  *   "service-free:ID"             -> nothing: an id below counts.next_service that is not in use
@@ -24,6 +25,7 @@ struct state_counts {
 
 struct state_key state_key_service(const char *name);
 struct state_key state_key_service_at(const struct svc_address *a);
+struct state_key state_key_service_name(const struct svc_address *a, const char *name); /* "": before all */
 struct state_key state_key_backend(const char *service, const char *name);
 struct state_key state_key_backend_at(const char *service, const struct svc_address *a);
 
@@ -55,6 +57,13 @@ void state_service_name(const struct state_cmd *cmd, char out[SVC_NAME_MAX + 1])
 
 /* Reads the service or refuses with CMD_SERVICE_UNKNOWN (-ENOENT). */
 int state_service_need(struct kv *kv, const struct state_cmd *cmd, struct svc *s, struct state_event *out);
+
+/* Where clients find a service: its address, or its names there. Whether nobody else has them: 0, -EEXIST
+ * (refused), -errno. */
+int state_place_check(struct kv *kv, const struct svc *s, struct state_event *out);
+/* From what it was (id 0: nothing) to what it is. */
+int state_place_move(struct kv *kv, const struct svc *old, const struct svc *s);
+int state_place_drop(struct kv *kv, const struct svc *s);
 
 /* The generation after this one; 0 is none. */
 uint16_t state_generation_next(uint16_t generation);

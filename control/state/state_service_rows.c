@@ -53,6 +53,14 @@ struct state_key state_key_service_at(const struct svc_address *a)
     return key;
 }
 
+struct state_key state_key_service_name(const struct svc_address *a, const char *name)
+{
+    struct state_key key = key_begin("service-name:");
+    key_add_address(&key, a);
+    key_add(&key, name, strlen(name));
+    return key;
+}
+
 struct state_key state_key_backend(const char *service, const char *name)
 {
     struct state_key key = key_begin("backend:");

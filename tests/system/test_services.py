@@ -302,7 +302,7 @@ def test_the_file_says_where_it_is_wrong(node):
                         ("15:23", "without a port"), ("16:12", "'n3' is no peer"), ("16:11", "this node is not in the list")):
         assert any(line.startswith(place + ": ") and what in line for line in said), (place, what, said)
     for more, what in (({"services": [WEB, WEB]}, "two services 'web'"),
-                       ({"services": [WEB, {**WEB, "name": "v"}]}, "two services have the address 10.99.0.1:80"),
+                       ({"services": [WEB, {**WEB, "name": "v"}]}, "10.99.0.1:80 is the address of the service"),
                        ({"services": [{**WEB, "backends": [{"address": "10.1.1.1:1"}] * 2}]}, "two backends"),
                        ({"services": {}}, "services must be a list"), ({"peers": 1}, "peers must be a list"),
                        ({"takeover": ["self", "self"]}, "listed twice"),

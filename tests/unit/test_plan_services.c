@@ -12,6 +12,8 @@
 
 #include "check.h"
 #include "control/compile/plan_services.h"
+#include "control/settings.h"
+#include "plan_names.h"
 
 enum { BACKENDS_MAX = 100 };
 
@@ -153,6 +155,55 @@ static void test_whole(void **state)
     plan_services_free(p);
 }
 
+static void share(struct svc *s, const char *names)
+{
+    char err[SVC_ERROR_MAX];
+    assert_int_equal(svc_address_parse("10.0.0.9:443", &s->address), 0);
+    set(s, "path", "proxy");
+    set(s, "tls", "terminate");
+    assert_int_equal(svc_field_set(s, "tls.names", names, err), 0);
+}
+
+/* Who is meant by a name. */
+static void test_names(void **state)
+{
+    static const struct {
+        const char *name;
+        uint16_t place, strict; /* strict: without the service that has no names */
+    } rows[] = {
+        {"a.example", 2, 2},      {"x.b.example", 3, 3}, {"y.b.example", 2, 2}, {"", 10, 0},
+        {"z.x.b.example", 10, 0}, {"b.example", 10, 0},  {"example", 10, 0},    {".b.example", 10, 0},
+        {"a.example.", 10, 0},    {"*.b.example", 2, 2},
+    };
+    struct world w;
+    (void)state;
+    world_make(&w);
+    share(&w.service[0], "");
+    share(&w.service[1], "a.example,*.b.example");
+    share(&w.service[2], "x.b.example");
+    for (int strict = 0; strict <= 1; strict++) {
+        struct plan_services *p = plan_services_compile(&w.table, &w.facts, NULL);
+        struct plan *plan;
+        const char *err;
+        uint64_t values[SETTINGS_COUNT];
+        for (int i = 0; i < SETTINGS_COUNT; i++)
+            values[i] = setting_info(i)->def;
+        const struct plan_input in = {.setting = values,
+                                      .proxied = p->proxied,
+                                      .proxied_count = p->count,
+                                      .name = p->name,
+                                      .name_count = p->name_count};
+        assert_int_equal(plan_compile(&in, &plan, &err), 0);
+        for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+            for (uint16_t place = 2; place <= 3; place++)
+                assert_int_equal(plan_name_place(plan, plan_service_of(plan, place), rows[i].name),
+                                 strict ? rows[i].strict : rows[i].place);
+        free(plan);
+        plan_services_free(p);
+        w.service[0].address.port++; /* elsewhere */
+    }
+}
+
 static void test_tables_are_kept(void **state)
 {
     struct world w;
@@ -219,9 +270,10 @@ static void test_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_services),     cmocka_unit_test(test_backends),
-        cmocka_unit_test(test_whole),        cmocka_unit_test(test_tables_are_kept),
-        cmocka_unit_test(test_incarnations), cmocka_unit_test(test_nothing),
+        cmocka_unit_test(test_services),        cmocka_unit_test(test_backends),
+        cmocka_unit_test(test_names),           cmocka_unit_test(test_whole),
+        cmocka_unit_test(test_tables_are_kept), cmocka_unit_test(test_incarnations),
+        cmocka_unit_test(test_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -167,6 +167,10 @@ static void test_bytes(void **state)
     memset(a.proxy.backend_certificate, 'd', PLAN_NAME_MAX - 1);
     memset(a.proxy.backend_name, 'e', PLAN_NAME_MAX - 1);
     a.proxy.hedge_ms = 77;
+    memset(a.names, 'f', SVC_NAMES_MAX);
+    for (size_t i = 60; i < SVC_NAMES_MAX; i += 60) /* the longest list that there can be */
+        a.names[i] = i % 240 ? '.' : ',';
+    a.names[SVC_NAMES_MAX - 1] = 'g';
     svc_row_put(&w, &a);
     assert_false(w.failed);
     struct wire_reader r = {.buf = room, .len = w.len};
@@ -194,13 +198,18 @@ static void test_bytes_of_version_1(void **state)
     char err[SVC_ERROR_MAX];
     (void)state;
     svc_put(&w, &a);
-    size_t proxied = 14 + 17 * 4 + 1 + 4 * 4; /* what version 2 has behind it: numbers, and empty texts */
+    size_t named = 4, proxied = 14 + 17 * 4 + 1 + 4 * 4 + named; /* what is behind it: numbers, empty texts */
+    room[0] = 2;
+    struct wire_reader two = {.buf = room, .len = w.len - named};
+    svc_get(&two, &b);
+    assert_true(wire_at_end(&two));
+    assert_true(svc_same(&a, &b));
     room[0] = 1;
     struct wire_reader r = {.buf = room, .len = w.len - proxied};
     svc_get(&r, &b);
     assert_true(wire_at_end(&r));
     assert_true(svc_same(&a, &b));
-    room[0] = 3;
+    room[0] = 4;
     r = (struct wire_reader){.buf = room, .len = w.len};
     svc_get(&r, &b);
     assert_true(r.failed);
@@ -321,6 +330,67 @@ static void test_what_goes_together(void **state)
     assert_true(svc_name_valid("[fd00::1]:80", 12));
 }
 
+static void test_names(void **state)
+{
+    static const char *const good[] = {"a.example", "*.a.example,b", "xn--bcher-kva.example,_x.1.a"};
+    static const char *const bad[] = {
+        "*",          "*.",    ".a",         "a..b",       "a.",      "a,",    ",a",    "a,A",       "a b",
+        "a*.example", "*.*.a", "-a.example", "a-.example", "1.2.3.4", "a.*.b", "a:443", "\xc3\xbc.a"};
+    struct svc s = service_make("web", "10.0.0.1:443");
+    char err[SVC_ERROR_MAX], text[SVC_TEXT_MAX], name[PLAN_DOMAIN_MAX];
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        if (svc_field_set(&s, "tls.names", bad[i], err) != -EINVAL)
+            fail_msg("'%s' is taken", bad[i]);
+    for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+        assert_int_equal(svc_field_set(&s, "tls.names", good[i], err), 0);
+        assert_string_equal(svc_field_text(&s, "tls.names", text), good[i]);
+    }
+    assert_int_equal(svc_field_set(&s, "tls.names", "A.Example,*.B.example", err), 0);
+    const char *list = s.names;
+    assert_true(svc_names_next(&list, name));
+    assert_string_equal(name, "a.example");
+    assert_true(svc_names_next(&list, name));
+    assert_string_equal(name, "*.b.example");
+    assert_false(svc_names_next(&list, name));
+    assert_int_equal(svc_field_set(&s, "tls.names", "", err), 0);
+    assert_string_equal(s.names, "");
+}
+
+static struct svc shared_make(const char *name, const char *address, const char *names)
+{
+    struct svc s = service_make(name, address);
+    char err[SVC_ERROR_MAX];
+    s.route = SVC_PROXY;
+    s.tls.mode = PLAN_TLS_PASSTHROUGH;
+    assert_int_equal(svc_field_set(&s, "tls.names", names, err), 0);
+    return s;
+}
+
+static void test_addresses_of_a_table(void **state)
+{
+    char err[SVC_ERROR_MAX];
+    struct svc list[] = {shared_make("a", "10.0.0.1:443", "a.example,b.example"),
+                         shared_make("b", "10.0.0.2:443", "a.example"), shared_make("c", "10.0.0.1:443", ""),
+                         shared_make("d", "10.0.0.1:443", "*.example")};
+    struct svc_table t = {.service = list, .count = ARRAY_SIZE(list)};
+    (void)state;
+    assert_int_equal(svc_table_addresses_check(&t, err), 0);
+    list[3] = shared_make("d", "10.0.0.1:443", "c.example,b.example");
+    assert_int_equal(svc_table_addresses_check(&t, err), -EINVAL);
+    assert_non_null(strstr(err, "'b.example' at 10.0.0.1:443 is a name of the service '"));
+    list[3] = shared_make("d", "10.0.0.1:443", "");
+    assert_int_equal(svc_table_addresses_check(&t, err), -EINVAL);
+    list[3] = shared_make("d", "10.0.0.1:443", "c.example");
+    list[3].tls.proxy_protocol = 1;
+    assert_int_equal(svc_table_addresses_check(&t, err), -EINVAL);
+    assert_non_null(strstr(err, "proxy_protocol"));
+    list[3].tls = (struct plan_tls){.mode = PLAN_TLS_OFF};
+    assert_int_equal(svc_table_addresses_check(&t, err), -EINVAL);
+    t.count = 0;
+    assert_int_equal(svc_table_addresses_check(&t, err), 0);
+}
+
 /* The commands of a difference, as types in order. */
 struct told {
     unsigned count;
@@ -385,13 +455,41 @@ static void test_differences(void **state)
     assert_int_equal(t.count, 0);
 }
 
+/* Names that go from one service to another are let go first; two may exchange theirs. */
+static void test_differences_of_names(void **state)
+{
+    struct svc was[] = {shared_make("a", "10.0.0.1:443", "a.example,b.example"),
+                        shared_make("b", "10.0.0.1:443", "c.example")};
+    struct svc is[] = {shared_make("a", "10.0.0.1:443", "c.example"),
+                       shared_make("b", "10.0.0.1:443", "a.example,b.example")};
+    struct svc_table before = {.service = was, .count = 2}, after = {.service = is, .count = 2};
+    struct told t = {0};
+    (void)state;
+    assert_int_equal(services_declare_diff(&before, &after, note, &t), 4);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(t.type[i], CMD_SERVICE_SET);
+    assert_non_null(strstr(t.what[0], "names that move of service 'a'"));
+    assert_non_null(strstr(t.what[1], "names that move of service 'b'"));
+    memset(&t, 0, sizeof(t));
+    is[1] = shared_make("b", "10.0.0.1:443", "d.example"); /* nobody waits for what goes */
+    is[0] = shared_make("a", "10.0.0.1:443", "a.example");
+    assert_int_equal(services_declare_diff(&before, &after, note, &t), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_texts),        cmocka_unit_test(test_every_text_can_be_read_back),
-        cmocka_unit_test(test_bytes),        cmocka_unit_test(test_what_goes_together),
-        cmocka_unit_test(test_differences),  cmocka_unit_test(test_bytes_of_version_1),
-        cmocka_unit_test(test_unix_sockets), cmocka_unit_test(test_proxy_goes_together),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_every_text_can_be_read_back),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_what_goes_together),
+        cmocka_unit_test(test_differences),
+        cmocka_unit_test(test_differences_of_names),
+        cmocka_unit_test(test_bytes_of_version_1),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_addresses_of_a_table),
+        cmocka_unit_test(test_unix_sockets),
+        cmocka_unit_test(test_proxy_goes_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

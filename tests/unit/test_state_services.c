@@ -383,6 +383,46 @@ static void test_replay(void **state)
     assert_int_equal(f->ev.status, CMD_CONFLICT);
 }
 
+static enum cmd_status share(struct fixture *f, const char *name, const char *address, const char *mode,
+                             const char *names)
+{
+    struct svc s = service_make(name, address);
+    char err[SVC_ERROR_MAX];
+    s.route = SVC_PROXY;
+    s.tls.certificate_count = 1;
+    memcpy(s.tls.certificate[0], "c", 2);
+    assert_int_equal(svc_field_set(&s, "tls", mode, err), 0);
+    assert_int_equal(svc_field_set(&s, "tls.names", names, err), 0);
+    return set_service(f, &s, CMD_REVISION_ANY);
+}
+
+/* Several services of an address are told apart by names; one may have none. */
+static void test_names_at_an_address(void **state)
+{
+    static const char at[] = "10.0.0.1:443";
+    struct fixture *f = *state;
+    assert_int_equal(share(f, "a", at, "terminate", "a.example,*.b.example"), CMD_OK);
+    assert_int_equal(share(f, "b", at, "passthrough", "x.b.example"), CMD_OK); /* the longer one counts */
+    assert_int_equal(share(f, "c", at, "terminate", "d.example,A.example"), CMD_CONFLICT);
+    assert_true(detail_has(f, "'a.example' at 10.0.0.1:443 is a name of the service 'a'"));
+    assert_int_equal(share(f, "c", at, "terminate", ""), CMD_OK);
+    assert_int_equal(share(f, "d", at, "terminate", ""), CMD_CONFLICT);
+    assert_true(detail_has(f, "the service 'c'"));
+    assert_int_equal(make_service(f, "d", at), CMD_CONFLICT);                          /* in clear */
+    assert_int_equal(share(f, "d", "10.0.0.1:444", "terminate", "a.example"), CMD_OK); /* elsewhere */
+    assert_int_equal(make_service(f, "a", at), CMD_CONFLICT); /* one that is there cannot leave TLS */
+    assert_int_equal(share(f, "a", at, "terminate", "*.b.example"), CMD_OK);
+    assert_int_equal(share(f, "c", at, "terminate", "a.example"), CMD_OK);
+    assert_int_equal(share(f, "d", at, "terminate", "a.example"), CMD_CONFLICT);
+    assert_int_equal(rm_service(f, "c", SVC_FROM_API), CMD_OK);
+    assert_int_equal(share(f, "d", at, "terminate", "a.example"), CMD_OK);
+    assert_int_equal(make_service(f, "e", "10.0.0.1:444"), CMD_OK);
+    assert_int_equal(f->table.count, 4);
+    for (const char *name = "abd"; *name; name++)
+        assert_int_equal(rm_service(f, (const char[]){*name, 0}, SVC_FROM_API), CMD_OK);
+    assert_int_equal(make_service(f, "f", at), CMD_OK); /* nothing is left of them */
+}
+
 static void test_versions(void **state)
 {
     struct fixture *f = *state;
@@ -392,7 +432,7 @@ static void test_versions(void **state)
     wire_put_u64(&f->b.w, 0);
     size_t at = f->b.w.len;
     svc_put(&f->b.w, &s);
-    f->b.buf[at] = 3;
+    f->b.buf[at] = 4;
     assert_int_equal(apply(f), CMD_INVALID);
     cmd_begin(&f->b, CMD_TYPE_COUNT, 1);
     assert_int_equal(state_apply(&tx, 9, f->b.w.buf, f->b.w.len, &f->ev), -EPROTO);
@@ -475,6 +515,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_damaged_commands_change_nothing_half, setup, teardown),
         cmocka_unit_test_setup_teardown(test_replay, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unix_backends, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_names_at_an_address, setup, teardown),
         cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_check_before_proposing, setup, teardown),
     };
