@@ -171,6 +171,27 @@ bool send_idle(const struct stream_full *f);
 void send_release(struct stream_full *f);
 bool send_client_reads(struct stream_full *f); /* since the last call of it */
 
+/* Between send.c and send_file.c. */
+void send_progress(struct stream_full *f);
+void send_took(struct stream_full *f, size_t n); /* the socket has n bytes more */
+void send_iov_skip(struct iovec *iov, size_t n); /* of two */
+void send_bytes_out(struct stream_full *f);      /* orders what is in send.iov */
+/* Sends what the socket takes now. False: a rest, or an error that the order for the rest will tell. */
+bool send_at_once(struct stream_full *f, int flags);
+void send_part_out(struct stream_full *f); /* all of send.iov is out: what is next, if anything is left */
+/*
+ * Whether the kernel moves a file's bytes to the client's socket; else they pass through memory. Holding
+ * segments back until they are full pays for the former alone: what is copied comes in large pieces anyway,
+ * and under pacing each tail that is held back starts a timer.
+ */
+static inline bool send_is_direct(const struct stream_full *f)
+{
+    return wire_fd_to(&f->s.conn->wire) >= 0;
+}
+
+void send_file_begin(struct stream_full *f);
+void send_file_turn(struct stream_full *f);
+
 /* relay.c */
 void relay_head_out(struct stream_full *f);
 void relay_timeout(struct stream_full *f);

@@ -99,6 +99,13 @@ bool file_resident(int fd, uint64_t offset, uint64_t len)
     return mapped_resident(fd, first, bytes);
 }
 
+ssize_t file_read_now(int fd, uint64_t offset, void *buf, size_t len)
+{
+    struct iovec iov = {buf, len};
+    ssize_t n = preadv2(fd, &iov, 1, (off_t)offset, RWF_NOWAIT);
+    return n < 0 ? -errno : n;
+}
+
 ssize_t file_send(int sock, int fd, uint64_t offset, size_t len)
 {
     off_t at = (off_t)offset;

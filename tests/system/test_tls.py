@@ -56,6 +56,7 @@ class TlsRegistry(harness.FairleadRegistry):
     def context(self, client=None, version=None, name=None):
         context = ssl.create_default_context(cafile=str(self.ca.cert))
         context.check_hostname = False
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         if client:
             context.load_cert_chain(self.ca.folder / f"{client}.pem", self.ca.folder / f"{client}.key")
         if version:
@@ -225,6 +226,61 @@ def test_blob_there_and_back(registry):
             assert status == 200 and digest_of(body) == digest
             assert ask(tls, f"/v2/t/{version.name.lower()}/blobs/{digest}", "Range: bytes=1000-9999999\r\n") == (
                 206, data[1000:10000000])
+
+
+def blob_file(registry, digest):
+    found = list(registry.state.glob("store/blobs/sha256/*/" + digest.split(":")[1]))
+    assert len(found) == 1
+    return found[0]
+
+
+def drop_from_memory(path):
+    """Out of the page cache, as far as the file system does that."""
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
+def test_cold_blobs(registry):
+    """What is not in memory is waited for, by several at a time and from several places, and comes out the same."""
+    data = randomness("cold").randbytes(20 * MIB + 777)
+    digest = registry.repository("t/cold").push_blob(data)
+    wrong = []
+
+    def pull(start):
+        with registry.connect() as tls:
+            got = ask(tls, f"/v2/t/cold/blobs/{digest}", f"Range: bytes={start}-\r\n")
+            if got != (206, data[start:]):
+                wrong.append(start)
+
+    for _ in range(3):
+        drop_from_memory(blob_file(registry, digest))
+        threads = [threading.Thread(target=pull, args=(start,)) for start in (0, 5, 7 * MIB + 3, 19 * MIB)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_file_that_becomes_shorter_is_no_whole_answer(registry, cold):
+    data = randomness("short", cold).randbytes(32 * MIB)
+    digest = registry.repository("t/short").push_blob(data)
+    raw = socket.create_connection(("127.0.0.1", registry.ports["open"]), timeout=20)
+    with registry.context().wrap_socket(raw, server_hostname="one.test", suppress_ragged_eofs=False) as tls:
+        tls.sendall(f"GET /v2/t/short/blobs/{digest} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+        got = bytearray(tls.recv(1000))
+        os.truncate(blob_file(registry, digest), 24 * MIB + 5)  # more than sockets can hold
+        if cold:
+            drop_from_memory(blob_file(registry, digest))
+        with pytest.raises((ssl.SSLError, ConnectionError)):  # an end without close_notify, or a reset
+            while True:
+                piece = tls.recv(1 << 20)
+                assert piece, "a clean end"
+                got += piece
+    assert len(got) < len(data)
 
 
 def test_pull_of_a_slow_reader_holds_nobody(registry):
