@@ -211,6 +211,28 @@ int cluster_services(struct cluster *c, struct svc_table *out)
     return result;
 }
 
+int cluster_nodes(struct cluster *c, struct node_table *out)
+{
+    struct kv *kv;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    int result = state_nodes_read(kv, out);
+    consensus_view_end(view);
+    return result;
+}
+
+int cluster_tokens(struct cluster *c, struct node_tokens *out)
+{
+    struct kv *kv;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    int result = state_tokens_read(kv, out);
+    consensus_view_end(view);
+    return result;
+}
+
 static void on_closed(void *arg)
 {
     struct cluster *c = arg;

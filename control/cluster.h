@@ -72,6 +72,11 @@ int cluster_each_tag(struct cluster *c, const char *repo, const char *after, siz
 /* All services and backends as they are applied here; svc_table_fini frees it. 0 or -errno. */
 int cluster_services(struct cluster *c, struct svc_table *out);
 
+/* All nodes, and the tokens, as they are applied here; node_table_fini and node_tokens_fini free them. 0 or
+ * -errno. */
+int cluster_nodes(struct cluster *c, struct node_table *out);
+int cluster_tokens(struct cluster *c, struct node_tokens *out);
+
 /* closed() comes from the loop; proposals under way end before it. */
 void cluster_close(struct cluster *c, void (*closed)(void *arg), void *arg);
 

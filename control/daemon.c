@@ -21,6 +21,7 @@
 #include "control/daemon_life.h"
 #include "control/daemon_listen.h"
 #include "control/events.h"
+#include "control/nodes.h"
 #include "control/services.h"
 #include "control/socket/server.h"
 
@@ -316,6 +317,8 @@ static void on_event(void *arg, const struct state_event *event)
         on_setting_event(d, &event->cmd);
     if (d->services)
         services_event(d->services, event);
+    if (d->nodes)
+        nodes_event(d->nodes, event);
     events_state(d->events, event);
 }
 

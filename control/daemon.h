@@ -27,6 +27,7 @@ struct events;
 struct daemon_kernel;
 struct certs_store;
 struct services;
+struct nodes;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -73,6 +74,7 @@ struct daemon {
     struct server *server;
     struct events *events;
     struct services *services;
+    struct nodes *nodes;
     struct plan_services *proxied; /* those of the newest plan */
     struct certs_store *certs;
     struct daemon_kernel *kernel_half; /* daemon_kernel.h */

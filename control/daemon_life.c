@@ -24,6 +24,7 @@
 #include "control/daemon_listen.h"
 #include "control/events.h"
 #include "control/orphan.h"
+#include "control/nodes.h"
 #include "control/services.h"
 #include "control/socket/server.h"
 
@@ -254,6 +255,13 @@ static void open_services(struct daemon *d)
     d->services = services_new(&config);
 }
 
+static void open_nodes(struct daemon *d)
+{
+    struct nodes_config config = {.loop = &d->loop, .journal = d->journal, .cluster = d->cluster};
+    nodes_name_of_host(config.self.name);
+    d->nodes = nodes_new(&config);
+}
+
 /* Everything that needs the locked state. On failure what was opened is closed again. */
 static int start_inside(struct daemon *d, char *err)
 {
@@ -272,6 +280,7 @@ static int start_inside(struct daemon *d, char *err)
         replace_orphan(d, "it reads another names file");
         shared_memory_reset_rings(&d->memory);
     }
+    open_nodes(d);
     open_services(d);
     daemon_listen_begin(d);
     daemon_publish_plan(d);
@@ -287,10 +296,12 @@ err_supervise:
     supervise_close(d->supervise);
 err_services:
     services_close(d->services);
+    nodes_close(d->nodes);
     if (d->cluster)
         cluster_close(d->cluster, NULL, NULL);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     services_free(d->services);
+    nodes_free(d->nodes);
 err_memory:
     events_close(d->events);
     shared_memory_close(&d->memory);
@@ -333,6 +344,7 @@ void daemon_life_close(struct daemon *d)
     d->phase = DAEMON_CLOSING;
     daemon_kernel_close(d);
     services_close(d->services);
+    nodes_close(d->nodes);
     while (daemon_drain_logs(d))
         continue;
     uv_close((uv_handle_t *)&d->log_timer, NULL);
@@ -346,6 +358,7 @@ void daemon_life_close(struct daemon *d)
 static void finish(struct daemon *d)
 {
     services_free(d->services);
+    nodes_free(d->nodes);
     events_close(d->events);
     shared_memory_close(&d->memory);
     listeners_close(&d->listeners);
