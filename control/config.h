@@ -109,6 +109,9 @@ int config_address_parse(const char *text, struct config_address *out, const cha
 /* The address to which a socket is bound, of no service. 0 or -errno. */
 int config_address_of_socket(int fd, struct config_address *out);
 
+/* The address to which it is connected, likewise. */
+int config_address_of_peer(int fd, struct config_address *out);
+
 /* Whether the address cannot be reached from another machine. */
 bool config_address_is_loopback(const struct config_address *address);
 

@@ -77,13 +77,10 @@ int config_address_parse(const char *text, struct config_address *out, const cha
     return parse_ipv6(host + 1, port, out, hint);
 }
 
-int config_address_of_socket(int fd, struct config_address *out)
+/* Makes the text of an address that the kernel gave. */
+static int address_text(struct config_address *out)
 {
     char host[INET6_ADDRSTRLEN];
-    memset(out, 0, sizeof(*out));
-    out->addr_len = sizeof(out->addr);
-    if (getsockname(fd, (struct sockaddr *)&out->addr, &out->addr_len))
-        return -errno;
     const struct sockaddr_in *in = (const struct sockaddr_in *)&out->addr;
     const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)&out->addr;
     bool ipv6 = out->addr.ss_family == AF_INET6;
@@ -95,6 +92,20 @@ int config_address_of_socket(int fd, struct config_address *out)
     snprintf(out->text, sizeof(out->text), ipv6 ? "[%s]:%u" : "%s:%u", host,
              ntohs(ipv6 ? in6->sin6_port : in->sin_port));
     return 0;
+}
+
+int config_address_of_socket(int fd, struct config_address *out)
+{
+    memset(out, 0, sizeof(*out));
+    out->addr_len = sizeof(out->addr);
+    return getsockname(fd, (struct sockaddr *)&out->addr, &out->addr_len) ? -errno : address_text(out);
+}
+
+int config_address_of_peer(int fd, struct config_address *out)
+{
+    memset(out, 0, sizeof(*out));
+    out->addr_len = sizeof(out->addr);
+    return getpeername(fd, (struct sockaddr *)&out->addr, &out->addr_len) ? -errno : address_text(out);
 }
 
 bool config_address_is_loopback(const struct config_address *address)

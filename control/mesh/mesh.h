@@ -116,7 +116,7 @@ struct mesh_config {
     const struct pki_identity *identity; /* copied */
     const struct config_address *listen; /* copied */
     size_t listen_count;                 /* 0: it dials only */
-    unsigned ping_ms;                    /* between pings of a quiet connection; 0: 500 */
+    unsigned ping_ms;                    /* between pings of a quiet connection; 0: a quarter of idle_ms */
     unsigned idle_ms;                    /* without anything from the other side; 0: 2000 */
     unsigned handshake_ms;               /* from connect to HELLO; 0: 5000 */
     unsigned redial_ms_max;              /* upper end of the back-off; 0: 1000 */
@@ -126,6 +126,9 @@ struct mesh_config {
 
 /* 0 or -errno with a text in err: an address that cannot be bound. */
 int mesh_open(const struct mesh_config *config, struct mesh **out, char *err, size_t err_len);
+
+/* The i-th address that it listens on, as the kernel has it (port 0 was another one). 0 or -errno. */
+int mesh_address(const struct mesh *mesh, size_t i, struct config_address *out);
 
 /* The nodes that may connect, and which of them to dial; this node itself is left out by the mesh.
  * Connections to others end with MESH_REMOVED. Copied. */
