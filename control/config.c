@@ -320,6 +320,7 @@ static void read_root(struct cfg_reader *r, const yaml_node_t *root)
         {"peers", cfg_peers},
         {"takeover", cfg_takeover},
         {"certificates", cfg_certificates},
+        {"sources", cfg_sources},
     };
     struct config *config = r->config;
     struct entry admin = {.address.service = SERVICE_ADMIN};
@@ -459,6 +460,7 @@ void config_fini(struct config *config)
     config_kernel_fini(&config->kernel);
     config_services_fini(&config->services);
     config_certificates_fini(&config->certificates);
+    config_sources_fini(&config->sources);
     memset(config, 0, sizeof(*config));
 }
 

@@ -15,6 +15,7 @@
 
 #include "control/config_certificates.h"
 #include "control/config_services.h"
+#include "control/config_sources.h"
 #include "control/settings.h"
 #include "limits.h"
 #include "plan.h"
@@ -68,6 +69,7 @@ struct config {
     struct config_kernel kernel;
     struct config_services services;
     struct config_certificates certificates;
+    struct config_sources sources;
 };
 
 /* Errors as "FILE:LINE:COL: what is wrong; what to write instead", a line each. */

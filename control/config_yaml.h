@@ -54,6 +54,9 @@ const yaml_node_t *cfg_key(struct cfg_reader *r, const yaml_node_t *mapping, con
 bool cfg_mapping(struct cfg_reader *r, const yaml_node_t *node, const char *where,
                  const struct cfg_key_row *keys, size_t count, void *target);
 
+/* config_sources.c: the section. */
+void cfg_sources(struct cfg_reader *r, const yaml_node_t *node, void *target);
+
 /* config_kernel.c: the section `kernel`. */
 void cfg_kernel(struct cfg_reader *r, const yaml_node_t *node, void *target);
 

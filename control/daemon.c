@@ -62,10 +62,30 @@ static void effective_settings(const struct daemon *d, uint64_t out[SETTINGS_COU
         out[i] = setting_effective(&d->settings, i, &source);
 }
 
+/* Of a service that is not there, or has no data plane's path, nothing can be asked. */
+static uint16_t place_of_name(const struct daemon *d, const char *name)
+{
+    for (size_t i = 0; i < d->proxied->count; i++)
+        if (strcmp(d->proxied->proxied[i].service.name, name) == 0)
+            return d->proxied->proxied[i].place;
+    return PLAN_NO_SERVICE;
+}
+
+static size_t compile_sources(const struct daemon *d, struct plan_source out[PLAN_SOURCES_MAX])
+{
+    const struct config_sources *s = &d->config.sources;
+    for (size_t i = 0; i < s->count; i++) {
+        out[i] = s->list[i].source;
+        out[i].service = place_of_name(d, s->list[i].service);
+    }
+    return s->count;
+}
+
 /* What is in it was checked when it was read, so only memory can be missing. */
 static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out)
 {
     struct plan_address addresses[PLAN_LISTENERS_MAX];
+    struct plan_source sources[PLAN_SOURCES_MAX];
     uint64_t settings[SETTINGS_COUNT];
     struct cluster_status status;
     const char *why;
@@ -94,7 +114,9 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
                                .proxied = d->proxied->proxied,
                                .proxied_count = d->proxied->count,
                                .name = d->proxied->name,
-                               .name_count = d->proxied->name_count};
+                               .name_count = d->proxied->name_count,
+                               .source = sources,
+                               .source_count = compile_sources(d, sources)};
     memcpy(input.cluster_id, status.cluster_id, sizeof(input.cluster_id));
     int err = plan_compile(&input, out, &why);
     CHECK(err == 0 || err == -ENOMEM);
@@ -507,6 +529,9 @@ void daemon_reload(struct daemon *d)
         warn_needs_restart(d, &next);
         reload_certificates(d, &next);
         d->settings.file = next.settings;
+        struct config_sources sources = d->config.sources;
+        d->config.sources = next.sources;
+        next.sources = sources;
         daemon_listen_reload(d, &next);
         services_declare(d->services, &next.services);
         journal_info(d->journal, "reload", "the configuration was read again; plan %" PRIu64,

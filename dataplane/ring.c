@@ -13,6 +13,7 @@
 #include "check.h"
 #include "dataplane/conn.h"
 #include "dataplane/door.h"
+#include "dataplane/fetch/fetch.h"
 #include "dataplane/http2/http2.h"
 #include "dataplane/proxy/proxy.h"
 #include "dataplane/proxy/tcp.h"
@@ -101,6 +102,8 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
         err = proxy_new(r, &r->proxy);
     if (!err)
         err = tcp_ring_new(r, &r->tcp);
+    if (!err)
+        err = fetches_new(r, &r->fetches);
     timer_wheel_init(&r->wheel, loop_now_ms(r->loop));
     *out = r;
     return err;
@@ -111,6 +114,7 @@ void ring_free(struct ring *r)
     store_ring_free(r->store);
     channel_free(r->channel);
     door_ring_free(r->door);
+    fetches_free(r->fetches);
     tcp_ring_free(r->tcp);
     proxy_free(r->proxy);
     names_free(r->names);
@@ -448,8 +452,10 @@ static void step_drain(struct ring *r, uint64_t now_ms)
         begin_drain(r);
     if (now_ms >= by)
         end_drain(r);
+    if (r->conn_list == NULL)
+        fetches_stop(r->fetches);
     r->stopped = r->conn_list == NULL && door_idle(r) && tcp_idle(r) && http2_idle(r->http2) &&
-                 store_ring_idle(r->store);
+                 fetches_idle(r->fetches) && store_ring_idle(r->store);
 }
 
 /* ------------------------------------------------------------------ running */
@@ -467,6 +473,7 @@ static void tick(struct ring *r, uint64_t now_ms)
     http2_trim(r->http2, TRIM_MOST);
     proxy_tick(r->proxy);
     tcp_tick(r);
+    fetches_tick(r->fetches);
     feed_all(r);
     if (r->scratch_used) /* a large command's memory is not kept */
         (void)madvise(r->scratch + SCRATCH_KEPT_BYTES, COMMAND_BYTES_MAX - SCRATCH_KEPT_BYTES, MADV_DONTNEED);
@@ -504,6 +511,7 @@ void ring_run(struct ring *r)
             tick(r, now);
             next_tick = now + TICK_MS;
         }
+        fetches_run(r->fetches);
         http2_run(r->http2);
     }
 }

@@ -29,6 +29,7 @@ struct channel;
 struct proxy;
 struct tcp_ring;
 struct door_ring;
+struct fetches;
 struct kernel_words;
 struct tls_helpers;
 struct tls_table;
@@ -83,6 +84,7 @@ struct ring {
     struct proxy *proxy; /* what proxied services need */
     struct tcp_ring *tcp;
     struct door_ring *door;
+    struct fetches *fetches; /* of blobs that are not here */
 
     struct counters_page *page;
     struct ring_counters *counters;

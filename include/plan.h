@@ -16,7 +16,7 @@
 
 enum {
     PLAN_MAGIC = 0x31504c46, /* "FLP1" */
-    PLAN_VERSION = 3,
+    PLAN_VERSION = 4,
 };
 
 enum setting_type { SETTING_BOOL, SETTING_NUMBER, SETTING_BYTES, SETTING_MS, SETTING_BYTES_PER_S };
@@ -51,6 +51,8 @@ enum {
     PLAN_CERTIFICATES_MAX = 8, /* that a service offers */
     PLAN_DOMAIN_MAX = 254,     /* bytes of a host's name, with its NUL */
     PLAN_NAMES_MAX = 1 << 20,  /* of all services */
+    PLAN_SOURCES_MAX = 256,
+    PLAN_NO_SERVICE = 0xffff, /* of a source: it is not there (now) */
     PLAN_UNIX_PATH_MAX = 108,
     PLAN_NO_ROW = 0xffff,
     PLAN_BYTES_MAX = 1 << 30,
@@ -173,8 +175,24 @@ struct plan_listener {
     struct plan_tls tls; /* of the registry and admin, address by address; a proxied service has its own */
 };
 
+enum plan_source_kind {
+    PLAN_SOURCE_PEERS = 1,    /* other replicas: they have what the names link, by digest alone */
+    PLAN_SOURCE_REGISTRY = 2, /* an existing registry: its repositories are seen under a prefix of ours */
+};
+
+/* Where what is not in this node's store comes from. Of several whose prefix a repository has, the longest
+ * one counts, beside the peers. */
+struct plan_source {
+    uint8_t kind; /* enum plan_source_kind */
+    uint8_t push; /* PLAN_SOURCE_REGISTRY: 1: this registry takes pushes to such repositories all the same */
+    uint16_t service; /* place of the proxied service whose backends are asked, or PLAN_NO_SERVICE */
+    uint16_t prefix_len, upstream_len;
+    char prefix[REPO_NAME_MAX + 1];   /* of our names, with its last '/'; "": all */
+    char upstream[REPO_NAME_MAX + 1]; /* stands there in its place */
+};
+
 /* The arrays stand behind it, in this order, each aligned to 8 bytes: services, listeners, backends, rows
- * (uint16_t: index into the service's backends, or PLAN_NO_ROW), names. */
+ * (uint16_t: index into the service's backends, or PLAN_NO_ROW), names, sources. */
 struct plan {
     uint32_t magic;
     uint32_t version;
@@ -183,8 +201,8 @@ struct plan {
     uint8_t cluster_id[16];
     uint64_t node_id;
     uint64_t setting[SETTINGS_COUNT];
-    uint32_t service_count, listener_count, backend_count, row_count, name_count;
-    uint64_t service_at, listener_at, backend_at, row_at, name_at; /* bytes from the beginning */
+    uint32_t service_count, listener_count, backend_count, row_count, name_count, source_count;
+    uint64_t service_at, listener_at, backend_at, row_at, name_at, source_at; /* bytes from the beginning */
 };
 
 static inline const struct plan_service *plan_service(const struct plan *p, unsigned i)
@@ -210,6 +228,11 @@ static inline const uint16_t *plan_rows(const struct plan *p, unsigned first)
 static inline const struct plan_name *plan_name(const struct plan *p, unsigned i)
 {
     return (const struct plan_name *)(const void *)((const uint8_t *)p + p->name_at) + i;
+}
+
+static inline const struct plan_source *plan_source(const struct plan *p, unsigned i)
+{
+    return (const struct plan_source *)(const void *)((const uint8_t *)p + p->source_at) + i;
 }
 
 /* The service of a place, or NULL: it is free. */
@@ -276,14 +299,19 @@ static inline bool plan_check(const struct plan *p, uint64_t bytes)
     if (bytes < sizeof(*p) || p->magic != PLAN_MAGIC || p->version != PLAN_VERSION || p->bytes != bytes)
         return false;
     if (p->service_count > PLAN_SERVICES_MAX || p->listener_count > PLAN_LISTENERS_MAX ||
-        p->backend_count > PLAN_BACKENDS_MAX || p->name_count > PLAN_NAMES_MAX)
+        p->backend_count > PLAN_BACKENDS_MAX || p->name_count > PLAN_NAMES_MAX ||
+        p->source_count > PLAN_SOURCES_MAX)
         return false;
     if (!plan_section(p, p->service_at, p->service_count, sizeof(struct plan_service)) ||
         !plan_section(p, p->listener_at, p->listener_count, sizeof(struct plan_listener)) ||
         !plan_section(p, p->backend_at, p->backend_count, sizeof(struct plan_backend)) ||
         !plan_section(p, p->row_at, p->row_count, sizeof(uint16_t)) ||
-        !plan_section(p, p->name_at, p->name_count, sizeof(struct plan_name)))
+        !plan_section(p, p->name_at, p->name_count, sizeof(struct plan_name)) ||
+        !plan_section(p, p->source_at, p->source_count, sizeof(struct plan_source)))
         return false;
+    for (unsigned i = 0; i < p->source_count; i++)
+        if (plan_source(p, i)->prefix_len > REPO_NAME_MAX || plan_source(p, i)->upstream_len > REPO_NAME_MAX)
+            return false;
     for (unsigned i = 0; i < p->name_count; i++)
         if (plan_name(p, i)->place >= p->service_count || plan_name(p, i)->name[PLAN_DOMAIN_MAX - 1])
             return false;

@@ -38,21 +38,23 @@ static int compile_layout(const struct plan_input *in, struct plan *head, const 
         backends += p->service.backend_count;
         rows += p->service.row_count;
     }
-    *err_text = "there are more backends, addresses or names than a plan can hold";
+    *err_text = "there are more backends, addresses, names or sources than a plan can hold";
     if (backends > PLAN_BACKENDS_MAX || rows > UINT32_MAX || in->address_count > PLAN_LISTENERS_MAX ||
-        in->name_count > PLAN_NAMES_MAX)
+        in->name_count > PLAN_NAMES_MAX || in->source_count > PLAN_SOURCES_MAX)
         return -EINVAL;
     head->service_count = (uint32_t)services;
     head->listener_count = (uint32_t)in->address_count;
     head->backend_count = (uint32_t)backends;
     head->row_count = (uint32_t)rows;
     head->name_count = (uint32_t)in->name_count;
+    head->source_count = (uint32_t)in->source_count;
     head->bytes = (sizeof(*head) + 7) / 8 * 8;
     head->service_at = place_section(head, services * sizeof(struct plan_service));
     head->listener_at = place_section(head, in->address_count * sizeof(struct plan_listener));
     head->backend_at = place_section(head, backends * sizeof(struct plan_backend));
     head->row_at = place_section(head, rows * sizeof(uint16_t));
     head->name_at = place_section(head, in->name_count * sizeof(struct plan_name));
+    head->source_at = place_section(head, in->source_count * sizeof(struct plan_source));
     return 0;
 }
 
@@ -135,6 +137,8 @@ static int compile_into(const struct plan_input *in, struct plan *plan, const ch
     plan->node_id = in->node_id;
     int err = compile_settings(plan, in->setting, err_text);
     compile_services(in, &to);
+    if (in->source_count)
+        memcpy(base + plan->source_at, in->source, in->source_count * sizeof(*in->source));
     for (size_t i = 0; i < in->address_count && !err; i++)
         err = compile_address(plan, &to.listener[i], &in->address[i], err_text);
     if (err)

@@ -45,6 +45,8 @@ struct plan_input {
     size_t proxied_count;
     const struct plan_name *name; /* those of an address together, as the services say */
     size_t name_count;
+    const struct plan_source *source; /* at most PLAN_SOURCES_MAX */
+    size_t source_count;
 };
 
 /*

@@ -12,6 +12,7 @@
 #include "cmd.h"
 #include "dataplane/authorize.h"
 #include "dataplane/link.h"
+#include "dataplane/http/range.h"
 #include "dataplane/registry/error.h"
 #include "dataplane/registry/route.h"
 #include "dataplane/store/names.h"
@@ -19,6 +20,7 @@
 #include "dataplane/stream.h"
 
 struct api;
+struct elsewhere;
 struct manifest;
 
 /* res: 0 or -errno from the store and the body, enum cmd_status from control. */
@@ -31,6 +33,7 @@ struct api {
     api_step *next;                 /* after the waiter, the proposal or the body */
     struct blob *blob;              /* held: given back at the end */
     struct upload *upload;          /* held: checked in at the end */
+    struct elsewhere *elsewhere;    /* of what is not in this node's store; in the arena */
     struct digest digest;           /* of the object that the call is about, once known */
     uint64_t size;                  /* bytes of that object */
     char etag[DIGEST_TEXT_MAX + 3]; /* api_etag: the digest in quotes */
@@ -135,6 +138,22 @@ void api_manifest_delete(struct api *a);
 void api_tags(struct api *a);
 void api_catalog(struct api *a);
 void api_referrers(struct api *a);
+
+/* elsewhere.c: a linked blob whose file is not here; a blob that is not linked. False: no source of it is
+ * known, and nothing was answered. */
+bool api_blob_fetch(struct api *a);
+bool api_blob_unlinked(struct api *a);
+
+/* Whether the call's repository is no copy of another registry's. False: the answer was sent. */
+bool api_push_allowed(struct api *a);
+
+/* blob.c: the part that the client wants, and the head of the answer that goes with it. */
+struct http_range api_blob_range(const struct api *a);
+struct http_response *api_blob_head(struct api *a);
+
+/* registry.c: for a handler that takes a call over. */
+void api_body_done(struct stream *s, int err);
+void api_end(struct stream *s);
 
 /* Whether the caller may do that to another repository than the call's own (mount); absent: any repository.
  */

@@ -19,7 +19,7 @@ static int blob_size(struct api *a)
 }
 
 /* A Range counts for GET alone (RFC 9110, 14.2). */
-static struct http_range wanted_range(const struct api *a)
+struct http_range api_blob_range(const struct api *a)
 {
     const struct http_request *req = &a->s->req;
     struct http_range whole = {.kind = HTTP_RANGE_FULL};
@@ -29,18 +29,27 @@ static struct http_range wanted_range(const struct api *a)
     return http_range_evaluate(req->known[HTTP_KNOWN_RANGE], a->size);
 }
 
-static void blob_fields(struct api *a, struct http_response *res)
+struct http_response *api_blob_head(struct api *a)
 {
+    struct http_range range = api_blob_range(a);
+    bool part = range.kind == HTTP_RANGE_PART;
+    struct http_response *res = stream_response(a->s, part ? 206 : 200);
+    http_response_field(res, "X-Content-Type-Options", VIEW_LIT("nosniff"));
     http_response_field(res, "Content-Type", VIEW_LIT("application/octet-stream"));
     http_response_field(res, "Docker-Content-Digest", api_digest_text(a));
     http_response_field(res, "ETag", view_of(a->etag, a->etag_len));
     http_response_field(res, "Accept-Ranges", VIEW_LIT("bytes"));
     api_cache_forever(res);
+    if (part)
+        http_response_content_range(res, range.first, range.last, a->size);
+    return res;
 }
 
 static void blob_opened(struct api *a, int err)
 {
     if (err == -ENOENT) {
+        if (api_blob_fetch(a))
+            return;
         /* As unknown as a blob that was never here: a push that asks first will bring it again. */
         error_answer(a->s, 404, ERROR_BLOB_UNKNOWN, "the blob's bytes are missing from this node's store",
                      "digest", api_digest_text(a));
@@ -50,15 +59,11 @@ static void blob_opened(struct api *a, int err)
         api_answer_store_error(a, err);
         return;
     }
-    struct http_range range = wanted_range(a);
+    struct http_range range = api_blob_range(a);
     bool part = range.kind == HTTP_RANGE_PART;
     uint64_t offset = part ? range.first : 0, len = part ? range.last - range.first + 1 : a->size;
     struct blob *blob = a->blob;
-    struct http_response *res = stream_response(a->s, part ? 206 : 200);
-    http_response_field(res, "X-Content-Type-Options", VIEW_LIT("nosniff"));
-    blob_fields(a, res);
-    if (part)
-        http_response_content_range(res, range.first, range.last, a->size);
+    (void)api_blob_head(a);
     if (a->s->req.method == HTTP_GET)
         stream_count(a->s, CTR_PULLS, 1);
     a->blob = NULL;
@@ -71,6 +76,8 @@ void api_blob_read(struct api *a)
     api_etag(a);
     int err = blob_size(a);
     if (err == -ENOENT) {
+        if (api_blob_unlinked(a))
+            return;
         api_answer_unknown(a, ERROR_BLOB_UNKNOWN, "the repository has no such blob", "digest");
         return;
     }
@@ -80,7 +87,7 @@ void api_blob_read(struct api *a)
     }
     if (api_answer_conditions(a))
         return;
-    if (wanted_range(a).kind == HTTP_RANGE_UNSATISFIABLE) {
+    if (api_blob_range(a).kind == HTTP_RANGE_UNSATISFIABLE) {
         struct error_item item = {ERROR_SIZE_INVALID, "no byte of the blob is in that range", "range",
                                   a->s->req.known[HTTP_KNOWN_RANGE]};
         http_response_unsatisfied_range(error_begin(a->s, 416), a->size);

@@ -129,17 +129,17 @@ static void registry_begin(struct stream *s)
     else if (e->action == AUTHORIZE_CATALOG && !stream_setting(s, SET_REGISTRY_CATALOG))
         error_answer(s, 404, ERROR_UNSUPPORTED, "the catalog is turned off (registry.catalog)", NULL,
                      (struct view){0});
-    else
+    else if (e->action != AUTHORIZE_PUSH || api_push_allowed(a))
         e->call(a);
 }
 
-static void registry_body_done(struct stream *s, int err)
+void api_body_done(struct stream *s, int err)
 {
     struct api *a = s->ctx;
     a->next(a, err);
 }
 
-static void registry_end(struct stream *s)
+void api_end(struct stream *s)
 {
     struct api *a = s->ctx;
     if (!a)
@@ -151,7 +151,7 @@ static void registry_end(struct stream *s)
     s->ctx = NULL;
 }
 
-const struct handler registry_handler = {"registry", registry_begin, registry_body_done, registry_end, NULL};
+const struct handler registry_handler = {"registry", registry_begin, api_body_done, api_end, NULL};
 
 /* /v2/: the version check. */
 void api_base(struct api *a)

@@ -268,15 +268,24 @@ static int64_t clock_ms(clockid_t clock)
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+/* Of a blob that was being fetched: whoever wants it begins anew. */
+static bool name_fetched(const char *name)
+{
+    char own[UPLOAD_NAME_MAX + 1];
+    name_write(own, name, hash_repo(UPLOAD_FETCH_REPO, sizeof(UPLOAD_FETCH_REPO) - 1));
+    return strcmp(own, name) == 0;
+}
+
 static int recover_all(struct store *s, DIR *dir)
 {
     int64_t mono_ms = clock_ms(CLOCK_MONOTONIC), real_ms = clock_ms(CLOCK_REALTIME);
     const struct dirent *e;
     int err = 0;
     while (!err && (errno = 0, e = readdir(dir))) {
-        if (name_valid(e->d_name))
+        bool valid = name_valid(e->d_name);
+        if (valid && !name_fetched(e->d_name))
             err = recover_session(s, e->d_name, mono_ms, real_ms);
-        else if (temp_name_valid(e->d_name))
+        else if (valid || temp_name_valid(e->d_name))
             err = unlinkat(s->uploads_dirfd, e->d_name, 0) ? -errno : 0;
     }
     return err ? err : -errno;

@@ -158,6 +158,19 @@ int upload_commit(struct upload *u, const struct digest *expected, struct waiter
  * removed. */
 int upload_cancel(struct upload *u, struct waiter *w);
 
+/*
+ * What is fetched from elsewhere is a session of a repository that no client can name: nobody can check it
+ * out, and a start removes what is left of one.
+ */
+#define UPLOAD_FETCH_REPO "fetch from elsewhere"
+
+/* Its file, for reading what was appended: the caller duplicates it. */
+int upload_fd(const struct upload *u);
+
+/* Whether all that was appended has that digest, as far as the running hash tells; a commit asks the file
+ * where it does not. The session takes no more bytes then. */
+bool upload_is(struct upload *u, const struct digest *expected);
+
 /* Open sessions of the node. */
 uint32_t store_uploads_open(const struct store *s);
 

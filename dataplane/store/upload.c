@@ -290,6 +290,14 @@ static void piece_return(struct upload *u)
 
 static void published(struct publish *p, int err);
 
+static void result_settle(struct upload *u)
+{
+    hash_end(&u->hash, &u->result);
+    u->has_result = true;
+    u->alg = DIGEST_NONE;
+    u->hashed = 0;
+}
+
 /* Orders the next step in any case. */
 static void commit_on(struct upload *u)
 {
@@ -298,12 +306,8 @@ static void commit_on(struct upload *u)
         piece_want(u);
         return;
     }
-    if (!u->has_result) {
-        hash_end(&u->hash, &u->result);
-        u->has_result = true;
-        u->alg = DIGEST_NONE;
-        u->hashed = 0;
-    }
+    if (!u->has_result)
+        result_settle(u);
     if (!digest_equal(&u->result, &u->expected)) {
         upload_end(u, r, -EBADMSG);
         return;
@@ -331,6 +335,23 @@ int upload_commit(struct upload *u, const struct digest *expected, struct waiter
     u->waiter = w;
     commit_on(u);
     return 0;
+}
+
+int upload_fd(const struct upload *u)
+{
+    return u->fd;
+}
+
+bool upload_is(struct upload *u, const struct digest *expected)
+{
+    CHECK(at_work(u));
+    if (!u->has_result && u->size == 0)
+        running_hash_begin(u, expected->alg);
+    if (!u->has_result && (u->hashed != u->size || u->alg != expected->alg))
+        return false;
+    if (!u->has_result)
+        result_settle(u);
+    return digest_equal(&u->result, expected);
 }
 
 static void hashed_piece(struct upload *u)

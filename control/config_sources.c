@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The section `sources`. */
+#include "control/config_sources.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "control/config_yaml.h"
+
+void config_sources_fini(struct config_sources *s)
+{
+    free(s->list);
+    memset(s, 0, sizeof(*s));
+}
+
+/* Components as in a repository's name, each with a '/' behind it, so that no name is cut in the middle. */
+static bool prefix_valid(const char *text)
+{
+    size_t len = strlen(text);
+    if (len == 0 || len >= REPO_NAME_MAX || text[0] == '/' || text[len - 1] != '/' || strstr(text, "//"))
+        return false;
+    return strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789._-/") == len;
+}
+
+static void read_source_prefix(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct config_source *c = target;
+    const char *text = cfg_text(r, node, "the beginning of repositories' names, as in hub/");
+    if (!text)
+        return;
+    if (!prefix_valid(text)) {
+        cfg_error(r, node,
+                  "'%.60s' is not the beginning of repositories' names; write it as hub/ or mirror/hub/",
+                  text);
+        return;
+    }
+    c->source.prefix_len = (uint16_t)strlen(text);
+    memcpy(c->source.prefix, text, strlen(text) + 1);
+}
+
+static void read_source_upstream(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct config_source *c = target;
+    const char *text = cfg_text(r, node, "what stands there in place of prefix, as in library/");
+    if (!text)
+        return;
+    if (!prefix_valid(text)) {
+        cfg_error(
+            r, node,
+            "'%.60s' is not the beginning of repositories' names; write it as library/, or leave it out",
+            text);
+        return;
+    }
+    c->source.upstream_len = (uint16_t)strlen(text);
+    memcpy(c->source.upstream, text, strlen(text) + 1);
+}
+
+static void read_source_service(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct config_source *c = target;
+    const char *text = cfg_text(r, node, "the name of a service with path: proxy");
+    if (!text)
+        return;
+    if (strlen(text) >= PLAN_NAME_MAX)
+        cfg_error(r, node, "'%.60s...' is not the name of a service; write one of at most %d letters", text,
+                  PLAN_NAME_MAX - 1);
+    else
+        memcpy(c->service, text, strlen(text) + 1);
+}
+
+static void read_source_push(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct config_source *c = target;
+    bool push = false;
+    if (cfg_bool(r, node, &push))
+        c->source.push = push;
+}
+
+static bool is_repeated(const struct config_sources *all, const struct config_source *c)
+{
+    for (size_t i = 0; i < all->count; i++)
+        if (strcmp(all->list[i].source.prefix, c->source.prefix) == 0)
+            return true;
+    return false;
+}
+
+static void read_source(struct cfg_reader *r, const yaml_node_t *node)
+{
+    static const struct cfg_key_row keys[] = {{"prefix", read_source_prefix},
+                                              {"upstream", read_source_upstream},
+                                              {"service", read_source_service},
+                                              {"push", read_source_push}};
+    struct config_sources *all = &r->config->sources;
+    struct config_source c = {.source = {.kind = PLAN_SOURCE_REGISTRY, .service = PLAN_NO_SERVICE}};
+    size_t errors = r->report->count;
+    if (!cfg_mapping(r, node, "an entry of sources", keys, ARRAY_SIZE(keys), &c) ||
+        r->report->count != errors)
+        return;
+    if (!c.source.prefix_len)
+        cfg_error(r, node, "the entry has no prefix; write 'prefix: hub/'");
+    else if (!c.service[0])
+        cfg_error(r, node, "the entry has no service; write the name of one with path: proxy");
+    else if (is_repeated(all, &c))
+        cfg_error(r, node, "prefix %s is listed twice; remove one of them", c.source.prefix);
+    else if (all->count == PLAN_SOURCES_MAX - 1) /* one place is the peers' */
+        cfg_error(r, node, "there are more than %d sources; remove some", PLAN_SOURCES_MAX - 1);
+    else {
+        all->list = realloc(all->list, (all->count + 1) * sizeof(*all->list));
+        CHECK(all->list);
+        all->list[all->count++] = c;
+    }
+}
+
+void cfg_sources(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    (void)target;
+    if (node->type == YAML_SCALAR_NODE && node->data.scalar.length == 0)
+        return;
+    if (node->type != YAML_SEQUENCE_NODE) {
+        cfg_error(r, node,
+                  "sources must be a list but is %s; write '- prefix: hub/' and 'service: NAME' under it",
+                  cfg_kind_name(node));
+        return;
+    }
+    for (yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++)
+        read_source(r, yaml_document_get_node(&r->doc, *i));
+}

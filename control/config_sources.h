@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The section `sources` of the configuration file: which registries stand behind which repositories. */
+#ifndef FL_CONTROL_CONFIG_SOURCES_H
+#define FL_CONTROL_CONFIG_SOURCES_H
+
+#include <stddef.h>
+
+#include "plan.h"
+
+struct config_source {
+    char service[PLAN_NAME_MAX]; /* of the state: may come later, and go */
+    struct plan_source source;   /* but for its service */
+};
+
+struct config_sources {
+    struct config_source *list;
+    size_t count;
+};
+
+void config_sources_fini(struct config_sources *s);
+
+#endif

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a ring has for fetching, and where blobs may come from. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dataplane/ring.h"
+#include "dataplane/fetch/private.h"
+
+enum { TRIM_MOST = 64 };
+
+int fetches_new(struct ring *ring, struct fetches **out)
+{
+    struct fetches *all = calloc(1, sizeof(*all));
+    if (!all)
+        return -ENOMEM;
+    all->ring = ring;
+    int err = pool_init(&all->jobs, sizeof(struct fetch), FETCH_JOBS_MAX);
+    if (err)
+        goto err_jobs;
+    err = pool_init(&all->readers, sizeof(struct fetch_reader), FETCH_READERS_MAX);
+    if (err)
+        goto err_readers;
+    fetch_table_ring(ring->index, ring->loop);
+    *out = all;
+    return 0;
+err_readers:
+    pool_fini(&all->jobs);
+err_jobs:
+    free(all);
+    return err;
+}
+
+void fetches_free(struct fetches *all)
+{
+    pool_fini(&all->readers);
+    pool_fini(&all->jobs);
+    free(all);
+}
+
+void fetches_tick(struct fetches *all)
+{
+    for (struct fetch *f = all->list, *next; f; f = next) {
+        next = f->next;
+        fetch_look(f);
+    }
+    pool_trim(&all->jobs, TRIM_MOST);
+    pool_trim(&all->readers, TRIM_MOST);
+}
+
+void fetches_stop(struct fetches *all)
+{
+    for (struct fetch *f = all->list, *next; f; f = next) {
+        next = f->next;
+        fetch_stop(f);
+    }
+}
+
+bool fetches_idle(const struct fetches *all)
+{
+    return !all->list && all->readers.used == 0;
+}
+
+/* ------------------------------------------------------------------ sources */
+
+const struct plan_source *fetch_source_of(const struct plan *plan, struct view repo)
+{
+    const struct plan_source *best = NULL;
+    for (uint32_t i = 0; i < plan->source_count; i++) {
+        const struct plan_source *s = plan_source(plan, i);
+        if (s->kind == PLAN_SOURCE_REGISTRY && s->prefix_len < repo.len &&
+            memcmp(s->prefix, repo.p, s->prefix_len) == 0 && (!best || s->prefix_len > best->prefix_len))
+            best = s;
+    }
+    return best;
+}
+
+size_t fetch_source_path(const struct plan_source *source, struct view repo, const char *middle,
+                         struct view last, char out[QUESTION_PATH_MAX])
+{
+    int n = snprintf(out, QUESTION_PATH_MAX, "/v2/%.*s%.*s/%s%.*s", (int)source->upstream_len,
+                     source->upstream, (int)(repo.len - source->prefix_len), repo.p + source->prefix_len,
+                     middle, (int)last.len, last.p);
+    return n > 0 && n < QUESTION_PATH_MAX ? (size_t)n : 0;
+}
+
+static void add_peers(const struct plan *plan, const struct digest *d, struct fetch_sources *out)
+{
+    char hex[2 * DIGEST_BYTES_MAX + 1];
+    for (uint32_t i = 0; i < plan->source_count && out->count == 0; i++) {
+        const struct plan_source *s = plan_source(plan, i);
+        if (s->kind != PLAN_SOURCE_PEERS || s->service == PLAN_NO_SERVICE)
+            continue;
+        digest_hex(d, hex);
+        int n = snprintf(out->list[0].path, QUESTION_PATH_MAX, "/blobs/%s/%s", digest_alg_name(d->alg), hex);
+        out->list[0].kind = s->kind;
+        out->list[0].service = s->service;
+        out->list[0].path_len = (uint16_t)n;
+        out->count = 1;
+    }
+}
+
+void fetch_sources_find(const struct plan *plan, struct view repo, const struct digest *d,
+                        struct fetch_sources *out)
+{
+    char digest[DIGEST_TEXT_MAX + 1];
+    const struct plan_source *s = fetch_source_of(plan, repo);
+    out->count = 0;
+    add_peers(plan, d, out);
+    if (!s)
+        return;
+    size_t len = fetch_source_path(s, repo, "blobs/", view_of(digest, digest_format(d, digest)),
+                                   out->list[out->count].path);
+    out->list[out->count].kind = s->kind;
+    out->list[out->count].service = s->service;
+    out->list[out->count].path_len = (uint16_t)len;
+    out->count += len > 0;
+}

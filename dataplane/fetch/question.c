@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "dataplane/fetch/question.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "check.h"
+#include "dataplane/ring.h"
+#include "dataplane/proxy/ask.h"
+#include "dataplane/proxy/exchange.h"
+#include "dataplane/proxy/proxy.h"
+
+enum {
+    AGAIN_MS = 100,  /* all are at their limits: asked again then */
+    HEAD_MS = 10000, /* for the head of an answer, where the service has no time for it */
+    SERVER_ERROR = 500,
+};
+
+static void ask_next(struct question *q);
+
+static const struct plan_service *service_of(const struct question *q)
+{
+    const struct plan_service *s = plan_service_of(q->ring->plan, q->service);
+    return s && s->kind == SERVICE_PROXY && s->incarnation == q->incarnation ? s : NULL;
+}
+
+static void arm(struct question *q, void (*fire)(struct timer *, uint64_t), uint64_t ms)
+{
+    q->timer.fire = fire;
+    timer_set(&q->ring->wheel, &q->timer, ring_now_ms(q->ring) + ms);
+}
+
+/* ------------------------------------------------------------------ the end */
+
+static void give_back(struct question *q, enum balance_outcome outcome, bool keep)
+{
+    struct balance *b = q->ring->proxy->balance;
+    if (q->up)
+        upstream_give(q->up, keep);
+    if (q->up && q->target)
+        balance_finish(b, q->target, outcome, q->latency_us, ring_now_ms(q->ring));
+    q->up = NULL;
+    q->target = NULL;
+    if (q->ask)
+        ask_drop(q->ask);
+    q->ask = NULL;
+    q->wire = NULL;
+}
+
+void question_forgive(struct question *q)
+{
+    while (q->tried_count)
+        target_put(q->ring->proxy->balance, q->tried[--q->tried_count]);
+}
+
+void question_end(struct question *q, enum question_outcome outcome, bool keep)
+{
+    static const enum balance_outcome outcomes[] = {[QUESTION_GOOD] = BALANCE_GOOD,
+                                                    [QUESTION_BROKEN] = BALANCE_FAILED,
+                                                    [QUESTION_DROPPED] = BALANCE_CANCELLED};
+    if (!q->ring)
+        return;
+    timer_clear(&q->timer);
+    give_back(q, outcomes[outcome], keep);
+}
+
+bool question_is_down(const struct question *q)
+{
+    return q->target && balance_is_down(q->ring->proxy->balance, q->target);
+}
+
+/* Nobody is left to be asked. */
+static void tell_last(struct timer *t, uint64_t now_ms)
+{
+    struct question *q = container_of(t, struct question, timer);
+    (void)now_ms;
+    q->done(q, q->last);
+}
+
+/* ------------------------------------------------------------------ asking */
+
+static size_t put(char *out, size_t at, size_t cap, const char *name, struct view value)
+{
+    if (!value.len || at >= cap)
+        return at;
+    int n = snprintf(out + at, cap - at, "%s%.*s\r\n", name, (int)value.len, value.p);
+    return n < 0 ? cap : at + (size_t)n;
+}
+
+/* Its length, or 0: too long. */
+static size_t write_request(const struct question *q, const struct plan_service *service,
+                            const struct target *t, char *out, size_t cap)
+{
+    char authority[AUTHORITY_MAX];
+    target_authority(t, authority);
+    const char *host = service->proxy.backend_name[0] ? service->proxy.backend_name : authority;
+    int n =
+        snprintf(out, cap, "%s %.*s HTTP/1.1\r\n", http_method_name(q->method), (int)q->path_len, q->path);
+    size_t at = n < 0 ? cap : (size_t)n;
+    at = put(out, at, cap, "Host: ", view_of_str(host));
+    at = put(out, at, cap, "User-Agent: ", VIEW_LIT("fairlead"));
+    at = put(out, at, cap, "Accept: ", q->accept ? view_of_str(q->accept) : (struct view){0});
+    at = put(out, at, cap, "Range: ", view_of(q->range, q->range_len));
+    at = put(out, at, cap, "If-None-Match: ", view_of(q->etag, q->etag_len));
+    at = put(out, at, cap, "", VIEW_LIT("Accept-Encoding: identity"));
+    if (at + 2 >= cap)
+        return 0;
+    memcpy(out + at, "\r\n", 2);
+    return at + 2;
+}
+
+static bool was_tried(const struct question *q, const struct target *t)
+{
+    for (unsigned i = 0; i < q->tried_count; i++)
+        if (q->tried[i] == t)
+            return true;
+    return false;
+}
+
+/* One that was not asked yet; NULL: there is none, *busy: just now. */
+static struct target *choose(struct question *q, const struct plan_service *service, bool *busy)
+{
+    enum balance_why why;
+    struct balance *b = q->ring->proxy->balance;
+    const struct target *tried[QUESTION_TRIED_MAX];
+    for (unsigned i = 0; i < q->tried_count; i++)
+        tried[i] = q->tried[i];
+    struct balance_ask ask = {.service = service,
+                              .service_index = q->service,
+                              .random = proxy_random(q->ring->proxy),
+                              .now_ms = ring_now_ms(q->ring),
+                              .tried = tried,
+                              .tried_count = q->tried_count,
+                              .ahead = true};
+    *busy = false;
+    if (q->tried_count == QUESTION_TRIED_MAX)
+        return NULL;
+    struct target *t = balance_choose(b, &ask, &why);
+    *busy = !t && why == BALANCE_BUSY;
+    if (!t || !was_tried(q, t))
+        return t;
+    balance_finish(b, t, BALANCE_CANCELLED, 0, ask.now_ms);
+    return NULL;
+}
+
+/* Whether this answer is one that the next backend might give better. */
+static bool passes(const struct question *q, int status)
+{
+    return status >= SERVER_ERROR || status == 429 || (status == 404 && q->not_found_passes);
+}
+
+static void asked(struct ask *a, int err)
+{
+    struct question *q = a->arg;
+    q->status = err ? 0 : a->answer.status;
+    if (!err && !passes(q, q->status)) {
+        q->up = a->upstream;
+        q->target = a->target;
+        q->latency_us = a->latency_us;
+        q->answer = &a->answer;
+        q->early = a->early;
+        q->wire = &a->upstream->wire;
+        q->name = a->target->where.name;
+        ask_release(a);
+        q->done(q, QUESTION_ANSWERED);
+        return;
+    }
+    if (!err)
+        ask_refuse(a, q->status >= SERVER_ERROR ? BALANCE_SERVER_ERROR : BALANCE_CANCELLED);
+    q->last = !err ? QUESTION_REFUSED : err == -ETIMEDOUT ? QUESTION_TIMEOUT : QUESTION_FAILED;
+    ask_drop(a);
+    q->ask = NULL;
+    ask_next(q);
+}
+
+static void again(struct timer *t, uint64_t now_ms)
+{
+    (void)now_ms;
+    ask_next(container_of(t, struct question, timer));
+}
+
+static void ask_target(struct question *q, const struct plan_service *service, struct target *t)
+{
+    struct proxy *p = q->ring->proxy;
+    struct ask *a = ask_take(p->asks);
+    size_t bytes = a ? write_request(q, service, t, (char *)a->buffer, ASK_BYTES) : 0;
+    q->tried[q->tried_count++] = target_get(t);
+    if (!bytes) { /* no memory for it now */
+        balance_finish(p->balance, t, BALANCE_CANCELLED, 0, ring_now_ms(q->ring));
+        if (a)
+            ask_drop(a);
+        arm(q, tell_last, 0);
+        return;
+    }
+    q->ask = a;
+    q->attempts++;
+    ask_start(a, &(struct ask_config){.target = t,
+                                      .service = service,
+                                      .service_index = q->service,
+                                      .method = q->method,
+                                      .request_bytes = bytes,
+                                      .timeout_ms = service->proxy.response_timeout_ms
+                                                        ? service->proxy.response_timeout_ms
+                                                        : HEAD_MS,
+                                      .done = asked,
+                                      .arg = q});
+}
+
+static void ask_next(struct question *q)
+{
+    bool busy = false;
+    const struct plan_service *service = service_of(q);
+    struct target *t = service ? choose(q, service, &busy) : NULL;
+    if (t)
+        ask_target(q, service, t);
+    else if (busy && ring_now_ms(q->ring) < q->since_ms + service->proxy.queue_timeout_ms)
+        arm(q, again, AGAIN_MS);
+    else
+        arm(q, tell_last, 0);
+}
+
+void question_ask(struct question *q)
+{
+    const struct plan_service *s = plan_service_of(q->ring->plan, q->service);
+    CHECK(!q->ask && !q->up);
+    q->incarnation = s ? s->incarnation : 0;
+    q->since_ms = ring_now_ms(q->ring);
+    q->last = QUESTION_NOBODY;
+    q->status = 0;
+    ask_next(q);
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A client's GET of a blob that is not in this node's store: it reads along with the fetch, or, where nothing
+ * can be kept, gets the bytes from a source of its own ("alone").
+ *
+ * A part of a blob is read along if a fetch is under way and about to reach it; else it is asked of a source
+ * by Range, kept nowhere and no reason to fetch the rest: a client that takes pieces may never want that, and
+ * one that goes on with a pull after its connection broke finds the fetch that the first part began. A part
+ * cannot be checked against the digest.
+ *
+ * What a client gets alone and whole is hashed on the way, and its last bytes wait for the digest. One that
+ * has some of it already gets the rest of another whole one, whose beginning is hashed and dropped.
+ */
+#ifndef FL_FETCH_SERVE_H
+#define FL_FETCH_SERVE_H
+
+#include "dataplane/hash.h"
+#include "dataplane/stream.h"
+#include "dataplane/fetch/fetch.h"
+#include "dataplane/move/pump.h"
+
+struct serve_order {
+    struct digest digest;
+    uint64_t size;    /* FETCH_SIZE_UNKNOWN: the source will say */
+    struct view repo; /* good until the stream's end */
+    bool link;
+    bool part;
+    uint64_t first, end; /* of a part */
+    struct fetch_sources sources;
+    struct http_response *(*head)(struct stream *s, uint64_t size); /* begins the answer: 200, or 206 */
+    void (*head_out)(struct stream *s);                             /* calls serve_ready */
+    void (*refuse)(struct stream *s, enum fetch_fault fault);       /* answers instead */
+};
+
+/* Memory of the stream's arena. */
+struct serve {
+    struct serve_order order;
+    struct stream *s;
+    struct fetch_reader *reader; /* NULL: alone */
+    struct question question;
+    struct pump pump;
+    struct hash hash;
+    unsigned source, tries;
+    uint64_t skip; /* bytes of the answer that the client has, or does not want */
+    bool hashing, mismatch, keep_alive;
+    bool answered; /* the stream has its answer, or the beginning of one */
+    bool relaying; /* the pump is at work */
+    bool started;  /* it was */
+    bool aborted, released;
+    char name[PLAN_NAME_MAX]; /* of the backend, for the log */
+};
+
+/*
+ * The order is filled in, the rest zero. The stream is held, and its handler has to be one that calls
+ * serve_abort, and serve_ready from order.head_out.
+ */
+void serve_begin(struct serve *sv, struct stream *s);
+void serve_abort(struct serve *sv);
+void serve_ready(struct serve *sv); /* the answer's head is out */
+
+#endif
