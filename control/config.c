@@ -316,6 +316,7 @@ static void read_root(struct cfg_reader *r, const yaml_node_t *root)
         {"log", read_log},
         {"settings", read_settings},
         {"kernel", cfg_kernel},
+        {"cluster", cfg_cluster},
         {"services", cfg_services},
         {"peers", cfg_peers},
         {"takeover", cfg_takeover},
@@ -458,6 +459,7 @@ void config_fini(struct config *config)
     free(config->log_access);
     free(config->log_error);
     config_kernel_fini(&config->kernel);
+    config_cluster_fini(&config->cluster);
     config_services_fini(&config->services);
     config_certificates_fini(&config->certificates);
     config_sources_fini(&config->sources);

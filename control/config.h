@@ -27,6 +27,7 @@ enum {
     CONFIG_EXCLUDES_MAX = 32, /* patterns of devices */
     CONFIG_LISTEN_MAX = 64,
     CONFIG_GROUPS_MAX = 16,
+    CONFIG_CLUSTER_LISTEN_MAX = 8,
 };
 
 /* A listening address. The text is canonical: "127.0.0.1:5000", "[::1]:5000". */
@@ -51,6 +52,15 @@ struct config_kernel {
     size_t xdp_count;
 };
 
+/* The section `cluster`. Without addresses to listen on, the node is a cluster of one. */
+struct config_cluster {
+    char *name; /* of this node; NULL: the host's */
+    struct config_address listen[CONFIG_CLUSTER_LISTEN_MAX];
+    size_t listen_count;
+    struct config_address advertise;      /* where other nodes find it; addr_len 0: nowhere */
+    struct config_address data_advertise; /* where they fetch blobs: as advertised, the next port */
+};
+
 struct config {
     char *state_dir;
     char *run_dir;
@@ -67,6 +77,7 @@ struct config {
     char *log_error;  /* a path or "stderr" */
     struct setting_values settings;
     struct config_kernel kernel;
+    struct config_cluster cluster;
     struct config_services services;
     struct config_certificates certificates;
     struct config_sources sources;
@@ -102,6 +113,7 @@ int config_parse(struct config *config, const char *name, const char *text, size
 int config_read(struct config *config, const char *path, struct config_report *report);
 
 void config_kernel_fini(struct config_kernel *kernel);
+void config_cluster_fini(struct config_cluster *cluster);
 
 void config_report_fini(struct config_report *report);
 

@@ -60,6 +60,9 @@ void cfg_sources(struct cfg_reader *r, const yaml_node_t *node, void *target);
 /* config_kernel.c: the section `kernel`. */
 void cfg_kernel(struct cfg_reader *r, const yaml_node_t *node, void *target);
 
+/* config_cluster.c: the section `cluster`. */
+void cfg_cluster(struct cfg_reader *r, const yaml_node_t *node, void *target);
+
 /* config_certificates.c: the section, and `tls` of an address. Names are looked up when all was read. */
 void cfg_certificates(struct cfg_reader *r, const yaml_node_t *node, void *target);
 void cfg_tls(struct cfg_reader *r, const yaml_node_t *node, struct plan_tls *tls);

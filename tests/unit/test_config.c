@@ -276,6 +276,52 @@ static void test_errors(void **state)
     }
 }
 
+static void test_cluster(void **state)
+{
+    (void)state;
+    struct config config;
+    struct config_report report;
+    assert_int_equal(parse(&config, "state: /x\n", &report), 0);
+    assert_int_equal(config.cluster.listen_count, 0);
+    assert_int_equal(config.cluster.advertise.addr_len, 0);
+    config_fini(&config);
+    config_report_fini(&report);
+    assert_int_equal(parse(&config,
+                           "cluster: {name: node-a, listen: ['192.0.2.1:5010', '[2001:db8::1]:5010']}\n",
+                           &report),
+                     0);
+    assert_int_equal(config.cluster.listen_count, 2);
+    assert_string_equal(config.cluster.name, "node-a");
+    assert_string_equal(config.cluster.advertise.text, "192.0.2.1:5010");
+    assert_string_equal(config.cluster.data_advertise.text, "192.0.2.1:5011");
+    config_fini(&config);
+    config_report_fini(&report);
+    assert_int_equal(parse(&config,
+                           "cluster: {listen: ['0.0.0.0:5010'], advertise: '[2001:db8::1]:65535', "
+                           "data_advertise: '192.0.2.1:7'}\n",
+                           &report),
+                     0);
+    assert_string_equal(config.cluster.advertise.text, "[2001:db8::1]:65535");
+    assert_string_equal(config.cluster.data_advertise.text, "192.0.2.1:7");
+    config_fini(&config);
+    config_report_fini(&report);
+    static const char *const wrong[][2] = {
+        {"cluster: {listen: ['0.0.0.0:5010']}\n", "write 'advertise: "},
+        {"cluster: {listen: ['[::]:5010']}\n", "write 'advertise: "},
+        {"cluster: {listen: ['192.0.2.1:5010'], advertise: '0.0.0.0:1'}\n", "no address at which others"},
+        {"cluster: {advertise: '192.0.2.1:5010'}\n", "listens nowhere"},
+        {"cluster: {name: '-a'}\n", "cannot name a node"},
+        {"cluster: {listen: '192.0.2.1:5010'}\n", "must be a list"},
+        {"cluster: {listen: [here]}\n", "is not an address"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+        assert_int_not_equal(parse(&config, wrong[i][0], &report), 0);
+        assert_non_null(strstr(report.lines[0], wrong[i][1]));
+        config_fini(&config);
+        config_report_fini(&report);
+    }
+}
+
 static void test_errors_are_bounded(void **state)
 {
     (void)state;
@@ -328,10 +374,11 @@ static void test_socket_path_fits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_everything),
-        cmocka_unit_test(test_services), cmocka_unit_test(test_proxied_services),
-        cmocka_unit_test(test_errors),   cmocka_unit_test(test_errors_are_bounded),
-        cmocka_unit_test(test_files),    cmocka_unit_test(test_socket_path_fits),
+        cmocka_unit_test(test_defaults),         cmocka_unit_test(test_everything),
+        cmocka_unit_test(test_services),         cmocka_unit_test(test_proxied_services),
+        cmocka_unit_test(test_errors),           cmocka_unit_test(test_errors_are_bounded),
+        cmocka_unit_test(test_cluster),          cmocka_unit_test(test_files),
+        cmocka_unit_test(test_socket_path_fits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
