@@ -76,8 +76,7 @@ struct fetch_reader {
     struct wire wire;
     struct fetch_entry *entry; /* what it is, how it goes on, how it ended */
     uint64_t at, end;          /* end: of what is to be read; the size where it was not known before */
-    void (*news)(
-        struct fetch_reader *r); /* once, when it is not FETCH_ASKING any more; never from within a call */
+    void (*news)(struct fetch_reader *r); /* once, when it can be answered; never from within a call */
     void *arg;
     /* private */
     struct wire_over over;

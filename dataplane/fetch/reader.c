@@ -35,12 +35,15 @@ static void link_waiting(struct fetch_reader *r)
     all->waiting = r;
 }
 
+/* A small one is news when its bytes are known to be right: what is wrong is then still an error with a
+ * status. */
 static bool is_ready(const struct fetch_reader *r)
 {
     const struct fetch_entry *e = r->entry;
     uint8_t state = atomic_load(&e->state);
     if (r->news)
-        return state != FETCH_ASKING;
+        return state == FETCH_FAILED || state == FETCH_WHOLE ||
+               (state == FETCH_OPEN && atomic_load(&e->size) > FETCH_HOLD_BACK);
     return state == FETCH_FAILED || r->at < fetch_entry_visible(e);
 }
 

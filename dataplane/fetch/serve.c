@@ -11,9 +11,11 @@
 #include "dataplane/http/response_reader.h"
 
 enum {
-    TRIES_MAX = 8,
-    HOLD_BACK = 64,        /* last bytes that wait for the digest */
-    AHEAD_BYTES = 4 << 20, /* a part that begins so far behind what a fetch has is waited for */
+    TRIES_MAX = 32,
+    AGAIN_MS = 200,         /* nobody could go on: asked again then, */
+    AGAIN_WITHIN_MS = 5000, /* for as long */
+    HOLD_BACK = 64,         /* last bytes that wait for the digest */
+    AHEAD_BYTES = 4 << 20,  /* a part that begins so far behind what a fetch has is waited for */
 };
 
 static void go_alone(struct serve *sv);
@@ -28,6 +30,7 @@ static void release(struct serve *sv)
     if (sv->reader)
         fetch_reader_leave(sv->reader);
     sv->reader = NULL;
+    timer_clear(&sv->timer);
     question_end(&sv->question, QUESTION_DROPPED, false);
     question_forgive(&sv->question);
     stream_release_hold(sv->s);
@@ -115,6 +118,7 @@ static void pumped(struct pump *p, enum pump_end end, int err)
         reader_stopped(sv);
     } else {
         question_end(&sv->question, QUESTION_BROKEN, false);
+        sv->stopped_ms = ring_now_ms(sv->s->ring);
         if (sv->mismatch && sv->pump.moved)
             refuse(sv, FETCH_SPOILT);
         else
@@ -219,27 +223,46 @@ static void start_alone(struct serve *sv)
     sv->started = true;
 }
 
-static void answered(struct question *q, enum question_end end)
+static void again(struct timer *t, uint64_t now_ms)
 {
-    struct serve *sv = container_of(q, struct serve, question);
-    if (end == QUESTION_ANSWERED && fits(sv, q->answer, &sv->skip)) {
-        sv->keep_alive = q->answer->keep_alive && (q->answer->status == 206 || !sv->order.part);
-        (void)snprintf(sv->name, sizeof(sv->name), "%s", q->name);
-        if (sv->answered)
-            start_alone(sv);
-        else
-            answer(sv);
-        return;
-    }
-    enum fetch_fault fault = sv->mismatch ? FETCH_SPOILT : fetch_fault_of(q, end);
-    question_end(q, QUESTION_DROPPED, false);
+    struct serve *sv = container_of(t, struct serve, timer);
+    (void)now_ms;
+    sv->source = 0;
+    question_forgive(&sv->question);
+    go_alone(sv);
+}
+
+/* This source cannot help. What has begun is worth some patience: backends are being started again. */
+static void next_source(struct serve *sv, enum question_end end)
+{
+    struct ring *ring = sv->s->ring;
+    enum fetch_fault fault = sv->mismatch ? FETCH_SPOILT : fetch_fault_of(&sv->question, end);
+    question_end(&sv->question, QUESTION_DROPPED, false);
     if (sv->source + 1 < sv->order.sources.count) {
         sv->source++;
-        question_forgive(q);
+        question_forgive(&sv->question);
         go_alone(sv);
+    } else if (sv->answered && !sv->mismatch && ring_now_ms(ring) < sv->stopped_ms + AGAIN_WITHIN_MS) {
+        sv->timer.fire = again;
+        timer_set(&ring->wheel, &sv->timer, ring_now_ms(ring) + AGAIN_MS);
     } else {
         refuse(sv, fault);
     }
+}
+
+static void answered(struct question *q, enum question_end end)
+{
+    struct serve *sv = container_of(q, struct serve, question);
+    if (end != QUESTION_ANSWERED || !fits(sv, q->answer, &sv->skip)) {
+        next_source(sv, end);
+        return;
+    }
+    sv->keep_alive = q->answer->keep_alive && (q->answer->status == 206 || !sv->order.part);
+    (void)snprintf(sv->name, sizeof(sv->name), "%s", q->name);
+    if (sv->answered)
+        start_alone(sv);
+    else
+        answer(sv);
 }
 
 static void go_alone(struct serve *sv)

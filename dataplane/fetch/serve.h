@@ -41,7 +41,9 @@ struct serve {
     struct pump pump;
     struct hash hash;
     unsigned source, tries;
-    uint64_t skip; /* bytes of the answer that the client has, or does not want */
+    struct timer timer;
+    uint64_t stopped_ms; /* when the last source stopped in the middle */
+    uint64_t skip;       /* bytes of the answer that the client has, or does not want */
     bool hashing, mismatch, keep_alive;
     bool answered; /* the stream has its answer, or the beginning of one */
     bool relaying; /* the pump is at work */
