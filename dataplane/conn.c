@@ -106,20 +106,21 @@ static struct conn *conn_open(struct ring *ring, const struct wire *wire, uint16
         c->next->prev = &c->next;
     ring->conn_list = c;
     ring_count(ring, CTR_CONNECTIONS_OPEN, !conn_is_stream(c));
-    conn_nodelay(c, true);
     conn_move(c, CONN_IDLE);
     return c;
 }
 
-void conn_accepted(struct ring *ring, int fd, uint16_t service)
+void conn_accepted(struct ring *ring, int fd, uint16_t service, uint16_t port)
 {
     struct wire wire = wire_of_socket(ring->loop, fd);
     struct conn *c = conn_open(ring, &wire, service);
     ring_count(ring, CTR_CONNECTIONS_ACCEPTED, 1);
-    if (c)
-        conn_wait_request(c);
-    else
+    if (!c) {
         refuse_connection(ring, fd);
+        return;
+    }
+    c->local_port = port;
+    conn_wait_request(c);
 }
 
 bool conn_start(struct ring *ring, const struct wire *wire, uint16_t service, const struct conn_peer *peer,

@@ -58,6 +58,7 @@ struct conn {
     uint16_t input_buffer; /* a receive buffer with bytes that nobody has taken, if input_len */
     uint16_t input_at, input_len;
     uint16_t peer_port;
+    uint16_t local_port; /* 0: not known yet */
     char *partial; /* received and not used: the beginning of a head, or what was unread; before the input */
     union {
         uint32_t partial_len;
@@ -76,8 +77,8 @@ struct conn_peer {
     uint16_t port;
 };
 
-/* A new descriptor (taken), from a listener of that service. */
-void conn_accepted(struct ring *ring, int fd, uint16_t service);
+/* A new descriptor (taken), from a listener of that service, on that port. */
+void conn_accepted(struct ring *ring, int fd, uint16_t service, uint16_t port);
 
 /*
  * The same for a wire (taken) on which nothing is under way. peer: NULL if it is the socket's. Bytes that
@@ -122,6 +123,9 @@ void conn_no_deadline(struct conn *c);
 
 /* Whether small segments go out at once. On but for the length of a large file. */
 void conn_nodelay(struct conn *c, bool on);
+
+/* The port that it came to; 0: there is none. */
+uint16_t conn_local_port(struct conn *c);
 
 /* Its addresses and ours, as a PROXY header tells them. */
 struct proxy_header;

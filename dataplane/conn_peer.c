@@ -72,6 +72,16 @@ static void put_local(const struct conn *c, struct proxy_header *out)
     }
 }
 
+uint16_t conn_local_port(struct conn *c)
+{
+    struct proxy_header here = {0};
+    if (!c->local_port) {
+        put_local(c, &here);
+        c->local_port = here.destination_port;
+    }
+    return c->local_port;
+}
+
 void conn_addresses(struct conn *c, struct proxy_header *out)
 {
     memset(out, 0, sizeof(*out));

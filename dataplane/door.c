@@ -454,7 +454,7 @@ static void tunnel_accepted(struct ring *ring, int fd, uint16_t service)
         refuse(ring, fd, CLOSE_NO_CONNECTION);
 }
 
-void door_accepted(struct ring *ring, int fd, uint16_t service, uint16_t listener)
+void door_accepted(struct ring *ring, int fd, uint16_t service, uint16_t listener, uint16_t port)
 {
     const struct plan_tls *tls = plan_tls_of(ring->plan, service, listener);
     if (!tls) {
@@ -462,7 +462,8 @@ void door_accepted(struct ring *ring, int fd, uint16_t service, uint16_t listene
         return;
     }
     if (tls->mode == PLAN_TLS_OFF && !tls->proxy_protocol) {
-        is_tunnel(ring, service) ? tunnel_accepted(ring, fd, service) : conn_accepted(ring, fd, service);
+        is_tunnel(ring, service) ? tunnel_accepted(ring, fd, service)
+                                 : conn_accepted(ring, fd, service, port);
         return;
     }
     struct door *d = door_open(ring, fd, service);
@@ -476,7 +477,6 @@ void door_accepted(struct ring *ring, int fd, uint16_t service, uint16_t listene
     d->listener = listener;
     if (!d->by_name)
         context_set(d, listener);
-    wire_nodelay(&d->wire, true);
     if (!tls->proxy_protocol) {
         next_step(d);
         return;

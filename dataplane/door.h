@@ -30,7 +30,7 @@ int door_ring_new(struct ring *ring, struct tls_helpers *helpers, const struct t
 void door_ring_free(struct door_ring *dr);
 
 /* A new descriptor (taken), for that service, by that listening address: places in the plan. */
-void door_accepted(struct ring *ring, int fd, uint16_t service, uint16_t listener);
+void door_accepted(struct ring *ring, int fd, uint16_t service, uint16_t listener, uint16_t port);
 
 /* Between two batches: what helpers have done; a new plan with its table (NULL: the same); the node stops. */
 void door_turn(struct ring *ring);

@@ -34,6 +34,11 @@ void stream_addresses(struct stream *s, struct proxy_header *out)
     conn_addresses(s->conn, out);
 }
 
+uint16_t stream_local_port(struct stream *s)
+{
+    return conn_local_port(s->conn);
+}
+
 struct view stream_scheme(struct stream *s)
 {
     const struct plan_service *service = stream_service(s);
@@ -216,11 +221,41 @@ void stream_body_broken(struct stream *s, struct http_reject reject)
     ring_ready(s->ring, s);
 }
 
-/* While nobody reads from it, a client may still go away. What comes instead is its next request. */
+/*
+ * While nobody reads from it, a client may still go away. What comes instead is its next request. Most
+ * answers are there sooner than that is of any use: the watch begins with the next tick, for those that go
+ * on.
+ */
 void stream_watch(struct stream *s)
 {
-    if (!stream_full(s)->gone)
-        conn_watch(s->conn);
+    struct stream_full *f = stream_full(s);
+    if (f->gone || f->prev_unwatched)
+        return;
+    f->next_unwatched = s->ring->unwatched;
+    f->prev_unwatched = &s->ring->unwatched;
+    if (f->next_unwatched)
+        stream_full(f->next_unwatched)->prev_unwatched = &f->next_unwatched;
+    s->ring->unwatched = s;
+}
+
+void relay_unwatch(struct stream_full *f)
+{
+    if (!f->prev_unwatched)
+        return;
+    *f->prev_unwatched = f->next_unwatched;
+    if (f->next_unwatched)
+        stream_full(f->next_unwatched)->prev_unwatched = f->prev_unwatched;
+    f->prev_unwatched = NULL;
+}
+
+void relay_tick(struct ring *r)
+{
+    while (r->unwatched) {
+        struct stream_full *f = stream_full(r->unwatched);
+        relay_unwatch(f);
+        if (!f->gone)
+            conn_watch(f->s.conn);
+    }
 }
 
 void stream_continue(struct stream *s)

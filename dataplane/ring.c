@@ -3,10 +3,13 @@
 #include "dataplane/ring.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -230,7 +233,7 @@ static void accepted(struct op *op, const struct event *ev)
     if (ev->res >= 0 && a->stale)
         turn_away(a, ev->res);
     else if (ev->res >= 0) /* also while draining: it is answered, and closed then */
-        door_accepted(a->ring, ev->res, a->service, a->listener);
+        door_accepted(a->ring, ev->res, a->service, a->listener, a->port);
     if (ev->more)
         return;
     if (a->stopped) {
@@ -253,6 +256,19 @@ static struct acceptor *find_acceptor(struct ring *r, int fd)
     return NULL;
 }
 
+/* What every connection that comes from it inherits, and what all of them have in common. */
+static void prepare_listener(struct acceptor *a)
+{
+    struct sockaddr_storage ss = {0};
+    socklen_t len = sizeof(ss);
+    int on = 1;
+    (void)setsockopt(a->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    if (getsockname(a->fd, (struct sockaddr *)&ss, &len) == 0 && ss.ss_family == AF_INET)
+        a->port = ntohs(((const struct sockaddr_in *)(const void *)&ss)->sin_port);
+    else if (ss.ss_family == AF_INET6)
+        a->port = ntohs(((const struct sockaddr_in6 *)(const void *)&ss)->sin6_port);
+}
+
 static struct acceptor *take_acceptor(struct ring *r, const struct acceptor_order *o)
 {
     struct acceptor *a = find_acceptor(r, -1);
@@ -264,6 +280,7 @@ static struct acceptor *take_acceptor(struct ring *r, const struct acceptor_orde
     a->listener = (uint16_t)plan_listener_of_slot(r->plan, o->slot);
     a->op.done = accepted;
     a->retry.fire = accept_retry;
+    prepare_listener(a);
     return a;
 }
 
@@ -472,6 +489,7 @@ static void tick(struct ring *r, uint64_t now_ms)
     door_tick(r);
     http2_trim(r->http2, TRIM_MOST);
     proxy_tick(r->proxy);
+    relay_tick(r);
     tcp_tick(r);
     fetches_tick(r->fetches);
     feed_all(r);

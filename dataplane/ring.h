@@ -54,6 +54,7 @@ struct acceptor {
     uint16_t slot;     /* the listening socket's number in plans */
     uint16_t service;  /* index into the plan's services */
     uint16_t listener; /* into its listeners; PLAN_LISTENERS_MAX: it is not there */
+    uint16_t port;     /* 0: no TCP */
     bool stopped;
     bool stale; /* no plan says what it serves: whoever comes is sent away */
 };
@@ -99,6 +100,7 @@ struct ring {
     struct stream *ready, **ready_tail;     /* have bytes to move now, without waiting for anything */
     struct stream *starved, **starved_tail; /* wait for a body buffer */
     struct conn *unfed, **unfed_tail;       /* found no receive buffer */
+    struct stream *unwatched;               /* their clients' ends are looked for from the next tick on */
     uint32_t fills;                         /* body buffers of parts that handlers write */
 
     uint64_t next_id;

@@ -464,6 +464,7 @@ void stream_step_end(struct stream_full *f)
     struct conn *c = f->s.conn;
     if (f->in_starved)
         ring_body_leave(f->s.ring, &f->s);
+    relay_unwatch(f);
     count_answer(f);
     access_log(f);
     f->s.handler->end(&f->s);

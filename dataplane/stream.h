@@ -139,7 +139,8 @@ void stream_release_hold(struct stream *s);
 
 struct wire *stream_wire(struct stream *s);
 void stream_addresses(struct stream *s, struct proxy_header *out);
-struct view stream_scheme(struct stream *s); /* that the client spoke: "http", "https" */
+uint16_t stream_local_port(struct stream *s); /* that the client came to; 0: not known */
+struct view stream_scheme(struct stream *s);  /* that the client spoke: "http", "https" */
 
 /* Memory of the stream that is free in a handler that reads no body to memory. */
 enum { STREAM_SPARE_BYTES = 8192 };
@@ -180,7 +181,8 @@ void stream_thin(struct stream *s);
 /* For the books: bytes that came from the client through a tunnel. */
 void stream_count_received(struct stream *s, uint64_t n);
 
-/* From now on a client that goes away is noticed (abort); not while its body is still to be read. */
+/* From now on, or soon, a client that goes away is noticed (abort); not while its body is still to be read.
+ */
 void stream_watch(struct stream *s);
 
 /* Tells the client to go on with the body (100), if it waits for that. */

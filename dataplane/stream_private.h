@@ -95,6 +95,8 @@ struct sending {
 struct stream_full {
     struct stream s; /* first: handlers see this */
     struct stream *next_ready, *next_starved;
+    struct stream *next_unwatched;  /* in ring->unwatched, */
+    struct stream **prev_unwatched; /* if this is not NULL */
     bool in_ready, in_starved, gone, responded, close_after, cut, continue_pending;
     bool held;       /* a handler's call is on the stack: the stream outlives it */
     bool abort_due;  /* the handler's abort comes at the next turn, */
@@ -196,6 +198,8 @@ void send_file_turn(struct stream_full *f);
 void relay_head_out(struct stream_full *f);
 void relay_timeout(struct stream_full *f);
 void relay_count(struct stream_full *f);
+void relay_unwatch(struct stream_full *f);
+void relay_tick(struct ring *r);
 
 /* A handler's pump reads the body, sends the response. */
 static inline bool relay_reads(const struct stream_full *f)

@@ -417,7 +417,9 @@ void target_authority(const struct target *t, char out[AUTHORITY_MAX])
 static void learn_target(struct attempt *a)
 {
     memcpy(a->ex->name, a->target->where.name, sizeof(a->ex->name));
-    target_authority(a->target, a->authority);
+    if (!a->target->authority[0])
+        target_authority(a->target, a->target->authority);
+    memcpy(a->authority, a->target->authority, sizeof(a->authority));
 }
 
 /* A kept connection that is still good, or NULL. What cannot be sent twice is not sent over a closed one. */

@@ -170,6 +170,7 @@ static struct target *list_target(struct balance *b, const struct plan_backend *
         t->up_since_ms = now_ms;
     }
     t->where = *where;
+    t->authority[0] = '\0';
     t->weight = where->weight ? where->weight : 1;
     return target_get(t);
 }

@@ -20,6 +20,8 @@
 
 struct balance;
 
+enum { AUTHORITY_MAX = 64 /* "[v6]:port" */ };
+
 /* A backend as one ring knows it. The upstream connections hang on it. */
 struct target {
     uint32_t id;
@@ -31,17 +33,18 @@ struct target {
     uint32_t connections; /* open, in use or idle: upstream.c's */
     uint32_t failures;    /* in a row */
     uint32_t ejections;   /* in a row: each lasts longer */
-    uint64_t ejected_until_ms;   /* 0: it never was */
-    uint64_t up_since_ms;        /* of its last way up: slow start; 0: from the beginning */
-    uint64_t latency_us;         /* to the response's head, smoothed by 1/8 */
-    uint32_t latencies;          /* that are in it */
-    uint8_t state;               /* as seen last: enum abi_state */
-    bool listed;                 /* the plan has it */
-    struct target *same_hash;    /* balance.c's */
-    struct target_slot *counted; /* NULL: no slot was free */
-    struct plan_backend where;   /* a copy: outlives the plan */
-    struct upstream *idle;       /* upstream.c's list, */
-    struct upstream *sessions;   /* and that of connections which carry HTTP/2 */
+    uint64_t ejected_until_ms;     /* 0: it never was */
+    uint64_t up_since_ms;          /* of its last way up: slow start; 0: from the beginning */
+    uint64_t latency_us;           /* to the response's head, smoothed by 1/8 */
+    uint32_t latencies;            /* that are in it */
+    uint8_t state;                 /* as seen last: enum abi_state */
+    bool listed;                   /* the plan has it */
+    struct target *same_hash;      /* balance.c's */
+    struct target_slot *counted;   /* NULL: no slot was free */
+    struct plan_backend where;     /* a copy: outlives the plan */
+    char authority[AUTHORITY_MAX]; /* the same as text, once a request went there; "": not yet */
+    struct upstream *idle;         /* upstream.c's list, */
+    struct upstream *sessions;     /* and that of connections which carry HTTP/2 */
     uint32_t idle_count;
 };
 

@@ -36,7 +36,6 @@ enum {
     ANSWER_BYTES = 4096, /* of its head; a larger one takes one of the ring's large heads */
     TRIED_MAX = 8,       /* backends that one request is tried at */
     INTERIM_MAX = 16,    /* 1xx answers before the real one */
-    AUTHORITY_MAX = 64,  /* "[v6]:port" */
     ERROR_BYTES = 512,   /* the body of our own answer */
 };
 
@@ -154,7 +153,7 @@ struct exchange {
     char peer[SOURCE_TEXT_MAX];
     size_t peer_len;
     char id[STREAM_ID_TEXT];
-    char port[8];
+    char port[8]; /* "0": not known */
     char error[ERROR_BYTES];
     /* Not cleared at the beginning. */
     struct http_field fields[ANSWER_FIELDS];

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The request on its way to a backend: its head as a proxy sends it, its body by a pump. */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "check.h"
@@ -16,12 +15,13 @@ enum { BODY_SMALL_MAX = 4096 /* goes with the head */ };
 
 void exchange_addresses(struct exchange *ex)
 {
-    struct proxy_header client;
+    char digits[NUMBER_DIGITS_MAX];
     const char *text = stream_peer(ex->s);
     const char *end = strrchr(text, ':');
     stream_id_text(ex->s, ex->id);
-    stream_addresses(ex->s, &client);
-    (void)snprintf(ex->port, sizeof(ex->port), "%u", client.destination_port);
+    struct view port = number_write(stream_local_port(ex->s), digits);
+    memcpy(ex->port, port.p, port.len);
+    ex->port[port.len] = '\0';
     if (text[0] == '[') { /* "[v6]:port" */
         text++;
         end--;

@@ -423,7 +423,6 @@ bool tcp_accepted(struct ring *ring, const struct wire *wire, uint16_t service, 
     t->early_len = early_len;
     if (early_len)
         memcpy(buffer, early, early_len);
-    wire_nodelay(&t->client, true);
     choose(t, false);
     return true;
 }
