@@ -211,6 +211,20 @@ int cluster_services(struct cluster *c, struct svc_table *out)
     return result;
 }
 
+void cluster_node_seen(struct cluster *c, const struct node *n, struct node_seen *out)
+{
+    struct consensus_status s;
+    consensus_status(c->consensus, &s);
+    *out = (struct node_seen){.self = n->id == s.node_id,
+                              .leader = n->id == s.leader_id,
+                              .leaderless = s.leader_id == 0,
+                              .commit = s.commit_index};
+    if (out->self) {
+        out->progress = true;
+        out->applied = s.applied_index;
+    }
+}
+
 int cluster_nodes(struct cluster *c, struct node_table *out)
 {
     struct kv *kv;

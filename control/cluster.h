@@ -12,6 +12,7 @@
 #include <uv.h>
 
 #include "cmd.h"
+#include "control/state/node_state.h"
 #include "control/state/state.h"
 #include "names.h"
 
@@ -71,6 +72,9 @@ int cluster_each_tag(struct cluster *c, const char *repo, const char *after, siz
 
 /* All services and backends as they are applied here; svc_table_fini frees it. 0 or -errno. */
 int cluster_services(struct cluster *c, struct svc_table *out);
+
+/* What this node sees of another one, or of itself, but for heartbeats. */
+void cluster_node_seen(struct cluster *c, const struct node *n, struct node_seen *out);
 
 /* All nodes, and the tokens, as they are applied here; node_table_fini and node_tokens_fini free them. 0 or
  * -errno. */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/event_nodes.h"
 #include "control/sink.h"
 
 #define FILE_NAME     "events.log"
@@ -196,6 +197,7 @@ void events_state(struct events *events, const struct state_event *in)
     set_text(event, "value", cmd->value.data, cmd->value.len);
     set_text(event, "service", cmd->service.data, cmd->service.len);
     set_backends(event, cmd);
+    event_set_node(event, in);
     json_object_set_new(event, "result", json_string(events_status_name(in->status)));
     json_object_set_new(event, "changed", json_boolean(in->changed));
     json_object_set_new(event, "index", json_integer((json_int_t)in->index));

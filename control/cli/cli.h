@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <jansson.h>
 
-enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, ARGUMENTS_MAX = 64 };
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, ARGUMENTS_MAX = 64, OPTION_BITS = 32 };
 
 #define SOCKET_DEFAULT "/run/fairlead/control.sock"
 
@@ -24,6 +24,15 @@ enum option {
     OPTION_LIMIT = 1 << 7,
     OPTION_YES = 1 << 8,
     OPTION_ONCE = 1 << 9,
+    OPTION_FORCE = 1 << 10,
+    OPTION_NAME = 1 << 11,
+    OPTION_ROLE = 1 << 12,
+    OPTION_AVAILABILITY = 1 << 13,
+    OPTION_REPLICA = 1 << 14,
+    OPTION_COPIES = 1 << 15,
+    OPTION_COPIES_MIN = 1 << 16,
+    OPTION_EXPIRES = 1 << 17,
+    OPTION_ROTATE = 1 << 18,
     OPTIONS_EVERYWHERE = OPTION_JSON | OPTION_SOCKET | OPTION_HELP,
 };
 
@@ -32,7 +41,8 @@ struct cli {
     const struct command *command;
     unsigned options; /* bits that were given */
     const char *socket, *filter;
-    long limit; /* 0: not given */
+    long limit;                     /* 0: not given */
+    const char *value[OPTION_BITS]; /* of options that have one, by the place of their bit */
     const char *argument[ARGUMENTS_MAX];
     size_t argument_count;
     bool terminal; /* standard output is one */
@@ -61,6 +71,9 @@ extern const size_t option_count;
 
 /* One line on standard error. Returns EXIT_FAILED. */
 int cli_fail(const char *text);
+
+/* The value of an option, NULL if it was not given. */
+const char *cli_value(const struct cli *cli, enum option option);
 
 /* Asks and returns the result (a reference), or NULL after the error was printed. Takes params. */
 json_t *cli_ask(const struct cli *cli, const char *method, json_t *params);
@@ -106,6 +119,19 @@ int command_backend_set(struct cli *cli);
 int command_backend_drain(struct cli *cli);
 int command_backend_undrain(struct cli *cli);
 int command_backend_rm(struct cli *cli);
+/* cli_nodes.c */
+int command_node_ls(struct cli *cli);
+int command_node_promote(struct cli *cli);
+int command_node_demote(struct cli *cli);
+int command_node_drain(struct cli *cli);
+int command_node_active(struct cli *cli);
+int command_node_set(struct cli *cli);
+int command_node_rm(struct cli *cli);
+int command_node_join_token(struct cli *cli);
+int command_node_token_ls(struct cli *cli);
+int command_node_token_rm(struct cli *cli);
+int command_cluster_show(struct cli *cli);
+int command_cluster_set(struct cli *cli);
 /* cli_stream.c */
 int command_events(struct cli *cli);
 int command_trace(struct cli *cli);

@@ -68,18 +68,15 @@ static void print_bash(void)
            "    \"3 service\"|\"3 backend\")\n"
            "        choice=$(fairlead service ls 2>/dev/null | awk 'NR > 1 {print $1}') ;;\n"
            "    \"2 completion\") choice='bash zsh fish' ;;\n"
+           "    \"3 node\") choice=$(fairlead node ls 2>/dev/null | awk 'NR > 1 {print $2}') ;;\n"
            "    esac\n"
-           "    [[ $word == -* ]] && case $command in\n");
+           "    [[ $word == -* ]] && case \"$command ${COMP_WORDS[2]}\" in\n");
     for (size_t i = 0; i < command_count; i++) {
-        if (strchr(commands[i].name, ' '))
-            continue;
-        printf("    %s) choice='", commands[i].name);
+        printf("    \"%s\"*) choice='", commands[i].name);
         print_option_words(commands[i].options | OPTIONS_EVERYWHERE);
         printf("' ;;\n");
     }
-    printf("    *) choice='");
-    print_option_words(OPTIONS_EVERYWHERE | OPTION_LIMIT | OPTION_YES);
-    printf("' ;;\n    esac\n"
+    printf("    esac\n"
            "    mapfile -t COMPREPLY < <(compgen -W \"$choice\" -- \"$word\")\n"
            "}\n"
            "complete -F _fairlead fairlead\n");
@@ -100,6 +97,8 @@ static void print_fish(void)
     printf("complete -c fairlead -n __fish_use_subcommand -a repo -d 'repositories'\n"
            "complete -c fairlead -n __fish_use_subcommand -a service -d 'services'\n"
            "complete -c fairlead -n __fish_use_subcommand -a backend -d 'backends'\n"
+           "complete -c fairlead -n __fish_use_subcommand -a node -d 'nodes'\n"
+           "complete -c fairlead -n __fish_use_subcommand -a cluster -d 'the cluster'\n"
            "complete -c fairlead -n '__fish_seen_subcommand_from get set unset' "
            "-a \"(fairlead get --all 2>/dev/null | awk 'NR > 1 {print \\$1}')\"\n"
            "complete -c fairlead -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'\n");

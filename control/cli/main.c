@@ -60,6 +60,36 @@ const struct command commands[] = {
      command_backend_undrain},
     {"backend rm", "SERVICE BACKEND...", OPTION_YES, "delete backends of a service",
      "On a terminal it asks first, unless --yes is given.", command_backend_rm},
+    {"node ls", "", 0, "nodes with role, state and the reason for it; * is this one", NULL, command_node_ls},
+    {"node promote", "NODE...", OPTION_FORCE, "make workers managers", NULL, command_node_promote},
+    {"node demote", "NODE...", OPTION_FORCE, "make managers workers",
+     "The last manager stays one. A change that would leave less than a majority of the managers that answer "
+     "is "
+     "refused\n"
+     "unless --force is given.",
+     command_node_demote},
+    {"node drain", "NODE...", 0, "give nodes nothing new; a leader hands over", NULL, command_node_drain},
+    {"node active", "NODE...", 0, "take drained nodes back", NULL, command_node_active},
+    {"node set", "NODE", OPTION_NAME | OPTION_ROLE | OPTION_AVAILABILITY | OPTION_REPLICA | OPTION_FORCE,
+     "change a node's name, role, availability, or whether it keeps blobs", NULL, command_node_set},
+    {"node rm", "NODE", OPTION_FORCE | OPTION_YES, "remove a node from the cluster",
+     "A manager is demoted first; one that is dead is removed with --force, before another one takes its "
+     "place.\n"
+     "On a terminal it asks first, unless --yes is given.",
+     command_node_rm},
+    {"node join-token", "", OPTION_ROLE | OPTION_REPLICA | OPTION_EXPIRES | OPTION_ROTATE,
+     "make a token with which hosts join, and print it",
+     "--role is needed. Any number of hosts may use a token, until it expires (--expires 1h; default 24h) or "
+     "is "
+     "removed.\n"
+     "--rotate removes the other tokens of the role. The token is shown once and kept nowhere.",
+     command_node_join_token},
+    {"node token-ls", "", 0, "tokens: role, until when they are good", NULL, command_node_token_ls},
+    {"node token-rm", "ID", 0, "remove a token; the first six characters of its id are enough", NULL,
+     command_node_token_rm},
+    {"cluster show", "", 0, "the cluster: version, copies, managers, who leads", NULL, command_cluster_show},
+    {"cluster set", "", OPTION_NAME | OPTION_COPIES | OPTION_COPIES_MIN,
+     "change the cluster's name, and how many copies of a blob there are", NULL, command_cluster_set},
     {"certificate ls", "", 0, "certificates: subject, names, until when they are good, who uses them", NULL,
      command_certificate_ls},
     {"certificate reload", "", 0, "read the files of all certificates again, now",
@@ -97,6 +127,15 @@ const struct option_info option_infos[] = {
     {OPTION_LIMIT, "limit", "N", "at most so many"},
     {OPTION_YES, "yes", NULL, "do not ask"},
     {OPTION_ONCE, "once", NULL, "one second, then end"},
+    {OPTION_FORCE, "force", NULL, "also where it is refused for safety"},
+    {OPTION_NAME, "name", "NAME", "another name"},
+    {OPTION_ROLE, "role", "ROLE", "manager or worker"},
+    {OPTION_AVAILABILITY, "availability", "WORD", "active or drain"},
+    {OPTION_REPLICA, "replica", "yes|no", "whether it keeps blobs"},
+    {OPTION_EXPIRES, "expires", "TIME", "after which it is good no more, as in 30m, 1h, 7d"},
+    {OPTION_ROTATE, "rotate", NULL, "remove the others of its role"},
+    {OPTION_COPIES, "copies", "N", "of each blob; 0: two, if there are two replicas"},
+    {OPTION_COPIES_MIN, "copies-min", "N", "enough while a replica is down"},
 };
 const size_t option_count = ARRAY_SIZE(option_infos);
 
@@ -231,9 +270,15 @@ static const struct option_info *find_option(const char *text, size_t len)
     return NULL;
 }
 
+const char *cli_value(const struct cli *cli, enum option option)
+{
+    return cli->options & option ? cli->value[__builtin_ctz(option)] : NULL;
+}
+
 static int take_value(struct cli *cli, const struct option_info *info, const char *value)
 {
     char *end;
+    cli->value[__builtin_ctz(info->bit)] = value;
     if (info->bit == OPTION_SOCKET)
         cli->socket = value;
     if (info->bit == OPTION_FILTER)

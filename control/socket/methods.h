@@ -39,6 +39,18 @@ void method_backend_set(void *context, struct rpc_call *call, json_t *params);
 void method_backend_admin(void *context, struct rpc_call *call, json_t *params);
 void method_backend_delete(void *context, struct rpc_call *call, json_t *params);
 
+/* methods_nodes.c */
+void method_node_list(void *context, struct rpc_call *call, json_t *params);
+void method_node_set(void *context, struct rpc_call *call, json_t *params);
+void method_node_delete(void *context, struct rpc_call *call, json_t *params);
+void method_cluster_show(void *context, struct rpc_call *call, json_t *params);
+void method_cluster_set(void *context, struct rpc_call *call, json_t *params);
+
+/* methods_tokens.c */
+void method_token_create(void *context, struct rpc_call *call, json_t *params);
+void method_token_list(void *context, struct rpc_call *call, json_t *params);
+void method_token_delete(void *context, struct rpc_call *call, json_t *params);
+
 /* methods_status.c */
 void method_status(void *context, struct rpc_call *call, json_t *params);
 void method_version(void *context, struct rpc_call *call, json_t *params);

@@ -39,11 +39,20 @@ static const char *hint_for(enum cmd_status status)
     case CMD_BACKEND_UNKNOWN:
         return "`fairlead backend ls` lists the backends";
     case CMD_CONFLICT:
-        return "nothing was changed; `fairlead service ls` and `fairlead backend ls` show what there is";
+        return "nothing was changed; `fairlead service ls`, `fairlead backend ls` and `fairlead node ls` "
+               "show what "
+               "there is";
     case CMD_INVALID:
         return "nothing was changed";
     case CMD_LIMIT:
         return "nothing was changed; remove what is not needed any more";
+    case CMD_NODE_UNKNOWN:
+    case CMD_MANAGERS:
+        return "nothing was changed; `fairlead node ls` shows the nodes";
+    case CMD_TOKEN_UNKNOWN:
+        return "nothing was changed; `fairlead node token-ls` shows the tokens";
+    case CMD_TOO_NEW:
+        return "nothing was changed; `fairlead cluster show` says what the cluster runs";
     default:
         return "look at the error log of fairleadd";
     }
@@ -59,16 +68,20 @@ static enum rpc_code code_for(enum cmd_status status)
     case CMD_SETTING_UNKNOWN:
     case CMD_SERVICE_UNKNOWN:
     case CMD_BACKEND_UNKNOWN:
+    case CMD_NODE_UNKNOWN:
+    case CMD_TOKEN_UNKNOWN:
         return RPC_NOT_FOUND;
     case CMD_INVALID:
     case CMD_CONFLICT:
     case CMD_DECLARED:
     case CMD_LIMIT:
+    case CMD_MANAGERS:
         return RPC_INVALID_PARAMS;
     case CMD_BUSY:
     case CMD_NO_LEADER:
     case CMD_UNKNOWN_OUTCOME:
     case CMD_NO_SPACE:
+    case CMD_TOO_NEW:
         return RPC_UNAVAILABLE;
     default:
         return RPC_INTERNAL;
@@ -78,7 +91,7 @@ static enum rpc_code code_for(enum cmd_status status)
 /* Whose detail is a text for people. */
 static bool has_text(enum cmd_status status)
 {
-    return status == CMD_INVALID || (status >= CMD_SERVICE_UNKNOWN && status <= CMD_LIMIT);
+    return status == CMD_INVALID || (status >= CMD_SERVICE_UNKNOWN && status <= CMD_TOO_NEW);
 }
 
 static void fail(const struct proposing *p, enum cmd_status status, const void *detail, size_t detail_len)
