@@ -127,7 +127,7 @@ void consensus_die(struct consensus *c, const char *format, ...)
     }
     for (size_t i = 0; i < c->cache_count; i++)
         entry_answer(c, c->cache[i], CMD_UNKNOWN_OUTCOME, NULL, 0);
-    if (c->config.fatal && c->looping)
+    if (c->config.fatal && c->handle)
         c->config.fatal(c->config.arg, why);
 }
 
@@ -215,24 +215,72 @@ static enum cmd_status admit(struct consensus *c, struct entry *e)
     return type == CMD_REPO_DELETE && !repo_delete_fits(c, e) ? CMD_NO_SPACE : CMD_OK;
 }
 
-void consensus_propose(struct consensus *c, void *cmd, size_t len, consensus_done done, void *arg)
+static struct entry *entry_make(enum raft_entry_type type, void *data, size_t len, consensus_done done,
+                                void *arg)
 {
     struct entry *e = calloc(1, sizeof(*e));
-    CHECK(e && cmd && done);
-    e->refs = 1;
-    e->type = RAFT_COMMAND;
-    e->data = cmd;
-    e->len = len;
-    e->done = done;
-    e->arg = arg;
+    CHECK(e && data);
+    *e =
+        (struct entry){.refs = 1, .type = (uint16_t)type, .data = data, .len = len, .done = done, .arg = arg};
+    return e;
+}
+
+void consensus_wake(struct consensus *c)
+{
+    if (c->handle && !c->told_closed)
+        c->host.wake(c->handle);
+}
+
+void consensus_propose(struct consensus *c, void *cmd, size_t len, consensus_done done, void *arg)
+{
+    struct entry *e = entry_make(RAFT_COMMAND, cmd, len, done, arg);
+    CHECK(done);
     c->counts.proposals++;
     enum cmd_status status = admit(c, e);
     if (status == CMD_OK)
         entry_list_add(&c->waiting, e);
     else
         refuse(c, e, status);
-    if (!c->told_closed)
-        uv_async_send(&c->wake);
+    consensus_wake(c);
+}
+
+void consensus_propose_entry(struct consensus *c, enum raft_entry_type type, void *data, size_t len,
+                             consensus_done done, void *arg)
+{
+    entry_list_add(&c->waiting, entry_make(type, data, len, done, arg));
+    consensus_wake(c);
+}
+
+void consensus_tell(struct consensus *c, consensus_changed done, void *arg, int result)
+{
+    struct told *t = calloc(1, sizeof(*t));
+    CHECK(t);
+    *t = (struct told){.done = done, .arg = arg, .result = result};
+    *c->told_tail = t;
+    c->told_tail = &t->next;
+    consensus_wake(c);
+}
+
+static void results_tell(struct consensus *c)
+{
+    struct told *t;
+    while ((t = c->told)) {
+        c->told = t->next;
+        if (!c->told)
+            c->told_tail = &c->told;
+        t->done(t->arg, t->result);
+        free(t);
+    }
+}
+
+static void leader_tell(struct consensus *c)
+{
+    struct consensus_status s;
+    consensus_status(c, &s);
+    if (s.leader_id == c->leader_told || !c->config.leader)
+        return;
+    c->leader_told = s.leader_id;
+    c->config.leader(c->config.arg, s.leader_id);
 }
 
 static void refusals_tell(struct consensus *c)
@@ -251,164 +299,13 @@ static void waiting_refuse(struct consensus *c, enum cmd_status status)
         refuse(c, e, status);
 }
 
-static void close_finish(struct consensus *c)
+/* What is left when nothing is under way. */
+static void parts_free(struct consensus *c)
 {
-    cache_truncate(c, 0, CMD_UNKNOWN_OUTCOME);
-    refusals_tell(c);
     free(c->cache);
-    if (c->db) {
-        struct kv *kv;
-        /* The next start then has nothing to replay. */
-        if (!c->dead && db_begin(c->db, &kv) == 0)
-            db_commit(c->db, db_applied(c->db, DB_NAMES), true);
-        db_close(c->db);
-    }
-    if (c->log)
-        log_close(c->log);
-    raft_close(&c->raft, NULL);
-    if (c->raft_fd >= 0)
-        close(c->raft_fd);
-    close(c->dir_fd);
-    void (*closed)(void *arg) = c->closed;
-    void *arg = c->closed_arg;
-    free(c->dir);
-    free(c);
-    if (closed)
-        closed(arg);
-}
-
-static void on_handle_closed(uv_handle_t *handle)
-{
-    struct consensus *c = handle->data;
-    if (--c->handles == 0)
-        close_finish(c);
-}
-
-/* True when nothing runs and nothing that is agreed upon is left to do, or can be done. */
-static bool idle(const struct consensus *c)
-{
-    if (c->disk.busy || c->apply.busy || c->snapshot.busy)
-        return false;
-    bool stuck = c->dead || c->stalled || c->apply_stalled;
-    return stuck || (cache_last(c) == c->persisted && (c->applied == c->commit || !c->leads));
-}
-
-static void close_check(struct consensus *c)
-{
-    if (!c->closing || c->told_closed || !idle(c))
-        return;
-    c->told_closed = true;
-    c->handles = 3;
-    uv_close((uv_handle_t *)&c->timer, on_handle_closed);
-    uv_close((uv_handle_t *)&c->retry, on_handle_closed);
-    uv_close((uv_handle_t *)&c->wake, on_handle_closed);
-}
-
-void consensus_pump(struct consensus *c)
-{
-    if (!c->leads || c->stalled || c->apply_stalled)
-        waiting_refuse(c, c->leads ? CMD_NO_SPACE : CMD_NO_LEADER);
-    if (!c->dead) {
-        submit_pump(c);
-        disk_pump(c);
-        apply_pump(c);
-        snapshot_pump(c);
-    }
-    refusals_tell(c);
-    close_check(c);
-}
-
-static void on_wake(uv_async_t *handle)
-{
-    consensus_pump(handle->data);
-}
-
-static void on_timer(uv_timer_t *handle)
-{
-    struct consensus *c = handle->data;
-    if (!c->dead && !c->closing)
-        step_timeout(c);
-    consensus_pump(c);
-}
-
-/* While the disk is full: everything that failed for it is tried again. */
-static void on_retry(uv_timer_t *handle)
-{
-    struct consensus *c = handle->data;
-    c->stalled = c->apply_stalled = false;
-    if (!c->disk.busy)
-        c->disk.reserve_bytes = 1;
-    consensus_pump(c);
-}
-
-uint64_t consensus_now_ms(void)
-{
-    return uv_hrtime() / 1000000;
-}
-
-/* Sets the timer to when the library wants to be called next. */
-void consensus_arm(struct consensus *c)
-{
-    uint64_t now = consensus_now_ms(), due = raft_timeout(&c->raft);
-    if (!c->looping || c->told_closed)
-        return;
-    uv_update_time(c->config.loop);
-    uv_timer_start(&c->timer, on_timer, due > now ? due - now : 0, 0);
-}
-
-void consensus_retry(struct consensus *c)
-{
-    if (c->looping && !c->told_closed && !uv_is_active((uv_handle_t *)&c->retry))
-        uv_timer_start(&c->retry, on_retry, RETRY_MS, 0);
-}
-
-static int handles_init(struct consensus *c)
-{
-    int rc = uv_async_init(c->config.loop, &c->wake, on_wake);
-    if (rc)
-        return rc;
-    uv_timer_init(c->config.loop, &c->timer);
-    uv_timer_init(c->config.loop, &c->retry);
-    c->timer.data = c->retry.data = c->wake.data = c;
-    c->looping = true;
-    consensus_arm(c);
-    return 0;
-}
-
-static struct consensus *make(const struct consensus_config *config)
-{
-    struct consensus *c = calloc(1, sizeof(*c));
-    if (!c)
-        return NULL;
-    c->config = *config;
-    c->dir_fd = c->raft_fd = -1;
-    c->apply_limit = BATCH_ENTRIES_MAX;
-    entry_list_init(&c->waiting);
-    entry_list_init(&c->refused);
-    if (!c->config.ops)
-        c->config.ops = &file_ops_system;
-    if (!c->config.snapshot_entries)
-        c->config.snapshot_entries = CONSENSUS_SNAPSHOT_ENTRIES;
-    if (!c->config.snapshot_bytes)
-        c->config.snapshot_bytes = 1ull << 30;
-    if (!c->config.reserve_bytes)
-        c->config.reserve_bytes = 32ull << 20;
-    if (!c->config.election_ms)
-        c->config.election_ms = ELECTION_TIMEOUT_MS;
-    if (!c->config.heartbeat_ms)
-        c->config.heartbeat_ms = HEARTBEAT_MS;
-    c->dir = strdup(config->dir);
-    if (!c->dir) {
-        free(c);
-        return NULL;
-    }
-    return c;
-}
-
-static void unmake(struct consensus *c)
-{
-    cache_truncate(c, 0, CMD_UNKNOWN_OUTCOME);
-    free(c->cache);
+    give_forget(c);
+    take_forget(c);
+    peers_free(c);
     if (c->db)
         db_close(c->db);
     if (c->log)
@@ -423,32 +320,245 @@ static void unmake(struct consensus *c)
     free(c);
 }
 
+void consensus_on_closed(struct consensus *c)
+{
+    struct kv *kv;
+    lease_end_lead(c);
+    change_lost(c);
+    cache_truncate(c, 0, CMD_UNKNOWN_OUTCOME);
+    refusals_tell(c);
+    results_tell(c);
+    /* The next start then has nothing to replay. */
+    if (!c->dead && !c->installing && db_begin(c->db, &kv) == 0)
+        db_commit(c->db, db_applied(c->db, DB_NAMES), true);
+    void (*closed)(void *arg) = c->closed;
+    void *arg = c->closed_arg;
+    parts_free(c);
+    if (closed)
+        closed(arg);
+}
+
+void consensus_abandon(struct consensus *c)
+{
+    struct entry *e;
+    c->handle = NULL;
+    lease_end_lead(c);
+    change_lost(c);
+    while ((e = entry_list_take(&c->waiting)))
+        refuse(c, e, CMD_UNKNOWN_OUTCOME);
+    cache_truncate(c, 0, CMD_UNKNOWN_OUTCOME);
+    refusals_tell(c);
+    results_tell(c);
+    disk_job_clear(&c->disk);
+    apply_job_clear(&c->apply);
+    snapshot_meta_free(&c->snapshot.meta);
+    parts_free(c);
+}
+
+/* True when nothing runs. */
+static bool idle(const struct consensus *c)
+{
+    return !c->disk.busy && !c->apply.busy && !c->snapshot.busy && !c->giving.count && !take_busy(c);
+}
+
+/* True when nothing that is agreed upon, or about to be, is left to do, or can be done. */
+static bool finished(const struct consensus *c)
+{
+    if (c->dead || c->stalled || c->apply_stalled || c->installing || consensus_now_ms(c) >= c->close_by_ms)
+        return true;
+    if (c->leads && c->under_way)
+        return false;
+    return cache_last(c) == c->persisted && (c->applied >= c->commit || !c->leads);
+}
+
+static void close_check(struct consensus *c)
+{
+    if (!c->closing || c->told_closed)
+        return;
+    /* Somebody has to look at the clock. */
+    consensus_retry(c);
+    if (!idle(c) || !finished(c))
+        return;
+    if (!c->dead && (c->transfer.busy || transfer_for_close(c)))
+        return;
+    c->told_closed = true;
+    c->host.close(c->handle);
+}
+
+void consensus_pump(struct consensus *c)
+{
+    if (!c->leads || c->stalled || c->apply_stalled)
+        waiting_refuse(c, c->leads ? CMD_NO_SPACE : CMD_NO_LEADER);
+    if (!c->dead) {
+        change_pump(c);
+        members_pump(c);
+        submit_pump(c);
+        disk_pump(c);
+        apply_pump(c);
+        install_pump(c);
+        snapshot_pump(c);
+        lease_pump(c);
+    }
+    leader_tell(c);
+    refusals_tell(c);
+    results_tell(c);
+    close_check(c);
+}
+
+void consensus_on_wake(struct consensus *c)
+{
+    consensus_pump(c);
+}
+
+static uint64_t tick_ms(const struct consensus *c)
+{
+    unsigned lease = c->config.lease_ms / 4;
+    return lease < c->config.heartbeat_ms ? lease : c->config.heartbeat_ms;
+}
+
+static void on_tick(struct consensus *c)
+{
+    c->host.timer(c->handle, CONSENSUS_TIMER_TICK, tick_ms(c));
+    if (c->dead)
+        return;
+    if (c->leads)
+        step_timeout(c);
+    lease_tick(c);
+    snapshot_tick(c);
+}
+
+/* While the disk is full: everything that failed for it is tried again. */
+static void on_retry(struct consensus *c)
+{
+    c->retry_armed = c->stalled = c->apply_stalled = false;
+    if (!c->disk.busy)
+        c->disk.reserve_bytes = 1;
+}
+
+void consensus_on_timer(struct consensus *c, enum consensus_timer which)
+{
+    if (c->told_closed)
+        return;
+    if (which == CONSENSUS_TIMER_TICK)
+        on_tick(c);
+    else if (which == CONSENSUS_TIMER_RETRY)
+        on_retry(c);
+    else if (!c->dead)
+        step_timeout(c);
+    consensus_pump(c);
+}
+
+/* Sets the timer to when the library wants to be called next; one that leads others works by the tick. */
+void consensus_arm(struct consensus *c)
+{
+    uint64_t now = consensus_now_ms(c), due = raft_timeout(&c->raft), promised = lease_promised_until(c);
+    if (!c->handle || c->told_closed)
+        return;
+    if (c->leads && c->raft.configuration.n > 1) {
+        c->host.timer_stop(c->handle, CONSENSUS_TIMER_RAFT);
+        return;
+    }
+    if (!c->leads && promised > due)
+        due = promised;
+    c->host.timer(c->handle, CONSENSUS_TIMER_RAFT, due > now ? due - now : 0);
+}
+
+void consensus_retry(struct consensus *c)
+{
+    if (!c->handle || c->told_closed || c->retry_armed)
+        return;
+    c->retry_armed = true;
+    c->host.timer(c->handle, CONSENSUS_TIMER_RETRY, RETRY_MS);
+}
+
+static int handle_open(struct consensus *c)
+{
+    int rc = c->host.open(c->host.arg, c, &c->handle);
+    if (rc)
+        return rc;
+    consensus_arm(c);
+    if (c->transport.send)
+        c->host.timer(c->handle, CONSENSUS_TIMER_TICK, tick_ms(c));
+    return 0;
+}
+
+static void defaults_set(struct consensus_config *config)
+{
+    if (!config->ops)
+        config->ops = &file_ops_system;
+    if (!config->snapshot_entries)
+        config->snapshot_entries = CONSENSUS_SNAPSHOT_ENTRIES;
+    if (!config->snapshot_bytes)
+        config->snapshot_bytes = 1ull << 30;
+    if (!config->reserve_bytes)
+        config->reserve_bytes = 32ull << 20;
+    if (!config->election_ms)
+        config->election_ms = ELECTION_TIMEOUT_MS;
+    if (!config->heartbeat_ms)
+        config->heartbeat_ms = HEARTBEAT_MS;
+    /* A promise that lasted longer than the wait for an election would hold it up. */
+    if (!config->lease_ms || config->lease_ms >= config->election_ms)
+        config->lease_ms = config->election_ms / 2;
+}
+
+static struct consensus *make(const struct consensus_config *config)
+{
+    struct consensus *c = calloc(1, sizeof(*c));
+    if (!c)
+        return NULL;
+    c->config = *config;
+    c->dir_fd = c->raft_fd = -1;
+    c->apply_limit = BATCH_ENTRIES_MAX;
+    entry_list_init(&c->waiting);
+    entry_list_init(&c->refused);
+    c->told_tail = &c->told;
+    defaults_set(&c->config);
+    if (config->transport)
+        c->transport = *config->transport;
+    c->host = config->host ? *config->host : consensus_host_uv;
+    if (!config->host)
+        c->host.arg = config->loop;
+    c->disk.c = c->apply.c = c->snapshot.c = c;
+    c->dir = strdup(config->dir);
+    if (!c->dir) {
+        free(c);
+        return NULL;
+    }
+    return c;
+}
+
+static int dir_open(struct consensus *c, char *err, size_t err_len)
+{
+    err[0] = '\0';
+    c->dir_fd = open(c->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (c->dir_fd >= 0)
+        return 0;
+    int rc = -errno;
+    snprintf(err, err_len, "%s: %s", c->dir, strerror(-rc));
+    return rc;
+}
+
 int consensus_open(const struct consensus_config *config, struct consensus **out, char *err, size_t err_len)
 {
     struct consensus *c = make(config);
     if (!c)
         return -ENOMEM;
-    err[0] = '\0';
-    int rc = 0;
-    c->dir_fd = open(c->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (c->dir_fd < 0) {
-        rc = -errno;
-        snprintf(err, err_len, "%s: %s", c->dir, strerror(-rc));
-    }
+    int rc = dir_open(c, err, err_len);
     if (rc == 0)
         rc = consensus_load(c, err, err_len);
     if (rc == 0)
-        rc = handles_init(c);
+        rc = handle_open(c);
     if (rc) {
         if (!err[0])
             snprintf(err, err_len, "the state in %s cannot be opened: %s", c->dir, strerror(-rc));
-        unmake(c);
+        cache_truncate(c, 0, CMD_UNKNOWN_OUTCOME);
+        parts_free(c);
         return rc;
     }
     *out = c;
     /* The first round looks for room on the disk and reserves some. */
     c->disk.reserve_bytes = 1;
-    uv_async_send(&c->wake);
+    consensus_wake(c);
     return 0;
 }
 
@@ -458,8 +568,9 @@ void consensus_close(struct consensus *c, void (*closed)(void *arg), void *arg)
     c->closing = true;
     c->closed = closed;
     c->closed_arg = arg;
+    c->close_by_ms = consensus_now_ms(c) + 2 * c->config.election_ms;
     waiting_refuse(c, CMD_NO_LEADER);
-    uv_async_send(&c->wake);
+    consensus_wake(c);
 }
 
 void consensus_set_snapshot_entries(struct consensus *c, uint64_t entries)
@@ -467,76 +578,15 @@ void consensus_set_snapshot_entries(struct consensus *c, uint64_t entries)
     c->config.snapshot_entries = entries ? entries : CONSENSUS_SNAPSHOT_ENTRIES;
 }
 
-void consensus_status(const struct consensus *c, struct consensus_status *out)
+int consensus_force_new(const char *dir, char *err, size_t err_len)
 {
-    struct raft *r = (struct raft *)(uintptr_t)&c->raft;
-    raft_id leader;
-    const char *address;
-    *out = c->counts;
-    memcpy(out->cluster_id, c->vote.cluster_id, sizeof(out->cluster_id));
-    raft_leader(r, &leader, &address);
-    out->node_id = c->vote.node_id;
-    out->leader_id = c->dead ? 0 : leader;
-    out->term = raft_current_term(r);
-    out->last_index = cache_last(c);
-    out->commit_index = c->commit;
-    out->applied_index = c->applied;
-    out->snapshot_index = c->snapshot_index;
-    out->waiting = c->waiting.count + c->under_way;
-    out->leads = c->leads && !c->dead;
-    out->room = !c->no_room && !c->stalled && !c->apply_stalled;
-    out->state = raft_state_name(raft_state(r));
-}
-
-struct db_view *consensus_view_begin(struct consensus *c, struct kv **kv)
-{
-    return db_view_begin(c->db, kv);
-}
-
-void consensus_view_end(struct db_view *view)
-{
-    db_view_end(view);
-}
-
-int consensus_setting_each(struct consensus *c, consensus_setting each, void *arg)
-{
-    uint8_t key_data[NAMES_KEY_MAX];
-    size_t prefix = state_setting_key(key_data, "", 0);
-    struct kv_bytes at = {key_data, prefix}, key, value;
-    struct kv *kv;
-    struct db_view *view = db_view_begin(c->db, &kv);
-    if (!view)
+    const struct consensus_config config = {.dir = dir};
+    struct consensus *c = make(&config);
+    if (!c)
         return -ENOMEM;
-    int rc;
-    while ((rc = kv_seek(kv, PRIVATE_DATA, at, true, &key, &value)) == 0) {
-        if (key.len <= prefix || memcmp(key.data, key_data, prefix) != 0)
-            break;
-        each(arg, (const char *)key.data + prefix, key.len - prefix, value.data, value.len);
-        /* Nothing is written through a view: the row stays where it is. */
-        at = key;
-    }
-    db_view_end(view);
-    return rc == -ENOENT ? 0 : rc;
-}
-
-int consensus_setting_get(struct consensus *c, const char *key, size_t key_len, char *value, size_t *len)
-{
-    uint8_t key_data[NAMES_KEY_MAX];
-    struct kv_bytes found;
-    struct kv *kv;
-    if (key_len > STATE_SETTING_KEY_MAX)
-        return -ENOENT;
-    struct db_view *view = db_view_begin(c->db, &kv);
-    if (!view)
-        return -ENOMEM;
-    size_t n = state_setting_key(key_data, key, key_len);
-    int rc = kv_get(kv, PRIVATE_DATA, (struct kv_bytes){key_data, n}, &found);
-    if (rc == 0 && found.len > *len)
-        rc = -ENOBUFS;
-    if (rc == 0) {
-        memcpy(value, found.data, found.len);
-        *len = found.len;
-    }
-    db_view_end(view);
+    int rc = dir_open(c, err, err_len);
+    if (rc == 0)
+        rc = consensus_force(c, err, err_len);
+    parts_free(c);
     return rc;
 }

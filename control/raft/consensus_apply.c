@@ -52,10 +52,10 @@ int apply_now(struct consensus *c, struct apply_job *job)
     return rc;
 }
 
-static void apply_work(uv_work_t *work)
+static void apply_work(struct consensus_job *work)
 {
-    struct consensus *c = work->data;
-    c->apply.rc = apply_now(c, &c->apply);
+    struct apply_job *job = container_of(work, struct apply_job, job);
+    job->rc = apply_now(job->c, job);
 }
 
 /* --- on the loop --- */
@@ -63,12 +63,12 @@ static void apply_work(uv_work_t *work)
 static void tell_one(struct consensus *c, struct apply_item *item)
 {
     struct entry *e = item->entry;
-    if (e->type == RAFT_CHANGE) {
+    if (e->type == RAFT_CHANGE)
         step_configuration(c, e->index, e->data, e->len);
+    if (e->type != RAFT_COMMAND) {
+        entry_answer(c, e, CMD_OK, NULL, 0);
         return;
     }
-    if (e->type != RAFT_COMMAND)
-        return;
     c->counts.applied++;
     if (c->config.event && !item->skipped)
         c->config.event(c->config.arg, &item->event);
@@ -80,6 +80,7 @@ void apply_tell(struct consensus *c, struct apply_job *job)
 {
     for (size_t i = 0; i < job->count; i++) {
         c->applied = job->items[i].entry->index;
+        c->applied_term = job->items[i].entry->term;
         tell_one(c, &job->items[i]);
     }
     c->counts.names_bytes = job->sizes.bytes[DB_NAMES];
@@ -89,7 +90,7 @@ void apply_tell(struct consensus *c, struct apply_job *job)
             c->config.reader_stuck(c->config.arg, ring);
 }
 
-static void job_clear(struct apply_job *job)
+void apply_job_clear(struct apply_job *job)
 {
     for (size_t i = 0; i < job->count; i++)
         entry_put(job->items[i].entry);
@@ -143,18 +144,17 @@ static int snapshot_meta_make(struct consensus *c, struct db_applied applied)
     return 0;
 }
 
-static void snapshot_work(uv_work_t *work)
+static void snapshot_work(struct consensus_job *work)
 {
-    struct consensus *c = work->data;
-    struct snapshot_job *job = &c->snapshot;
-    job->rc = snapshot_take(c->config.ops, c->raft_fd, c->db, c->config.reserve_bytes, &job->meta);
+    struct snapshot_job *job = container_of(work, struct snapshot_job, job);
+    struct consensus *c = job->c;
+    job->rc = snapshot_take(c->config.ops, c->raft_fd, c->db, c->config.reserve_bytes, job->keep, &job->meta);
 }
 
-static void snapshot_done(uv_work_t *work, int status)
+static void snapshot_done(struct consensus_job *work)
 {
-    struct consensus *c = work->data;
-    struct snapshot_job *job = &c->snapshot;
-    (void)status;
+    struct snapshot_job *job = container_of(work, struct snapshot_job, job);
+    struct consensus *c = job->c;
     job->busy = false;
     /* Without a snapshot the log only grows; it is tried again after as many entries. */
     c->snapshot_retry_at = job->rc ? c->applied + c->config.snapshot_entries : 0;
@@ -166,6 +166,7 @@ static void snapshot_done(uv_work_t *work, int status)
         step_snapshot(c, &job->meta);
         if (job->meta.index > CONSENSUS_TRAILING_ENTRIES)
             c->drop_to = job->meta.index - CONSENSUS_TRAILING_ENTRIES;
+        snapshot_note(c, &job->meta);
     }
     snapshot_meta_free(&job->meta);
     consensus_pump(c);
@@ -175,30 +176,31 @@ static void snapshot_start(struct consensus *c, struct db_applied applied)
 {
     struct snapshot_job *job = &c->snapshot;
     job->wanted = false;
-    if (c->dead || snapshot_meta_make(c, applied))
+    if (c->dead || c->installing || snapshot_meta_make(c, applied))
         return;
+    job->keep = snapshot_keep(c, job->meta.index);
     job->busy = true;
-    job->work.data = c;
-    CHECK(uv_queue_work(c->config.loop, &job->work, snapshot_work, snapshot_done) == 0);
+    job->job = (struct consensus_job){.run = snapshot_work, .done = snapshot_done};
+    consensus_job_start(c, &job->job);
 }
 
-static void apply_done(uv_work_t *work, int status)
+static void apply_done(struct consensus_job *work)
 {
-    struct consensus *c = work->data;
-    struct apply_job *job = &c->apply;
+    struct apply_job *job = container_of(work, struct apply_job, job);
+    struct consensus *c = job->c;
     bool touched = job->touch;
-    (void)status;
     job->busy = false;
     if (job->rc == 0) {
         c->apply_limit = c->apply_limit * 2 < BATCH_ENTRIES_MAX ? c->apply_limit * 2 : BATCH_ENTRIES_MAX;
         apply_tell(c, job);
+        lease_applied(c);
         if (touched)
             snapshot_start(c, job->applied);
     } else {
         c->snapshot.wanted = c->snapshot.wanted && !touched;
         job_failed(c, job);
     }
-    job_clear(job);
+    apply_job_clear(job);
     cache_release(c);
     consensus_pump(c);
 }
@@ -226,14 +228,14 @@ void apply_pump(struct consensus *c)
     struct apply_job *job = &c->apply;
     uint64_t last = c->commit < c->persisted ? c->commit : c->persisted;
     bool more = last > c->applied;
-    if (job->busy || c->dead || c->apply_stalled || (!more && !c->snapshot.wanted))
+    if (job->busy || c->dead || c->apply_stalled || c->installing || (!more && !c->snapshot.wanted))
         return;
     if (more)
         job_fill(c, last);
     job->touch = c->snapshot.wanted;
     job->busy = true;
-    job->work.data = c;
-    CHECK(uv_queue_work(c->config.loop, &job->work, apply_work, apply_done) == 0);
+    job->job = (struct consensus_job){.run = apply_work, .done = apply_done};
+    consensus_job_start(c, &job->job);
 }
 
 void snapshot_pump(struct consensus *c)
@@ -241,7 +243,8 @@ void snapshot_pump(struct consensus *c)
     struct snapshot_job *job = &c->snapshot;
     bool due = c->applied - c->snapshot_index >= c->config.snapshot_entries ||
                (c->counts.log_bytes >= c->config.snapshot_bytes && c->applied > c->snapshot_index);
-    if (job->busy || job->wanted || !due || c->closing || c->dead || c->applied < c->snapshot_retry_at)
+    if (job->busy || job->wanted || !due || c->closing || c->dead || c->applied < c->snapshot_retry_at ||
+        c->taking)
         return;
     job->wanted = true;
     apply_pump(c);

@@ -2,16 +2,15 @@
 /* The log's lane: proposals become entries, entries become durable. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "consensus_internal.h"
 
 /* --- on the worker thread: the job and the log are its own meanwhile --- */
 
-static void disk_work(uv_work_t *work)
+static void disk_work(struct consensus_job *work)
 {
-    struct disk_job *job = container_of(work, struct disk_job, work);
-    struct consensus *c = work->data;
+    struct disk_job *job = container_of(work, struct disk_job, job);
+    struct consensus *c = job->c;
     job->rc = 0;
     if (job->truncate_from)
         job->rc = log_truncate(c->log, job->truncate_from);
@@ -60,7 +59,7 @@ static uint64_t job_valid(const struct consensus *c, const struct disk_job *job)
     return last;
 }
 
-static void job_clear(struct disk_job *job)
+void disk_job_clear(struct disk_job *job)
 {
     for (size_t i = 0; i < job->count; i++)
         entry_put(job->entries[i]);
@@ -80,12 +79,11 @@ static void job_failed(struct consensus *c, int rc)
         consensus_die(c, "the log cannot be written: %s", strerror(-rc));
 }
 
-static void disk_done(uv_work_t *work, int status)
+static void disk_done(struct consensus_job *work)
 {
-    struct consensus *c = work->data;
-    struct disk_job *job = &c->disk;
+    struct disk_job *job = container_of(work, struct disk_job, job);
+    struct consensus *c = job->c;
     uint64_t valid = job_valid(c, job);
-    (void)status;
     job->busy = false;
     c->capacity = job->capacity;
     c->counts.log_bytes = job->log_bytes;
@@ -100,7 +98,8 @@ static void disk_done(uv_work_t *work, int status)
         c->persisted = valid;
         step_persisted(c, valid);
     }
-    job_clear(job);
+    disk_job_clear(job);
+    send_late(c);
     if (c->no_room || c->stalled)
         consensus_retry(c);
     consensus_pump(c);
@@ -110,8 +109,8 @@ static void job_start(struct consensus *c)
 {
     struct disk_job *job = &c->disk;
     job->busy = true;
-    job->work.data = c;
-    CHECK(uv_queue_work(c->config.loop, &job->work, disk_work, disk_done) == 0);
+    job->job = (struct consensus_job){.run = disk_work, .done = disk_done};
+    consensus_job_start(c, &job->job);
 }
 
 /* Hands the entries that are not durable yet to the job. */
@@ -135,7 +134,7 @@ static void job_fill(struct consensus *c)
 void disk_pump(struct consensus *c)
 {
     struct disk_job *job = &c->disk;
-    if (job->busy || c->dead || c->stalled)
+    if (job->busy || c->dead || c->stalled || c->installing)
         return;
     if (cache_last(c) > c->persisted)
         job_fill(c);
@@ -153,18 +152,14 @@ static void set_time(struct entry *e, uint64_t time_ms)
         at[i] = (uint8_t)(time_ms >> (8 * i));
 }
 
-static uint64_t wall_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* How many of the waiting proposals go into one append. */
 static size_t batch_size(const struct consensus *c)
 {
     size_t count = 0, bytes = 0;
     for (const struct entry *e = c->waiting.head; e && count < BATCH_ENTRIES_MAX; e = e->next, count++) {
+        /* A configuration goes by itself: the library may refuse it. */
+        if (count && (e->type == RAFT_CHANGE || c->waiting.head->type == RAFT_CHANGE))
+            break;
         bytes += log_entry_bytes(e->len);
         if (bytes > c->capacity || (count && bytes > BATCH_BYTES_MAX))
             break;
@@ -175,11 +170,12 @@ static size_t batch_size(const struct consensus *c)
 static void batch_submit(struct consensus *c, size_t count)
 {
     struct entry **entries = calloc(count, sizeof(*entries));
-    uint64_t now = wall_ms();
+    uint64_t now = c->host.wall_ms(c->host.arg);
     CHECK(entries);
     for (size_t i = 0; i < count; i++) {
         entries[i] = entry_list_take(&c->waiting);
-        set_time(entries[i], now);
+        if (entries[i]->type == RAFT_COMMAND)
+            set_time(entries[i], now);
     }
     if (!step_submit(c, entries, (unsigned)count)) {
         for (size_t i = 0; i < count; i++) {

@@ -8,9 +8,12 @@
 
 #include "check.h"
 #include "consensus.h"
+#include "consensus_host.h"
 #include "db.h"
+#include "lease.h"
 #include "log.h"
 #include "snapshot.h"
+#include "snapshot_piece.h"
 #include "vote.h"
 
 enum {
@@ -19,6 +22,11 @@ enum {
     RETRY_MS = 250, /* between tries while the disk is full */
     ELECTION_TIMEOUT_MS = 1000,
     HEARTBEAT_MS = 100,
+    PEERS_MAX = 64,
+    MESSAGE_ENTRIES_BYTES_MAX = 1 << 20, /* of one message, unless one entry alone is larger */
+    INFLIGHT_ENTRIES_MAX = 2048,         /* to one follower, before it answers */
+    INSTALL_TIMEOUT_MS = 10000,
+    ACTION_RETRY_MS = 500,
 };
 
 /* A proposal that waits, and later the entry that it became. Counted: the cache and each running job hold it.
@@ -43,7 +51,8 @@ struct entry_list {
 
 /* One round of the log's lane. */
 struct disk_job {
-    uv_work_t work;
+    struct consensus_job job;
+    struct consensus *c;
     bool busy;
     uint64_t truncate_from; /* 0: nothing to truncate */
     uint64_t drop_to;       /* 0: nothing to drop */
@@ -65,7 +74,8 @@ struct apply_item {
 
 /* One round of the state's lane. */
 struct apply_job {
-    uv_work_t work;
+    struct consensus_job job;
+    struct consensus *c;
     bool busy;
     bool touch; /* bring both files to the same position, durably */
     struct apply_item *items;
@@ -78,48 +88,164 @@ struct apply_job {
 };
 
 struct snapshot_job {
-    uv_work_t work;
+    struct consensus_job job;
+    struct consensus *c;
     bool busy;
     bool wanted; /* the files are being brought to one position */
     struct snapshot_meta meta;
+    uint64_t keep; /* folders from this index on stay: one of them may be under way to a peer */
     int rc;
+};
+
+/* A message that comes in parts. */
+struct assembly {
+    uint32_t number, total, got;
+    uint8_t *data; /* NULL: none */
+};
+
+/* Entries that the library sent to a peer while the log's lane had them. */
+struct late {
+    raft_term term; /* ours then; 0: nothing is late */
+    raft_index prev_index;
+    raft_term prev_term;
+    unsigned count;
+};
+
+/* Another node, as far as it was heard of. */
+struct peer {
+    uint64_t id;
+    uint64_t heard_ms; /* of the host's clock; 0: never */
+    struct assembly in;
+    struct late late;
+    struct lease_peer lease; /* of the leader's books */
+};
+
+/* A change of Raft's configuration that is under way. */
+struct change {
+    bool busy, submitted;
+    enum consensus_change what;
+    uint64_t node;
+    consensus_changed done;
+    void *arg;
+};
+
+struct transfer {
+    bool busy;
+    uint64_t node;
+    uint64_t until_ms;
+    consensus_changed done; /* NULL: nobody waits */
+    void *arg;
+};
+
+/* An answer that waits for those who hold a lease. */
+struct awaited {
+    uint64_t index;
+    consensus_changed done;
+    void *arg;
+    struct awaited *next;
+};
+
+/* An answer that is told from the loop. */
+struct told {
+    consensus_changed done;
+    void *arg;
+    int result;
+    struct told *next;
+};
+
+struct wanted {
+    bool known;
+    struct consensus_member member[CONSENSUS_MEMBERS_MAX];
+    size_t count;
+    uint64_t retry_at_ms;
+};
+
+/* One piece that is read for a peer. */
+struct give_job {
+    struct consensus_job job;
+    struct consensus *c;
+    struct give_job *next;
+    uint64_t node;
+    struct snapshot_piece piece;
+    uint8_t *data;
+    ssize_t got; /* or -errno */
+};
+
+enum { GIVE_SNAPSHOTS_MAX = 4, GIVE_JOBS_MAX = 8 };
+
+/* Snapshots of this node that peers read. */
+struct giving {
+    struct snapshot_meta newest; /* index 0: there is none */
+    struct {
+        uint64_t index, until_ms;
+    } used[GIVE_SNAPSHOTS_MAX];
+    struct give_job *jobs; /* under way */
+    unsigned count;
 };
 
 struct consensus {
     struct consensus_config config;
+    struct consensus_transport transport; /* send NULL: none */
+    struct consensus_host host;
+    void *handle; /* of the host; NULL while opening */
     char *dir;
     int dir_fd, raft_fd; /* of the state's folder, of the log's */
     struct raft raft;
     struct vote vote;
     struct log *log;
     struct db *db;
-    uv_timer_t timer, retry;
-    uv_async_t wake;
     struct entry_list waiting, refused;
     struct entry **cache; /* entries cache_first .. last; those that are durable and applied are let go */
     uint64_t cache_first;
     size_t cache_count, cache_cap;
-    uint64_t persisted, applied, commit, truncate_from, drop_to;
+    uint64_t persisted, applied, applied_term, commit, truncate_from, drop_to;
     uint64_t snapshot_index, snapshot_retry_at;
     size_t under_way, under_way_bytes; /* proposals in the log that were not answered */
     size_t apply_limit;
     struct disk_job disk;
     struct apply_job apply;
     struct snapshot_job snapshot;
+    struct peer peer[PEERS_MAX];
+    size_t peers;
+    uint32_t part_number;
+    struct change change;
+    struct transfer transfer;
+    struct wanted wanted;
+    struct lease lease;
+    struct awaited *awaited;
+    struct told *told, **told_tail;
+    uint64_t leader_told;
+    struct giving giving;
+    struct taking *taking;
     struct consensus_status counts; /* the counters in it */
     size_t capacity;                /* bytes that an append may have for sure */
-    bool leads, stalled, apply_stalled, no_room, dead, closing, told_closed, looping, reserve_tried;
+    uint64_t close_by_ms;
+    bool leads, stalled, apply_stalled, no_room, dead, closing, told_closed, reserve_tried, installing,
+        retry_armed;
     void (*closed)(void *arg);
     void *closed_arg;
-    unsigned handles;
 };
 
 /* consensus.c */
 void consensus_pump(struct consensus *c);
 __attribute__((format(printf, 2, 3))) void consensus_die(struct consensus *c, const char *format, ...);
-uint64_t consensus_now_ms(void);
-/* Sets the timer anew. */
+static inline uint64_t consensus_now_ms(const struct consensus *c)
+{
+    return c->host.now_ms(c->host.arg);
+}
+/* Calls consensus_pump() soon. */
+void consensus_wake(struct consensus *c);
+/* Sets the timers anew. */
 void consensus_arm(struct consensus *c);
+static inline void consensus_job_start(struct consensus *c, struct consensus_job *job)
+{
+    c->host.job(c->host.arg, job);
+}
+/* Tells a result from the loop. */
+void consensus_tell(struct consensus *c, consensus_changed done, void *arg, int result);
+/* Proposes an entry of Raft's own; done may be NULL. Takes data (malloc'd). */
+void consensus_propose_entry(struct consensus *c, enum raft_entry_type type, void *data, size_t len,
+                             consensus_done done, void *arg);
 /* Looks again in a while whether there is room on the disk. */
 void consensus_retry(struct consensus *c);
 void entry_put(struct entry *e);
@@ -147,19 +273,85 @@ bool step_submit(struct consensus *c, struct entry **entries, unsigned count);
 void step_persisted(struct consensus *c, uint64_t index);
 void step_configuration(struct consensus *c, uint64_t index, const void *data, size_t len);
 void step_snapshot(struct consensus *c, const struct snapshot_meta *meta);
+/* A snapshot that is complete on the disk: the library decides whether it is to be taken over; installing
+ * says so. */
+void step_install(struct consensus *c, uint64_t from, raft_term term, const struct snapshot_meta *meta);
+/* It was taken over. */
+void step_installed(struct consensus *c, const struct snapshot_meta *meta);
+/* 0 or -errno. */
+int step_transfer(struct consensus *c, uint64_t node);
+/* 0, or the library's error. The message is borrowed, its entries too. */
+int step_receive(struct consensus *c, struct raft_message *message);
+
+/* consensus_send.c */
+void send_messages(struct consensus *c, const struct raft_update *update);
+/* Entries that could not be sent while the log's lane was busy. */
+void send_late(struct consensus *c);
+int send_frame(struct consensus *c, uint64_t node, uint16_t type, const void *body, size_t len);
+
+/* consensus_receive.c */
+/* The peer, noted if it is new; NULL if there are too many. */
+struct peer *peer_get(struct consensus *c, uint64_t id);
+const struct peer *peer_find(const struct consensus *c, uint64_t id);
+void peers_free(struct consensus *c);
+/* Heard of within an election timeout. */
+bool peer_online(const struct consensus *c, uint64_t id);
+
+/* consensus_change.c */
+bool consensus_is_voter(const struct consensus *c);
+void change_pump(struct consensus *c);
+void members_pump(struct consensus *c);
+/* Ends changes and transfers: this node does not lead any more. */
+void change_lost(struct consensus *c);
+/* Begins to hand over for the close. False: there is nobody. */
+bool transfer_for_close(struct consensus *c);
+
+/* consensus_lease.c */
+void lease_begin_lead(struct consensus *c);
+void lease_end_lead(struct consensus *c);
+void lease_tick(struct consensus *c);
+/* What is applied here moved. */
+void lease_applied(struct consensus *c);
+void lease_pump(struct consensus *c);
+int lease_on_renew(struct consensus *c, struct peer *from, const void *body, size_t len);
+int lease_on_grant(struct consensus *c, struct peer *from, const void *body, size_t len);
+/* Whether a promise to a leader keeps this node from voting, and until when. */
+uint64_t lease_promised_until(const struct consensus *c);
+
+/* consensus_give.c, consensus_take.c */
+/* Tells the peer the handle of the newest snapshot. */
+void snapshot_offer(struct consensus *c, const struct raft_message *message);
+/* Takes what meta holds. */
+int snapshot_on_offer(struct consensus *c, uint64_t from, raft_term term, struct snapshot_meta *meta);
+int snapshot_on_get(struct consensus *c, uint64_t from, const void *body, size_t len);
+int snapshot_on_part(struct consensus *c, uint64_t from, const void *body, size_t len);
+int snapshot_on_gone(struct consensus *c, uint64_t from, const void *body, size_t len);
+void snapshot_tick(struct consensus *c);
+/* Folders from this index on are not to be removed. */
+uint64_t snapshot_keep(const struct consensus *c, uint64_t newest);
+void install_pump(struct consensus *c);
+/* Notes the newest snapshot of this node; takes what meta holds. */
+void snapshot_note(struct consensus *c, struct snapshot_meta *meta);
+void give_forget(struct consensus *c);
+void take_forget(struct consensus *c);
+bool take_busy(const struct consensus *c);
 
 /* consensus_disk.c */
 void disk_pump(struct consensus *c);
 void submit_pump(struct consensus *c);
+void disk_job_clear(struct disk_job *job);
 
 /* consensus_apply.c */
 void apply_pump(struct consensus *c);
 void snapshot_pump(struct consensus *c);
+void apply_job_clear(struct apply_job *job);
 /* Applies entries on the calling thread. */
 int apply_now(struct consensus *c, struct apply_job *job);
 void apply_tell(struct consensus *c, struct apply_job *job);
 
 /* consensus_open.c */
 int consensus_load(struct consensus *c, char *err, size_t err_len);
+/* Makes this node the only voter, in the log of the folder. */
+int consensus_force(struct consensus *c, char *err, size_t err_len);
 
 #endif

@@ -13,7 +13,7 @@
 
 enum { FIRST_NODE_ID = 1, FIRST_TERM = 1, FIRST_INDEX = 1 };
 
-static const char log_folder[] = "raft", new_folder[] = "raft.new", first_address[] = "1";
+static const char log_folder[] = "raft", new_folder[] = "raft.new";
 
 struct loading {
     struct consensus *c;
@@ -48,34 +48,50 @@ static int log_open_in(struct loading *l, int fd)
     return log_open(&config, &c->log, l->err, l->err_len);
 }
 
-/* The first entry of every log: who votes. */
-static int first_entry_append(struct loading *l)
+/* An entry that says that this node alone votes. */
+static int alone_append(struct loading *l, uint64_t index, uint64_t term)
 {
     struct raft_configuration conf;
     struct raft_buffer buf;
+    char address[24];
+    snprintf(address, sizeof(address), "%llu", (unsigned long long)l->c->vote.node_id);
     raft_configuration_init(&conf);
-    int rc = raft_configuration_add(&conf, FIRST_NODE_ID, first_address, RAFT_VOTER);
+    int rc = raft_configuration_add(&conf, l->c->vote.node_id, address, RAFT_VOTER);
     if (rc == 0)
         rc = raft_configuration_encode(&conf, &buf);
     raft_configuration_close(&conf);
     if (rc)
         return -ENOMEM;
     struct log_entry entry = {
-        .index = FIRST_INDEX, .term = FIRST_TERM, .type = RAFT_CHANGE, .data = buf.base, .len = buf.len};
+        .index = index, .term = term, .type = RAFT_CHANGE, .data = buf.base, .len = buf.len};
     rc = log_append(l->c->log, &entry, 1);
     raft_free(buf.base);
     return rc;
 }
 
+static int identity_set(struct consensus *c)
+{
+    const struct consensus_identity *join = c->config.join;
+    c->vote = (struct vote){.node_id = FIRST_NODE_ID, .term = FIRST_TERM};
+    if (join) {
+        c->vote = (struct vote){.node_id = join->node_id};
+        memcpy(c->vote.cluster_id, join->cluster_id, sizeof(c->vote.cluster_id));
+        return join->node_id ? 0 : -EINVAL;
+    }
+    if (getrandom(c->vote.cluster_id, sizeof(c->vote.cluster_id), 0) != sizeof(c->vote.cluster_id))
+        return -errno;
+    return 0;
+}
+
+/* Who joins has an empty log, in term 0: it is in no configuration, so that it elects nobody. */
 static int folder_fill(struct loading *l, int fd)
 {
     struct consensus *c = l->c;
-    c->vote = (struct vote){.node_id = FIRST_NODE_ID, .term = FIRST_TERM};
-    if (getrandom(c->vote.cluster_id, sizeof(c->vote.cluster_id), 0) != sizeof(c->vote.cluster_id))
-        return -errno;
-    int rc = log_open_in(l, fd);
+    int rc = identity_set(c);
     if (rc == 0)
-        rc = first_entry_append(l);
+        rc = log_open_in(l, fd);
+    if (rc == 0 && !c->config.join)
+        rc = alone_append(l, FIRST_INDEX, FIRST_TERM);
     if (c->log)
         log_close(c->log);
     c->log = NULL;
@@ -116,6 +132,50 @@ static int cluster_make(struct loading *l)
     return rc ? rc : ops->sync(ops->arg, c->dir_fd);
 }
 
+/* A state is not another node's because somebody says so. */
+static int identity_check(struct loading *l)
+{
+    const struct consensus *c = l->c;
+    const struct consensus_identity *join = c->config.join;
+    if (!join || (join->node_id == c->vote.node_id &&
+                  memcmp(join->cluster_id, c->vote.cluster_id, sizeof(join->cluster_id)) == 0))
+        return 0;
+    return fail(l, -EPROTO, "%s has the state of node %llu of %s cluster", c->dir,
+                (unsigned long long)c->vote.node_id,
+                memcmp(join->cluster_id, c->vote.cluster_id, sizeof(join->cluster_id)) ? "another" : "this");
+}
+
+/* Whether the log has the entry that the snapshot ends with. */
+static int log_has_snapshot(struct loading *l, bool *out)
+{
+    struct consensus *c = l->c;
+    uint64_t index = l->snapshot.index;
+    struct log_entries got;
+    /* What is dropped is behind a snapshot, so that it was the same. */
+    *out = index < log_first(c->log) && index <= log_last(c->log);
+    if (index < log_first(c->log) || index > log_last(c->log))
+        return 0;
+    int rc = log_read(c->log, index, 0, &got);
+    if (rc)
+        return fail(l, rc, "entry %llu of the log cannot be read: %s", (unsigned long long)index,
+                    strerror(-rc));
+    *out = got.entry[0].term == l->snapshot.term;
+    log_entries_free(&got);
+    return 0;
+}
+
+/* A snapshot that came from another node, when the process ended before the log gave way to it: what is in
+ * the log is older than it, or was never agreed upon. */
+static int log_give_way(struct loading *l)
+{
+    struct consensus *c = l->c;
+    bool has;
+    int rc = log_has_snapshot(l, &has);
+    if (rc == 0 && !has && log_last(c->log) != l->snapshot.index)
+        rc = log_reset(c->log, l->snapshot.index + 1);
+    return rc;
+}
+
 static int log_load(struct loading *l)
 {
     struct consensus *c = l->c;
@@ -129,7 +189,9 @@ static int log_load(struct loading *l)
     if (rc)
         return fail(l, rc == -ENOENT ? -EUCLEAN : rc, "%s/%s/vote cannot be read: %s", c->dir, log_folder,
                     strerror(-rc));
-    rc = log_open_in(l, c->raft_fd);
+    rc = identity_check(l);
+    if (rc == 0)
+        rc = log_open_in(l, c->raft_fd);
     if (rc)
         return rc;
     rc = snapshot_find(c->raft_fd, &l->snapshot);
@@ -140,8 +202,8 @@ static int log_load(struct loading *l)
         return fail(l, -EUCLEAN, "the snapshot belongs to another cluster");
     rc = 0;
     c->snapshot_index = l->has_snapshot ? l->snapshot.index : 0;
-    if (log_last(c->log) == 0 && l->has_snapshot)
-        rc = log_reset(c->log, l->snapshot.index + 1);
+    if (l->has_snapshot)
+        rc = log_give_way(l);
     if (rc == 0 && log_first(c->log) > c->snapshot_index + 1)
         return fail(l, -EUCLEAN, "the log begins with entry %llu, but the newest snapshot is of entry %llu",
                     (unsigned long long)log_first(c->log), (unsigned long long)c->snapshot_index);
@@ -167,29 +229,35 @@ static int restore(struct loading *l, enum db_file file)
               : 0;
 }
 
-/* A file that the log does not reach back to any more is as good as missing. */
+/* The same for a file that is there: whoever reads it goes on. */
+static int restore_in_place(struct loading *l, enum db_file file)
+{
+    struct consensus *c = l->c;
+    char path[4096], folder[SNAPSHOT_NAME_BYTES];
+    snapshot_name(l->snapshot.index, folder);
+    int len = snprintf(path, sizeof(path), "%s/%s/%s/%s", c->dir, log_folder, folder, db_file_name(file));
+    int rc = len < (int)sizeof(path) ? snapshot_check(c->raft_fd, &l->snapshot, file) : -ENAMETOOLONG;
+    if (rc == 0)
+        rc = db_restore(c->db, file, path);
+    return rc ? fail(l, rc, "%s cannot be restored from the snapshot: %s", db_file_name(file), strerror(-rc))
+              : 0;
+}
+
+/* A file that the log does not reach back to any more takes what the snapshot has. The names last: they are
+ * what is read. */
 static int db_load(struct loading *l)
 {
     struct consensus *c = l->c;
-    bool old[DB_FILES], any = false;
     int rc = 0;
     for (int i = 0; i < DB_FILES && rc == 0; i++)
         if (l->has_snapshot && !exists(c->dir_fd, db_file_name(i)))
             rc = restore(l, i);
     if (rc == 0)
         rc = db_open_here(l);
-    for (int i = 0; i < DB_FILES && rc == 0; i++) {
-        old[i] = db_applied(c->db, i).index + 1 < log_first(c->log);
-        any |= old[i];
-    }
-    if (rc || !any)
-        return rc;
-    db_close(c->db);
-    c->db = NULL;
-    for (int i = 0; i < DB_FILES && rc == 0; i++)
-        if (old[i])
-            rc = restore(l, i);
-    return rc ? rc : db_open_here(l);
+    for (int i = DB_FILES - 1; i >= 0 && rc == 0; i--)
+        if (l->has_snapshot && db_applied(c->db, i).index + 1 < log_first(c->log))
+            rc = restore_in_place(l, i);
+    return rc;
 }
 
 static bool single_voter(const struct raft *r)
@@ -205,19 +273,21 @@ static bool single_voter(const struct raft *r)
 
 static int raft_prepare(struct consensus *c)
 {
-    unsigned seed;
     char address[24];
     snprintf(address, sizeof(address), "%llu", (unsigned long long)c->vote.node_id);
     memset(&c->raft, 0, sizeof(c->raft));
     if (raft_init(&c->raft, NULL, NULL, c->vote.node_id, address))
         return -ENOMEM;
     c->raft.tracer = NULL;
-    if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
-        return -errno;
-    raft_seed(&c->raft, seed);
+    raft_seed(&c->raft, c->host.random(c->host.arg));
     raft_set_pre_vote(&c->raft, true);
     raft_set_election_timeout(&c->raft, c->config.election_ms);
-    raft_set_heartbeat_timeout(&c->raft, c->config.heartbeat_ms);
+    /* When to send heartbeats is our tick's to say, so that all followers get theirs at once: the library
+     * takes one that it heard nothing of between two of them for slow, and would hold back entries for a
+     * heartbeat's time. */
+    raft_set_heartbeat_timeout(&c->raft, 1);
+    raft_set_max_inflight_entries(&c->raft, INFLIGHT_ENTRIES_MAX);
+    raft_set_install_snapshot_timeout(&c->raft, INSTALL_TIMEOUT_MS);
     return 0;
 }
 
@@ -353,9 +423,15 @@ static int start(struct loading *l)
     uint64_t names = db_applied(c->db, DB_NAMES).index, secret = db_applied(c->db, DB_PRIVATE).index;
     c->applied = names < secret ? names : secret;
     c->persisted = log_last(c->log);
+    /* A file that was restored may be further: what it has already is passed over when it comes again. */
+    if (c->applied > c->persisted)
+        c->applied = c->persisted;
     int rc = alone(l, &single);
     if (rc == 0 && single)
         rc = term_begin(l);
+    /* A promise to a leader is not on the disk: whoever starts anew keeps what it may have promised. */
+    if (!single && c->vote.term)
+        c->lease.promised_until_ms = consensus_now_ms(c) + c->config.lease_ms;
     if (rc == 0)
         rc = raft_prepare(c);
     if (rc == 0)
@@ -379,6 +455,28 @@ int consensus_load(struct consensus *c, char *err, size_t err_len)
         rc = start(&l);
     if (rc == 0 && c->dead)
         rc = fail(&l, -EUCLEAN, "the log and the Raft library contradict each other");
+    if (rc == 0 && l.has_snapshot)
+        snapshot_note(c, &l.snapshot);
+    snapshot_meta_free(&l.snapshot);
+    return rc;
+}
+
+/* The term first: whoever else may still stand for election in it finds that it is taken. */
+int consensus_force(struct consensus *c, char *err, size_t err_len)
+{
+    struct loading l = {.c = c, .err = err, .err_len = err_len};
+    if (!exists(c->dir_fd, log_folder))
+        return fail(&l, -ENOENT, "%s has no state of a cluster", c->dir);
+    int rc = log_load(&l);
+    struct vote next = c->vote;
+    next.term++;
+    next.voted_for = next.node_id;
+    if (rc == 0)
+        rc = vote_write(c->config.ops, c->raft_fd, &next);
+    if (rc == 0)
+        rc = alone_append(&l, log_last(c->log) + 1, next.term);
+    if (rc && !err[0])
+        fail(&l, rc, "%s/%s cannot be written: %s", c->dir, log_folder, strerror(-rc));
     snapshot_meta_free(&l.snapshot);
     return rc;
 }

@@ -65,53 +65,38 @@ static void keep_entries(struct consensus *c, const struct raft_update *update, 
         raft_free(batch[0].batch);
 }
 
-/* Entries for a message: from memory, or from the log while its lane rests. False: not now, send nothing. */
-static bool fill_entries(struct consensus *c, struct raft_append_entries *m, struct raft_entry *out)
+/* This node does not lead any more: what was not agreed upon may still be, by the next leader, or not. Nobody
+ * waits for that. */
+static void lead_end(struct consensus *c)
 {
-    for (unsigned i = 0; i < m->n_entries; i++) {
-        uint64_t index = m->prev_log_index + 1 + i;
-        const struct entry *e = cache_get(c, index);
-        struct log_entries from_log = {0};
-        if (e) {
-            out[i] = (struct raft_entry){.term = e->term, .type = e->type, .buf = {e->data, e->len}};
-            continue;
-        }
-        if (c->disk.busy || log_read(c->log, index, 0, &from_log))
-            return false;
-        out[i] = (struct raft_entry){.term = from_log.entry[0].term, .type = from_log.entry[0].type};
-        out[i].batch = malloc(from_log.entry[0].len + 1);
-        CHECK(out[i].batch);
-        memcpy(out[i].batch, from_log.entry[0].data, from_log.entry[0].len);
-        out[i].buf = (struct raft_buffer){out[i].batch, from_log.entry[0].len};
-        log_entries_free(&from_log);
-    }
-    return true;
+    for (size_t i = 0; i < c->cache_count; i++)
+        if (c->cache[i]->index > c->commit || c->cache[i]->type == RAFT_CHANGE)
+            entry_answer(c, c->cache[i], CMD_UNKNOWN_OUTCOME, NULL, 0);
+    lease_end_lead(c);
+    change_lost(c);
 }
 
-static void send_entries(struct consensus *c, const struct consensus_transport *t,
-                         struct raft_message *message)
+/* What the library's state means for the rest. */
+static void look(struct consensus *c)
 {
-    struct raft_append_entries *m = &message->append_entries;
-    m->entries = calloc(m->n_entries + 1, sizeof(*m->entries));
-    CHECK(m->entries);
-    if (fill_entries(c, m, m->entries))
-        t->send(t->arg, message);
-    for (unsigned i = 0; i < m->n_entries; i++)
-        free(m->entries[i].batch);
-    free(m->entries);
-    m->entries = NULL;
+    bool leads = raft_state(&c->raft) == RAFT_LEADER, led = c->leads;
+    c->leads = leads;
+    c->commit = raft_commit_index(&c->raft);
+    if (leads && !led)
+        lease_begin_lead(c);
+    else if (!leads && led)
+        lead_end(c);
+    if (raft_state(&c->raft) == RAFT_FOLLOWER)
+        c->lease.handed = false;
 }
 
-static void send_messages(struct consensus *c, const struct raft_update *update)
+/* The log gives way to a snapshot of another node: nothing that is in it counts any more. */
+static void install_begin(struct consensus *c, struct raft_update *update)
 {
-    const struct consensus_transport *t = c->config.transport;
-    for (unsigned i = 0; t && i < update->messages.n; i++) {
-        struct raft_message *message = &update->messages.batch[i];
-        if (message->type == RAFT_APPEND_ENTRIES)
-            send_entries(c, t, message);
-        else
-            t->send(t->arg, message);
-    }
+    raft_configuration_close(&update->snapshot.metadata.configuration);
+    cache_truncate(c, 0, CMD_UNKNOWN_OUTCOME);
+    c->truncate_from = c->drop_to = 0;
+    c->installing = true;
 }
 
 /* 0, or the library's error. */
@@ -119,27 +104,37 @@ static int step(struct consensus *c, struct raft_event *event, struct entry **ow
 {
     struct raft_update update;
     memset(&update, 0, sizeof(update));
-    event->time = consensus_now_ms();
+    event->time = consensus_now_ms(c);
     int rc = raft_step(&c->raft, event, &update);
     if (rc)
         return rc;
     save_vote(c, update.flags);
     if (update.flags & RAFT_UPDATE_ENTRIES)
         keep_entries(c, &update, own);
+    if (update.flags & RAFT_UPDATE_SNAPSHOT)
+        install_begin(c, &update);
     if ((update.flags & RAFT_UPDATE_MESSAGES) && !c->dead)
         send_messages(c, &update);
-    if (update.flags & RAFT_UPDATE_SNAPSHOT)
-        consensus_die(c, "a snapshot came that this version cannot take");
-    c->leads = raft_state(&c->raft) == RAFT_LEADER;
-    c->commit = raft_commit_index(&c->raft);
+    look(c);
     consensus_arm(c);
     return 0;
+}
+
+/* A leader of others works by the tick, so that it looks after all of them at the same moment. */
+static bool timeout_due(const struct consensus *c)
+{
+    uint64_t now = consensus_now_ms(c);
+    if (c->leads && c->raft.configuration.n > 1)
+        return true;
+    if (!c->leads && now < lease_promised_until(c))
+        return false;
+    return now >= raft_timeout(&c->raft);
 }
 
 void step_timeout(struct consensus *c)
 {
     struct raft_event event = {.type = RAFT_TIMEOUT};
-    if (consensus_now_ms() < raft_timeout(&c->raft)) {
+    if (!timeout_due(c)) {
         consensus_arm(c);
         return;
     }
@@ -155,7 +150,7 @@ bool step_submit(struct consensus *c, struct entry **entries, unsigned count)
     CHECK(raw && count > 0);
     for (unsigned i = 0; i < count; i++)
         raw[i] = (struct raft_entry){.term = raft_current_term(&c->raft),
-                                     .type = RAFT_COMMAND,
+                                     .type = entries[i]->type,
                                      .buf = {entries[i]->data, entries[i]->len},
                                      .batch = entries[i]->data};
     event.submit.entries = raw;
@@ -163,6 +158,14 @@ bool step_submit(struct consensus *c, struct entry **entries, unsigned count)
     int rc = step(c, &event, entries);
     free(raw);
     return rc == 0;
+}
+
+int step_transfer(struct consensus *c, uint64_t node)
+{
+    struct raft_event event = {.type = RAFT_TRANSFER};
+    event.transfer.server_id = node;
+    int rc = step(c, &event, NULL);
+    return rc == 0 ? 0 : rc == RAFT_BADID || rc == RAFT_NOTFOUND ? -ENOENT : -EAGAIN;
 }
 
 void step_persisted(struct consensus *c, uint64_t index)
@@ -245,6 +248,39 @@ static int start_entries(struct consensus *c, struct raft_event *event, struct l
     return entries ? 0 : -ENOMEM;
 }
 
+void step_install(struct consensus *c, uint64_t from, raft_term term, const struct snapshot_meta *meta)
+{
+    struct raft_snapshot_metadata metadata;
+    char address[24];
+    int rc = metadata_make(meta, &metadata);
+    snprintf(address, sizeof(address), "%llu", (unsigned long long)from);
+    struct raft_message message = {
+        .type = RAFT_INSTALL_SNAPSHOT, .server_id = from, .server_address = address};
+    message.install_snapshot = (struct raft_install_snapshot){.term = term,
+                                                              .last_index = meta->index,
+                                                              .last_term = meta->term,
+                                                              .conf = metadata.configuration,
+                                                              .conf_index = meta->configuration_index};
+    struct raft_event event = {.type = RAFT_RECEIVE, .receive = {&message}};
+    if (rc == 0)
+        rc = step(c, &event, NULL);
+    if (rc)
+        consensus_die(c, "the Raft library refuses snapshot %llu of node %llu: %s",
+                      (unsigned long long)meta->index, (unsigned long long)from, raft_strerror(rc));
+}
+
+void step_installed(struct consensus *c, const struct snapshot_meta *meta)
+{
+    struct raft_event event = {.type = RAFT_PERSISTED_SNAPSHOT};
+    int rc = metadata_make(meta, &event.persisted_snapshot.metadata);
+    event.persisted_snapshot.last = true;
+    if (rc == 0)
+        rc = step(c, &event, NULL);
+    if (rc)
+        consensus_die(c, "the Raft library failed after snapshot %llu was taken over: %s",
+                      (unsigned long long)meta->index, raft_strerror(rc));
+}
+
 int step_start(struct consensus *c, const struct snapshot_meta *snapshot, char *err, size_t err_len)
 {
     struct raft_event event = {.type = RAFT_START};
@@ -309,17 +345,9 @@ static int receive_entries(struct consensus *c, struct raft_message *message)
     return 0;
 }
 
-int consensus_receive(struct consensus *c, struct raft_message *message)
+int step_receive(struct consensus *c, struct raft_message *message)
 {
     struct raft_event event = {.type = RAFT_RECEIVE, .receive = {message}};
-    if (message->type == RAFT_INSTALL_SNAPSHOT)
-        return -ENOTSUP;
-    if (c->dead || c->closing)
-        return 0;
-    int rc = message->type == RAFT_APPEND_ENTRIES ? receive_entries(c, message) : step(c, &event, NULL);
-    if (rc)
-        consensus_die(c, "the Raft library refuses a message of server %llu: %s", message->server_id,
-                      raft_strerror(rc));
-    uv_async_send(&c->wake);
-    return rc ? -EPROTO : 0;
+    c->lease.handed |= message->type == RAFT_TIMEOUT_NOW;
+    return message->type == RAFT_APPEND_ENTRIES ? receive_entries(c, message) : step(c, &event, NULL);
 }

@@ -63,7 +63,7 @@ __attribute__((format(printf, 4, 5))) static int fail(char *err, size_t err_len,
     return error;
 }
 
-static int txn_open(struct db_view *v, enum db_file file)
+int db_txn_open(struct db_view *v, enum db_file file)
 {
     if (v->txn[file])
         return 0;
@@ -105,7 +105,7 @@ static int kv_lmdb_get(struct kv *kv, unsigned i, struct kv_bytes key, struct kv
 {
     struct db_view *view = view_of(kv);
     MDB_val k = val_of(key), v;
-    int rc = txn_open(view, db_file_of(i));
+    int rc = db_txn_open(view, db_file_of(i));
     if (rc == 0)
         rc = db_error(mdb_get(view->txn[db_file_of(i)], view->db->dbi[i], &k, &v));
     if (rc == 0)
@@ -117,7 +117,7 @@ static int kv_lmdb_put(struct kv *kv, unsigned i, struct kv_bytes key, struct kv
 {
     struct db_view *view = view_of(kv);
     MDB_val k = val_of(key), v = val_of(value);
-    int rc = txn_open(view, db_file_of(i));
+    int rc = db_txn_open(view, db_file_of(i));
     if (rc)
         return rc;
     view->dirty[db_file_of(i)] = true;
@@ -128,7 +128,7 @@ static int kv_lmdb_del(struct kv *kv, unsigned i, struct kv_bytes key)
 {
     struct db_view *view = view_of(kv);
     MDB_val k = val_of(key);
-    int rc = txn_open(view, db_file_of(i));
+    int rc = db_txn_open(view, db_file_of(i));
     if (rc)
         return rc;
     view->dirty[db_file_of(i)] = true;
@@ -140,7 +140,7 @@ static int kv_lmdb_seek(struct kv *kv, unsigned i, struct kv_bytes from, bool af
 {
     struct db_view *view = view_of(kv);
     MDB_val k = val_of(from), v;
-    int rc = txn_open(view, db_file_of(i));
+    int rc = db_txn_open(view, db_file_of(i));
     if (rc == 0 && !view->cursor[i])
         rc = db_error(mdb_cursor_open(view->txn[db_file_of(i)], view->db->dbi[i], &view->cursor[i]));
     if (rc == 0)
@@ -280,7 +280,7 @@ static int file_open(struct db *db, enum db_file file, char *err, size_t err_len
 {
     int rc = env_open(db, file, err, err_len);
     if (rc == 0)
-        rc = txn_open(&db->write, file);
+        rc = db_txn_open(&db->write, file);
     if (rc == 0)
         rc = dbis_open(db, file);
     if (rc == 0)
@@ -414,9 +414,9 @@ static int begin_all(struct db *db)
     if (rc == 0)
         rc = db_pins_advance(db);
     if (rc == 0)
-        rc = txn_open(&db->write, DB_NAMES);
+        rc = db_txn_open(&db->write, DB_NAMES);
     if (rc == 0 && db->suspect)
-        rc = txn_open(&db->write, DB_PRIVATE);
+        rc = db_txn_open(&db->write, DB_PRIVATE);
     db->suspect = rc != 0;
     return rc;
 }
@@ -453,7 +453,7 @@ static int commit_error(const struct db *db, enum db_file file, int rc)
     return rc == -EIO ? -EAGAIN : rc;
 }
 
-static int file_commit(struct db *db, enum db_file file, struct db_applied applied)
+int db_file_commit(struct db *db, enum db_file file, struct db_applied applied)
 {
     if (applied.index < db->file[file].applied.index)
         applied = db->file[file].applied;
@@ -474,11 +474,11 @@ int db_commit(struct db *db, struct db_applied applied, bool touch_private)
 {
     int rc = 0;
     if (touch_private)
-        rc = txn_open(&db->write, DB_PRIVATE);
+        rc = db_txn_open(&db->write, DB_PRIVATE);
     if (rc == 0 && db->write.txn[DB_PRIVATE] && (db->write.dirty[DB_PRIVATE] || touch_private))
-        rc = file_commit(db, DB_PRIVATE, applied);
+        rc = db_file_commit(db, DB_PRIVATE, applied);
     if (rc == 0)
-        rc = file_commit(db, DB_NAMES, applied);
+        rc = db_file_commit(db, DB_NAMES, applied);
     db_abort(db);
     db->suspect = rc != 0;
     if (rc)

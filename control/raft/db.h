@@ -88,6 +88,14 @@ void db_view_end(struct db_view *view);
 /* Writes a compact copy of a file as of its last commit to fd. Any thread. 0 or -errno. */
 int db_copy(struct db *db, enum db_file file, int fd);
 
+/*
+ * Replaces all that is in a file by what the file at `path` has (a copy that db_copy() made, here or on
+ * another node of the cluster), position included, durably. Readers see what was, or what comes. No
+ * transaction is under way. 0; -ENOSPC, -EAGAIN: nothing happened; -EUCLEAN, -EPROTO: the copy is none of
+ * this cluster's, or of another version; anything else as of db_commit().
+ */
+int db_restore(struct db *db, enum db_file file, const char *path);
+
 int db_sizes(struct db *db, struct db_sizes *out);
 
 /* 0 if at least reserve_bytes of disk space and of both maps are left, else -ENOSPC; -errno. */

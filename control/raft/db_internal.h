@@ -60,6 +60,11 @@ static inline enum db_file db_file_of(unsigned db)
     return db < NAMES_DB_COUNT ? DB_NAMES : DB_PRIVATE;
 }
 
+/* Begins the view's transaction of a file, if it is not begun. */
+int db_txn_open(struct db_view *v, enum db_file file);
+/* Commits the write transaction of a file at this position, or further if the file is. */
+int db_file_commit(struct db *db, enum db_file file, struct db_applied applied);
+
 int db_pins_init(struct db *db);
 /* After the files were opened again: nothing is written until every ring was seen to read nothing older than
  * the pins. 0 or -EAGAIN. */

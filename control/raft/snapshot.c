@@ -12,13 +12,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "crc32c.h"
 #include "wire.h"
 
 enum {
     SNAPSHOT_MAGIC = 0x31534e46, /* "FNS1" */
     SNAPSHOT_VERSION = 1,
-    SNAPSHOT_NAME_BYTES = 40,
     COPY_BYTES = 1 << 20,
     META_FIXED_BYTES = 4 + 4 + 16 + 4 * 8 + 4 + DB_FILES * (8 + 32) + 4,
 };
@@ -31,7 +31,7 @@ void snapshot_meta_free(struct snapshot_meta *meta)
     meta->configuration = NULL;
 }
 
-static void name_make(uint64_t index, char *out)
+void snapshot_name(uint64_t index, char *out)
 {
     snprintf(out, SNAPSHOT_NAME_BYTES, "snapshot-%016" PRIx64, index);
 }
@@ -45,10 +45,12 @@ static uint32_t checksum(const uint8_t *data, size_t len)
     return crc32c(&c, 0, data, len);
 }
 
-static int meta_write(const struct file_ops *ops, int dir_fd, const struct snapshot_meta *meta)
+int snapshot_meta_encode(const struct snapshot_meta *meta, void **out, size_t *len)
 {
-    size_t len = META_FIXED_BYTES + meta->configuration_len;
-    struct wire_writer w = {.buf = malloc(len), .cap = len};
+    struct wire_writer w = {.cap = META_FIXED_BYTES + meta->configuration_len};
+    if (meta->configuration_len > SNAPSHOT_CONFIGURATION_MAX)
+        return -EOVERFLOW;
+    w.buf = malloc(w.cap);
     if (!w.buf)
         return -ENOMEM;
     wire_put_u32(&w, SNAPSHOT_MAGIC);
@@ -64,13 +66,27 @@ static int meta_write(const struct file_ops *ops, int dir_fd, const struct snaps
         wire_put(&w, meta->sha256[i], sizeof(meta->sha256[i]));
     }
     wire_put_u32(&w, checksum(w.buf, w.len));
-    int rc = w.failed ? -EOVERFLOW : file_replace(ops, dir_fd, "meta", w.buf, w.len);
-    free(w.buf);
+    CHECK(!w.failed);
+    *out = w.buf;
+    *len = w.len;
+    return 0;
+}
+
+int snapshot_meta_write(const struct file_ops *ops, int dir_fd, const struct snapshot_meta *meta)
+{
+    void *data;
+    size_t len;
+    int rc = snapshot_meta_encode(meta, &data, &len);
+    if (rc)
+        return rc;
+    rc = file_replace(ops, dir_fd, "meta", data, len);
+    free(data);
     return rc;
 }
 
-static int meta_decode(const uint8_t *data, size_t len, struct snapshot_meta *meta)
+int snapshot_meta_decode(const void *data, size_t len, struct snapshot_meta *meta)
 {
+    memset(meta, 0, sizeof(*meta));
     struct wire_reader r = {.buf = data, .len = len};
     uint32_t magic = wire_get_u32(&r), version = wire_get_u32(&r);
     const uint8_t *cluster_id = wire_get(&r, sizeof(meta->cluster_id));
@@ -89,7 +105,8 @@ static int meta_decode(const uint8_t *data, size_t len, struct snapshot_meta *me
     uint32_t sum = wire_get_u32(&r);
     if (len >= 8 && magic == SNAPSHOT_MAGIC && version != SNAPSHOT_VERSION)
         return -EPROTO;
-    if (!wire_at_end(&r) || magic != SNAPSHOT_MAGIC || sum != checksum(data, summed))
+    if (!wire_at_end(&r) || magic != SNAPSHOT_MAGIC || sum != checksum(data, summed) ||
+        meta->configuration_len > SNAPSHOT_CONFIGURATION_MAX)
         return -EUCLEAN;
     memcpy(meta->cluster_id, cluster_id, sizeof(meta->cluster_id));
     meta->configuration = malloc(meta->configuration_len + 1);
@@ -104,19 +121,18 @@ static int meta_read(int dir_fd, const char *folder, struct snapshot_meta *meta)
     char path[SNAPSHOT_NAME_BYTES + 8];
     void *data;
     size_t len;
-    memset(meta, 0, sizeof(*meta));
     snprintf(path, sizeof(path), "%s/meta", folder);
     int rc = file_read_all(dir_fd, path, META_FIXED_BYTES + SNAPSHOT_CONFIGURATION_MAX, &data, &len);
     if (rc)
         return rc == -ENOENT || rc == -EFBIG ? -EUCLEAN : rc;
-    rc = meta_decode(data, len, meta);
+    rc = snapshot_meta_decode(data, len, meta);
     free(data);
     return rc;
 }
 
 /* --- folders --- */
 
-static void folder_remove(const struct file_ops *ops, int dir_fd, const char *name)
+void snapshot_folder_remove(const struct file_ops *ops, int dir_fd, const char *name)
 {
     int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
@@ -134,7 +150,7 @@ static bool name_index(const char *name, uint64_t *index)
     char again[SNAPSHOT_NAME_BYTES];
     if (sscanf(name, "snapshot-%16" SCNx64, index) != 1)
         return false;
-    name_make(*index, again);
+    snapshot_name(*index, again);
     return strcmp(name, again) == 0;
 }
 
@@ -152,7 +168,7 @@ static int folder_scan(const struct file_ops *ops, int dir_fd, uint64_t keep, ui
         if (!name_index(entry->d_name, &index))
             continue;
         if (index < keep)
-            folder_remove(ops, dir_fd, entry->d_name);
+            snapshot_folder_remove(ops, dir_fd, entry->d_name);
         else if (index > *newest)
             *newest = index;
     }
@@ -226,29 +242,44 @@ static int take_all(const struct file_ops *ops, int dir_fd, struct db *db, struc
     for (int i = 0; i < DB_FILES && rc == 0; i++)
         rc = take_file(ops, fd, db, i, meta);
     if (rc == 0)
-        rc = meta_write(ops, fd, meta);
+        rc = snapshot_meta_write(ops, fd, meta);
     close(fd);
     return rc;
 }
 
 int snapshot_take(const struct file_ops *ops, int dir_fd, struct db *db, uint64_t reserve_bytes,
-                  struct snapshot_meta *meta)
+                  uint64_t keep, struct snapshot_meta *meta)
 {
     char name[SNAPSHOT_NAME_BYTES];
     uint64_t newest;
     int rc = room_check(db, reserve_bytes);
     if (rc)
         return rc;
-    name_make(meta->index, name);
-    folder_remove(ops, dir_fd, work_name);
+    snapshot_name(meta->index, name);
+    snapshot_folder_remove(ops, dir_fd, work_name);
     rc = take_all(ops, dir_fd, db, meta);
     if (rc == 0)
         rc = ops->rename(ops->arg, dir_fd, work_name, name);
     if (rc == 0)
         rc = ops->sync(ops->arg, dir_fd);
     if (rc)
-        folder_remove(ops, dir_fd, work_name);
-    return rc ? rc : folder_scan(ops, dir_fd, meta->index, &newest);
+        snapshot_folder_remove(ops, dir_fd, work_name);
+    return rc ? rc : folder_scan(ops, dir_fd, keep, &newest);
+}
+
+int snapshot_remove_older(const struct file_ops *ops, int dir_fd, uint64_t keep)
+{
+    uint64_t newest;
+    return folder_scan(ops, dir_fd, keep, &newest);
+}
+
+int snapshot_file_open(int dir_fd, uint64_t index, enum db_file file)
+{
+    char folder[SNAPSHOT_NAME_BYTES], path[SNAPSHOT_NAME_BYTES + 16];
+    snapshot_name(index, folder);
+    snprintf(path, sizeof(path), "%s/%s", folder, db_file_name(file));
+    int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
 }
 
 int snapshot_find(int dir_fd, struct snapshot_meta *meta)
@@ -258,7 +289,7 @@ int snapshot_find(int dir_fd, struct snapshot_meta *meta)
     int rc = folder_scan(&file_ops_system, dir_fd, 0, &newest);
     if (rc || newest == 0)
         return rc ? rc : -ENOENT;
-    name_make(newest, name);
+    snapshot_name(newest, name);
     rc = meta_read(dir_fd, name, meta);
     if (rc == 0 && meta->index != newest) {
         snapshot_meta_free(meta);
@@ -267,29 +298,41 @@ int snapshot_find(int dir_fd, struct snapshot_meta *meta)
     return rc;
 }
 
-static int restore_bytes(const struct file_ops *ops, const struct snapshot_meta *meta, enum db_file file,
-                         int from, int to)
+static int copy_checked(const struct file_ops *ops, const struct snapshot_meta *meta, enum db_file file,
+                        int from, int to)
 {
     uint8_t hash[32];
     uint64_t bytes;
     int rc = hash_copy(ops, from, to, hash, &bytes);
     if (rc)
         return rc;
-    if (bytes != meta->bytes[file] || memcmp(hash, meta->sha256[file], sizeof(hash)) != 0)
-        return -EUCLEAN;
-    return ops->sync(ops->arg, to);
+    return bytes != meta->bytes[file] || memcmp(hash, meta->sha256[file], sizeof(hash)) != 0 ? -EUCLEAN : 0;
+}
+
+int snapshot_check(int dir_fd, const struct snapshot_meta *meta, enum db_file file)
+{
+    int fd = snapshot_file_open(dir_fd, meta->index, file);
+    if (fd < 0)
+        return fd;
+    int rc = copy_checked(&file_ops_system, meta, file, fd, -1);
+    close(fd);
+    return rc;
+}
+
+static int restore_bytes(const struct file_ops *ops, const struct snapshot_meta *meta, enum db_file file,
+                         int from, int to)
+{
+    int rc = copy_checked(ops, meta, file, from, to);
+    return rc ? rc : ops->sync(ops->arg, to);
 }
 
 int snapshot_restore(const struct file_ops *ops, int dir_fd, const struct snapshot_meta *meta,
                      enum db_file file, int state_dir_fd)
 {
-    char folder[SNAPSHOT_NAME_BYTES], path[SNAPSHOT_NAME_BYTES + 16];
     static const char tmp[] = "restore.new";
-    name_make(meta->index, folder);
-    snprintf(path, sizeof(path), "%s/%s", folder, db_file_name(file));
-    int from = openat(dir_fd, path, O_RDONLY | O_CLOEXEC);
+    int from = snapshot_file_open(dir_fd, meta->index, file);
     if (from < 0)
-        return -errno;
+        return from;
     mode_t mode = file == DB_NAMES ? 0640 : 0600;
     int to = openat(state_dir_fd, tmp, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
     int rc = to < 0 ? -errno : restore_bytes(ops, meta, file, from, to);

@@ -32,7 +32,7 @@ enum {
 
 struct world;
 
-struct node {
+struct server {
     struct world *world;
     struct temp_dir dir;
     struct consensus_config config;
@@ -45,7 +45,7 @@ struct node {
 struct world {
     uv_loop_t loop;
     uv_timer_t pulse;
-    struct node node[NODES];
+    struct server node[NODES];
     struct cmd_build b;
     uint8_t acknowledged[LINKS_MAX];
     unsigned proposed, answered, ok, lost, delivered, restarts, in_flight, messages;
@@ -57,8 +57,9 @@ struct letter {
     uv_timer_t timer;
     struct world *world;
     unsigned from, to;
-    struct raft_message message;
-    char address[4];
+    uint16_t type;
+    size_t len;
+    uint8_t body[];
 };
 
 struct question {
@@ -82,12 +83,6 @@ static uint64_t now_ms(void)
 static void on_letter_closed(uv_handle_t *handle)
 {
     struct letter *letter = handle->data;
-    if (letter->message.type == RAFT_APPEND_ENTRIES) {
-        struct raft_append_entries *m = &letter->message.append_entries;
-        for (unsigned i = 0; i < m->n_entries; i++)
-            free(m->entries[i].buf.base);
-        free(m->entries);
-    }
     letter->world->messages--;
     free(letter);
 }
@@ -95,48 +90,35 @@ static void on_letter_closed(uv_handle_t *handle)
 static void on_letter(uv_timer_t *timer)
 {
     struct letter *letter = timer->data;
-    struct node *to = &letter->world->node[letter->to], *from = &letter->world->node[letter->from];
+    struct server *to = &letter->world->node[letter->to], *from = &letter->world->node[letter->from];
     if (to->c && !to->cut_off && !from->cut_off) {
         letter->world->delivered++;
-        consensus_receive(to->c, &letter->message);
+        assert_int_equal(consensus_frame(to->c, letter->from + 1, letter->type, letter->body, letter->len),
+                         0);
     }
     uv_close((uv_handle_t *)timer, on_letter_closed);
 }
 
-static void copy_entries(struct raft_append_entries *m)
+static int on_send(void *arg, uint64_t node, uint16_t type, const void *body, size_t len)
 {
-    struct raft_entry *copy = calloc(m->n_entries + 1, sizeof(*copy));
-    for (unsigned i = 0; i < m->n_entries; i++) {
-        copy[i] = m->entries[i];
-        copy[i].buf.base = malloc(copy[i].buf.len + 1);
-        memcpy(copy[i].buf.base, m->entries[i].buf.base, copy[i].buf.len);
-    }
-    m->entries = copy;
-}
-
-static void on_send(void *arg, const struct raft_message *message)
-{
-    struct node *from = arg;
+    struct server *from = arg;
     struct world *w = from->world;
-    assert_int_not_equal(message->type, RAFT_INSTALL_SNAPSHOT);
     if (!w->calm && pick(w, 100) < 5) {
         w->lost++;
-        return;
+        return 0;
     }
-    struct letter *letter = calloc(1, sizeof(*letter));
+    struct letter *letter = calloc(1, sizeof(*letter) + len);
     letter->world = w;
     letter->from = (unsigned)(from - w->node);
-    letter->to = (unsigned)message->server_id - 1;
-    letter->message = *message;
-    letter->message.server_id = letter->from + 1;
-    snprintf(letter->address, sizeof(letter->address), "%u", letter->from + 1);
-    letter->message.server_address = letter->address;
-    if (message->type == RAFT_APPEND_ENTRIES)
-        copy_entries(&letter->message.append_entries);
+    letter->to = (unsigned)node - 1;
+    letter->type = type;
+    letter->len = len;
+    memcpy(letter->body, body, len);
     letter->timer.data = letter;
     w->messages++;
     uv_timer_init(&w->loop, &letter->timer);
     uv_timer_start(&letter->timer, on_letter, pick(w, DELAY_MS_MAX + 1), 0);
+    return 0;
 }
 
 static void on_fatal(void *arg, const char *why)
@@ -148,7 +130,7 @@ static void on_fatal(void *arg, const char *why)
 /* A node's folder as if the three had been made together. */
 static void node_make(struct world *w, unsigned i)
 {
-    struct node *n = &w->node[i];
+    struct server *n = &w->node[i];
     struct vote vote = {.cluster_id = "three", .node_id = i + 1, .term = 1};
     struct raft_configuration conf;
     struct raft_buffer buf;
@@ -178,7 +160,7 @@ static void node_make(struct world *w, unsigned i)
     close(fd);
 }
 
-static void node_start(struct node *n)
+static void node_start(struct server *n)
 {
     char err[256];
     n->transport = (struct consensus_transport){on_send, n};
@@ -199,13 +181,13 @@ static void node_start(struct node *n)
 
 static void on_node_closed(void *arg)
 {
-    struct node *n = arg;
+    struct server *n = arg;
     n->closing = false;
     if (!n->world->calm || n->world->restarts)
         node_start(n);
 }
 
-static void node_restart(struct node *n)
+static void node_restart(struct server *n)
 {
     if (!n->c || n->closing)
         return;
@@ -233,7 +215,7 @@ static void on_answer(void *arg, enum cmd_status status, uint64_t index, const v
     free(q);
 }
 
-static struct node *leader(struct world *w)
+static struct server *leader(struct world *w)
 {
     struct consensus_status s;
     for (unsigned i = 0; i < NODES; i++) {
@@ -246,7 +228,7 @@ static struct node *leader(struct world *w)
     return NULL;
 }
 
-static void ask(struct world *w, struct node *n)
+static void ask(struct world *w, struct server *n)
 {
     struct question *q = malloc(sizeof(*q));
     *q = (struct question){w, w->proposed++};
@@ -262,7 +244,7 @@ static void ask(struct world *w, struct node *n)
 static void on_pulse(uv_timer_t *timer)
 {
     struct world *w = timer->data;
-    struct node *n = leader(w);
+    struct server *n = leader(w);
     for (int i = 0; i < 4 && n && w->in_flight < IN_FLIGHT * 8 && w->proposed < LINKS_MAX - 10 && !w->calm;
          i++)
         ask(w, n);
@@ -291,7 +273,7 @@ static bool settled(struct world *w)
 }
 
 /* Walks the databases of two nodes side by side. */
-static void compare(struct node *a, struct node *b)
+static void compare(struct server *a, struct server *b)
 {
     struct kv *ka, *kb;
     struct db_view *va = consensus_view_begin(a->c, &ka), *vb = consensus_view_begin(b->c, &kb);
@@ -317,7 +299,7 @@ static void compare(struct node *a, struct node *b)
     consensus_view_end(vb);
 }
 
-static void check_acknowledged(struct world *w, struct node *n)
+static void check_acknowledged(struct world *w, struct server *n)
 {
     struct kv *kv;
     struct db_view *view = consensus_view_begin(n->c, &kv);
@@ -359,7 +341,7 @@ static void test_three_nodes_in_trouble(void **state)
         uv_run(&w->loop, UV_RUN_ONCE);
         /* One more of the last term settles what the terms before left open; a slow machine may still elect.
          */
-        struct node *n = now_ms() - asked_ms > ASK_MS ? leader(w) : NULL;
+        struct server *n = now_ms() - asked_ms > ASK_MS ? leader(w) : NULL;
         if (n) {
             ask(w, n);
             asked = true;
