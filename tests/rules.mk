@@ -87,7 +87,7 @@ check: test-deps
 
 ## test: units, system, a minute of fuzzing, units under sanitizers
 test: test-deps
-	$(AT)$(RUN) tier test "60 layers" "300 unit" "120 bpf-unit" "540 system PYTEST_ARGS=\"-m 'not slow'\"" "300 fuzz" \
+	$(AT)$(RUN) tier test "60 layers" "300 unit" "120 bpf-unit" "900 system PYTEST_ARGS=\"-m 'not slow'\"" "300 fuzz" \
 		"400 unit $(ASAN)" "400 unit $(TSAN)"
 
 WITH_DAEMONS := PYTEST_ARGS=\"-m 'not kernel_only'\"

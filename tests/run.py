@@ -65,11 +65,11 @@ def note_failure(where, what):
 
 def descendants(pid):
     found = []
-    for children in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
+    try:  # it may end meanwhile
+        for children in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
             found += [int(child) for child in children.read_text().split()]
-        except OSError:
-            pass
+    except OSError:
+        pass
     return found + [below for child in found for below in descendants(child)]
 
 

@@ -86,11 +86,11 @@ def process_alive(pid):
 def children_of(pid):
     """Pids of all descendants."""
     found = []
-    for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
+    try:  # it may end meanwhile
+        for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
             found += [int(child) for child in path.read_text().split()]
-        except OSError:
-            pass
+    except OSError:
+        pass
     return found + [below for child in found for below in children_of(child)]
 
 

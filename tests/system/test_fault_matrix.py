@@ -31,13 +31,13 @@ pytestmark = [netlab.needed, pytest.mark.skipif(not TOOL.exists() or bool(fronts
 
 SIZE = 700_001
 PLACES = {"first byte": 1, "middle": SIZE // 2, "last byte": SIZE - 1}
-STALL_MS = 1500 if harness.SANITIZED else 400
+STALL_MS = 2000 if harness.SANITIZED else 1000
 CLIENT_TIMEOUT_S = 60 if fronts.KIND == "fairlead" else 4
 CHURN_CLIENTS = 500
 CHURN_PACE = 5 if harness.SANITIZED else 1  # a request must be shorter than what happens to it
 CHURN_PORT = 9000
 CHURN_BLOBS = (1000, 16, 200_000)
-FIELDS = {"resume.stall_rate": "1KiB/s", "resume.stall_time": f"{STALL_MS}ms", "queue.timeout": "700ms", "resume.max": 6,
+FIELDS = {"resume.stall_rate": "1KiB/s", "resume.stall_time": f"{STALL_MS}ms", "queue.timeout": "3s", "resume.max": 6,
           "eject.failures": 0}
 # Of whole hosts: all bodies of a test come to a halt before it happens, on a slow machine, too.
 HOST_FIELDS = {**FIELDS, "resume.stall_time": "1500ms", "queue.timeout": "3s", "response_timeout": "1500ms", "check.kind": "tcp"}

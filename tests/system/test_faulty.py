@@ -6,6 +6,7 @@ import itertools
 import pytest
 
 from faulty import Faulty, make_certificate, pull, trusting
+from http1 import wait_until
 
 SIZE = 300_001
 MIDDLE = SIZE // 2
@@ -53,8 +54,8 @@ def test_wrong_bytes_look_right(server):
 def test_a_hold_ends_with_go(server):
     digest = server.blob(70002, SIZE)
     server.rule(digest, "plain", 1, "hold", MIDDLE)
-    assert seen_by_client(server, digest, timeout_s=0.2) == "stalled"
-    assert server.held() == 1
+    assert seen_by_client(server, digest, timeout_s=2) == "stalled"
+    assert wait_until(lambda: server.held() == 1, 20)
     server.command("go")
     assert seen_by_client(server, digest) == "right"
 
