@@ -150,11 +150,8 @@ bool body_skip(struct stream_full *f)
 /* RFC 9110, 10.1.1: the client may be waiting for this before it sends anything. */
 static void send_continue(struct stream_full *f)
 {
-    static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
-    if (!f->s.req.expect_continue || conn_has_input(f->s.conn))
-        return;
-    f->continue_pending = true;
-    wire_send(&f->s.conn->wire, &f->s.conn->out, text, sizeof(text) - 1, 0);
+    if (f->s.req.expect_continue && !conn_has_input(f->s.conn))
+        interim_continue(f);
 }
 
 uint64_t body_deadline(const struct stream_full *f)

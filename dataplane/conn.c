@@ -6,6 +6,7 @@
 #include "dataplane/conn.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -181,11 +182,33 @@ static void request_input(struct conn *c, const struct event *ev)
 
 void conn_watch(struct conn *c)
 {
-    if (c->state != CONN_EXCHANGE || c->in.inflight || conn_has_input(c))
+    if (c->state != CONN_EXCHANGE || c->in.inflight || c->half_closed || conn_has_input(c))
         return;
     c->watching = true;
     /* The end of what a stream receives says that the request is complete, and no more. */
     conn_is_stream(c) ? wire_poll(&c->wire, &c->in, POLLHUP) : conn_receive(c);
+}
+
+/*
+ * The client has closed its sending side: it gets its answer (RFC 9112, 9.6), the last one. Whether there is
+ * anybody shows by a reset: to the next write, or to the kernel's asking; it is looked for now and then. And
+ * a socket that takes nothing is nobody's.
+ */
+static void half_close(struct conn *c)
+{
+    c->half_closed = c->close_after = true;
+    c->end_reason = CLOSE_CLIENT_EOF;
+    stream_full(c->stream)->close_after = true;
+    wire_keepalive(&c->wire);
+    wire_user_timeout(&c->wire, (unsigned)ring_setting(c->ring, SET_HTTP_SEND_TIMEOUT));
+    if (!timer_is_set(&c->timer))
+        set_deadline(c, CONN_LOOK_MS);
+}
+
+void conn_look(struct conn *c)
+{
+    if (c->half_closed && wire_broken(&c->wire))
+        conn_close(c, CLOSE_CLIENT_ABORT);
 }
 
 /* During an exchange. The answer is sent to its end if it was under way there already. */
@@ -204,6 +227,8 @@ static void watch_input(struct conn *c, const struct event *ev)
         conn_unfed(c);
     } else if (ev->res == 0 && stream_full(c->stream)->state == STREAM_DONE)
         c->close_after = true;
+    else if (ev->res == 0 && !conn_is_stream(c) && stream_full(c->stream)->half_close)
+        half_close(c);
     else if (ev->res <= 0)
         conn_close(c, CLOSE_CLIENT_ABORT);
 }

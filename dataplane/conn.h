@@ -49,6 +49,7 @@ struct conn {
     bool has_input : 1;     /* input_buffer is held */
     bool partial_fresh : 1; /* nobody has looked for a head's end in it */
     bool watching : 1;      /* receives during an exchange: the next request, or the end */
+    bool half_closed : 1;   /* the client sends no more, and waits for its answer */
     bool closed : 1;        /* the descriptor is given back, or about to be */
     bool advancing : 1;     /* conn_advance is on the stack: it goes on with the next request */
     bool stale : 1;         /* its service has left the plan, or its place has another one */
@@ -116,6 +117,10 @@ size_t conn_take_input(struct conn *c, void *out, size_t cap);
 /* For the stream, when nothing of the request is still to come: so that a client that goes away during the
  * exchange is noticed. What comes is the next request. */
 void conn_watch(struct conn *c);
+
+/* For the stream, every CONN_LOOK_MS: a client that sends no more may be gone: then it closes. */
+enum { CONN_LOOK_MS = 1000 };
+void conn_look(struct conn *c);
 
 /* For the stream: the time limit of what it does now. */
 void conn_deadline(struct conn *c, uint64_t deadline_ms);

@@ -65,7 +65,7 @@ static bool sink_too_slow(struct stream_full *f, uint64_t now_ms)
 {
     const struct pump *p = f->send.pump;
     uint64_t since = p->sink_progress_ms > f->send.progress_ms ? p->sink_progress_ms : f->send.progress_ms;
-    if (f->send.unlimited || !pump_waits_for_sink(p))
+    if (f->send.head_out ? f->send.unlimited || !pump_waits_for_sink(p) : !f->s.conn->out.inflight)
         return false;
     if (now_ms < since + ring_setting(f->s.ring, SET_HTTP_SEND_TIMEOUT))
         return false;
@@ -226,9 +226,10 @@ void stream_body_broken(struct stream *s, struct http_reject reject)
  * answers are there sooner than that is of any use: the watch begins with the next tick, for those that go
  * on.
  */
-void stream_watch(struct stream *s)
+void stream_watch(struct stream *s, bool half_close)
 {
     struct stream_full *f = stream_full(s);
+    f->half_close = half_close;
     if (f->gone || f->prev_unwatched)
         return;
     f->next_unwatched = s->ring->unwatched;
@@ -256,16 +257,6 @@ void relay_tick(struct ring *r)
         if (!f->gone)
             conn_watch(f->s.conn);
     }
-}
-
-void stream_continue(struct stream *s)
-{
-    static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
-    struct stream_full *f = stream_full(s);
-    if (!s->req.expect_continue || f->responded || f->gone || f->continued)
-        return;
-    f->continue_pending = f->continued = true;
-    wire_send(&s->conn->wire, &s->conn->out, text, sizeof(text) - 1, 0);
 }
 
 /* ------------------------------------------------------------------ the response */

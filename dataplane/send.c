@@ -119,8 +119,10 @@ static void bytes_begin(struct stream_full *f)
 void send_begin(struct stream_full *f)
 {
     bool held = f->held;
-    if (f->continue_pending)
+    if (f->interim_pending) {
+        send_progress(f);
         return; /* begins when that is sent */
+    }
     if (!f->send.started)
         first_byte(f);
     f->held = true;
@@ -214,7 +216,7 @@ static void fill_turn(struct stream_full *f)
 
 void send_turn(struct stream_full *f)
 {
-    if (f->s.conn->out.inflight || f->send.file.inflight || f->send.warming || f->continue_pending)
+    if (f->s.conn->out.inflight || f->send.file.inflight || f->send.warming || f->interim_pending)
         return;
     if (f->send.kind == SEND_FILE)
         send_file_turn(f);
@@ -246,23 +248,10 @@ void send_part_out(struct stream_full *f)
         all_out(f);
 }
 
-static void continue_out(struct stream_full *f, const struct event *ev)
-{
-    f->continue_pending = false;
-    if (f->gone)
-        ring_ready(f->s.ring, &f->s);
-    else if (ev->res < 0)
-        conn_close(f->s.conn, CLOSE_CLIENT_ABORT);
-    else if (f->state == STREAM_SEND && f->send.kind != SEND_FILL)
-        send_begin(f);
-    else
-        ring_ready(f->s.ring, &f->s);
-}
-
 void send_output_done(struct stream_full *f, const struct event *ev)
 {
-    if (f->continue_pending) {
-        continue_out(f, ev);
+    if (f->interim_pending) {
+        interim_sent(f, ev);
     } else if (f->gone) {
         ring_ready(f->s.ring, &f->s);
     } else if (ev->res < 0) {
@@ -293,6 +282,9 @@ bool send_client_reads(struct stream_full *f)
 
 void stream_timeout(struct stream_full *f)
 {
+    conn_look(f->s.conn);
+    if (f->gone)
+        return;
     if (relay_reads(f) || relay_sends(f)) {
         relay_timeout(f);
     } else if (f->body.state == BODY_READ) {
@@ -307,5 +299,7 @@ void stream_timeout(struct stream_full *f)
             send_progress(f);
         else
             conn_close(f->s.conn, CLOSE_SEND_TIMEOUT);
+    } else if (f->s.conn->half_closed) { /* waits for the handler's answer */
+        conn_deadline(f->s.conn, ring_now_ms(f->s.ring) + CONN_LOOK_MS);
     }
 }

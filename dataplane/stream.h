@@ -182,11 +182,19 @@ void stream_thin(struct stream *s);
 void stream_count_received(struct stream *s, uint64_t n);
 
 /* From now on, or soon, a client that goes away is noticed (abort); not while its body is still to be read.
- */
-void stream_watch(struct stream *s);
+ * half_close: one that only sends no more is not gone, it gets its answer. */
+void stream_watch(struct stream *s, bool half_close);
 
 /* Tells the client to go on with the body (100), if it waits for that. */
 void stream_continue(struct stream *s);
+
+/*
+ * An interim answer (1xx but 100 and 101), which goes out before the answer: its head is written into *cap
+ * bytes at the place that stream_interim_room gives, complete with its empty line. NULL: this client takes
+ * none (HTTP/1.0, or it has had as many bytes of them as a request may cause, or its answer).
+ */
+char *stream_interim_room(struct stream *s, size_t *cap);
+void stream_interim(struct stream *s, size_t len);
 
 /*
  * The response's head, to be written by http_forward_response into *cap bytes: of at least `room`, or NULL if

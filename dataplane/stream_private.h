@@ -97,13 +97,17 @@ struct stream_full {
     struct stream *next_ready, *next_starved;
     struct stream *next_unwatched;  /* in ring->unwatched, */
     struct stream **prev_unwatched; /* if this is not NULL */
-    bool in_ready, in_starved, gone, responded, close_after, cut, continue_pending;
-    bool held;       /* a handler's call is on the stack: the stream outlives it */
-    bool abort_due;  /* the handler's abort comes at the next turn, */
-    bool abort_told; /* or has come */
-    bool continued;  /* 100 was relayed */
-    uint16_t holds;  /* of the handler's: stream_hold */
-    uint8_t state;   /* enum stream_state; written by stream_move alone */
+    bool in_ready, in_starved, gone, responded, close_after, cut;
+    bool held;                        /* a handler's call is on the stack: the stream outlives it */
+    bool abort_due;                   /* the handler's abort comes at the next turn, */
+    bool abort_told;                  /* or has come */
+    bool continued;                   /* 100 was relayed */
+    bool half_close;                  /* a client that sends no more waits for its answer */
+    bool interim_pending;             /* conn's sending order is of interim answers: */
+    uint16_t interim_at, interim_len; /* what was sent of them, all there were; in response_own, behind the
+                                         head's part */
+    uint16_t holds;                   /* of the handler's: stream_hold */
+    uint8_t state;                    /* enum stream_state; written by stream_move alone */
     int status;
     struct http_reject refusal; /* replaces the handler's answer if set */
     struct body body;
@@ -193,6 +197,10 @@ static inline bool send_is_direct(const struct stream_full *f)
 
 void send_file_begin(struct stream_full *f);
 void send_file_turn(struct stream_full *f);
+
+/* interim.c */
+void interim_continue(struct stream_full *f);
+void interim_sent(struct stream_full *f, const struct event *ev); /* conn's sending order came back */
 
 /* relay.c */
 void relay_head_out(struct stream_full *f);

@@ -124,6 +124,19 @@ void wire_nodelay(struct wire *w, bool on)
                          sizeof(value)); /* not TCP: nothing to hurry */
 }
 
+/* An order of the loop would come with the end of the other side alone, too. */
+bool wire_broken(const struct wire *w)
+{
+    struct pollfd p = {.fd = w->fd};
+    return w->fd >= 0 && poll(&p, 1, 0) == 1 && p.revents & (POLLERR | POLLHUP);
+}
+
+void wire_user_timeout(struct wire *w, unsigned ms)
+{
+    if (w->fd >= 0)
+        (void)setsockopt(w->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+}
+
 void wire_keepalive(struct wire *w)
 {
     static const struct {

@@ -102,6 +102,12 @@ size_t wire_unsent(struct wire *w);
 /* Whether small segments go out at once. Nothing where there is no TCP. */
 void wire_nodelay(struct wire *w, bool on);
 
+/* Whether the connection below is over, by a reset, or by the ends of both sides. */
+bool wire_broken(const struct wire *w);
+
+/* A peer that does not acknowledge, or take, what was sent for so long is gone. */
+void wire_user_timeout(struct wire *w, unsigned ms);
+
 /* A peer that is gone without a word is noticed after a minute. For what may be silent for long. */
 void wire_keepalive(struct wire *w);
 

@@ -333,7 +333,7 @@ void serve_begin(struct serve *sv, struct stream *s)
     }
     stream_hold(s);
     if (!stream_has_body(s))
-        stream_watch(s);
+        stream_watch(s, true);
     sv->reader = fetch_read(s->ring->fetches, &wish, !o->part, news, sv);
     if (sv->reader && o->part && !comes_soon(sv)) {
         fetch_reader_leave(sv->reader);

@@ -223,15 +223,14 @@ static struct http_limits answer_limits(const struct ring *ring)
     };
 }
 
-/* An interim answer is done with: the real one follows it. */
-static bool drop_interim(struct attempt *a)
+/* An interim answer: the real one follows it. */
+static bool take_interim(struct attempt *a)
 {
     if (++a->interims > INTERIM_MAX) {
         a->reject = (struct http_reject){502, HTTP_REJECT_INFORMATIONAL_FLOOD};
         return false;
     }
-    if (a->answer.status == 100)
-        stream_continue(a->ex->s);
+    exchange_interim(a);
     a->len -= a->used;
     memmove(a->buf, a->buf + a->used, a->len);
     a->used = a->seen = 0;
@@ -254,7 +253,7 @@ static int read_answer(struct attempt *a)
         a->used = (size_t)used;
         if (a->answer.status >= 200 || a->answer.status == 101)
             return 1;
-        if (!drop_interim(a))
+        if (!take_interim(a))
             return -EBADMSG;
     }
 }

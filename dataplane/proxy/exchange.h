@@ -35,7 +35,7 @@ enum {
     ANSWER_FIELDS = 100, /* header lines of an answer */
     ANSWER_BYTES = 4096, /* of its head; a larger one takes one of the ring's large heads */
     TRIED_MAX = 8,       /* backends that one request is tried at */
-    INTERIM_MAX = 16,    /* 1xx answers before the real one */
+    INTERIM_MAX = 32,    /* 1xx answers before the real one */
     ERROR_BYTES = 512,   /* the body of our own answer */
 };
 
@@ -201,6 +201,7 @@ void exchange_note(struct exchange *ex,
                    const struct attempt *a); /* it has now: the answer, or the question, says */
 
 /* respond.c */
+void exchange_interim(struct attempt *a); /* an answer before the answer is in a->answer */
 void exchange_respond(struct attempt *a);
 void exchange_refuse(struct exchange *ex, const struct attempt *a);
 

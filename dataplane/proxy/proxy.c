@@ -296,7 +296,7 @@ static void proxy_begin(struct stream *s)
     exchange_addresses(ex);
     exchange_small_body(ex);
     if ((!ex->body || ex->body_small) && !exchange_stops_being_http(ex))
-        stream_watch(s);
+        stream_watch(s, !ex->facts.longlived);
     if (!exchange_follows(ex))
         exchange_ask(ex);
 }

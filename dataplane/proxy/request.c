@@ -115,7 +115,7 @@ static void request_done(struct pump *p, enum pump_end end, int err)
     ex->body_active = false;
     stream_body_relayed(s, end == PUMP_DONE, end == PUMP_DONE ? pump_rest(p) : (struct view){NULL, 0});
     if (end == PUMP_DONE && !exchange_stops_being_http(ex))
-        stream_watch(s);
+        stream_watch(s, !ex->facts.longlived);
     if (end == PUMP_DONE && ex->tunnelled && ex->head_out)
         exchange_tunnel_begin(s);
     if (end == PUMP_DONE || end == PUMP_SINK_ERROR) {

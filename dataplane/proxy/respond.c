@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The answer on its way to the client: its head as a proxy passes it on, its body by a pump; or our own,
  * where no backend had one. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,6 +19,39 @@ static bool is_server_error(const struct exchange *ex, int status)
     return status == 502 || status == 503 || status == 504 || (status == 500 && ex->p.kind != PROXY_DOCKER);
 }
 
+static struct http_backward backward_from(struct attempt *a)
+{
+    struct exchange *ex = a->ex;
+    struct stream *s = ex->s;
+    struct view authority = view_of_str(a->authority);
+    return (struct http_backward){
+        .scheme = stream_scheme(s),
+        .host = s->req.host,
+        .backend = authority,
+        .sent_host = ex->p.host_of_backend || !view_present(s->req.host) ? authority : s->req.host,
+    };
+}
+
+void exchange_interim(struct attempt *a)
+{
+    struct exchange *ex = a->ex;
+    struct http_response res;
+    size_t cap;
+    if (a->answer.status == 100) {
+        stream_continue(ex->s);
+        return;
+    }
+    char *buf = stream_interim_room(ex->s, &cap);
+    struct http_backward how = backward_from(a);
+    if (buf)
+        http_forward_response(&res, buf, cap, &a->answer, &how);
+    ssize_t len = buf ? http_response_end(&res) : -ENOBUFS;
+    if (len > 0)
+        stream_interim(ex->s, (size_t)len);
+    else
+        ring_count(ex->ring, CTR_PROXY_INTERIM_DROPPED, 1);
+}
+
 static bool write_head(struct attempt *a, struct http_response *res)
 {
     struct exchange *ex = a->ex;
@@ -28,14 +62,8 @@ static bool write_head(struct attempt *a, struct http_response *res)
     char *buf = stream_relay_head(s, room, &cap);
     if (!buf)
         return false;
-    struct view authority = view_of_str(a->authority);
-    struct http_backward how = {
-        .scheme = stream_scheme(s),
-        .host = s->req.host,
-        .backend = authority,
-        .sent_host = ex->p.host_of_backend || !view_present(s->req.host) ? authority : s->req.host,
-        .request_id = view_of(ex->id, sizeof(ex->id)),
-    };
+    struct http_backward how = backward_from(a);
+    how.request_id = view_of(ex->id, sizeof(ex->id));
     http_forward_response(res, buf, cap, &a->answer, &how);
     if (!view_present(a->answer.known[HTTP_KNOWN_DATE]) && a->answer.status != 101)
         http_response_field(res, "Date", view_of(ring_date(ex->ring), HTTP_DATE_LEN));
@@ -174,7 +202,7 @@ void exchange_respond(struct attempt *a)
     ex->answered = true;
     ex->relayed = relay.pump != NULL;
     if (exchange_stops_being_http(ex) && !ex->tunnelled && body_is_complete(ex))
-        stream_watch(ex->s);
+        stream_watch(ex->s, !ex->facts.longlived);
     if (ex->tunnelled || ex->facts.longlived)
         wire_keepalive(stream_wire(ex->s));
     stream_send_relay(ex->s, &relay);

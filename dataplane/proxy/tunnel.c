@@ -45,13 +45,6 @@ void tunnel_reset_at_close(const struct wire *w)
         (void)setsockopt(w->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 }
 
-/* An end that has sent all it had to send, and that is not written to now, may be gone altogether. */
-static bool is_gone(const struct wire *w)
-{
-    struct pollfd p = {.fd = w->fd};
-    return w->fd >= 0 && poll(&p, 1, 0) == 1 && p.revents & (POLLERR | POLLHUP);
-}
-
 /* ------------------------------------------------------------------ the end */
 
 static void finish(struct tunnel *t)
@@ -161,10 +154,10 @@ static void lost(struct tunnel *t, struct pump *to, enum close_reason reason)
 /* Both directions may go on: neither end has gone. Else the one that is left is ended. */
 static void look_at_ends(struct tunnel *t)
 {
-    if (!pump_active(&t->up) && is_gone(t->c.client)) {
+    if (!pump_active(&t->up) && wire_broken(t->c.client)) {
         t->client_gone = true;
         lost(t, &t->down, CLOSE_CLIENT_ABORT);
-    } else if (!pump_active(&t->down) && is_gone(t->c.server)) {
+    } else if (!pump_active(&t->down) && wire_broken(t->c.server)) {
         t->server_gone = true;
         lost(t, &t->up, CLOSE_BACKEND_LOST);
     }

@@ -78,7 +78,7 @@ void api_ask_source(struct elsewhere *e, void (*answered)(struct elsewhere *e, e
     e->asking = true;
     stream_hold(s);
     if (!stream_has_body(s))
-        stream_watch(s);
+        stream_watch(s, true);
     question_ask(q);
 }
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from http1 import wait_until
 from proxy_rig import Backend, Client, Ring, chunked, field, pattern, read_body, read_head, reset
 
 SIZES = [0, 1, 1000, 4000, 70000, 3 << 20]
@@ -353,14 +354,11 @@ def test_slow_reader_slows_its_writer(technique):
 # ---------------------------------------------------------------- who goes away
 
 
-@pytest.mark.parametrize("how", ["fin", "reset"])
-def test_client_that_leaves_takes_its_request_along(technique, how):
-    """While the answer is awaited, and while it comes."""
-    ended = []
-
+def waiting(ended):
+    """A behaviour that never ends its answer: what came to an end, and how, is kept."""
     def wait(backend, sock, file, first, fields, rest):
-        sock.settimeout(20)
-        if rest == "body":
+        sock.settimeout(60)
+        if rest.startswith("body"):
             sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
         try:
             ended.append(sock.recv(1))
@@ -368,23 +366,92 @@ def test_client_that_leaves_takes_its_request_along(technique, how):
             ended.append(err)
         return False
 
-    with Backend(wait=wait) as backend, Ring(backend.address, technique=technique) as ring:
-        for rest in ("head", "body"):
+    return wait
+
+
+@pytest.mark.parametrize("how", ["long-lived", "reset", "reset after its end"])
+def test_client_that_leaves_takes_its_request_along(technique, how):
+    """While the answer is awaited, and while it comes. Who only sends no more has left what lives long (nobody stays with
+    `docker logs -f` in that way), and nothing else."""
+    ended = []
+    with Backend(containers=waiting(ended)) as backend, Ring(backend.address, kind="docker", technique=technique) as ring:
+        for number, rest in enumerate(("head", "body")):
             client = Client(ring)
-            client.ask(f"/wait/{rest}")
+            client.ask(f"/containers/{rest}/" + ("logs?follow=1" if how == "long-lived" else "json"))
             if rest == "body":
                 assert client.head()[0] == 200
-            time.sleep(0.1)
-            if how == "reset":
+            assert wait_until(lambda: len(backend.open) > number, 20)
+            if how != "long-lived":
+                if how != "reset":
+                    client.sock.shutdown(socket.SHUT_WR)
                 reset(client.sock)
             client.close()
         ring.wait_counter("streams_open", 0)
         ring.wait_counter("upstream_connections_open", 0)
-        end = time.monotonic() + 10
-        while len(ended) < 2 and time.monotonic() < end:
-            time.sleep(0.01)
-        assert len(ended) == 2
+        assert wait_until(lambda: len(ended) == 2, 20)
         assert ring.counters()["closed_client_abort"] == 2
+
+
+def delayed(backend, sock, file, first, fields, rest):
+    """Answers when it is told to."""
+    body = read_body(file, fields)[0]
+    backend.requests.append((first, fields, body))
+    assert wait_until(lambda: backend.go, 30)
+    content = body or pattern(int(rest))
+    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content))
+    sock.sendall(content)
+    return True
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "chunked"])
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_a_client_that_sends_no_more_gets_its_answer(technique, method, size):
+    """RFC 9112, 9.6: its last one, then the connection ends."""
+    body = b"" if method == "GET" else pattern(size, 3)
+    fields = ["Transfer-Encoding: chunked"] if method == "chunked" else [f"Content-Length: {len(body)}"]
+    with Backend(slow=delayed) as backend, Ring(backend.address, technique=technique) as ring, Client(ring) as client:
+        backend.go = False
+        client.ask(f"/slow/{size}", method="GET" if method == "GET" else "PUT", fields=fields,
+                   body=chunked(body, 70000) if method == "chunked" else body)
+        client.sock.shutdown(socket.SHUT_WR)
+        assert wait_until(lambda: len(backend.requests) == 1, 20)
+        time.sleep(0.2)  # for a proxy that takes it for gone
+        backend.go = True
+        status, fields, content, _ = client.answer()
+        assert (status, content) == (200, body or pattern(size))
+        assert client.ended() == "fin"
+        assert ring.wait_counter("closed_client_eof", 1) and ring.counters()["closed_client_abort"] == 0
+
+
+def test_several_requests_and_then_the_end():
+    with Backend(slow=delayed) as backend, Ring(backend.address) as ring, Client(ring) as client:
+        backend.go = True
+        client.send("".join(f"GET /slow/{n} HTTP/1.1\r\nHost: x\r\n\r\n" for n in (1, 100_000, 3)))
+        client.sock.shutdown(socket.SHUT_WR)
+        assert [client.answer()[2] for _ in range(3)] == [pattern(n) for n in (1, 100_000, 3)]
+        assert client.ended() == "fin"
+
+
+def test_a_client_that_sent_no_more_and_is_gone_is_noticed_when_bytes_come():
+    """Its socket answers what comes with a reset."""
+    def drip(backend, sock, file, first, fields, rest):
+        assert wait_until(lambda: backend.go, 30)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            sock.sendall(b"1\r\na\r\n")
+            time.sleep(0.05)
+
+    with Backend(drip=drip) as backend, Ring(backend.address) as ring:
+        backend.go = False
+        client = Client(ring)
+        client.ask("/drip")
+        assert wait_until(lambda: backend.open, 20)
+        client.close()
+        time.sleep(0.2)
+        assert ring.counters()["streams_open"] == 1
+        backend.go = True
+        ring.wait_counter("streams_open", 0)
+        ring.wait_counter("upstream_connections_open", 0)
 
 
 @pytest.mark.parametrize("how", ["length", "chunked", "old"])

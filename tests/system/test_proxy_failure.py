@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+import http2
+from http1 import wait_until
 from proxy_rig import Backend, Client, Ring, field, pattern, read_body, read_head, reset
 
 REPEATABLE = ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"]
@@ -119,7 +121,7 @@ BAD = {
     b"HTTP/1.1 200 OK\r\nX: a\0b\r\n\r\n": "control character",
     b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 20000 + b"\r\n\r\n": "over the limit",
     b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n": "more header lines",
-    b"HTTP/1.1 102 Wait\r\n\r\n" * 40 + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n": "too many interim",
+    b"HTTP/1.1 100 Go\r\n\r\n" * 40 + b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n": "too many interim",
 }
 
 
@@ -151,9 +153,80 @@ def test_interim_answers_and_large_heads_pass():
 
     with Backend(x=serve) as backend, Ring(backend.address) as ring, Client(ring) as client:
         for _ in range(3):
-            status, fields, content, _ = client.get("/x", fields=[f"X-Mine: {long}"])
+            client.ask("/x", fields=[f"X-Mine: {long}"])
+            hints = [client.head() for _ in range(3)]
+            assert [(code, field(fields, "Link")) for code, fields in hints] == [(103, "</a>")] * 3
+            status, fields, content, _ = client.answer()
             assert (status, content, field(fields, "X-Long")) == (200, b"ok", long)
             assert field(backend.requests[-1][1], "X-Mine") == long
+
+
+def hinting(hint, count, rest=b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"):
+    def serve(backend, sock, file, first, fields, rest_of_path):
+        backend.requests.append((first, fields, None))
+        sock.sendall(hint * count)
+        if rest_of_path == "later":
+            wait_until(lambda: backend.go, 20)
+        sock.sendall(rest)
+        return True
+
+    return serve
+
+
+def test_an_interim_answer_comes_at_once_and_is_made_right():
+    """It is not kept until the answer, loses what is about the connection, and names us, not the backend."""
+    hint = b"HTTP/1.1 103 Early Hints\r\nConnection: x-hop\r\nX-Hop: 1\r\nLink: <http://%s/a>; rel=preload\r\n\r\n"
+    with Backend() as backend:
+        backend.go = False
+        backend.behaviours["x"] = hinting(hint % ("%s:%d" % backend.address).encode(), 1)
+        with Ring(backend.address, host_of_backend=1) as ring, Client(ring) as client:
+            client.ask("/x/later")
+            status, fields = client.head()
+            assert status == 103 and field(fields, "Link") == "<http://front.example:8080/a>; rel=preload"
+            assert field(fields, "X-Hop") is None and field(fields, "Content-Length") is None
+            backend.go = True
+            assert client.answer()[::2] == (200, b"ok")
+
+
+def test_interim_answers_to_http_1_0_and_too_many_bytes_of_them_are_left_out():
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: </" + b"a" * 1500 + b">\r\n\r\n"
+    with Backend(x=hinting(hint, 10)) as backend, Ring(backend.address) as ring:
+        with Client(ring) as client:
+            client.send("GET /x HTTP/1.0\r\nHost: front.example\r\n\r\n")
+            assert client.head()[0] == 200
+        assert ring.counters()["proxy_interim_dropped_total"] == 10
+        with Client(ring) as client:
+            client.ask("/x")
+            seen = [client.head()[0] for _ in range(3)]
+            assert seen == [103, 103, 200]
+        assert ring.counters()["proxy_interim_dropped_total"] == 18
+
+
+@pytest.mark.parametrize("backend_http", [1, 2])
+def test_interim_answers_over_http2(backend_http):
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    with Backend(x=hinting(hint, 2)) as backend, Ring(backend.address) as behind:
+        with Ring(behind.address if backend_http == 2 else backend.address, backend_http=backend_http) as ring:
+            with http2.Session(ring.address) as session:
+                answer = session.exchange("GET", "/x")
+                assert [dict(head)[":status"] for head in answer.heads] == ["103", "103", "200"], answer
+                assert dict(answer.heads[0])["link"] == "</a>" and answer.body == b"ok"
+            with Client(ring) as client:
+                client.ask("/x")
+                assert [client.head()[0] for _ in range(3)] == [103, 103, 200]
+
+
+def test_a_client_that_takes_no_interim_answers_holds_nothing_for_ever():
+    """Its socket is full of an earlier answer when they come."""
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: </" + b"a" * 1500 + b">\r\n\r\n"
+    with Backend(x=hinting(hint, 2)) as backend, Ring(backend.address, http__send_timeout=600) as ring:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(ring.address)
+        head = "\r\nHost: front.example\r\n\r\n"
+        sock.sendall((f"GET /length/6000000 HTTP/1.1{head}" + f"GET /x HTTP/1.1{head}" * 3).encode())
+        ring.wait_counter("streams_open", 0)
+        sock.close()
 
 
 @pytest.mark.parametrize("kind, check", [

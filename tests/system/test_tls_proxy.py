@@ -228,6 +228,40 @@ def test_http2_over_tls_to_a_backend(rig):
             assert ask(sock, f"/v2/t/h2/blobs/{digest}") == (200, DATA)
 
 
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_a_client_that_sends_no_more_gets_its_answer(rig, version):
+    """close_notify and FIN behind the request."""
+    context = ssl.create_default_context(cafile=str(rig.ca.cert))
+    context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
+    into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(into, out, server_hostname="front.test")
+    with socket.create_connection(("127.0.0.1", rig.ports["in"]), timeout=20) as sock:
+        def step(call, *args):
+            while True:
+                try:
+                    return call(*args)
+                except ssl.SSLWantReadError:
+                    if sending:
+                        sock.sendall(out.read())
+                    part = sock.recv(65536)
+                    into.write(part) if part else into.write_eof()
+
+        sending = True
+        step(tls.do_handshake)
+        tls.write(b"GET /data HTTP/1.1\r\nHost: front.test\r\n\r\n")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.unwrap()
+        sock.sendall(out.read())
+        sock.shutdown(socket.SHUT_WR)
+        sending = False
+        got = b""
+        with contextlib.suppress(ssl.SSLZeroReturnError):  # ended in order
+            while True:
+                got += step(tls.read, 65536)
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ") and body == DATA
+
+
 def test_passed_through(rig):
     raw = socket.create_connection(("127.0.0.1", rig.ports["through"]), timeout=20)
     with ssl.create_default_context(cafile=str(rig.ca.cert)).wrap_socket(raw, server_hostname="back.test") as tls:
