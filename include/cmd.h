@@ -115,13 +115,19 @@ struct cmd_head {
 enum { CMD_TIME_OFFSET = 8 };
 
 enum cmd_ref_kind { CMD_REF_BLOB = 0, CMD_REF_MANIFEST = 1 };
+enum cmd_refs {
+    CMD_REFS_BLOBS = 0, /* sparse indexes */
+    CMD_REFS_ALL = 1,
+    CMD_REFS_NONE = 2, /* a copy of another registry's: they come when they are asked for */
+    CMD_REFS_COUNT
+};
 
 /*
  * CMD_MANIFEST_PUT, in wire order:
  *   bytes repo; digest; u64 size; bytes media_type; bytes artifact_type (may be empty);
  *   u8 has_subject, then the digest if 1;
  *   bytes descriptor: the JSON object that a referrers list shows for this manifest (empty without subject);
- *   u8 require_refs: 1 if all references must exist in the repository, 0 if only blobs must (sparse indexes);
+ *   u8 enum cmd_refs: which references must exist in the repository;
  *   u32 count of references, each: u8 kind (enum cmd_ref_kind), digest, u64 size;
  *   u32 count of tags, each: bytes tag.
  * A digest on the wire is its packed form without a length.

@@ -35,7 +35,8 @@ struct state_text {
 struct state_manifest {
     struct state_text media_type, artifact_type, descriptor;
     struct digest subject;
-    bool has_subject, require_refs;
+    bool has_subject;
+    uint8_t refs_wanted; /* enum cmd_refs */
     uint32_t refs_count;
     struct wire_reader refs; /* stands at the first reference; copy it to walk them, see state_ref_next() */
 };

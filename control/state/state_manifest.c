@@ -167,7 +167,8 @@ static int refs_check(struct kv *kv, struct state_event *out)
     for (uint32_t i = 0; i < cmd->manifest.refs_count; i++) {
         struct state_ref ref = state_ref_next(&refs);
         bool manifest = ref.kind == CMD_REF_MANIFEST;
-        if (manifest && !cmd->manifest.require_refs)
+        if (cmd->manifest.refs_wanted == CMD_REFS_NONE ||
+            (manifest && cmd->manifest.refs_wanted == CMD_REFS_BLOBS))
             continue;
         struct state_key key = state_key_digest(cmd->repo, &ref.digest);
         int rc = state_row_exists(kv, manifest ? NAMES_MANIFESTS : NAMES_LINKS, &key);

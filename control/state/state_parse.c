@@ -186,15 +186,14 @@ static int parse_manifest_fields(struct parse *p)
     if (m->has_subject)
         cmd_get_digest(&p->r, &m->subject);
     m->descriptor = get_text(p);
-    uint8_t require_refs = wire_get_u8(&p->r);
-    m->require_refs = require_refs == 1;
+    m->refs_wanted = wire_get_u8(&p->r);
     if (p->r.failed)
         return fail(p, -EINVAL, "command is cut short");
     if (p->out->size > MANIFEST_BYTES_CEILING)
         return fail(p, -E2BIG, "manifest is larger than %d bytes", MANIFEST_BYTES_CEILING);
     if (m->media_type.len > MEDIA_TYPE_MAX || m->artifact_type.len > MEDIA_TYPE_MAX)
         return fail(p, -E2BIG, "media type is longer than %d bytes", MEDIA_TYPE_MAX);
-    if (has_subject > 1 || require_refs > 1)
+    if (has_subject > 1 || m->refs_wanted >= CMD_REFS_COUNT)
         return fail(p, -EINVAL, "flag is neither 0 nor 1");
     if (m->has_subject != (m->descriptor.len > 0))
         return fail(p, -EINVAL, "a subject needs a descriptor, and only it has one");

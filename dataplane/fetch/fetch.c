@@ -345,6 +345,7 @@ static void ask(struct fetch *f)
     q->path_len = f->sources.list[f->source].path_len;
     memcpy(q->path, f->sources.list[f->source].path, q->path_len);
     q->not_found_passes = true;
+    q->accept = f->sources.manifest ? fetch_manifest_types : NULL;
     q->done = answered;
     q->range_len = 0;
     if (at)

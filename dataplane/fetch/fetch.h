@@ -47,6 +47,7 @@ enum { FETCH_SOURCES_MAX = 2 };
 /* Where a blob may come from: the peers first, then the registry behind its repository. */
 struct fetch_sources {
     unsigned count;
+    bool manifest; /* it is one's bytes: a registry has another path for them */
     struct {
         uint16_t service;
         uint8_t kind; /* enum plan_source_kind */
@@ -62,8 +63,11 @@ const struct plan_source *fetch_source_of(const struct plan *plan, struct view r
 size_t fetch_source_path(const struct plan_source *source, struct view repo, const char *middle,
                          struct view last, char out[QUESTION_PATH_MAX]);
 
-void fetch_sources_find(const struct plan *plan, struct view repo, const struct digest *d,
+void fetch_sources_find(const struct plan *plan, struct view repo, bool manifest, const struct digest *d,
                         struct fetch_sources *out);
+
+/* The media types of manifests, for a question's Accept. */
+extern const char fetch_manifest_types[];
 
 /* Why there is nothing to be had, from an answer that does not help. */
 enum fetch_fault fetch_fault_of(const struct question *q, enum question_end end);
@@ -107,6 +111,11 @@ struct fetch_wish {
  */
 struct fetch_reader *fetch_read(struct fetches *all, const struct fetch_wish *wish, bool start,
                                 void (*news)(struct fetch_reader *r), void *arg);
+
+/* Waits for the end of something that another call has begun: takes the reference. NULL: no memory; then it
+ * is given back. */
+struct fetch_reader *fetch_watch(struct fetches *all, struct fetch_entry *e,
+                                 void (*news)(struct fetch_reader *r), void *arg);
 
 /* No poll may be under way on its wire. */
 void fetch_reader_leave(struct fetch_reader *r);

@@ -101,17 +101,24 @@ static void add_peers(const struct plan *plan, const struct digest *d, struct fe
     }
 }
 
-void fetch_sources_find(const struct plan *plan, struct view repo, const struct digest *d,
+const char fetch_manifest_types[] =
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, "
+    "application/vnd.docker.distribution.manifest.v2+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json, "
+    "application/vnd.oci.artifact.manifest.v1+json";
+
+void fetch_sources_find(const struct plan *plan, struct view repo, bool manifest, const struct digest *d,
                         struct fetch_sources *out)
 {
     char digest[DIGEST_TEXT_MAX + 1];
     const struct plan_source *s = fetch_source_of(plan, repo);
     out->count = 0;
+    out->manifest = manifest;
     add_peers(plan, d, out);
     if (!s)
         return;
-    size_t len = fetch_source_path(s, repo, "blobs/", view_of(digest, digest_format(d, digest)),
-                                   out->list[out->count].path);
+    size_t len = fetch_source_path(s, repo, manifest ? "manifests/" : "blobs/",
+                                   view_of(digest, digest_format(d, digest)), out->list[out->count].path);
     out->list[out->count].kind = s->kind;
     out->list[out->count].service = s->service;
     out->list[out->count].path_len = (uint16_t)len;

@@ -249,6 +249,16 @@ struct fetch_reader *fetch_read(struct fetches *all, const struct fetch_wish *wi
     return NULL;
 }
 
+struct fetch_reader *fetch_watch(struct fetches *all, struct fetch_entry *e,
+                                 void (*news)(struct fetch_reader *r), void *arg)
+{
+    struct fetch_wish wish = {.end = 0};
+    struct fetch_reader *r = open_reader(all, e, &wish, news, arg);
+    if (!r)
+        fetch_entry_put(e);
+    return r;
+}
+
 void fetch_reader_leave(struct fetch_reader *r)
 {
     struct fetch_entry *e = r->entry;

@@ -281,6 +281,7 @@ static void go_alone(struct serve *sv)
     q->path_len = o->sources.list[sv->source].path_len;
     memcpy(q->path, o->sources.list[sv->source].path, q->path_len);
     q->not_found_passes = true;
+    q->accept = o->sources.manifest ? fetch_manifest_types : NULL;
     q->done = answered;
     q->range_len = 0;
     if (o->part)

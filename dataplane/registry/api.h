@@ -54,6 +54,8 @@ struct api {
         struct {
             struct manifest *manifest; /* what the body says */
             struct view tags;          /* of ?tag=, as OCI-Tag shows them: "a, b" */
+            bool copied;               /* a copy of another registry's: nothing that it names need be here */
+            api_step *copied_next;
         } put;
         struct {
             struct view type;          /* the filter, decoded; absent without one */
@@ -143,6 +145,20 @@ void api_referrers(struct api *a);
  * known, and nothing was answered. */
 bool api_blob_fetch(struct api *a);
 bool api_blob_unlinked(struct api *a);
+bool api_manifest_fetch(struct api *a); /* as api_blob_fetch */
+
+/* copy.c: a manifest that is not here, or a tag that has to be asked for again. False: there is no source, or
+ * what is here (found) counts. Else the call was taken over; it comes back to api_manifest_read. */
+bool api_manifest_elsewhere(struct api *a, bool found);
+/* What became of that: the manifest is served though its source could not be asked; false: it is current. */
+bool api_manifest_stale(const struct api *a);
+/* False: there is nothing to be served; the answer was sent. */
+bool api_manifest_settled(struct api *a, bool found);
+
+/* manifest_put.c: makes bytes, whose digest is a->digest, a manifest of the call's repository, and its
+ * reference a tag of it. next gets an enum cmd_status. Borrows bytes until then. -EINVAL: it is no manifest;
+ * -ENOMEM. */
+int api_manifest_copy(struct api *a, struct view bytes, struct view content_type, api_step *next);
 
 /* Whether the call's repository is no copy of another registry's. False: the answer was sent. */
 bool api_push_allowed(struct api *a);
@@ -150,6 +166,7 @@ bool api_push_allowed(struct api *a);
 /* blob.c: the part that the client wants, and the head of the answer that goes with it. */
 struct http_range api_blob_range(const struct api *a);
 struct http_response *api_blob_head(struct api *a);
+struct http_response *api_manifest_head(struct api *a, struct view media_type); /* manifest.c */
 
 /* registry.c: for a handler that takes a call over. */
 void api_body_done(struct stream *s, int err);

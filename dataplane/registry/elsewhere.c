@@ -37,14 +37,24 @@ static void abort_call(struct stream *s)
     struct elsewhere *e = a->elsewhere;
     if (e->serving) {
         serve_abort(&e->serve);
-    } else if (e->asking) {
+    } else if (e->asking && !e->collecting) {
         release(e);
+        api_copy_abort(e);
         (void)stream_response(s, 499);
         stream_send(s);
+    } else {
+        api_copy_abort(e);
     }
 }
 
-static const struct handler handler = {"registry", no_begin, api_body_done, api_end, abort_call};
+static void end_call(struct stream *s)
+{
+    struct api *a = s->ctx;
+    api_copy_end(a->elsewhere);
+    api_end(s);
+}
+
+static const struct handler handler = {"registry", no_begin, api_body_done, end_call, abort_call};
 
 bool api_elsewhere(struct api *a)
 {
@@ -116,6 +126,8 @@ static struct http_response *serve_head(struct stream *s, uint64_t size)
 {
     struct api *a = s->ctx;
     a->size = size;
+    if (a->elsewhere->serve.order.sources.manifest)
+        return api_manifest_head(a, view_of(a->manifest.media_type, a->manifest.media_type_len));
     stream_count(s, CTR_PULLS, 1);
     return api_blob_head(a);
 }
@@ -136,7 +148,7 @@ static void serve(struct api *a, bool link)
     struct elsewhere *e = a->elsewhere;
     struct serve_order *o = &e->serve.order;
     struct http_range range = {.kind = HTTP_RANGE_FULL};
-    if (!link)
+    if (!link && !o->sources.manifest)
         range = api_blob_range(a);
     o->digest = a->digest;
     o->size = link ? FETCH_SIZE_UNKNOWN : a->size;
@@ -154,14 +166,17 @@ static void serve(struct api *a, bool link)
     serve_begin(&e->serve, a->s);
 }
 
-bool api_blob_fetch(struct api *a)
+static bool fetch(struct api *a, bool manifest)
 {
     struct fetch_sources sources;
-    fetch_sources_find(a->s->ring->plan, a->route.repo, &a->digest, &sources);
+    fetch_sources_find(a->s->ring->plan, a->route.repo, manifest, &a->digest, &sources);
     if (!sources.count)
         return false;
     if (a->s->req.method != HTTP_GET) {
-        (void)api_blob_head(a);
+        if (manifest)
+            (void)api_manifest_head(a, view_of(a->manifest.media_type, a->manifest.media_type_len));
+        else
+            (void)api_blob_head(a);
         stream_send_length(a->s, a->size);
         return true;
     }
@@ -170,6 +185,17 @@ bool api_blob_fetch(struct api *a)
     a->elsewhere->serve.order.sources = sources;
     serve(a, false);
     return true;
+}
+
+bool api_blob_fetch(struct api *a)
+{
+    return fetch(a, false);
+}
+
+bool api_manifest_fetch(struct api *a)
+{
+    a->size = a->manifest.size;
+    return fetch(a, true);
 }
 
 /* ------------------------------------------------------------------ blobs that are not linked */
@@ -236,7 +262,7 @@ bool api_blob_unlinked(struct api *a)
     struct elsewhere *e = a->elsewhere;
     e->known = blob_known(a, &a->size) == 0;
     if (a->s->req.method == HTTP_GET && !e->known) {
-        fetch_sources_find(a->s->ring->plan, a->route.repo, &a->digest, &e->serve.order.sources);
+        fetch_sources_find(a->s->ring->plan, a->route.repo, false, &a->digest, &e->serve.order.sources);
         serve(a, true);
         return true;
     }

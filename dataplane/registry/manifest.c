@@ -19,9 +19,30 @@ static int manifest_find(struct api *a)
     return err;
 }
 
+struct http_response *api_manifest_head(struct api *a, struct view media_type)
+{
+    struct http_response *res = stream_response(a->s, 200);
+    http_response_field(res, "X-Content-Type-Options", VIEW_LIT("nosniff"));
+    http_response_field(res, "Content-Type", media_type);
+    http_response_field(res, "Docker-Content-Digest", api_digest_text(a));
+    http_response_field(res, "ETag", view_of(a->etag, a->etag_len));
+    if (a->route.by_digest)
+        api_cache_forever(res);
+    if (api_manifest_stale(a)) {
+        stream_count(a->s, CTR_SOURCE_STALE, 1);
+        http_response_field(res, "Warning",
+                            VIEW_LIT("110 fairlead \"the source cannot be asked; this may be old\""));
+    }
+    if (a->s->req.method == HTTP_GET)
+        stream_count(a->s, CTR_MANIFEST_PULLS, 1);
+    return res;
+}
+
 static void manifest_opened(struct api *a, int err)
 {
     if (err == -ENOENT) {
+        if (api_manifest_fetch(a))
+            return;
         error_answer(a->s, 404, ERROR_MANIFEST_UNKNOWN,
                      "the manifest's bytes are missing from this node's store", "digest", api_digest_text(a));
         return;
@@ -31,15 +52,7 @@ static void manifest_opened(struct api *a, int err)
         return;
     }
     struct blob *blob = a->blob;
-    struct http_response *res = stream_response(a->s, 200);
-    http_response_field(res, "X-Content-Type-Options", VIEW_LIT("nosniff"));
-    http_response_field(res, "Content-Type", view_of(a->manifest.media_type, a->manifest.media_type_len));
-    http_response_field(res, "Docker-Content-Digest", api_digest_text(a));
-    http_response_field(res, "ETag", view_of(a->etag, a->etag_len));
-    if (a->route.by_digest)
-        api_cache_forever(res);
-    if (a->s->req.method == HTTP_GET)
-        stream_count(a->s, CTR_MANIFEST_PULLS, 1);
+    (void)api_manifest_head(a, view_of(a->manifest.media_type, a->manifest.media_type_len));
     a->blob = NULL;
     stream_send_blob(a->s, blob, 0, a->manifest.size);
 }
@@ -48,6 +61,9 @@ static void manifest_opened(struct api *a, int err)
 void api_manifest_read(struct api *a)
 {
     int err = manifest_find(a);
+    if ((err == 0 || err == -ENOENT) &&
+        (api_manifest_elsewhere(a, err == 0) || !api_manifest_settled(a, err == 0)))
+        return;
     if (err == -ENOENT) {
         api_answer_unknown(a, ERROR_MANIFEST_UNKNOWN, "the repository has no such manifest", "reference");
         return;

@@ -203,7 +203,9 @@ static struct wire_writer command_encode(struct api *a)
     if (m->has_subject)
         descriptor_encode(a, w);
     fill_u32(w, at, w->len - before);
-    wire_put_u8(w, !stream_setting(a->s, SET_REGISTRY_INDEX_SPARSE));
+    wire_put_u8(w, a->put.copied                                     ? CMD_REFS_NONE
+                   : stream_setting(a->s, SET_REGISTRY_INDEX_SPARSE) ? CMD_REFS_BLOBS
+                                                                     : CMD_REFS_ALL);
     at = reserve_u32(w);
     CHECK(manifest_read(a->s->body.p, a->s->body.len, ref_encode, &e, &again) == 0);
     fill_u32(w, at, e.count);
@@ -330,6 +332,39 @@ static void body_read(struct api *a, int err)
         return;
     api_wait_taken(a, blob_write(stream_store(a->s), &a->digest, body.p, body.len, &a->waiter), written);
 }
+
+/* ------------------------------------------------------------------ copies of another registry's */
+
+static void copy_written(struct api *a, int err)
+{
+    if (err) {
+        a->put.copied_next(a, CMD_NO_SPACE);
+        return;
+    }
+    struct wire_writer w = command_encode(a);
+    api_propose(a, &w, a->put.copied_next);
+}
+
+int api_manifest_copy(struct api *a, struct view bytes, struct view content_type, api_step *next)
+{
+    struct manifest *m = arena_alloc(&a->s->arena, sizeof(*m));
+    if (!m)
+        return -ENOMEM;
+    a->put.manifest = m;
+    a->put.tags = (struct view){0};
+    a->put.copied = true;
+    a->put.copied_next = next;
+    a->s->body = bytes;
+    a->size = bytes.len;
+    api_etag(a);
+    if (manifest_read(bytes.p, bytes.len, NULL, NULL, m) || manifest_judge(m, content_type))
+        return -EINVAL;
+    api_wait_taken(a, blob_write(stream_store(a->s), &a->digest, bytes.p, bytes.len, &a->waiter),
+                   copy_written);
+    return 0;
+}
+
+/* ------------------------------------------------------------------ the beginning */
 
 /* Collects ?tag= parameters as the list that OCI-Tag will show. False: the answer was sent. */
 static bool tags_read(struct api *a)

@@ -95,7 +95,7 @@ struct cmd_build_manifest {
     struct digest digest;
     uint64_t size;
     const struct digest *subject; /* NULL: none */
-    bool require_refs;
+    uint8_t require_refs;         /* enum cmd_refs */
     const struct cmd_build_ref *refs;
     uint32_t refs_count;
     const char *const *tags;

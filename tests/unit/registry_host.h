@@ -123,6 +123,32 @@ bool api_blob_unlinked(struct api *a)
     return false;
 }
 
+bool api_manifest_fetch(struct api *a)
+{
+    (void)a;
+    return false;
+}
+
+bool api_manifest_elsewhere(struct api *a, bool found)
+{
+    (void)a;
+    (void)found;
+    return false;
+}
+
+bool api_manifest_stale(const struct api *a)
+{
+    (void)a;
+    return false;
+}
+
+bool api_manifest_settled(struct api *a, bool found)
+{
+    (void)a;
+    (void)found;
+    return true;
+}
+
 bool api_push_allowed(struct api *a)
 {
     (void)a;

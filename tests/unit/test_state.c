@@ -203,16 +203,30 @@ static void test_index_needs_its_manifests_only_when_told(void **state)
     struct cmd_build_manifest m = manifest_make("a", 100);
     m.refs = &ref;
     m.refs_count = 1;
-    m.require_refs = true;
+    m.require_refs = CMD_REFS_ALL;
     assert_int_equal(put_manifest(f, &m), CMD_BLOB_UNKNOWN);
     assert_int_equal(f->ev.detail_len, 33);
-    m.require_refs = false;
+    m.require_refs = CMD_REFS_BLOBS;
     assert_int_equal(put_manifest(f, &m), CMD_OK);
     struct cmd_build_manifest child = manifest_make("b", 5);
     assert_int_equal(put_manifest(f, &child), CMD_OK);
     m.repo = "b";
-    m.require_refs = true;
+    m.require_refs = CMD_REFS_ALL;
     assert_int_equal(put_manifest(f, &m), CMD_OK);
+}
+
+static void test_copy_needs_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct cmd_build_ref refs[] = {{CMD_REF_MANIFEST, digest_make(DIGEST_SHA256, 5)},
+                                   {CMD_REF_BLOB, digest_make(DIGEST_SHA512, 6)}};
+    struct cmd_build_manifest m = manifest_make("a", 100);
+    m.refs = refs;
+    m.refs_count = 2;
+    m.require_refs = CMD_REFS_NONE;
+    assert_int_equal(put_manifest(f, &m), CMD_OK);
+    m.require_refs = CMD_REFS_BLOBS;
+    assert_int_equal(put_manifest(f, &m), CMD_BLOB_UNKNOWN);
 }
 
 static void test_tags_move(void **state)
@@ -498,6 +512,7 @@ int main(void)
         T(test_unlink),
         T(test_manifest_needs_its_blobs),
         T(test_index_needs_its_manifests_only_when_told),
+        T(test_copy_needs_nothing),
         T(test_tags_move),
         T(test_referrers),
         T(test_digest_that_is_blob_and_manifest_counts_once),

@@ -113,14 +113,14 @@ static enum cmd_status do_put(struct run *r, int repo, int d)
     m.media_type = types[type];
     m.refs = refs;
     m.refs_count = pick(r, REFS_MAX + 1);
-    m.require_refs = pick(r, 2);
+    m.require_refs = (uint8_t)pick(r, CMD_REFS_COUNT);
     for (uint32_t i = 0; i < m.refs_count; i++) {
         int ref = (int)pick(r, DIGESTS);
         refs[i] = (struct cmd_build_ref){(uint8_t)pick(r, 2), digest_of(ref)};
         if (refs[i].kind == CMD_REF_BLOB)
-            missing |= !r->model.link[repo][ref];
+            missing |= m.require_refs != CMD_REFS_NONE && !r->model.link[repo][ref];
         else
-            missing |= m.require_refs && !r->model.manifest[repo][ref].present;
+            missing |= m.require_refs == CMD_REFS_ALL && !r->model.manifest[repo][ref].present;
     }
     m.tags = tags;
     m.tags_count = pick(r, 3);
