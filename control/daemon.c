@@ -318,25 +318,39 @@ void daemon_setting_load(void *arg, const char *key, size_t key_len, const char 
         d->settings.state.given[id] = 1;
 }
 
-static void on_setting_event(struct daemon *d, const struct state_cmd *cmd)
+/* A setting of the state, if the command is about one. */
+static bool take_setting(struct daemon *d, const struct state_cmd *cmd)
 {
     if (cmd->head.type == CMD_SETTING_SET) {
         daemon_setting_load(d, cmd->key.data, cmd->key.len, cmd->value.data, cmd->value.len);
-    } else {
-        int id = setting_find(cmd->key.data, cmd->key.len);
-        if (id >= 0)
-            d->settings.state.given[id] = 0;
+        return true;
     }
-    daemon_publish_plan(d);
+    int id = cmd->head.type == CMD_SETTING_UNSET ? setting_find(cmd->key.data, cmd->key.len) : -1;
+    if (id >= 0)
+        d->settings.state.given[id] = 0;
+    return cmd->head.type == CMD_SETTING_UNSET;
+}
+
+static bool take_settings(struct daemon *d, const struct state_cmd *cmd)
+{
+    struct wire_reader parts = cmd->parts;
+    struct state_cmd *part = malloc(sizeof(*part));
+    char err[128];
+    bool taken = false;
+    CHECK(part);
+    for (uint32_t i = 0; i < cmd->parts_count; i++)
+        if (state_part_next(&parts, &cmd->head, part, err, sizeof(err)) == 0)
+            taken |= take_setting(d, part);
+    free(part);
+    return taken;
 }
 
 static void on_event(void *arg, const struct state_event *event)
 {
     struct daemon *d = arg;
-    uint16_t type = event->cmd.head.type;
-    bool setting = type == CMD_SETTING_SET || type == CMD_SETTING_UNSET;
-    if (setting && event->changed && d->cluster)
-        on_setting_event(d, &event->cmd);
+    bool many = event->cmd.head.type == CMD_TRANSACTION;
+    if (event->changed && d->cluster && (many ? take_settings(d, &event->cmd) : take_setting(d, &event->cmd)))
+        daemon_publish_plan(d);
     if (d->services)
         services_event(d->services, event);
     if (d->nodes)

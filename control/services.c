@@ -94,7 +94,9 @@ static void on_settled(uv_timer_t *timer)
 
 void services_event(struct services *s, const struct state_event *event)
 {
-    if (!event->changed || event->cmd.head.type < CMD_SERVICE_SET || event->cmd.head.type > CMD_BACKEND_ADMIN)
+    uint16_t type = event->cmd.head.type;
+    bool of_services = type >= CMD_SERVICE_SET && type <= CMD_BACKEND_ADMIN;
+    if (!event->changed || (!of_services && type != CMD_TRANSACTION))
         return;
     s->stale = true;
     if (!uv_is_active((uv_handle_t *)&s->settle))

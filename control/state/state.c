@@ -28,6 +28,7 @@ static const apply_fn apply_type[CMD_TYPE_COUNT] = {
     [CMD_TOKEN_SET] = state_token_set,
     [CMD_TOKEN_RM] = state_token_rm,
     [CMD_CLUSTER_SET] = state_cluster_set,
+    [CMD_TRANSACTION] = state_transaction,
 };
 
 bool state_type_is_names(uint16_t type)
@@ -49,18 +50,45 @@ static int check_service(const struct svc *s, char *err, size_t err_len)
     return rc;
 }
 
+static enum cmd_status check_one(const struct state_cmd *c, const struct state_setting_check *settings,
+                                 char *err, size_t err_len)
+{
+    int rc = c->head.type == CMD_SERVICE_SET ? check_service(&c->svc, err, err_len) : 0;
+    bool set = c->head.type == CMD_SETTING_SET, unset = c->head.type == CMD_SETTING_UNSET;
+    if (rc || (!set && !unset) || !settings || !settings->check)
+        return status_of(rc);
+    rc = settings->check(c->key.data, c->key.len, set ? c->value.data : NULL, c->value.len, err, err_len);
+    return rc == -ENOENT ? CMD_SETTING_UNKNOWN : status_of(rc);
+}
+
+static enum cmd_status check_parts(const struct state_cmd *whole, const struct state_setting_check *settings,
+                                   char *err, size_t err_len)
+{
+    struct wire_reader r = whole->parts;
+    struct state_cmd part;
+    enum cmd_status status = CMD_OK;
+    for (uint32_t i = 0; i < whole->parts_count && status == CMD_OK; i++) {
+        CHECK(state_part_next(&r, &whole->head, &part, err, err_len) == 0);
+        status = check_one(&part, settings, err, err_len);
+    }
+    return status;
+}
+
 enum cmd_status state_check(const void *cmd, size_t len, const struct state_setting_check *settings,
                             char *err, size_t err_len)
 {
     struct state_cmd c;
     int rc = state_parse(cmd, len, &c, err, err_len);
-    if (rc == 0 && c.head.type == CMD_SERVICE_SET)
-        rc = check_service(&c.svc, err, err_len);
-    bool set = c.head.type == CMD_SETTING_SET, unset = c.head.type == CMD_SETTING_UNSET;
-    if (rc || (!set && !unset) || !settings || !settings->check)
+    if (rc)
         return status_of(rc);
-    rc = settings->check(c.key.data, c.key.len, set ? c.value.data : NULL, c.value.len, err, err_len);
-    return rc == -ENOENT ? CMD_SETTING_UNKNOWN : status_of(rc);
+    if (c.head.type == CMD_TRANSACTION)
+        return check_parts(&c, settings, err, err_len);
+    return check_one(&c, settings, err, err_len);
+}
+
+int state_apply_type(struct kv *kv, struct state_event *out)
+{
+    return apply_type[out->cmd.head.type](kv, out);
 }
 
 int state_apply(const struct state_tx *tx, uint64_t index, const void *cmd, size_t len,
@@ -78,7 +106,7 @@ int state_apply(const struct state_tx *tx, uint64_t index, const void *cmd, size
         return state_refuse_text(out, status_of(rc), err);
     if (state_type_is_names(out->cmd.head.type) ? tx->names_done : tx->private_done)
         return 0;
-    rc = apply_type[out->cmd.head.type](tx->kv, out);
+    rc = state_apply_type(tx->kv, out);
     /* A handler passes -ENOENT up only from a row that must exist. */
     return rc == -ENOENT ? -EUCLEAN : rc;
 }

@@ -23,6 +23,8 @@ enum {
     STATE_REQUEST_ID_MAX = 128, /* bytes */
     STATE_SETTING_KEY_MAX = 64,
     STATE_SETTING_VALUE_MAX = 4096,
+    STATE_PARTS_MAX = 16384, /* of a transaction */
+    STATE_TRANSACTION_BYTES_MAX = 8 << 20,
 };
 
 /* A view into the command: valid as long as its bytes are. */
@@ -74,6 +76,8 @@ struct state_cmd {
     uint32_t tags_count;         /* also 1 for CMD_TAG_DELETE */
     struct state_text tags[MANIFEST_TAGS_MAX];
     union state_of_node of_node;
+    uint32_t parts_count;     /* of a transaction */
+    struct wire_reader parts; /* stands at the first one; copy it to walk them, see state_part_next() */
 };
 
 struct state_ref {
@@ -132,6 +136,11 @@ bool state_type_is_names(uint16_t type);
 
 /* Reads the next reference and moves on. The references were checked by state_parse(). */
 struct state_ref state_ref_next(struct wire_reader *refs);
+
+/* Takes the next part of a transaction apart and moves on; head: the transaction's. 0, or -EINVAL with a text
+ * in err, which cannot be for one that state_parse() has taken. */
+int state_part_next(struct wire_reader *parts, const struct cmd_head *head, struct state_cmd *out, char *err,
+                    size_t err_len);
 
 /* The grammar of the OCI distribution specification ("Pulling manifests"): repository names, with the 255
  * bytes that clients allow, and tags. */

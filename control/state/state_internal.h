@@ -83,9 +83,15 @@ int state_node_rm(struct kv *kv, struct state_event *out);
 int state_token_set(struct kv *kv, struct state_event *out);
 int state_token_rm(struct kv *kv, struct state_event *out);
 int state_cluster_set(struct kv *kv, struct state_event *out);
+int state_transaction(struct kv *kv, struct state_event *out);
 
-/* state_parse_service.c: the types of services and backends; state_parse_node.c: those of nodes. */
+/* Applies out->cmd by its type, which is no transaction's. */
+int state_apply_type(struct kv *kv, struct state_event *out);
+
+/* state_parse_service.c: the types of services and backends; state_parse_node.c: those of nodes;
+   state_transaction.c. */
 int state_parse_service(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 int state_parse_node(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
+int state_parse_transaction(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 
 #endif

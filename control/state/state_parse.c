@@ -245,6 +245,13 @@ static int parse_node(struct parse *p)
     return state_parse_node(&p->r, p->out, p->err, p->err_len);
 }
 
+static int parse_transaction(struct parse *p)
+{
+    if (p->r.len > STATE_TRANSACTION_BYTES_MAX)
+        return fail(p, -E2BIG, "a transaction has at most %d bytes", STATE_TRANSACTION_BYTES_MAX);
+    return state_parse_transaction(&p->r, p->out, p->err, p->err_len);
+}
+
 static int (*const parse_body[CMD_TYPE_COUNT])(struct parse *p) = {
     [CMD_BLOB_LINK] = parse_blob_link,
     [CMD_BLOB_MOUNT] = parse_blob_mount,
@@ -267,6 +274,7 @@ static int (*const parse_body[CMD_TYPE_COUNT])(struct parse *p) = {
     [CMD_TOKEN_SET] = parse_node,
     [CMD_TOKEN_RM] = parse_node,
     [CMD_CLUSTER_SET] = parse_node,
+    [CMD_TRANSACTION] = parse_transaction,
 };
 
 /* An entry too short for its magic is as foreign as one with a wrong magic. */
@@ -281,6 +289,34 @@ static int parse_kind(struct parse *p)
         return fail(p, -EPROTO, "command of version %u, this node knows %d", version, CMD_VERSION);
     if (type >= CMD_TYPE_COUNT || !parse_body[type])
         return fail(p, -EPROTO, "command of the unknown type %u", type);
+    return 0;
+}
+
+/* Of what a transaction may be made. */
+static bool is_part(uint16_t type)
+{
+    return type >= CMD_SETTING_SET && type <= CMD_BACKEND_ADMIN;
+}
+
+int state_part_next(struct wire_reader *parts, const struct cmd_head *head, struct state_cmd *out, char *err,
+                    size_t err_len)
+{
+    size_t len;
+    uint16_t type = wire_get_u16(parts);
+    const uint8_t *fields = wire_get_bytes(parts, &len);
+    struct parse p = {.r = {.buf = fields, .len = len}, .out = out, .err = err, .err_len = err_len};
+    memset(out, 0, sizeof(*out));
+    if (parts->failed)
+        return fail(&p, -EINVAL, "it is cut short");
+    if (!is_part(type))
+        return fail(&p, -EINVAL, "a transaction cannot have a command of the type %u", type);
+    out->head = *head;
+    out->head.type = type;
+    int rc = parse_body[type](&p);
+    if (rc)
+        return rc == -E2BIG ? -EINVAL : rc;
+    if (!wire_at_end(&p.r))
+        return fail(&p, -EINVAL, p.r.failed ? "its fields are cut short" : "it has bytes after its end");
     return 0;
 }
 
