@@ -99,6 +99,16 @@ test-san: test-deps
 soak: test-deps
 	$(AT)$(RUN) tier soak "7200 system PYTEST_ARGS=\"-k nobody_is_called_down\""
 
+CHAOS_SECONDS ?= 600
+## chaos: faults at random for CHAOS_SECONDS (600) under clients, whose histories have to be linearizable
+chaos: test-deps
+	$(AT)$(RUN) tier chaos "$$(( 900 + 3 * $(CHAOS_SECONDS) )) chaos-run"
+.PHONY: chaos chaos-run
+chaos-run:
+	$(AT)$(MAKE_QUIET) -j$(JOBS) all
+	$(AT)FAIRLEAD_BUILD="$(abspath $(BUILD))" CHAOS_SECONDS=$(CHAOS_SECONDS) $(RUN) --build "$(BUILD)" --serial \
+		--timeout 3600 pytest tests/chaos $(PYTEST_ARGS)
+
 ## test-clients: docker, podman, buildah and skopeo against a node; docker, compose, kubectl and the others through its proxy
 test-clients: test-deps
 	$(AT)$(RUN) tier test-clients "1200 clients"
