@@ -56,9 +56,21 @@ char *stream_spare(struct stream *s)
 /* Slow is who keeps a pump waiting, not whose pump waits for the other end. */
 static bool source_too_slow(struct stream_full *f, uint64_t now_ms)
 {
-    const struct pump *p = f->body.pump;
-    uint64_t since = p->progress_ms > f->body.start_ms ? p->progress_ms : f->body.start_ms;
-    return pump_waits_for_source(p) && now_ms >= since + ring_setting(f->s.ring, SET_HTTP_BODY_TIMEOUT);
+    struct body *b = &f->body;
+    const struct pump *p = b->pump;
+    uint64_t since = p->progress_ms > b->start_ms ? p->progress_ms : b->start_ms;
+    if (b->unlimited)
+        return false;
+    if (!pump_waits_for_source(p)) {
+        b->start_ms = now_ms;
+        b->rated_from = b->received;
+        return false;
+    }
+    if (now_ms >= since + ring_setting(f->s.ring, SET_HTTP_BODY_TIMEOUT))
+        return true;
+    uint64_t passed = now_ms - b->start_ms;
+    return passed >= ring_setting(f->s.ring, SET_HTTP_BODY_RATE_GRACE) &&
+           (b->received - b->rated_from) * 1000 < passed * ring_setting(f->s.ring, SET_HTTP_BODY_RATE_MIN);
 }
 
 static bool sink_too_slow(struct stream_full *f, uint64_t now_ms)
@@ -179,7 +191,7 @@ void stream_body_taken(struct stream *s)
     f->body.received = s->req.content_length;
 }
 
-void stream_body_relay(struct stream *s, const struct pump *pump)
+void stream_body_relay(struct stream *s, const struct pump *pump, bool unlimited)
 {
     struct stream_full *f = stream_full(s);
     struct body *b = &f->body;
@@ -187,6 +199,7 @@ void stream_body_relay(struct stream *s, const struct pump *pump)
     b->sink = SINK_RELAY;
     b->state = BODY_READ;
     b->pump = pump;
+    b->unlimited = unlimited;
     b->start_ms = ring_now_ms(s->ring);
     look_later(f);
 }
@@ -200,9 +213,9 @@ void stream_body_relayed(struct stream *s, bool complete, struct view rest)
     b->state = complete ? BODY_COMPLETE : BODY_FAILED;
     b->told = true;
     b->pump = NULL;
-    if (!complete)
+    if (!complete && !f->refusal.status) /* that has its own reason */
         stream_close_with(f, CLOSE_BODY_UNREAD, true);
-    else if (!conn_unread(s->conn, rest.p, rest.len))
+    else if (complete && !conn_unread(s->conn, rest.p, rest.len))
         f->close_after = s->conn->close_after = true;
     if (!relay_sends(f))
         conn_no_deadline(s->conn);

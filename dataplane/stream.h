@@ -58,7 +58,7 @@ struct handler {
  * the end. Returns the bytes, or -errno: the response is then cut off, not ended cleanly. */
 typedef ssize_t stream_fill(struct stream *s, char *buf, size_t cap, bool *done);
 
-enum { STREAM_ARENA_BYTES = 12288 };
+enum { STREAM_ARENA_BYTES = 12288 }; /* of every request at work: what a handler needs at most */
 
 /* Public part of a stream: what handlers read. The rest is in stream_private.h. */
 struct stream {
@@ -160,9 +160,10 @@ void stream_body_taken(struct stream *s);
 
 /*
  * The pump takes the body from the client's wire until stream_body_relayed, which says whether it came whole.
- * rest: what came behind it (pump_rest). Nobody answers Expect: that is the backend's.
+ * rest: what came behind it (pump_rest). Nobody answers Expect: that is the backend's. unlimited: the client
+ * may pause, and be slow.
  */
-void stream_body_relay(struct stream *s, const struct pump *pump);
+void stream_body_relay(struct stream *s, const struct pump *pump, bool unlimited);
 void stream_body_relayed(struct stream *s, bool complete, struct view rest);
 
 /* It ended too early, or its framing is broken: the client is told if that can be, and the handler's abort

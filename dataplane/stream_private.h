@@ -40,12 +40,14 @@ struct body {
     bool polling;      /* conn\'s receiving order waits for readiness */
     size_t asked;      /* bytes that it was told to receive otherwise */
     bool told;         /* handler.body_done was called */
+    bool unlimited;    /* SINK_RELAY: it may come as slowly as it likes */
     bool appending;    /* the upload has tx */
     bool from_pool;    /* memory is one of the ring's manifest slots */
     int error;         /* what body_done gets, once nothing is under way */
     uint64_t left;     /* bytes to come (length framing) */
     uint64_t received; /* content bytes so far */
     uint64_t start_ms, progress_ms;
+    uint64_t rated_from; /* SINK_RELAY: received at start_ms, since when the client is waited for */
     struct http_chunked chunked;
     /* memory */
     char *memory;

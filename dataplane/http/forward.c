@@ -6,6 +6,8 @@
 #include "number.h"
 #include "put.h"
 
+enum { PASSED_MAX = 16 /* proxies before this one */ };
+
 /* ------------------------------------------------------------------ what stays behind */
 
 /* Named by Connection, and no field that frames the message or that every recipient needs. */
@@ -63,6 +65,21 @@ bool http_asks_upgrade(const struct http_request *req, bool h2c)
            http_request_lists(req, HTTP_KNOWN_CONNECTION, VIEW_LIT("upgrade"));
 }
 
+bool http_goes_round(const struct http_request *req, struct view mark)
+{
+    uint32_t at = 0, passed = 0;
+    struct view line, item, parameters;
+    if (!view_present(req->known[HTTP_KNOWN_CDN_LOOP]))
+        return false;
+    while (view_present(line = http_request_next_field(req, HTTP_KNOWN_CDN_LOOP, &at)))
+        while (view_next_item(&line, &item)) {
+            struct view id = view_trim(view_split(item, ';', &parameters));
+            if (view_eq(id, mark) || ++passed > PASSED_MAX)
+                return true;
+        }
+    return false;
+}
+
 /* A field that says who the client is: ours stands in its place. */
 static bool is_about_client(const struct http_field *f)
 {
@@ -104,7 +121,8 @@ static bool is_extra(const struct http_forward *how, struct view name)
 
 static bool passes(const struct http_request *req, const struct http_forward *how, const struct http_field *f)
 {
-    if (is_hop(f) || f->known == HTTP_KNOWN_HOST || is_about_client(f) || is_extra(how, f->name))
+    if (is_hop(f) || f->known == HTTP_KNOWN_HOST || f->known == HTTP_KNOWN_CDN_LOOP || is_about_client(f) ||
+        is_extra(how, f->name))
         return false;
     if (f->known == HTTP_KNOWN_HTTP2_SETTINGS)
         return how->upgrade && how->h2c;
@@ -284,6 +302,8 @@ ssize_t http_forward_request(char *buf, size_t cap, const struct http_request *r
         http_put_field(&out, VIEW_LIT("Range"), how->range);
     put_framing(&out, req);
     put_about_client(&out, req, how);
+    if (view_present(how->mark) || view_present(req->known[HTTP_KNOWN_CDN_LOOP]))
+        put_list(&out, req, "CDN-Loop", HTTP_KNOWN_CDN_LOOP, true, &how->mark, view_present(how->mark));
     for (uint32_t i = 0; i < how->extra_count; i++)
         http_put_field(&out, how->extra[i].name, how->extra[i].value);
     put_connection(&out, req, how);

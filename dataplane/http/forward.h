@@ -27,6 +27,7 @@ struct http_forward {
     struct view port;               /* at which it came in, decimal */
     struct view scheme;             /* that it spoke: "http", "https" */
     struct view request_id;         /* ours; the client's is passed on if it is trusted */
+    struct view mark;               /* of this service, in CDN-Loop (RFC 8586) behind those of others */
     struct view range;              /* for Range and conditions: a body that goes on; empty: all of it */
     bool x_forwarded;               /* X-Forwarded-For, -Proto, -Host, -Port */
     bool forwarded;                 /* RFC 7239 */
@@ -40,6 +41,9 @@ struct http_forward {
 /* Writes the head. Returns its length, -ENOBUFS or -EINVAL. */
 ssize_t http_forward_request(char *buf, size_t cap, const struct http_request *req,
                              const struct http_forward *how);
+
+/* Whether the request has passed what has that mark, or so many others that it must be going round. */
+bool http_goes_round(const struct http_request *req, struct view mark);
 
 /* Whether the client asks for another protocol that is passed on; h2c: also if that is HTTP/2 in clear. */
 bool http_asks_upgrade(const struct http_request *req, bool h2c);

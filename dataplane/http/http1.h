@@ -80,6 +80,7 @@ enum http_known {
     HTTP_KNOWN_X_FORWARDED_HOST,
     HTTP_KNOWN_X_FORWARDED_PORT,
     HTTP_KNOWN_FORWARDED,
+    HTTP_KNOWN_CDN_LOOP,
     /* Of responses. */
     HTTP_KNOWN_DATE,
     HTTP_KNOWN_ETAG,

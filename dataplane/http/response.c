@@ -91,6 +91,7 @@ const char *http_status_text(int status)
         {502, "Bad Gateway"},
         {503, "Service Unavailable"},
         {504, "Gateway Timeout"},
+        {508, "Loop Detected"},
         {505, "HTTP Version Not Supported"},
         {507, "Insufficient Storage"},
     };

@@ -36,7 +36,7 @@ enum {
     ANSWER_BYTES = 4096, /* of its head; a larger one takes one of the ring's large heads */
     TRIED_MAX = 8,       /* backends that one request is tried at */
     INTERIM_MAX = 32,    /* 1xx answers before the real one */
-    ERROR_BYTES = 512,   /* the body of our own answer */
+    ERROR_BYTES = 512,   /* the body of our own answer, in place of a backend's head */
 };
 
 /* Why there is no answer of a backend. */
@@ -52,6 +52,7 @@ enum fault {
     FAULT_CLOSED,          /* closed or reset before it answered */
     FAULT_DOWN,            /* the kernel called it down before it answered */
     FAULT_TIMEOUT,         /* not answered in time */
+    FAULT_LOOP,            /* it has been here before */
     FAULT_BAD_ANSWER,      /* broke the rules of HTTP: a->reject says how */
 };
 
@@ -153,8 +154,8 @@ struct exchange {
     char peer[SOURCE_TEXT_MAX];
     size_t peer_len;
     char id[STREAM_ID_TEXT];
-    char port[8]; /* "0": not known */
-    char error[ERROR_BYTES];
+    char mark[PROXY_MARK_BYTES]; /* this service's, by which it knows a request again */
+    char port[8];                /* "0": not known */
     /* Not cleared at the beginning. */
     struct http_field fields[ANSWER_FIELDS];
     char head[ANSWER_BYTES];

@@ -16,6 +16,9 @@
 
 /* ------------------------------------------------------------------ of a ring */
 
+/* Chance, of the whole process: set before its threads. */
+static uint64_t marks_from;
+
 int proxy_new(struct ring *ring, struct proxy **out)
 {
     struct proxy *p = calloc(1, sizeof(*p));
@@ -25,6 +28,8 @@ int proxy_new(struct ring *ring, struct proxy **out)
     if (getrandom(&p->random, sizeof(p->random), 0) != (ssize_t)sizeof(p->random))
         p->random = loop_clock_us();
     p->random |= 1;
+    if (!marks_from)
+        marks_from = p->random;
     affinity_init();
     int err = balance_new(ring->counters, &p->balance);
     if (err)
@@ -93,6 +98,15 @@ uint64_t proxy_random(struct proxy *p)
     p->random ^= p->random << 25;
     p->random ^= p->random >> 27;
     return p->random * 0x2545f4914f6cdd1d;
+}
+
+void proxy_mark(uint32_t service_index, uint64_t incarnation, char out[PROXY_MARK_BYTES])
+{
+    static const char digits[] = "0123456789abcdef";
+    uint64_t mark = (marks_from + (incarnation << 16 | service_index)) * 0x9e3779b97f4a7c15u; /* one to one */
+    memcpy(out, "fl-", 3);
+    for (unsigned i = 0; i < 16; i++)
+        out[3 + i] = digits[mark >> (60 - 4 * i) & 15];
 }
 
 /* ------------------------------------------------------------------ attempts */
@@ -288,12 +302,19 @@ static void proxy_begin(struct stream *s)
     ex->service_index = stream_service_index(s);
     ex->outcome = BALANCE_CANCELLED;
     ex->attempts = 1;
+    proxy_mark(ex->service_index, service->incarnation, ex->mark);
     ring_count(ex->ring, CTR_PROXY_REQUESTS, 1);
     kind_judge(ex->p.kind, &s->req, &ex->facts);
     ex->upgrade = http_asks_upgrade(&s->req, ex->facts.h2c);
     attempt_init(&ex->attempt, ex);
     stream_hold(s);
     exchange_addresses(ex);
+    if (http_goes_round(&s->req, view_of(ex->mark, sizeof(ex->mark)))) {
+        ex->attempt.fault = FAULT_LOOP;
+        exchange_refuse(ex, &ex->attempt);
+        exchange_step_end(ex);
+        return;
+    }
     exchange_small_body(ex);
     if ((!ex->body || ex->body_small) && !exchange_stops_being_http(ex))
         stream_watch(s, !ex->facts.longlived);

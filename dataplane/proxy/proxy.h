@@ -37,6 +37,10 @@ void proxy_plan(struct proxy *p, const struct plan *plan, uint64_t now_ms); /* c
 void proxy_words(struct proxy *p, const struct kernel_words *words);        /* the kernel's, from now on */
 void proxy_run(struct proxy *p, uint64_t now_ms);                           /* once a batch */
 void proxy_tick(struct proxy *p);                                           /* ten times a second */
+/* A text that this service of this process has, and no other one. */
+enum { PROXY_MARK_BYTES = 3 + 16 };
+void proxy_mark(uint32_t service_index, uint64_t incarnation, char out[PROXY_MARK_BYTES]);
+
 uint64_t proxy_random(struct proxy *p);
 
 #endif

@@ -47,6 +47,7 @@ static struct http_forward forward_to(struct exchange *ex, const char *authority
         .port = ex->port[0] != '0' ? view_of_str(ex->port) : (struct view){NULL, 0},
         .scheme = stream_scheme(ex->s),
         .request_id = view_of(ex->id, sizeof(ex->id)),
+        .mark = view_of(ex->mark, sizeof(ex->mark)),
         .x_forwarded = p->forwarded & PROXY_FORWARDED_X,
         .forwarded = p->forwarded & PROXY_FORWARDED_RFC7239,
         .trust = p->trust_forwarded,
@@ -178,7 +179,7 @@ void exchange_body_begin(struct exchange *ex)
         .arg = ex,
     };
     ex->body_active = true;
-    stream_body_relay(s, &ex->request);
+    stream_body_relay(s, &ex->request, ex->facts.longlived);
     pump_start(&ex->request, &config);
 }
 

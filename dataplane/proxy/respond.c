@@ -226,6 +226,8 @@ static const struct {
     [FAULT_CLOSED] = {502, "the backend closed the connection before it answered"},
     [FAULT_DOWN] = {502, "the backend went down before it answered"},
     [FAULT_TIMEOUT] = {504, "the backend did not answer in time"},
+    [FAULT_LOOP] = {508, "the request goes round: it has passed this service before (its backend, or the "
+                         "backend of a backend, leads back to it), or 16 others"},
     [FAULT_BAD_ANSWER] = {502, "the backend's answer broke the rules of HTTP"},
 };
 
@@ -243,7 +245,7 @@ static int write_error(struct exchange *ex, int status, const char *text)
     const char *reason = status == 503 ? "ServiceUnavailable" : status == 504 ? "Timeout" : "InternalError";
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    return snprintf(ex->error, sizeof(ex->error), form, text, reason, status);
+    return snprintf(ex->head, ERROR_BYTES, form, text, reason, status);
 #pragma GCC diagnostic pop
 }
 
@@ -251,7 +253,7 @@ void exchange_refuse(struct exchange *ex, const struct attempt *a)
 {
     const struct plan_service *service = stream_service(ex->s);
     int status = faults[a->fault].status;
-    char text[256];
+    char text[ERROR_BYTES / 2 + 64];
     const char *why = a->fault == FAULT_BAD_ANSWER ? http_reject_text(a->reject.reason) : NULL;
     (void)snprintf(text, sizeof(text), "service %s: %s%s%s%s%s", service ? service->name : "(removed)",
                    faults[a->fault].text, ex->name[0] ? ": " : "", ex->name, why ? ": " : "", why ? why : "");
@@ -265,7 +267,7 @@ void exchange_refuse(struct exchange *ex, const struct attempt *a)
     if (status == 503)
         http_response_field(res, "Retry-After", VIEW_LIT("1"));
     int n = write_error(ex, status, text);
-    CHECK(n > 0 && (size_t)n < sizeof(ex->error));
+    CHECK(n > 0 && n < ERROR_BYTES);
     stream_note_upstream(ex->s, ex->name, a->answer_us, ex->attempts);
-    stream_send_bytes(ex->s, ex->error, (size_t)n);
+    stream_send_bytes(ex->s, ex->head, (size_t)n);
 }

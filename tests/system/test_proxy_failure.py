@@ -2,6 +2,7 @@
 """Backends that refuse, close, stall or talk nonsense before they answer: who is asked again, and what the client is told."""
 
 import json
+import select
 import socket
 import threading
 import time
@@ -398,3 +399,63 @@ def test_idle_connections_to_a_backend_that_is_down_are_closed():
         assert client.get("/length/1")[0] == 503
         ring.verdict(backend.address, "up")
         assert client.get("/length/1")[0] == 200
+
+
+SLOW = {"http__body_timeout": 30000, "http__body_rate_min": 5000, "http__body_rate_grace": 600}
+
+
+def trickle(client, seconds, until=lambda: False):
+    """A byte now and then, as long as anybody takes it."""
+    end = time.monotonic() + seconds
+    sent = 0
+    while time.monotonic() < end and not until():
+        try:
+            client.send(b"1\r\nz\r\n")
+        except OSError:
+            break
+        sent += 1
+        time.sleep(0.02)
+    return sent
+
+
+def test_a_body_that_trickles_is_ended():
+    """No pause is long; a byte every 20 ms is below the floor."""
+    with Backend() as backend, Ring(backend.address, **SLOW) as ring:
+        with Client(ring) as client:
+            client.ask("/echo_chunked", method="POST", fields=["Transfer-Encoding: chunked"])
+            trickle(client, 60, lambda: bool(select.select([client.sock], [], [], 0)[0]))
+            assert client.head()[0] == 408
+        assert ring.wait_counter("closed_body_timeout", 1)
+
+
+def test_a_slow_backend_is_not_the_clients_fault():
+    """Its body stands still because nobody takes it."""
+    def late(backend, sock, file, first, fields, rest):
+        assert wait_until(lambda: backend.go, 30)
+        return answer_length(sock, read_body(file, fields)[0])
+
+    size = 30_000_000
+    with Backend(late=late) as backend, Ring(backend.address, **SLOW) as ring, Client(ring) as client:
+        backend.go = False
+        sender = threading.Thread(target=client.ask, args=("/late",), daemon=True,
+                                  kwargs={"method": "PUT", "fields": [f"Content-Length: {size}"], "body": b"x" * size})
+        sender.start()
+        time.sleep(3)  # several times what the floor would allow
+        backend.go = True
+        assert client.answer()[::2] == (200, b"%d" % size)
+        sender.join(20)
+
+
+def test_what_lives_long_may_trickle():
+    with Backend(build=lambda backend, sock, file, first, fields, rest: answer_length(sock, read_body(file, fields)[0])) as backend, \
+            Ring(backend.address, kind="docker", **SLOW) as ring, Client(ring) as client:
+        client.ask("/build", method="POST", fields=["Transfer-Encoding: chunked"])
+        sent = trickle(client, 4)
+        client.send(b"0\r\n\r\n")
+        assert client.answer()[::2] == (200, b"%d" % sent)
+
+
+def answer_length(sock, body):
+    text = b"%d" % len(body)
+    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(text) + text)
+    return True

@@ -11,6 +11,8 @@ import subprocess
 import pytest
 
 import harness
+import http1
+import test_http2
 from proxy_rig import Backend, Client, chunked, field, pattern
 from tls_files import Authority
 
@@ -70,6 +72,29 @@ class TlsClient(Client):
     def __init__(self, node, context):
         self.sock = context.wrap_socket(node.connect(), server_hostname="127.0.0.1")
         self.file = self.sock.makefile("rb")
+
+
+class Round(Node):
+    """Two services, each the other's only backend."""
+
+    def config(self):
+        config = super().config()
+        there, back = config["services"][0], {**config["services"][0], "name": "back"}
+        back["address"] = f"127.0.0.1:{self.own_port}"
+        there["backends"], back["backends"] = [{"address": back["address"]}], [{"address": there["address"]}]
+        return {**config, "services": [there, back]}
+
+
+@pytest.mark.parametrize("fields", [{"kind": "http"}, {"kind": "docker"}, {"kind": "http", "http2": True, "backend.http": 2}])
+def test_services_that_lead_to_each_other(fields):
+    """A request goes round once, and its client is told why; nothing is left of it."""
+    ring = Round([], **fields)
+    ring.own_port = harness.free_port()
+    with running(ring) as node:
+        for method, body in (("GET", b""), ("POST", b"x" * 100_000)):
+            answer = http1.Client(("127.0.0.1", node.front_port)).exchange(method, "/events", body=body or None)
+            assert answer.status == 508 and b"service front: the request goes round" in answer.body, answer.body
+        assert http1.wait_until(lambda: test_http2.figure(node, "fairlead_streams_open") == 1, 20)  # its own
 
 
 @pytest.fixture

@@ -73,6 +73,31 @@ static void test_hop_by_hop(void **state)
                   "PUT / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
 }
 
+static bool round_of(const char *fields)
+{
+    struct http_field field[FIELDS];
+    struct http_request req;
+    char in[OUT_MAX];
+    (void)snprintf(in, sizeof(in), "%s%s\r\n", GET, fields);
+    read_request(in, field, &req);
+    return http_goes_round(&req, VIEW_LIT("fl-1"));
+}
+
+static void test_marks(void **state)
+{
+    (void)state;
+    struct http_forward how = {.mark = VIEW_LIT("fl-1")};
+    check_request(GET "\r\n", &how, GET "CDN-Loop: fl-1\r\n\r\n");
+    check_request(GET "Connection: cdn-loop\r\nCDN-Loop: a, b\r\nCdn-loop: c; x=1\r\n\r\n", &how,
+                  GET "CDN-Loop: a, b, c; x=1, fl-1\r\n\r\n");
+    assert_false(round_of(""));
+    assert_false(round_of("CDN-Loop: fl-2, fl-12;x=\"fl-1\"\r\n"));
+    assert_true(round_of("CDN-Loop: fl-1\r\n"));
+    assert_true(round_of("CDN-Loop: a\r\nCDN-Loop: b,fl-1 ; x=1, c\r\n"));
+    assert_false(round_of("CDN-Loop: 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16\r\n"));
+    assert_true(round_of("CDN-Loop: 1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17\r\n"));
+}
+
 static void test_target_and_host(void **state)
 {
     (void)state;
@@ -258,7 +283,7 @@ int main(void)
         cmocka_unit_test(test_about_the_client),  cmocka_unit_test(test_extra_replaces),
         cmocka_unit_test(test_range_replaces),    cmocka_unit_test(test_upgrade),
         cmocka_unit_test(test_response_fields),   cmocka_unit_test(test_urls),
-        cmocka_unit_test(test_urls_without_host),
+        cmocka_unit_test(test_urls_without_host), cmocka_unit_test(test_marks),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }
