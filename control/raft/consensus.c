@@ -488,6 +488,8 @@ static void defaults_set(struct consensus_config *config)
         config->ops = &file_ops_system;
     if (!config->snapshot_entries)
         config->snapshot_entries = CONSENSUS_SNAPSHOT_ENTRIES;
+    if (!config->trailing_entries)
+        config->trailing_entries = CONSENSUS_TRAILING_ENTRIES;
     if (!config->snapshot_bytes)
         config->snapshot_bytes = 1ull << 30;
     if (!config->reserve_bytes)

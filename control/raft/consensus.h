@@ -78,6 +78,7 @@ struct consensus_config {
     const struct consensus_identity *join;
     const struct file_ops *ops; /* NULL: the system's; borrowed */
     uint64_t snapshot_entries;  /* entries after which the state is copied; 0: CONSENSUS_SNAPSHOT_ENTRIES */
+    uint64_t trailing_entries;  /* kept in the log behind a snapshot; 0: CONSENSUS_TRAILING_ENTRIES */
     uint64_t snapshot_bytes;    /* of log, likewise; 0: 1 GiB */
     uint64_t reserve_bytes;     /* disk space below which proposals are refused; 0: 32 MiB */
     uint64_t map_bytes;         /* upper end of each file; 0: NAMES_MAP_BYTES */

@@ -164,8 +164,8 @@ static void snapshot_done(struct consensus_job *work)
         c->snapshot_index = job->meta.index;
         c->counts.snapshots++;
         step_snapshot(c, &job->meta);
-        if (job->meta.index > CONSENSUS_TRAILING_ENTRIES)
-            c->drop_to = job->meta.index - CONSENSUS_TRAILING_ENTRIES;
+        if (job->meta.index > c->config.trailing_entries)
+            c->drop_to = job->meta.index - c->config.trailing_entries;
         snapshot_note(c, &job->meta);
     }
     snapshot_meta_free(&job->meta);

@@ -273,15 +273,17 @@ static void on_step_done(void *arg, int result)
 static size_t servers_look(const struct consensus *c, struct members_server *out)
 {
     const struct raft_configuration *conf = &c->raft.configuration;
-    raft_index last = cache_last(c);
+    raft_index last = cache_last(c), known = c->raft.configuration_committed_index;
     size_t count = 0;
     for (unsigned i = 0; i < conf->n && count < PEERS_MAX; i++) {
         raft_index match = 0;
         raft_match_index(&c->raft, conf->servers[i].id, &match);
-        out[count++] = (struct members_server){.id = conf->servers[i].id,
-                                               .voter = conf->servers[i].role == RAFT_VOTER,
-                                               .online = peer_online(c, conf->servers[i].id),
-                                               .caught_up = match + CAUGHT_UP_ENTRIES >= last && match > 0};
+        /* Who does not know yet that it takes part cannot vote either. */
+        out[count++] =
+            (struct members_server){.id = conf->servers[i].id,
+                                    .voter = conf->servers[i].role == RAFT_VOTER,
+                                    .online = peer_online(c, conf->servers[i].id),
+                                    .caught_up = match + CAUGHT_UP_ENTRIES >= last && match >= known};
     }
     return count;
 }

@@ -202,7 +202,7 @@ void step_snapshot(struct consensus *c, const struct snapshot_meta *meta)
 {
     struct raft_event event = {.type = RAFT_SNAPSHOT};
     int rc = metadata_make(meta, &event.snapshot.metadata);
-    event.snapshot.trailing = CONSENSUS_TRAILING_ENTRIES;
+    event.snapshot.trailing = (unsigned)c->config.trailing_entries;
     if (rc == 0)
         rc = step(c, &event, NULL);
     if (rc)
@@ -345,9 +345,32 @@ static int receive_entries(struct consensus *c, struct raft_message *message)
     return 0;
 }
 
+/*
+ * Who is asked for its vote gives it, whatever its own configuration says (Raft, 4.1): the candidate's may be
+ * newer. libraft 0.22.1 refuses where this node is a standby by its own: a leader that is lost while it makes
+ * a voter of one could never be followed by another.
+ */
+static int receive_vote(struct consensus *c, struct raft_event *event)
+{
+    struct raft_server *me = NULL;
+    for (unsigned i = 0; i < c->raft.configuration.n; i++)
+        if (c->raft.configuration.servers[i].id == c->vote.node_id)
+            me = &c->raft.configuration.servers[i];
+    int role = me ? me->role : RAFT_VOTER;
+    if (me)
+        me->role = RAFT_VOTER;
+    /* A request for a vote changes no configuration. */
+    int rc = step(c, event, NULL);
+    if (me)
+        me->role = role;
+    return rc;
+}
+
 int step_receive(struct consensus *c, struct raft_message *message)
 {
     struct raft_event event = {.type = RAFT_RECEIVE, .receive = {message}};
     c->lease.handed |= message->type == RAFT_TIMEOUT_NOW;
+    if (message->type == RAFT_REQUEST_VOTE)
+        return receive_vote(c, &event);
     return message->type == RAFT_APPEND_ENTRIES ? receive_entries(c, message) : step(c, &event, NULL);
 }
