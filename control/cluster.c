@@ -10,6 +10,7 @@
 #include "control/raft/consensus.h"
 #include "control/raft/db.h"
 #include "control/settings.h"
+#include "control/state/kv_overlay.h"
 
 struct cluster {
     struct cluster_config config;
@@ -59,6 +60,41 @@ int cluster_open(const struct cluster_config *config, struct cluster **out, char
 void cluster_propose(struct cluster *c, void *cmd, size_t len, cluster_done done, void *arg)
 {
     consensus_propose(c->consensus, cmd, len, done, arg);
+}
+
+static int try_on(struct kv *kv, const void *cmd, size_t len, struct cluster_trial *out)
+{
+    struct state_event *event = malloc(sizeof(*event));
+    struct kv_overlay overlay;
+    CHECK(event);
+    kv_overlay_init(&overlay, kv);
+    const struct state_tx tx = {.kv = &overlay.kv};
+    int result = state_apply(&tx, UINT64_MAX, cmd, len, event);
+    if (result == 0) {
+        out->status = event->status;
+        snprintf(out->detail, sizeof(out->detail), "%.*s", (int)event->detail_len,
+                 (const char *)event->detail);
+        result = state_services_read(&overlay.kv, &out->after);
+    }
+    kv_overlay_fini(&overlay);
+    free(event);
+    return result;
+}
+
+int cluster_try(struct cluster *c, const void *cmd, size_t len, struct cluster_trial *out)
+{
+    const struct state_setting_check settings = {.check = check_setting};
+    struct kv *kv;
+    *out = (struct cluster_trial){.status = CMD_OK};
+    out->status = state_check(cmd, len, &settings, out->detail, sizeof(out->detail));
+    if (out->status != CMD_OK)
+        return 0;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    int result = try_on(kv, cmd, len, out);
+    consensus_view_end(view);
+    return result;
 }
 
 void cluster_status(const struct cluster *c, struct cluster_status *out)

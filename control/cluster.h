@@ -51,6 +51,16 @@ int cluster_open(const struct cluster_config *config, struct cluster **out, char
 /* Takes cmd (malloc'd); done comes exactly once. */
 void cluster_propose(struct cluster *c, void *cmd, size_t len, cluster_done done, void *arg);
 
+/* What would come of a command if it were proposed now, to what is applied here; nothing is changed. */
+struct cluster_trial {
+    enum cmd_status status;
+    char detail[SVC_ERROR_MAX]; /* a text, of what is refused */
+    struct svc_table after;     /* the services as they would be; svc_table_fini */
+};
+
+/* 0, -EPROTO for a command that this node does not know, -errno. */
+int cluster_try(struct cluster *c, const void *cmd, size_t len, struct cluster_trial *out);
+
 void cluster_status(const struct cluster *c, struct cluster_status *out);
 void cluster_set_snapshot_entries(struct cluster *c, uint64_t entries);
 

@@ -307,20 +307,13 @@ static void address_set_default(struct config_address *address, const char *text
 static void read_root(struct cfg_reader *r, const yaml_node_t *root)
 {
     static const struct cfg_key_row keys[] = {
-        {"state", read_state},
-        {"run", read_run},
-        {"listen", read_listen},
-        {"admin", read_admin},
-        {"control", read_control},
-        {"dataplane", read_dataplane},
-        {"log", read_log},
-        {"settings", read_settings},
-        {"kernel", cfg_kernel},
-        {"cluster", cfg_cluster},
-        {"services", cfg_services},
-        {"peers", cfg_peers},
-        {"takeover", cfg_takeover},
-        {"certificates", cfg_certificates},
+        {"state", read_state},      {"run", read_run},
+        {"listen", read_listen},    {"admin", read_admin},
+        {"control", read_control},  {"dataplane", read_dataplane},
+        {"log", read_log},          {"settings", read_settings},
+        {"kernel", cfg_kernel},     {"cluster", cfg_cluster},
+        {"services", cfg_services}, {"peers", cfg_peers},
+        {"takeover", cfg_takeover}, {"certificates", cfg_certificates},
         {"sources", cfg_sources},
     };
     struct config *config = r->config;
@@ -339,6 +332,25 @@ static void read_root(struct cfg_reader *r, const yaml_node_t *root)
     config->listen[r->listen_count] = admin.address;
     config->listen_count = r->listen_count + 1;
     cfg_services_finish(r);
+}
+
+static void read_changed_services(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    ((struct config_changes *)target)->services = true;
+    cfg_services(r, node, NULL);
+}
+
+static void read_changed_settings(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    ((struct config_changes *)target)->settings = true;
+    read_settings(r, node, NULL);
+}
+
+static void read_changes(struct cfg_reader *r, const yaml_node_t *root)
+{
+    static const struct cfg_key_row keys[] = {{"services", read_changed_services},
+                                              {"settings", read_changed_settings}};
+    cfg_mapping(r, root, "a file of changes", keys, ARRAY_SIZE(keys), r->changes);
 }
 
 /* A second document would be ignored by mistake: it is an error. */
@@ -367,22 +379,38 @@ static void parse_document(struct cfg_reader *r, yaml_parser_t *parser)
     }
     const yaml_node_t *root = yaml_document_get_root_node(&r->doc);
     if (root) {
-        read_root(r, root);
+        if (r->changes)
+            read_changes(r, root);
+        else
+            read_root(r, root);
         check_single_document(r, parser);
     }
     yaml_document_delete(&r->doc);
 }
 
+static int parse(struct cfg_reader *r, const char *text, size_t len)
+{
+    yaml_parser_t parser;
+    CHECK(yaml_parser_initialize(&parser));
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
+    parse_document(r, &parser);
+    yaml_parser_delete(&parser);
+    return r->report->count ? -EINVAL : 0;
+}
+
 int config_parse(struct config *config, const char *name, const char *text, size_t len,
                  struct config_report *report)
 {
-    yaml_parser_t parser;
     struct cfg_reader r = {.config = config, .report = report, .name = name};
-    CHECK(yaml_parser_initialize(&parser));
-    yaml_parser_set_input_string(&parser, (const unsigned char *)text, len);
-    parse_document(&r, &parser);
-    yaml_parser_delete(&parser);
-    return report->count ? -EINVAL : 0;
+    return parse(&r, text, len);
+}
+
+int config_parse_changes(struct config *config, const char *name, const char *text, size_t len,
+                         struct config_changes *given, struct config_report *report)
+{
+    struct cfg_reader r = {.config = config, .report = report, .name = name, .changes = given};
+    *given = (struct config_changes){.services = false};
+    return parse(&r, text, len);
 }
 
 int config_set_state(struct config *config, const char *state_dir)

@@ -112,6 +112,16 @@ int config_parse(struct config *config, const char *name, const char *text, size
 /* The same from a file, which may be missing or unreadable: that is a line of the report too. */
 int config_read(struct config *config, const char *path, struct config_report *report);
 
+/* Which sections a file of changes has. */
+struct config_changes {
+    bool services, settings;
+};
+
+/* A file of changes: the sections `services` and `settings` alone, in the same grammar. The rest of config
+ * stays as it is. */
+int config_parse_changes(struct config *config, const char *name, const char *text, size_t len,
+                         struct config_changes *given, struct config_report *report);
+
 void config_kernel_fini(struct config_kernel *kernel);
 void config_cluster_fini(struct config_cluster *cluster);
 

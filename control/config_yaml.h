@@ -15,8 +15,9 @@ struct cfg_reader {
     struct config *config;
     struct config_report *report;
     const char *name;
-    const yaml_node_t *listen; /* of the file, NULL if it has none */
-    size_t listen_count;       /* registry addresses read */
+    struct config_changes *changes; /* it is a file of changes; NULL: the configuration */
+    const yaml_node_t *listen;      /* of the file, NULL if it has none */
+    size_t listen_count;            /* registry addresses read */
     const yaml_node_t *takeover;
     struct cfg_certificate_use *uses; /* names that have to be certificates */
 };

@@ -179,6 +179,40 @@ static void set_backends(json_t *event, const struct state_cmd *cmd)
         json_object_set_new(event, "admin", json_string(svc_admin_name(cmd->admin)));
 }
 
+/* What a command is about, but for who and when. */
+static void set_fields(json_t *event, const struct state_cmd *cmd)
+{
+    set_text(event, "repo", cmd->repo.data, cmd->repo.len);
+    set_text(event, "from", cmd->from.data, cmd->from.len);
+    set_digest(event, "digest", &cmd->digest);
+    set_tags(event, cmd);
+    set_text(event, "key", cmd->key.data, cmd->key.len);
+    set_text(event, "value", cmd->value.data, cmd->value.len);
+    set_text(event, "service", cmd->service.data, cmd->service.len);
+    set_backends(event, cmd);
+}
+
+/* Some of the parts of a transaction, and how many there are. */
+static void set_parts(json_t *event, const struct state_cmd *cmd)
+{
+    enum { PARTS_SHOWN = 64 };
+    struct wire_reader r = cmd->parts;
+    struct state_cmd *part = malloc(sizeof(*part));
+    json_t *parts = json_array();
+    char err[128];
+    CHECK(part);
+    for (uint32_t i = 0; i < cmd->parts_count && i < PARTS_SHOWN; i++) {
+        if (state_part_next(&r, &cmd->head, part, err, sizeof(err)))
+            break;
+        json_t *row = json_pack("{s:s}", "kind", events_kind_name(part->head.type));
+        set_fields(row, part);
+        json_array_append_new(parts, row);
+    }
+    free(part);
+    json_object_set_new(event, "parts", parts);
+    json_object_set_new(event, "parts_count", json_integer(cmd->parts_count));
+}
+
 void events_state(struct events *events, const struct state_event *in)
 {
     const struct state_cmd *cmd = &in->cmd;
@@ -189,15 +223,10 @@ void events_state(struct events *events, const struct state_event *in)
     set_text(event, "actor", cmd->head.actor, cmd->head.actor_len);
     set_text(event, "source", cmd->head.source, cmd->head.source_len);
     set_text(event, "request_id", cmd->head.request_id, cmd->head.request_id_len);
-    set_text(event, "repo", cmd->repo.data, cmd->repo.len);
-    set_text(event, "from", cmd->from.data, cmd->from.len);
-    set_digest(event, "digest", &cmd->digest);
-    set_tags(event, cmd);
-    set_text(event, "key", cmd->key.data, cmd->key.len);
-    set_text(event, "value", cmd->value.data, cmd->value.len);
-    set_text(event, "service", cmd->service.data, cmd->service.len);
-    set_backends(event, cmd);
+    set_fields(event, cmd);
     event_set_node(event, in);
+    if (cmd->head.type == CMD_TRANSACTION)
+        set_parts(event, cmd);
     json_object_set_new(event, "result", json_string(events_status_name(in->status)));
     json_object_set_new(event, "changed", json_boolean(in->changed));
     json_object_set_new(event, "index", json_integer((json_int_t)in->index));

@@ -270,6 +270,16 @@ uint64_t services_probes_per_s(struct services *s, const struct svc *changed, ui
     return sum;
 }
 
+uint64_t services_probes_of(const struct svc_table *t)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < t->count; i++)
+        for (uint32_t k = 0; k < t->service[i].backends; k++)
+            if (svc_backend_in_kernel(&t->backend[t->service[i].first_backend + k]))
+                sum += svc_probes_per_s(&t->service[i]);
+    return sum;
+}
+
 /* A check that nobody makes is worth a word. */
 static void warn_unchecked(struct services *s, json_t *list)
 {

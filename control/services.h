@@ -74,6 +74,9 @@ uint32_t services_tick_ms(struct services *services, uint32_t default_ms);
  * name (NULL: as they are), and added more backends. */
 uint64_t services_probes_per_s(struct services *services, const struct svc *changed, uint32_t added);
 
+/* The same of a table. */
+uint64_t services_probes_of(const struct svc_table *t);
+
 /* What an operator should know, as texts: adds to the list. */
 void services_warn(struct services *services, json_t *list);
 

@@ -33,6 +33,9 @@ enum option {
     OPTION_COPIES_MIN = 1 << 16,
     OPTION_EXPIRES = 1 << 17,
     OPTION_ROTATE = 1 << 18,
+    OPTION_FILE = 1 << 19,
+    OPTION_DRY_RUN = 1 << 20,
+    OPTION_PRUNE = 1 << 21,
     OPTIONS_EVERYWHERE = OPTION_JSON | OPTION_SOCKET | OPTION_HELP,
 };
 
@@ -119,6 +122,8 @@ int command_backend_set(struct cli *cli);
 int command_backend_drain(struct cli *cli);
 int command_backend_undrain(struct cli *cli);
 int command_backend_rm(struct cli *cli);
+/* cli_apply.c */
+int command_apply(struct cli *cli);
 /* cli_nodes.c */
 int command_node_ls(struct cli *cli);
 int command_node_promote(struct cli *cli);

@@ -60,6 +60,13 @@ const struct command commands[] = {
      command_backend_undrain},
     {"backend rm", "SERVICE BACKEND...", OPTION_YES, "delete backends of a service",
      "On a terminal it asks first, unless --yes is given.", command_backend_rm},
+    {"apply", "", OPTION_FILE | OPTION_DRY_RUN | OPTION_PRUNE,
+     "make services, backends and settings as a file says, all of them or none",
+     "The file (-f FILE, - for standard input) has the sections services and settings of fairlead.yaml(5). "
+     "What "
+     "it does\n"
+     "not name stays, unless --prune is given. --dry-run shows what would change, and changes nothing.",
+     command_apply},
     {"node ls", "", 0, "nodes with role, state and the reason for it; * is this one", NULL, command_node_ls},
     {"node promote", "NODE...", OPTION_FORCE, "make workers managers", NULL, command_node_promote},
     {"node demote", "NODE...", OPTION_FORCE, "make managers workers",
@@ -134,6 +141,9 @@ const struct option_info option_infos[] = {
     {OPTION_REPLICA, "replica", "yes|no", "whether it keeps blobs"},
     {OPTION_EXPIRES, "expires", "TIME", "after which it is good no more, as in 30m, 1h, 7d"},
     {OPTION_ROTATE, "rotate", NULL, "remove the others of its role"},
+    {OPTION_FILE, "file", "FILE", "the file; also -f"},
+    {OPTION_DRY_RUN, "dry-run", NULL, "show what would change, and change nothing"},
+    {OPTION_PRUNE, "prune", NULL, "remove what its sections do not name"},
     {OPTION_COPIES, "copies", "N", "of each blob; 0: two, if there are two replicas"},
     {OPTION_COPIES_MIN, "copies-min", "N", "enough while a replica is down"},
 };
@@ -292,10 +302,11 @@ static int take_value(struct cli *cli, const struct option_info *info, const cha
     return EXIT_OK;
 }
 
-/* An option at argv[*at], with its value there ("--limit=5") or in the next argument. */
+/* An option at argv[*at], with its value there ("--limit=5") or in the next argument. -f is short for --file.
+ */
 static int take_option(struct cli *cli, int argc, char **argv, int *at)
 {
-    const char *text = argv[*at] + 2, *equals = strchr(text, '=');
+    const char *text = strcmp(argv[*at], "-f") == 0 ? "file" : argv[*at] + 2, *equals = strchr(text, '=');
     const struct option_info *info = find_option(text, equals ? (size_t)(equals - text) : strlen(text));
     if (!info || (equals && !info->value))
         return usage_error("unknown option", argv[*at], "`fairlead help COMMAND` lists them");
@@ -316,7 +327,7 @@ static int take_arguments(struct cli *cli, int argc, char **argv)
         int code = EXIT_OK;
         if (!only_words && strcmp(argv[i], "--") == 0)
             only_words = true;
-        else if (!only_words && strncmp(argv[i], "--", 2) == 0)
+        else if (!only_words && (strncmp(argv[i], "--", 2) == 0 || strcmp(argv[i], "-f") == 0))
             code = take_option(cli, argc, argv, &i);
         else if (!only_words && strcmp(argv[i], "-h") == 0)
             cli->options |= OPTION_HELP;

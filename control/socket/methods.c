@@ -90,6 +90,7 @@ const struct rpc_method methods[] = {
     {"token.delete", RPC_ADMIN, method_token_delete},
     {"cluster.show", RPC_READ_ONLY, method_cluster_show},
     {"cluster.set", RPC_ADMIN, method_cluster_set},
+    {"apply", RPC_OPERATOR, method_apply},
     {"certificate.list", RPC_READ_ONLY, method_certificate_list},
     {"certificate.reload", RPC_OPERATOR, method_certificate_reload},
     {"events.list", RPC_READ_ONLY, method_events_list},

@@ -46,6 +46,9 @@ void method_node_delete(void *context, struct rpc_call *call, json_t *params);
 void method_cluster_show(void *context, struct rpc_call *call, json_t *params);
 void method_cluster_set(void *context, struct rpc_call *call, json_t *params);
 
+/* methods_apply.c */
+void method_apply(void *context, struct rpc_call *call, json_t *params);
+
 /* methods_tokens.c */
 void method_token_create(void *context, struct rpc_call *call, json_t *params);
 void method_token_list(void *context, struct rpc_call *call, json_t *params);

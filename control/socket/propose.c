@@ -94,18 +94,19 @@ static bool has_text(enum cmd_status status)
     return status == CMD_INVALID || (status >= CMD_SERVICE_UNKNOWN && status <= CMD_TOO_NEW);
 }
 
-static void fail(const struct proposing *p, enum cmd_status status, const void *detail, size_t detail_len)
+void propose_refuse(const struct daemon *d, struct rpc_call *call, enum cmd_status status, const void *detail,
+                    size_t detail_len)
 {
     char hint[PATH_MAX + 128];
-    const char *file = p->daemon->config_path ? p->daemon->config_path : "the configuration file";
+    const char *file = d->config_path ? d->config_path : "the configuration file";
     bool text = has_text(status) && detail_len > 0;
     snprintf(hint, sizeof(hint), "%s", hint_for(status));
     if (status == CMD_DECLARED)
         snprintf(hint, sizeof(hint), "change it in %s, and reload fairleadd (SIGHUP)", file);
     if (text && status != CMD_INVALID)
-        rpc_fail(p->call, code_for(status), hint, "%.*s", (int)detail_len, (const char *)detail);
+        rpc_fail(call, code_for(status), hint, "%.*s", (int)detail_len, (const char *)detail);
     else
-        rpc_fail(p->call, code_for(status), hint, "%s%s%.*s", events_status_name(status), text ? ": " : "",
+        rpc_fail(call, code_for(status), hint, "%s%s%.*s", events_status_name(status), text ? ": " : "",
                  text ? (int)detail_len : 0, text ? (const char *)detail : "");
 }
 
@@ -113,7 +114,7 @@ static void on_done(void *arg, enum cmd_status status, uint64_t index, const voi
 {
     struct proposing *p = arg;
     if (status != CMD_OK) {
-        fail(p, status, detail, detail_len);
+        propose_refuse(p->daemon, p->call, status, detail, detail_len);
         json_decref(p->result);
         free(p);
         return;

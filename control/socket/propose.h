@@ -14,6 +14,10 @@ struct daemon;
 void propose_command(struct daemon *d, struct rpc_call *call, void *cmd, size_t len, json_t *result,
                      void (*committed)(struct daemon *d, struct rpc_call *call, json_t *result));
 
+/* Answers the call with why a command was not done, and what to do. */
+void propose_refuse(const struct daemon *d, struct rpc_call *call, enum cmd_status status, const void *detail,
+                    size_t detail_len);
+
 /* Where commands of the control socket come from, for the audit record. */
 extern const char propose_source[];
 

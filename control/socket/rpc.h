@@ -27,7 +27,9 @@ enum rpc_code {
     RPC_BUSY = -32004,
 };
 
-enum { RPC_LINE_BYTES_MAX = 64 << 10, RPC_ACTOR_MAX = 64 };
+/* A line holds a file of changes (CONFIG_FILE_BYTES_MAX) in JSON; most are far below the first room for one.
+ */
+enum { RPC_LINE_BYTES_FIRST = 64 << 10, RPC_LINE_BYTES_MAX = 3 << 20, RPC_ACTOR_MAX = 64 };
 
 struct rpc_call;
 

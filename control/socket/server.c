@@ -26,7 +26,8 @@ struct client {
     struct server *server;
     struct client *next;
     uv_pipe_t pipe;
-    char *line; /* RPC_LINE_BYTES_MAX, filled up to line_len */
+    char *line;      /* filled up to line_len */
+    size_t line_cap; /* RPC_LINE_BYTES_FIRST, and up to RPC_LINE_BYTES_MAX while a long line is here */
     size_t line_len;
     size_t calls;                 /* not answered yet */
     size_t queued_bytes;          /* in the pipe's write queue */
@@ -210,6 +211,23 @@ static bool client_is_full(const struct client *client)
     return client->calls >= SERVER_CALLS_MAX || client->queued_bytes >= SERVER_QUEUE_BYTES_MAX;
 }
 
+static void line_resize(struct client *client, size_t cap)
+{
+    client->line = realloc(client->line, cap);
+    CHECK(client->line);
+    client->line_cap = cap;
+}
+
+/* False: it is as long as it may be. */
+static bool line_grow(struct client *client)
+{
+    if (client->line_cap >= RPC_LINE_BYTES_MAX)
+        return false;
+    size_t cap = 2 * client->line_cap;
+    line_resize(client, cap < RPC_LINE_BYTES_MAX ? cap : RPC_LINE_BYTES_MAX);
+    return true;
+}
+
 /* Answers the whole lines that are here, as far as there is room. */
 static void client_lines(struct client *client)
 {
@@ -226,16 +244,19 @@ static void client_lines(struct client *client)
     }
     memmove(client->line, client->line + used, client->line_len - used);
     client->line_len -= used;
-    if (client->line_len == RPC_LINE_BYTES_MAX && !memchr(client->line, '\n', client->line_len))
+    if (client->line_len == client->line_cap && !memchr(client->line, '\n', client->line_len) &&
+        !line_grow(client))
         client_refuse(client, RPC_INVALID_REQUEST, "send shorter requests, each ended by a line feed",
                       "the line is too long");
+    else if (client->line_cap > RPC_LINE_BYTES_FIRST && client->line_len < RPC_LINE_BYTES_FIRST)
+        line_resize(client, RPC_LINE_BYTES_FIRST);
 }
 
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     struct client *client = handle->data;
     (void)suggested;
-    *buf = uv_buf_init(client->line + client->line_len, (unsigned)(RPC_LINE_BYTES_MAX - client->line_len));
+    *buf = uv_buf_init(client->line + client->line_len, (unsigned)(client->line_cap - client->line_len));
 }
 
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
@@ -278,8 +299,7 @@ static struct client *client_new(struct server *server)
     client->server = server;
     client->peer.begin = on_call_begin;
     client->peer.end = on_call_end;
-    client->line = malloc(RPC_LINE_BYTES_MAX);
-    CHECK(client->line);
+    line_resize(client, RPC_LINE_BYTES_FIRST);
     client->next = server->clients;
     server->clients = client;
     server->client_count++;

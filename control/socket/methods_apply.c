@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A file of services, backends and settings, applied as one transaction. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "control/changes.h"
+#include "control/daemon.h"
+#include "control/services.h"
+#include "control/socket/methods.h"
+#include "control/socket/propose.h"
+#include "control/socket/server.h"
+
+/* What the budgets of this node say of services as they would be; what does not grow is never refused. */
+static bool budget_allows(struct daemon *d, struct rpc_call *call, const struct svc_table *after)
+{
+    const struct svc_table *now = services_table(d->services);
+    enum setting_source source;
+    uint64_t probes = services_probes_of(after), budget, most;
+    budget = setting_effective(&d->settings, SET_KERNEL_PROBES_PER_S, &source);
+    most = setting_effective(&d->settings, SET_KERNEL_BACKENDS_MAX, &source);
+    if (probes > budget && probes > services_probes_of(now)) {
+        rpc_fail(call, RPC_INVALID_PARAMS, "give longer check.interval, or raise kernel.probes_per_s",
+                 "the checks would come to %llu probes a second, and kernel.probes_per_s allows %llu",
+                 (unsigned long long)probes, (unsigned long long)budget);
+        return false;
+    }
+    if (after->backend_count > most && after->backend_count > now->backend_count) {
+        rpc_fail(call, RPC_INVALID_PARAMS, "raise kernel.backends_max and restart fairleadd, or give fewer",
+                 "there would be %zu backends, and kernel.backends_max is %llu", after->backend_count,
+                 (unsigned long long)most);
+        return false;
+    }
+    return true;
+}
+
+/* Everything that can be said of it before it is proposed. False: the call has been answered. */
+static bool try_it(struct daemon *d, struct rpc_call *call, const struct changes *changes)
+{
+    struct cluster_trial trial;
+    if (changes->too_large) {
+        rpc_fail(call, RPC_INVALID_PARAMS, "apply it in several files",
+                 "this is too much for one transaction");
+        return false;
+    }
+    if (!changes->cmd)
+        return true;
+    int err = cluster_try(d->cluster, changes->cmd, changes->len, &trial);
+    if (err) {
+        rpc_fail(call, RPC_INTERNAL, "look at the error log of fairleadd", "the state cannot be read: %s",
+                 strerror(-err));
+        return false;
+    }
+    bool allowed = trial.status == CMD_OK;
+    if (!allowed)
+        propose_refuse(d, call, trial.status, trial.detail, strlen(trial.detail));
+    else
+        allowed = budget_allows(d, call, &trial.after);
+    svc_table_fini(&trial.after);
+    return allowed;
+}
+
+static void on_committed(struct daemon *d, struct rpc_call *call, json_t *result)
+{
+    services_settle(d->services);
+    json_object_set_new(result, "generation", json_integer((json_int_t)d->generation));
+    server_reply_applied(d->server, call, result, d->generation);
+}
+
+static void apply(struct daemon *d, struct rpc_call *call, const struct config *file,
+                  const struct config_changes *given, bool prune, bool dry)
+{
+    const struct changes_input in = {.state = services_table(d->services),
+                                     .file = &file->services.table,
+                                     .state_settings = &d->settings.state,
+                                     .file_settings = &file->settings,
+                                     .has_services = given->services,
+                                     .has_settings = given->settings,
+                                     .prune = prune,
+                                     .actor = call->peer->actor,
+                                     .source = propose_source};
+    struct changes changes;
+    changes_make(&in, &changes);
+    if (try_it(d, call, &changes)) {
+        json_t *result = json_pack("{s:O, s:b}", "changes", changes.list, "dry_run", dry || !changes.cmd);
+        if (dry || !changes.cmd) {
+            rpc_reply(call, result);
+        } else {
+            propose_command(d, call, changes.cmd, changes.len, result, on_committed);
+            changes.cmd = NULL;
+        }
+    }
+    changes_fini(&changes);
+}
+
+void method_apply(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    const char *name = "file";
+    json_t *text;
+    int dry = 0, prune = 0;
+    if (!rpc_params(call, params, "{s:o, s?s, s?b, s?b}", "text", &text, "name", &name, "dry_run", &dry,
+                    "prune", &prune))
+        return;
+    if (!json_is_string(text)) {
+        rpc_fail(call, RPC_INVALID_PARAMS, "give the file's text", "text is not a string");
+        return;
+    }
+    if (json_string_length(text) > CONFIG_FILE_BYTES_MAX) {
+        rpc_fail(call, RPC_INVALID_PARAMS, "apply it in several files", "the file has more than %d bytes",
+                 CONFIG_FILE_BYTES_MAX);
+        return;
+    }
+    struct config *file = malloc(sizeof(*file));
+    struct config_report report = {.count = 0};
+    struct config_changes given;
+    CHECK(file);
+    config_init(file, NULL);
+    if (config_parse_changes(file, name, json_string_value(text), json_string_length(text), &given,
+                             &report)) {
+        size_t more = report.count - 1 + report.more;
+        rpc_fail(call, RPC_INVALID_PARAMS,
+                 more ? "nothing was changed; that is the first of several errors" : "nothing was changed",
+                 "%s", report.lines[0]);
+    } else {
+        apply(d, call, file, &given, prune, dry);
+    }
+    config_report_fini(&report);
+    config_fini(file);
+    free(file);
+}
