@@ -16,7 +16,6 @@ from measure import BenchError
 from servers import WORKERS, Server, free_port
 
 CLIENTS_MAX = 18000  # of one process, the same for all
-STREAMS_MAX = 4096  # of a ring: a tunnel is a stream
 IDLE = "1h"
 
 
@@ -87,7 +86,7 @@ class Fairlead(Server):
             "dataplane": {"rings": WORKERS},
             "services": [service],
             "settings": {"log.access": False, "kernel.enabled": False, "http.connections_max": CLIENTS_MAX // WORKERS,
-                         "http.idle_timeout": IDLE, "http.streams_max": STREAMS_MAX, **self.options.get("settings", {})},
+                         "http.idle_timeout": IDLE, **self.options.get("settings", {})},
         }
         if self.options.get("tls"):
             certificate, key, _ = make_certificate(self.folder.parent / "tls")

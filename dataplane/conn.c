@@ -489,7 +489,9 @@ void conn_exchange_done(struct conn *c)
     }
     CHECK(c->state == CONN_EXCHANGE);
     conn_no_deadline(c);
-    if (c->close_after && c->lingers)
+    if (c->closed)
+        conn_close(c, CLOSE_TUNNEL_BEGUN);
+    else if (c->close_after && c->lingers)
         conn_linger(c);
     else if (c->close_after)
         conn_close(c, c->end_reason);

@@ -50,7 +50,7 @@ struct conn {
     bool partial_fresh : 1; /* nobody has looked for a head's end in it */
     bool watching : 1;      /* receives during an exchange: the next request, or the end */
     bool half_closed : 1;   /* the client sends no more, and waits for its answer */
-    bool closed : 1;        /* the descriptor is given back, or about to be */
+    bool closed : 1;        /* the descriptor is given back, or about to be, or somebody else's */
     bool advancing : 1;     /* conn_advance is on the stack: it goes on with the next request */
     bool stale : 1;         /* its service has left the plan, or its place has another one */
     uint8_t partial_pool;   /* enum partial_pool: which one partial is of */

@@ -71,11 +71,3 @@ void pool_trim(struct pool *p, uint32_t most)
     }
     p->low = p->depth;
 }
-
-void pool_thin(void *from, size_t len)
-{
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = ((uintptr_t)from + page - 1) & ~(page - 1), end = ((uintptr_t)from + len) & ~(page - 1);
-    if (begin < end)
-        (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
-}

@@ -25,9 +25,6 @@ void pool_fini(struct pool *p);
 void *pool_take(struct pool *p); /* not cleared */
 void pool_give(struct pool *p, void *object);
 
-/* Gives the whole pages of a part of a taken object back to the kernel; it reads as zeros from then on. */
-void pool_thin(void *from, size_t len);
-
 /* Gives the memory of objects that were free ever since the last call back to the kernel, of `most` at a
  * time. */
 void pool_trim(struct pool *p, uint32_t most);

@@ -167,22 +167,6 @@ size_t stream_input_here(const struct stream *s)
     return (s->conn->partial ? s->conn->partial_len : 0) + s->conn->input_len;
 }
 
-void stream_thin(struct stream *s)
-{
-    struct stream_full *f = stream_full(s);
-    CHECK(f->send.head_out);
-    pool_thin(f->response_own, sizeof(f->response_own) + sizeof(f->small_body));
-    _Static_assert(offsetof(struct stream_full, small_body) ==
-                       offsetof(struct stream_full, response_own) + sizeof(f->response_own),
-                   "one stands behind the other");
-}
-
-void stream_count_received(struct stream *s, uint64_t n)
-{
-    stream_full(s)->body.received += n;
-    ring_count(s->ring, CTR_BYTES_RECEIVED, n);
-}
-
 void stream_body_taken(struct stream *s)
 {
     struct stream_full *f = stream_full(s);
@@ -302,7 +286,7 @@ static ssize_t finish_head(struct stream_full *f, const struct stream_relay *r)
     if (chunked)
         http_response_field(&f->response, "Transfer-Encoding", VIEW_LIT("chunked"));
     if (r->body == RELAY_TUNNEL)
-        stream_close_with(f, CLOSE_TUNNEL_END, false);
+        stream_close_with(f, CLOSE_TUNNEL_BEGUN, false);
     f->send.until_end = r->body == RELAY_CHUNKED && !chunked;
     if (r->close || f->send.until_end)
         f->close_after = true;
@@ -323,7 +307,7 @@ void stream_send_relay(struct stream *s, const struct stream_relay *r)
         stream_refuse_answer(f, HTTP_REJECT_BUSY);
         return;
     }
-    f->send.kind = r->pump ? SEND_RELAY : SEND_BYTES;
+    f->send.kind = r->ready ? SEND_RELAY : SEND_BYTES;
     f->send.pump = r->pump;
     f->send.ready = r->ready;
     f->send.unlimited = r->unlimited;
@@ -358,6 +342,20 @@ void stream_relayed(struct stream *s, const char *technique, bool good, enum clo
         return; /* gone meanwhile */
     if (f->body.state != BODY_COMPLETE)
         stream_close_with(f, CLOSE_BODY_UNREAD, true);
+    stream_sent(f);
+}
+
+void stream_hand_over(struct stream *s, struct wire *client)
+{
+    struct stream_full *f = stream_full(s);
+    struct conn *c = s->conn;
+    CHECK(f->state == STREAM_SEND && f->send.head_out && c->state == CONN_EXCHANGE && !c->closed);
+    CHECK(!c->in.inflight && !c->out.inflight);
+    relay_count(f);
+    f->technique = "tunnel";
+    *client = c->wire;
+    c->wire.over = NULL; /* what stands on the socket may be gone before this is */
+    c->closed = true;    /* ends with the exchange */
     stream_sent(f);
 }
 

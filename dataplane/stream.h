@@ -175,13 +175,6 @@ size_t stream_input_take(struct stream *s, char *out, size_t cap);
 
 size_t stream_input_here(const struct stream *s);
 
-/* The memory that the answer's head and the spare were in goes back to the kernel: what goes on lives long
- * and needs neither. */
-void stream_thin(struct stream *s);
-
-/* For the books: bytes that came from the client through a tunnel. */
-void stream_count_received(struct stream *s, uint64_t n);
-
 /* From now on, or soon, a client that goes away is noticed (abort); not while its body is still to be read.
  * half_close: one that only sends no more is not gone, it gets its answer. */
 void stream_watch(struct stream *s, bool half_close);
@@ -208,7 +201,7 @@ enum stream_relay_body {
     RELAY_HEAD,    /* no body, but the length of one (HEAD) */
     RELAY_LENGTH,  /* a body of that length */
     RELAY_CHUNKED, /* by chunks; for clients that do not know them, until the end of the connection */
-    RELAY_TUNNEL, /* no message any more: bytes until both ends have ended; the connection is the handler's */
+    RELAY_TUNNEL,  /* no message any more: the connection will be the handler's (stream_hand_over) */
 };
 
 struct stream_relay {
@@ -216,11 +209,13 @@ struct stream_relay {
     const struct http_response *head; /* written so far */
     enum stream_relay_body body;
     uint64_t length;
-    struct view content;     /* of the body, here already and unframed (RELAY_LENGTH): sent with the head */
+    struct view content; /* of the body, here already and unframed (RELAY_LENGTH, RELAY_TUNNEL): sent with the
+                            head */
     const struct pump *pump; /* moves the rest of it; zeroed until it was started; NULL: there is none */
-    bool unlimited;          /* the client may take nothing for long (tunnels) */
+    bool unlimited;          /* the client may take nothing for long */
     bool close;              /* the last exchange of its connection */
-    void (*ready)(struct stream *s); /* the head is out: start the pump; never from within the call */
+    /* The head is out: start the pump, or take the connection; never from within the call. NULL: neither. */
+    void (*ready)(struct stream *s);
 };
 
 /* Sends the answer's head; in place of stream_send*. */
@@ -232,6 +227,10 @@ bool stream_relay_chunks(const struct stream *s);
 /* The pump has ended. technique: for the log. good: all of the body is with the client's wire; else
  * the connection is closed for `reason`, so that nobody takes the part for the whole. */
 void stream_relayed(struct stream *s, const char *technique, bool good, enum close_reason reason);
+
+/* After RELAY_TUNNEL, in place of stream_relayed: the client's wire is the handler's, and nothing is under
+ * way on it. The stream ends. */
+void stream_hand_over(struct stream *s, struct wire *client);
 
 /* What the log says of it: name has to be good until end. */
 void stream_note_upstream(struct stream *s, const char *name, uint64_t us, unsigned attempts);

@@ -108,6 +108,16 @@ void attempt_end(struct attempt *a, bool keep, enum balance_outcome outcome)
     leave(a, keep && a->state == ATTEMPT_ANSWERED);
 }
 
+struct upstream *attempt_hand_over(struct attempt *a)
+{
+    struct upstream *u = a->up;
+    CHECK(a->state == ATTEMPT_ANSWERED && a->chosen && !u->in.inflight && !u->out.inflight);
+    a->up = NULL;
+    a->chosen = false;
+    a->state = ATTEMPT_IDLE;
+    return u;
+}
+
 /* A kept connection that the backend closed meanwhile says nothing about it: the same again on a new one. */
 static bool is_stale(const struct attempt *a, enum fault fault)
 {

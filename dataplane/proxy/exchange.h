@@ -27,7 +27,7 @@
 #include "dataplane/proxy/hedge.h"
 #include "dataplane/proxy/kinds.h"
 #include "dataplane/proxy/proxy.h"
-#include "dataplane/proxy/tunnel.h"
+#include "dataplane/proxy/tcp.h"
 #include "dataplane/proxy/resume.h"
 #include "dataplane/proxy/upstream.h"
 
@@ -118,15 +118,14 @@ struct exchange {
     struct target *tried[TRIED_MAX]; /* held */
     unsigned tried_count, attempts;
     uint8_t last_fault; /* enum fault, of the attempt before */
-    bool tunnelled;     /* the answer made a tunnel of the connections */
+    bool tunnelled;     /* the answer makes a tunnel of the connections */
     bool upgrade;       /* the client's wish for another protocol goes on */
     bool body;          /* there is one, */
     bool body_small;    /* which goes with the head: small_len bytes at the end of the spare */
     bool body_begun;    /* the request pump was started, */
     bool body_active;   /* and has not ended */
-    bool relaying;      /* the response pump, or the tunnel, */
+    bool relaying;      /* the response pump was started, and has not ended */
     bool resuming;      /* another backend is asked for the rest of the answer's body */
-    bool thin;          /* its memory for heads is given back */
     bool head_out;      /* the answer's head is with the client, and the tunnel may begin */
     bool answered;      /* the stream has its answer */
     bool finished;      /* it has nothing more to do than wait for what is under way */
@@ -140,15 +139,11 @@ struct exchange {
     struct hedge hedge;
     struct flight *flight;     /* that it leads, before there is an answer; NULL: none */
     struct follower *follower; /* of another one's; NULL: it has a backend of its own */
-    union {                    /* what becomes of the answer */
-        struct {
-            struct pump response;
-            struct resume resume; /* of its body */
-        };
-        struct tunnel tunnel;
-    };
-    uint64_t tunnel_counted; /* bytes from the client, in the books */
-    uint64_t content_early;  /* of the response's body, sent with its head */
+    struct pump response;
+    struct resume resume; /* of its body */
+    struct tcp
+        *tunnel; /* reserved for what the answer makes of the connections; NULL: none, or it has begun */
+    uint64_t content_early; /* of the response's body, sent with its head */
     enum balance_outcome outcome;
     char name[PLAN_NAME_MAX]; /* of the last backend, for the log */
     char peer[SOURCE_TEXT_MAX];
@@ -173,6 +168,10 @@ void attempts_look(struct proxy *p);                /* backends that went down w
 void attempt_deadline(struct attempt *a);           /* the answer is awaited from now on */
 void attempt_release(struct attempt *a);            /* its memory, at the end */
 struct view attempt_early(const struct attempt *a); /* the body's bytes that came with the head */
+
+/* After answered, in place of attempt_end: the connection is somebody else's, and so is the request of ours
+ * that the target counts. */
+struct upstream *attempt_hand_over(struct attempt *a);
 
 /* The answer's body comes from another backend now, over a connection of resume's. */
 void attempt_adopt(struct attempt *a, struct target *t, struct upstream *u);
@@ -209,7 +208,7 @@ void exchange_refuse(struct exchange *ex, const struct attempt *a);
 /* upgrade.c */
 bool exchange_stops_being_http(const struct exchange *ex); /* if the backend agrees */
 bool exchange_upgrades(const struct attempt *a);           /* whether its answer ends the talk of HTTP */
-void exchange_tunnel(struct attempt *a, struct stream_relay *relay);
+bool exchange_tunnel(struct attempt *a, struct stream_relay *relay); /* false: no memory for one more */
 void exchange_tunnel_begin(struct stream *s); /* once the answer's head is out, and the request's body too */
 
 /* going_on.c */

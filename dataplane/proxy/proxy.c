@@ -206,17 +206,14 @@ void exchange_done(struct exchange *ex, bool good, enum close_reason reason)
     ex->finished = true;
     hedge_end(ex);
     exchange_share_end(ex);
-    if (!ex->tunnelled)
-        resume_end(&ex->resume);
+    resume_end(&ex->resume);
     if (ex->body_active)
         pump_stop(&ex->request);
     ex->keep = ex->keep && good && (!ex->body || ex->body_small || (ex->body_begun && !ex->body_active));
     if (!ex->body_active) /* else it still writes to the connection */
         attempt_end(a, ex->keep, cut ? BALANCE_FAILED : good ? ex->outcome : BALANCE_CANCELLED);
     if (ex->relayed)
-        stream_relayed(
-            ex->s, ex->tunnelled ? tunnel_technique_name(&ex->tunnel) : pump_technique_name(&ex->response),
-            good, reason);
+        stream_relayed(ex->s, pump_technique_name(&ex->response), good, reason);
     exchange_step_end(ex);
 }
 
@@ -242,9 +239,7 @@ static void proxy_abort(struct stream *s)
         exchange_share_end(ex);
     if (ex->body_active)
         pump_stop(&ex->request);
-    if (ex->relaying && ex->tunnelled)
-        tunnel_stop(&ex->tunnel, CLOSE_CLIENT_ABORT);
-    else if (ex->relaying)
+    if (ex->relaying)
         pump_stop(&ex->response);
     if (ex->resuming)
         resume_abandon(&ex->resume);
@@ -262,8 +257,7 @@ static void proxy_abort(struct stream *s)
 /* All of a body that several backends gave is the last one's. */
 static void count_bytes(const struct exchange *ex, struct target *t)
 {
-    uint64_t from = ex->tunnelled ? ex->tunnel.down.moved : ex->response.moved + ex->content_early;
-    uint64_t to = ex->request.moved + ex->small_len + (ex->tunnelled ? ex->tunnel.up.moved : 0);
+    uint64_t from = ex->response.moved + ex->content_early, to = ex->request.moved + ex->small_len;
     target_count(t, TARGET_BYTES_FROM, from);
     target_count(t, TARGET_BYTES_TO, to);
 }
@@ -282,6 +276,8 @@ static void proxy_end(struct stream *s)
         target_put(ex->proxy->balance, ex->tried[i]);
     if (ex->request_large)
         pool_give(&ex->ring->heads, ex->request_large);
+    if (ex->tunnel)
+        tcp_unreserve(ex->tunnel);
     s->ctx = NULL;
 }
 

@@ -180,7 +180,7 @@ void exchange_respond(struct attempt *a)
         exchange_failed(a);
         return;
     }
-    if (!write_head(a, &res)) {
+    if (!write_head(a, &res) || (exchange_upgrades(a) && !exchange_tunnel(a, &relay))) {
         a->fault = FAULT_NO_MEMORY;
         attempt_end(a, false, BALANCE_CANCELLED);
         exchange_failed(a);
@@ -190,9 +190,7 @@ void exchange_respond(struct attempt *a)
     ex->outcome = is_server_error(ex, a->answer.status) ? BALANCE_SERVER_ERROR : BALANCE_GOOD;
     stream_note_upstream(ex->s, ex->name, a->answer_us, ex->attempts);
     exchange_note(ex, a);
-    if (exchange_upgrades(a)) {
-        exchange_tunnel(a, &relay);
-    } else {
+    if (!ex->tunnelled) {
         exchange_resume_begin(ex);
         exchange_share(ex);
         plan_body(ex, a, &relay);
@@ -200,13 +198,13 @@ void exchange_respond(struct attempt *a)
         relay.unlimited = ex->facts.longlived;
     }
     ex->answered = true;
-    ex->relayed = relay.pump != NULL;
+    ex->relayed = relay.ready != NULL;
     if (exchange_stops_being_http(ex) && !ex->tunnelled && body_is_complete(ex))
         stream_watch(ex->s, !ex->facts.longlived);
-    if (ex->tunnelled || ex->facts.longlived)
+    if (ex->facts.longlived && !ex->tunnelled)
         wire_keepalive(stream_wire(ex->s));
     stream_send_relay(ex->s, &relay);
-    if (!relay.pump)
+    if (!relay.ready)
         exchange_done(ex, true, CLOSE_NONE);
 }
 

@@ -115,8 +115,6 @@ void exchange_share_end(struct exchange *ex)
     if (ex->flight)
         flight_end(ex->flight, FLIGHT_BROKEN);
     ex->flight = NULL;
-    if (ex->tunnelled)
-        return;
     if (ex->resume.flight)
         flight_end(ex->resume.flight, FLIGHT_BROKEN);
     ex->resume.flight = NULL;

@@ -21,6 +21,7 @@
 enum { TRIED_MAX = 8, TRIM_MOST = 64 };
 
 enum tcp_state {
+    TCP_RESERVED,
     TCP_CHOOSE,  /* waits in the service's queue, or not for long */
     TCP_CONNECT, /* to the target */
     TCP_OPEN,
@@ -76,6 +77,16 @@ void tcp_ring_free(struct tcp_ring *tr)
 {
     pool_fini(&tr->pool);
     free(tr);
+}
+
+static void list_enter(struct tcp *t)
+{
+    struct tcp_ring *tr = t->ring->tcp;
+    t->next = tr->list;
+    t->prev = &tr->list;
+    if (t->next)
+        t->next->prev = &t->next;
+    tr->list = t;
 }
 
 static struct balance *balance_of(const struct tcp *t)
@@ -214,6 +225,14 @@ void tcp_tick(struct ring *ring)
 
 /* ------------------------------------------------------------------ the connection to a backend */
 
+static void look(struct tunnel *tunnel)
+{
+    struct tcp *t = tunnel->c.arg;
+    count(tunnel);
+    if (pump_early_left(&tunnel->up) == 0)
+        early_drop(t);
+}
+
 static void open_tunnel(struct tcp *t, struct upstream *u)
 {
     t->upstream = u;
@@ -229,7 +248,7 @@ static void open_tunnel(struct tcp *t, struct upstream *u)
         .balance = balance_of(t),
         .target = t->target,
         .done = tunnel_done,
-        .look = count,
+        .look = look,
         .arg = t,
     };
     tunnel_start(&t->tunnel, &c);
@@ -332,6 +351,58 @@ static void choose(struct tcp *t, bool retry)
         refuse(t, t->tried_count ? CLOSE_BACKEND_UNREACHABLE : CLOSE_NO_BACKEND);
 }
 
+/* ------------------------------------------------------------------ upgraded */
+
+struct tcp *tcp_reserve(struct ring *ring)
+{
+    struct tcp *t = pool_take(&ring->tcp->pool);
+    if (!t) {
+        ring_count(ring, CTR_BUFFERS_EXHAUSTED, 1);
+        return NULL;
+    }
+    memset(t, 0, sizeof(*t));
+    t->ring = ring;
+    t->state = TCP_RESERVED;
+    return t;
+}
+
+void tcp_unreserve(struct tcp *t)
+{
+    CHECK(t->state == TCP_RESERVED);
+    early_drop(t);
+    pool_give(&t->ring->tcp->pool, t);
+}
+
+uint8_t *tcp_early(struct tcp *t, size_t len)
+{
+    uint32_t capacity;
+    CHECK(t->state == TCP_RESERVED && !t->early);
+    t->early = buffers_take(t->ring, len, &capacity);
+    if (t->early && capacity < len)
+        early_drop(t);
+    if (!t->early)
+        ring_count(t->ring, CTR_BUFFERS_EXHAUSTED, 1);
+    t->early_len = t->early ? len : 0;
+    return t->early;
+}
+
+void tcp_upgraded(struct tcp *t, const struct tcp_upgrade *u)
+{
+    CHECK(t->state == TCP_RESERVED);
+    t->client = u->client;
+    t->close_op.done = closed;
+    t->target = u->target;
+    t->addresses = *u->addresses;
+    t->id = u->id;
+    t->start_us = loop_clock_us();
+    t->technique = u->p->technique;
+    t->idle_timeout_ms = u->idle_timeout_ms;
+    memcpy(t->name, u->service, sizeof(t->name));
+    memcpy(t->backend, u->backend, sizeof(t->backend));
+    list_enter(t);
+    open_tunnel(t, u->upstream);
+}
+
 /* ------------------------------------------------------------------ in */
 
 bool tcp_serves(const struct plan_service *s)
@@ -395,11 +466,7 @@ static struct tcp *tcp_open(struct ring *ring, const struct wire *wire, const st
     t->technique = s->proxy.technique;
     t->policy = s->proxy.policy;
     memcpy(t->name, s->name, sizeof(t->name));
-    t->next = tr->list;
-    t->prev = &tr->list;
-    if (t->next)
-        t->next->prev = &t->next;
-    tr->list = t;
+    list_enter(t);
     return t;
 }
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A tunnel: bytes both ways between a client's wire and a backend's until both have ended, each half-close
- * passed on. Embedded in whoever owns the wires: a connection of a service of kind tcp (tcp.h), or an
- * exchange whose request was upgraded.
+ * passed on. Embedded in whoever owns the wires (tcp.h).
  *
  * It ends well when both directions have ended. When one end breaks, what had come from it is delivered, and
  * then the other socket is set to be reset when the owner closes it, unless all that was to go there had

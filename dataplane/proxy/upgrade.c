@@ -2,7 +2,7 @@
 /*
  * An exchange that stops being one: the backend has switched to what the client asked for (docker exec and
  * attach, BuildKit's sessions, WebSocket, SPDY), or answers with Docker's raw stream. From then on the two
- * connections are a tunnel.
+ * connections are a tunnel, like those of a service of kind tcp, and the exchange ends.
  */
 #include "check.h"
 #include "dataplane/ring.h"
@@ -20,85 +20,68 @@ bool exchange_upgrades(const struct attempt *a)
     return a->ex->facts.hijack && a->answer.status == 200 && a->answer.framing == HTTP_BODY_CLOSE;
 }
 
-static void count_up(struct exchange *ex)
-{
-    uint64_t moved = ex->tunnel.up.moved;
-    stream_count_received(ex->s, moved - ex->tunnel_counted);
-    ex->tunnel_counted = moved;
-}
-
-/* A tunnel lives long, and needs nothing of what the request and its answer needed. */
-static void make_thin(struct exchange *ex)
-{
-    if (ex->thin || pump_early_left(&ex->tunnel.up) || pump_early_left(&ex->tunnel.down))
-        return;
-    ex->thin = true;
-    stream_thin(ex->s);
-    pool_thin(ex->fields, sizeof(ex->fields) + sizeof(ex->head));
-}
-
-static void tunnel_look(struct tunnel *t)
-{
-    count_up(t->c.arg);
-    make_thin(t->c.arg);
-}
-
-static void tunnel_done(struct tunnel *t, enum close_reason reason)
-{
-    struct exchange *ex = t->c.arg;
-    count_up(ex);
-    ex->relaying = false;
-    ex->keep = false;
-    exchange_done(ex, reason == CLOSE_TUNNEL_END, reason);
-}
-
 /* What the client sent behind its request is the tunnel's. False: no memory for it. */
-static bool take_early(struct exchange *ex, struct view *early)
+static bool take_early(struct exchange *ex)
 {
-    size_t cap;
-    char *at = exchange_room(ex, stream_input_here(ex->s), &cap);
+    size_t len = stream_input_here(ex->s);
+    uint8_t *at = len ? tcp_early(ex->tunnel, len) : NULL;
     if (at)
-        *early = view_of(at, stream_input_take(ex->s, at, cap));
-    return at != NULL;
+        CHECK(stream_input_take(ex->s, (char *)at, len) == len);
+    return at || len == 0;
+}
+
+/* From here on nothing of the exchange is needed: neither its memory nor the stream's. */
+static void begin(struct exchange *ex)
+{
+    struct stream *s = ex->s;
+    struct attempt *a = &ex->attempt;
+    struct proxy_header addresses;
+    struct tcp *tunnel = ex->tunnel;
+    const struct plan_service *service = stream_service(s);
+    static const char gone[PLAN_NAME_MAX] = "";
+    stream_addresses(s, &addresses);
+    struct tcp_upgrade u = {
+        .target = a->target,
+        .upstream = attempt_hand_over(a),
+        .p = &ex->p,
+        .addresses = &addresses,
+        .service = service ? service->name : gone,
+        .backend = ex->name,
+        .id = s->id,
+        .idle_timeout_ms = ex->facts.longlived ? 0 : ex->p.idle_timeout_ms,
+    };
+    ex->tunnel = NULL;
+    ex->finished = true;
+    stream_hand_over(s, &u.client);
+    ring_count(ex->ring, CTR_PROXY_TUNNELS, 1);
+    tcp_upgraded(tunnel, &u);
+    exchange_step_end(ex);
 }
 
 void exchange_tunnel_begin(struct stream *s)
 {
     struct exchange *ex = s->ctx;
-    struct attempt *a = &ex->attempt;
-    struct view early;
     ex->head_out = true;
-    if (ex->aborted || ex->body_active)
+    if (ex->aborted || ex->body_active || ex->finished)
         return;
-    if (!take_early(ex, &early)) {
+    if (take_early(ex))
+        begin(ex);
+    else
         exchange_done(ex, false, CLOSE_NO_STREAM);
-        return;
-    }
-    struct tunnel_config config = {
-        .ring = ex->ring,
-        .client = stream_wire(s),
-        .server = &a->up->wire,
-        .early_client = early,
-        .early_server = attempt_early(a),
-        .technique = (enum pump_technique)ex->p.technique,
-        .idle_timeout_ms = ex->facts.longlived ? 0 : ex->p.idle_timeout_ms,
-        .balance = ex->proxy->balance,
-        .target = a->target,
-        .done = tunnel_done,
-        .look = tunnel_look,
-        .arg = ex,
-    };
-    ring_count(ex->ring, CTR_PROXY_TUNNELS, 1);
-    ex->relaying = true;
-    tunnel_start(&ex->tunnel, &config);
 }
 
-void exchange_tunnel(struct attempt *a, struct stream_relay *relay)
+/* Reserved before the client is promised one. What the backend said behind its answer goes with that. */
+bool exchange_tunnel(struct attempt *a, struct stream_relay *relay)
 {
     struct exchange *ex = a->ex;
+    ex->tunnel = tcp_reserve(ex->ring);
+    if (!ex->tunnel)
+        return false;
     ex->tunnelled = true;
+    ex->content_early = attempt_early(a).len;
     relay->body = RELAY_TUNNEL;
-    relay->pump = &ex->tunnel.down;
+    relay->content = attempt_early(a);
     relay->unlimited = true;
     relay->ready = exchange_tunnel_begin;
+    return true;
 }

@@ -61,6 +61,14 @@ class Ring:
         time.sleep(0.1)
         return [json.loads(line) for line in self.log if line.startswith("{")]
 
+    def wait_lines(self, count, seconds=20):
+        """The access log, once it has so many lines."""
+        end = time.monotonic() + seconds
+        while len(found := [json.loads(line) for line in self.log if line.startswith("{")]) < count:
+            assert time.monotonic() < end, found
+            time.sleep(0.02)
+        return found
+
     def connect(self):
         sock = socket.create_connection(self.address, timeout=30)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

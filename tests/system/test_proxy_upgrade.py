@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from proxy_rig import Backend, Client, Ring, field, pattern, read_head
+from proxy_rig import Backend, Client, Ring, field, pattern, read_head, reset
 
 EXEC = b'{"Detach":false,"Tty":false}'
 
@@ -64,12 +64,14 @@ def test_exec(technique, when):
             assert client.file.readline() == b"TWO\n"
             client.sock.shutdown(socket.SHUT_WR)
             assert client.file.read() == b"bye"
-            ring.wait_counter("streams_open", 0)
+            request, tunnel = ring.wait_lines(2)
+            assert (request["status"], request["technique"], request["close"]) == (101, "tunnel", "tunnel_begun")
+            assert (tunnel["bytes_in"] >= 8, tunnel["technique"], tunnel["close"]) == (True, technique, "tunnel_end")
+            assert request["id"] == tunnel["id"] and request["client"] == tunnel["client"]
             ring.wait_counter("upstream_connections_open", 0)
             counters = ring.counters()
             assert counters["proxy_tunnels_total"] == 1 and counters["closed_tunnel_end"] == 1
-            line = ring.lines()[0]
-            assert (line["status"], line["bytes_in"] >= 8, line["technique"]) == (101, True, technique)
+            assert counters["connections_open"] == 0 and counters["streams_open"] == 0 and counters["tunnels_open"] == 0
         assert backend.requests[0][2] == EXEC
         sent = backend.requests[0][1]
         assert field(sent, "Connection") == "Upgrade" and field(sent, "Upgrade") == "tcp"
@@ -97,7 +99,7 @@ def test_backend_ends_first(technique):
             assert client.head()[0] == 101 and client.file.read() == b"last words"
             client.send(b"after\n")
             client.sock.shutdown(socket.SHUT_WR)
-            ring.wait_counter("streams_open", 0)
+            ring.wait_counter("tunnels_open", 0)
 
 
 def test_raw_stream_without_upgrade(technique):
@@ -179,7 +181,7 @@ def test_client_that_vanishes_ends_the_tunnel(technique):
             assert client.head()[0] == 101
             client.close()
             assert ended.wait(10)
-            ring.wait_counter("streams_open", 0)
+            ring.wait_counter("tunnels_open", 0)
             ring.wait_counter("upstream_connections_open", 0)
 
 
@@ -225,8 +227,8 @@ def test_wait_is_flushed_at_once(technique):
 
 
 def test_tunnel_that_lives_on(technique):
-    """After a while the memory of its heads is given back; nothing of what goes through it is lost, and a backend that
-    does not take the client's first words yet does get them."""
+    """Nothing of what goes through it is lost, and a backend that does not take the client's first words yet does get
+    them, when nothing is left of the request any more."""
     slow = threading.Event()
 
     def late(sock, file):
@@ -245,3 +247,74 @@ def test_tunnel_that_lives_on(technique):
             assert client.file.read(100000) == pattern(100000)
             client.sock.shutdown(socket.SHUT_WR)
             assert client.file.read() == b""
+
+
+def test_tunnels_are_no_requests():
+    """More of them than there may be requests at work, while others are answered; and at their own limit the client is
+    told, and finds a place when one has ended."""
+    def hold(sock, file):
+        while line := file.readline():
+            sock.sendall(line.upper())
+
+    def hello(backend, sock, file, first, fields, rest):
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        return True
+
+    with Backend(hello=hello, **docker(UPGRADED, hold)) as backend:
+        with Ring(backend.address, kind="docker", http__streams_max=16, proxy__tunnels_max=40) as ring:
+            clients = [Client(ring) for _ in range(40)]
+            for n, client in enumerate(clients):
+                ask_exec(client)
+                assert client.head()[0] == 101, n
+            ring.wait_counter("tunnels_open", 40)
+            with Client(ring) as other:
+                assert other.get("/hello")[0] == 200
+                ask_exec(other)
+                assert other.head()[0] == 503
+            for n, client in enumerate(clients):
+                client.send(b"still here %d\n" % n)
+                assert client.file.readline() == b"STILL HERE %d\n" % n
+            clients.pop().close()
+            ring.wait_counter("tunnels_open", 39)
+            with Client(ring) as other:
+                ask_exec(other)
+                assert other.head()[0] == 101
+            for client in clients:
+                client.close()
+            ring.wait_counter("tunnels_open", 0)
+            ring.wait_counter("upstream_connections_open", lambda n: n <= 1)
+
+
+@pytest.mark.parametrize("by", ["client", "backend"])
+def test_reset_of_a_tunnel_reaches_the_other_end(technique, by):
+    """Not as an end that looks good."""
+    met, go = [], threading.Event()
+
+    def talk(sock, file):
+        if by == "backend":
+            assert file.readline() == b"now\n"
+            reset(sock)
+            sock.close()
+            return
+        try:
+            met.append(file.read())
+        except OSError as err:
+            met.append(err)
+        go.set()
+
+    with Backend(**docker(UPGRADED, talk)) as backend:
+        with Ring(backend.address, kind="docker", technique=technique) as ring:
+            client = Client(ring)
+            ask_exec(client)
+            assert client.head()[0] == 101
+            if by == "client":
+                reset(client.sock)
+                client.close()
+                assert go.wait(20) and isinstance(met[0], ConnectionError), met
+            else:
+                client.send(b"now\n")
+                with pytest.raises(ConnectionError):
+                    client.file.read()
+                client.close()
+            ring.wait_counter("tunnels_open", 0)
+            ring.wait_counter("upstream_connections_open", 0)
