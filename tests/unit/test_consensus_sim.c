@@ -182,7 +182,9 @@ static void host_wake(void *handle)
 static void host_job(void *arg, struct consensus_job *job)
 {
     struct server *s = arg;
-    happen(s->world, s, HAPPENS_RUN, pick(s->world, 4), 0)->job = job;
+    /* A disk that is slow now and then. */
+    uint64_t after_ms = pick(s->world, chance(s->world, 10) ? 60 : 4);
+    happen(s->world, s, HAPPENS_RUN, after_ms, 0)->job = job;
 }
 
 static void host_close(void *handle)
