@@ -47,8 +47,10 @@ static void read_entry_service(struct cfg_reader *r, const yaml_node_t *node, vo
     struct entry *entry = target;
     const char *text = cfg_text(r, node, "registry");
     entry->has_service = true;
-    if (text && strcmp(text, "registry") != 0)
-        cfg_error(r, node, "'%.40s' is not a service; write registry", text);
+    if (text && strcmp(text, "peer") == 0)
+        entry->address.service = SERVICE_PEER;
+    else if (text && strcmp(text, "registry") != 0)
+        cfg_error(r, node, "'%.40s' is not a service; write registry or peer", text);
 }
 
 static void read_entry_allow_all(struct cfg_reader *r, const yaml_node_t *node, void *target)
@@ -64,8 +66,19 @@ static void read_entry_tls(struct cfg_reader *r, const yaml_node_t *node, void *
 }
 
 /* Whether the address may be used: free of charge on loopback, elsewhere only on the operator's word. */
-static bool entry_is_safe(struct cfg_reader *r, const struct entry *entry)
+static bool entry_is_safe(struct cfg_reader *r, struct entry *entry)
 {
+    const struct plan_tls *tls = &entry->address.tls;
+    if (entry->address.service == SERVICE_PEER) {
+        entry->address.allow_all = tls->mode == PLAN_TLS_TERMINATE && tls->client_auth == PLAN_AUTH_REQUIRED;
+        if (!entry->address.allow_all)
+            cfg_error(r, entry->at,
+                      "%s is for other replicas, which show certificates; write tls beside it, with "
+                      "'certificates', "
+                      "'client_auth: required' and 'client_ca'",
+                      entry->address.text);
+        return entry->address.allow_all;
+    }
     if (config_address_is_loopback(&entry->address) || entry->address.allow_all)
         return true;
     bool admin = entry->address.service == SERVICE_ADMIN;

@@ -77,6 +77,15 @@ static void read_source_push(struct cfg_reader *r, const yaml_node_t *node, void
         c->source.push = push;
 }
 
+/* In place of a prefix: other replicas, for all repositories. */
+static void read_source_peers(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct config_source *c = target;
+    bool peers = false;
+    if (cfg_bool(r, node, &peers))
+        c->source.kind = peers ? PLAN_SOURCE_PEERS : PLAN_SOURCE_REGISTRY;
+}
+
 static bool is_repeated(const struct config_sources *all, const struct config_source *c)
 {
     for (size_t i = 0; i < all->count; i++)
@@ -90,19 +99,23 @@ static void read_source(struct cfg_reader *r, const yaml_node_t *node)
     static const struct cfg_key_row keys[] = {{"prefix", read_source_prefix},
                                               {"upstream", read_source_upstream},
                                               {"service", read_source_service},
-                                              {"push", read_source_push}};
+                                              {"push", read_source_push},
+                                              {"peers", read_source_peers}};
     struct config_sources *all = &r->config->sources;
     struct config_source c = {.source = {.kind = PLAN_SOURCE_REGISTRY, .service = PLAN_NO_SERVICE}};
     size_t errors = r->report->count;
     if (!cfg_mapping(r, node, "an entry of sources", keys, ARRAY_SIZE(keys), &c) ||
         r->report->count != errors)
         return;
-    if (!c.source.prefix_len)
+    bool peers = c.source.kind == PLAN_SOURCE_PEERS;
+    if (peers && (c.source.prefix_len || c.source.upstream_len))
+        cfg_error(r, node, "peers have the same repositories as this node; leave prefix and upstream out");
+    else if (!peers && !c.source.prefix_len)
         cfg_error(r, node, "the entry has no prefix; write 'prefix: hub/'");
     else if (!c.service[0])
         cfg_error(r, node, "the entry has no service; write the name of one with path: proxy");
     else if (is_repeated(all, &c))
-        cfg_error(r, node, "prefix %s is listed twice; remove one of them", c.source.prefix);
+        cfg_error(r, node, "%s is listed twice; remove one of them", peers ? "peers" : c.source.prefix);
     else if (all->count == PLAN_SOURCES_MAX - 1) /* one place is the peers' */
         cfg_error(r, node, "there are more than %d sources; remove some", PLAN_SOURCES_MAX - 1);
     else {

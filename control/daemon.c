@@ -29,7 +29,9 @@ static uint16_t place_of(const struct config_address *address)
 {
     if (address->service == SERVICE_PROXY)
         return address->place;
-    return address->service == SERVICE_ADMIN ? PLAN_PLACE_ADMIN : PLAN_PLACE_REGISTRY;
+    return address->service == SERVICE_ADMIN  ? PLAN_PLACE_ADMIN
+           : address->service == SERVICE_PEER ? PLAN_PLACE_PEER
+                                              : PLAN_PLACE_REGISTRY;
 }
 
 /* Whether the plan says what the group serves. Those that an earlier control left behind are in no plan, and
@@ -229,6 +231,11 @@ static const char *full_path(const char *path, char out[PATH_MAX])
     return realpath(path, out) ? out : path;
 }
 
+const char *daemon_service_name(enum service_kind kind)
+{
+    return kind == SERVICE_ADMIN ? "admin" : kind == SERVICE_PEER ? "peer" : "registry";
+}
+
 /* For who starts it by hand. */
 static void greet(struct daemon *d)
 {
@@ -239,8 +246,7 @@ static void greet(struct daemon *d)
     printf("Fairlead %s is ready.\n\n", FL_VERSION);
     for (uint16_t i = 0; i < d->listeners.group_count; i++)
         if (d->listeners.group[i].address.service != SERVICE_PROXY)
-            printf("  %-9s %s://%s\n",
-                   d->listeners.group[i].address.service == SERVICE_ADMIN ? "admin" : "registry",
+            printf("  %-9s %s://%s\n", daemon_service_name(d->listeners.group[i].address.service),
                    d->listeners.group[i].address.tls.mode ? "https" : "http",
                    d->listeners.group[i].address.text);
     printf("  state     %s\n  socket    %s\n\nTry this in another terminal:\n",

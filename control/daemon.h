@@ -97,6 +97,9 @@ int daemon_run(struct daemon *d, struct config *config, const char *config_path,
 /* Compiles a plan from what holds now and hands it to the data plane. Returns its generation. */
 uint64_t daemon_publish_plan(struct daemon *d);
 
+/* Of an address that is not a service's of the state: for people. */
+const char *daemon_service_name(enum service_kind kind);
+
 /* Hands the certificates, as they were read last, to the data plane. */
 void daemon_publish_certs(struct daemon *d);
 

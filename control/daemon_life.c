@@ -383,8 +383,7 @@ static void run(struct daemon *d)
                  d->config.state_dir, d->config.control_socket);
     for (size_t i = 0; i < d->config.listen_count; i++)
         journal_info(d->journal, "daemon", "%s listens on %s",
-                     d->config.listen[i].service == SERVICE_ADMIN ? "admin" : "registry",
-                     d->config.listen[i].text);
+                     daemon_service_name(d->config.listen[i].service), d->config.listen[i].text);
     start_timers(d);
     supervise_start(d->supervise);
     begin_services(d);

@@ -129,7 +129,7 @@ static const struct config_address *first_at(const struct wanted *w, size_t at)
 
 static const char *name_of(struct daemon *d, const struct config_address *address)
 {
-    const struct svc *s = svc_find_id(services_table(d->services), address->place - 1u);
+    const struct svc *s = svc_find_id(services_table(d->services), plan_service_at(address->place));
     return s ? s->name : "?";
 }
 

@@ -14,6 +14,7 @@
 #include "dataplane/admin/admin.h"
 #include "dataplane/link.h"
 #include "dataplane/proxy/proxy.h"
+#include "dataplane/registry/peer.h"
 #include "dataplane/registry/registry.h"
 #include "dataplane/store/store.h"
 
@@ -216,6 +217,8 @@ static const struct handler *route(struct stream_full *f, enum http_reject_reaso
         return &registry_handler;
     case SERVICE_ADMIN:
         return &admin_handler;
+    case SERVICE_PEER:
+        return &peer_handler;
     case SERVICE_PROXY:
         return &proxy_handler;
     default:

@@ -16,7 +16,7 @@
 
 enum {
     PLAN_MAGIC = 0x31504c46, /* "FLP1" */
-    PLAN_VERSION = 4,
+    PLAN_VERSION = 5,
 };
 
 enum setting_type { SETTING_BOOL, SETTING_NUMBER, SETTING_BYTES, SETTING_MS, SETTING_BYTES_PER_S };
@@ -34,6 +34,8 @@ enum service_kind {
     SERVICE_REGISTRY = 1, /* the embedded registry */
     SERVICE_ADMIN = 2,    /* /metrics, /healthz, /readyz */
     SERVICE_PROXY = 3,    /* relayed to backends */
+    SERVICE_PEER = 4,     /* blobs for other replicas */
+    SERVICE_KINDS
 };
 
 /* Who may do what. Access control will add kinds; the data plane refuses to serve a plan without one. */
@@ -42,8 +44,7 @@ enum policy_kind {
 };
 
 enum {
-    PLAN_SERVICES_MAX =
-        4098, /* places 0 and 1 are the registry and admin; a service of the state: 1 + its id */
+    PLAN_SERVICES_MAX = 4100, /* places 0 to 3 are our own; a service of the state: 3 + its id */
     PLAN_LISTENERS_MAX = 256,
     PLAN_BACKENDS_MAX = 131072,
     PLAN_SERVICE_BACKENDS_MAX = 4096,
@@ -258,7 +259,7 @@ static inline bool plan_section(const struct plan *p, uint64_t at, uint64_t coun
 
 static inline bool plan_check_service(const struct plan *p, const struct plan_service *s)
 {
-    if (s->kind > SERVICE_PROXY || s->tls.certificate_count > PLAN_CERTIFICATES_MAX ||
+    if (s->kind >= SERVICE_KINDS || s->tls.certificate_count > PLAN_CERTIFICATES_MAX ||
         s->backend_count > PLAN_SERVICE_BACKENDS_MAX)
         return false;
     if ((uint64_t)s->first_backend + s->backend_count > p->backend_count ||

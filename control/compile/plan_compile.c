@@ -27,7 +27,7 @@ static uint64_t place_section(struct plan *plan, uint64_t bytes)
 /* Numbers and places of the arrays, from the input. */
 static int compile_layout(const struct plan_input *in, struct plan *head, const char **err_text)
 {
-    uint64_t services = PLAN_PLACE_FIRST, backends = 0, rows = 0;
+    uint64_t services = PLAN_PLACE_PEERS, backends = 0, rows = 0;
     for (size_t i = 0; i < in->proxied_count; i++) {
         const struct plan_proxied *p = &in->proxied[i];
         *err_text = "a service does not fit the plan";
@@ -42,14 +42,14 @@ static int compile_layout(const struct plan_input *in, struct plan *head, const 
     if (backends > PLAN_BACKENDS_MAX || rows > UINT32_MAX || in->address_count > PLAN_LISTENERS_MAX ||
         in->name_count > PLAN_NAMES_MAX || in->source_count > PLAN_SOURCES_MAX)
         return -EINVAL;
-    head->service_count = (uint32_t)services;
+    head->service_count = (uint32_t)(services < PLAN_PLACE_FIRST ? PLAN_PLACE_FIRST : services);
     head->listener_count = (uint32_t)in->address_count;
     head->backend_count = (uint32_t)backends;
     head->row_count = (uint32_t)rows;
     head->name_count = (uint32_t)in->name_count;
     head->source_count = (uint32_t)in->source_count;
     head->bytes = (sizeof(*head) + 7) / 8 * 8;
-    head->service_at = place_section(head, services * sizeof(struct plan_service));
+    head->service_at = place_section(head, head->service_count * sizeof(struct plan_service));
     head->listener_at = place_section(head, in->address_count * sizeof(struct plan_listener));
     head->backend_at = place_section(head, backends * sizeof(struct plan_backend));
     head->row_at = place_section(head, rows * sizeof(uint16_t));
@@ -71,6 +71,7 @@ static void compile_services(const struct plan_input *in, const struct arrays *t
     uint32_t backend = 0, row = 0;
     own_service(&to->service[PLAN_PLACE_REGISTRY], SERVICE_REGISTRY, "registry");
     own_service(&to->service[PLAN_PLACE_ADMIN], SERVICE_ADMIN, "admin");
+    own_service(&to->service[PLAN_PLACE_PEER], SERVICE_PEER, "peer");
     for (size_t i = 0; i < in->proxied_count; i++) {
         const struct plan_proxied *p = &in->proxied[i];
         struct plan_service *service = &to->service[p->place];

@@ -13,7 +13,13 @@
 #include "plan.h"
 
 /* A place of the plan: a connection and a listening socket know their service by it, and outlive a plan. */
-enum plan_place { PLAN_PLACE_REGISTRY = 0, PLAN_PLACE_ADMIN = 1, PLAN_PLACE_FIRST = 2 };
+enum plan_place {
+    PLAN_PLACE_REGISTRY = 0,
+    PLAN_PLACE_ADMIN = 1,
+    PLAN_PLACE_PEER = 2,  /* what other replicas fetch from here */
+    PLAN_PLACE_PEERS = 3, /* a proxied service that no client sees: what is fetched from them */
+    PLAN_PLACE_FIRST = 4,
+};
 
 /* A listening address with its group of sockets, [first, first + count) in the order of the handing over. */
 struct plan_address {
@@ -27,7 +33,7 @@ struct plan_address {
 /* A proxied service. `service` is as in the plan, but for where its backends and rows stand:
  * that is written here. */
 struct plan_proxied {
-    uint16_t place; /* from PLAN_PLACE_FIRST on; in ascending order, each once */
+    uint16_t place; /* PLAN_PLACE_PEERS, or from PLAN_PLACE_FIRST on; in ascending order, each once */
     struct plan_service service;
     const struct plan_backend *backend; /* service.backend_count */
     const uint16_t *row;                /* service.row_count */

@@ -31,7 +31,13 @@ struct plan_services {
 /* The place of a service. */
 static inline uint16_t plan_place_of(const struct svc *s)
 {
-    return (uint16_t)(1 + s->id);
+    return (uint16_t)(PLAN_PLACE_FIRST - 1 + s->id);
+}
+
+/* And back: the id of the service at a place. */
+static inline uint32_t plan_service_at(uint16_t place)
+{
+    return place - (PLAN_PLACE_FIRST - 1u);
 }
 
 /*

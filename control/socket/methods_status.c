@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/compile/plan_services.h"
 #include "control/daemon.h"
 #include "control/daemon_listen.h"
 #include "control/journal.h"
@@ -76,8 +77,10 @@ static const char *service_name(const struct daemon *d, const struct listener_gr
     switch (group->address.service) {
     case SERVICE_ADMIN:
         return "admin";
+    case SERVICE_PEER:
+        return "peer";
     case SERVICE_PROXY:
-        s = svc_find_id(services_table(d->services), group->address.place - 1u);
+        s = svc_find_id(services_table(d->services), plan_service_at(group->address.place));
         return s && !group->leaving ? s->name : "leaving";
     default:
         return group->address.service == SERVICE_REGISTRY ? "registry" : "leaving";

@@ -168,7 +168,8 @@ struct http_range api_blob_range(const struct api *a);
 struct http_response *api_blob_head(struct api *a);
 struct http_response *api_manifest_head(struct api *a, struct view media_type); /* manifest.c */
 
-/* registry.c: for a handler that takes a call over. */
+/* registry.c: for other handlers. A call, or NULL: the answer was sent. */
+struct api *api_new(struct stream *s);
 void api_body_done(struct stream *s, int err);
 void api_end(struct stream *s);
 

@@ -104,17 +104,25 @@ static enum route_result route_of(struct api *a)
     return route_read(s->req.method, s->req.path, scratch, cap, &a->route);
 }
 
-static void registry_begin(struct stream *s)
+struct api *api_new(struct stream *s)
 {
     struct api *a = arena_zalloc(&s->arena, sizeof(*a));
     s->ctx = a;
     s->class = CLASS_OTHER;
     if (!a) {
         error_answer_later(s, 503, "no memory for another request");
-        return;
+        return NULL;
     }
     a->s = s;
     a->waiter.wake = wake_step;
+    return a;
+}
+
+static void registry_begin(struct stream *s)
+{
+    struct api *a = api_new(s);
+    if (!a)
+        return;
     enum route_result result = route_of(a);
     if (result != ROUTE_OK) {
         refuse_route(a, result);

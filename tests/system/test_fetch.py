@@ -32,7 +32,8 @@ class Mirror(harness.FairleadRegistry):
         self.rings = rings
         self.sources = sources or [{"prefix": "hub/", "service": "hub"}]
         self.service = {"name": "hub", "address": f"127.0.0.1:{harness.free_port()}", "kind": "registry",
-                        "path": "proxy", "steer": False, "check": {"kind": "none"}, **fields,
+                        "path": "proxy", "steer": False, "check": {"kind": "none"},
+                        "resume": {"stall_time": "5m"}, **fields,
                         "backends": [{"name": f"b{number}", "address": f"127.0.0.1:{port}"}
                                      for number, port in enumerate(backends)]}
 

@@ -46,7 +46,7 @@ static void test_whole_plan(void **state)
     assert_int_equal(plan->generation, 7);
     assert_int_equal(plan->node_id, 9);
     assert_int_equal(plan->setting[SET_HTTP_IDLE_TIMEOUT], 75000);
-    assert_int_equal(plan->service_count, 2);
+    assert_int_equal(plan->service_count, PLAN_PLACE_FIRST);
     assert_int_equal(plan_service(plan, 0)->kind, SERVICE_REGISTRY);
     assert_int_equal(plan_service(plan, 0)->policy, POLICY_ALLOW_ALL);
     assert_string_equal(plan_service(plan, 1)->name, "admin");
@@ -91,7 +91,7 @@ static void test_proxied(void **state)
     assert_int_equal(plan_compile(&in, &plan, &err), 0);
     assert_true(plan_check(plan, plan->bytes));
     assert_int_equal(plan->service_count, 7);
-    assert_null(plan_service_of(plan, 2));
+    assert_null(plan_service_of(plan, PLAN_PLACE_PEERS));
     assert_null(plan_service_of(plan, 7));
     const struct plan_service *s = plan_service_of(plan, 6), *dock = plan_service_of(plan, 4);
     assert_string_equal(s->name, "web");
@@ -117,14 +117,14 @@ static void test_proxied(void **state)
 static void test_broken_plans(void **state)
 {
     (void)state;
-    const struct plan_proxied service = web(2);
+    const struct plan_proxied service = web(4);
     struct plan_input in = input(NULL, 0);
     in.proxied = &service;
     in.proxied_count = 1;
     struct plan *plan;
     const char *err;
     assert_int_equal(plan_compile(&in, &plan, &err), 0);
-    struct plan_service *s = (struct plan_service *)(uintptr_t)plan_service(plan, 2);
+    struct plan_service *s = (struct plan_service *)(uintptr_t)plan_service(plan, 4);
     s->backend_count++;
     assert_false(plan_check(plan, plan->bytes));
     s->backend_count = 1; /* rows lead behind it */
@@ -147,7 +147,7 @@ static void test_places(void **state)
     struct plan *plan;
     const char *err;
     const struct plan_proxied bad[][2] = {
-        {web(1), web(2)}, {web(3), web(2)}, {web(2), web(2)}, {web(2), web(PLAN_SERVICES_MAX)}};
+        {web(2), web(4)}, {web(5), web(4)}, {web(4), web(4)}, {web(4), web(PLAN_SERVICES_MAX)}};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         struct plan_input in = input(NULL, 0);
         in.proxied = bad[i];
@@ -168,7 +168,7 @@ static void test_refusals(void **state)
         {longest, PLAN_PLACE_REGISTRY, true, 0, 1, NULL},
         {"127.0.0.1:5000", PLAN_PLACE_REGISTRY, true, 0, 0, NULL},
         {"127.0.0.1:5000", PLAN_PLACE_REGISTRY, true, LISTENERS_MAX, 1, NULL},
-        {"127.0.0.1:5000", 2, true, 0, 1, NULL},
+        {"127.0.0.1:5000", PLAN_PLACE_FIRST, true, 0, 1, NULL},
     };
     struct plan *plan;
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -191,7 +191,7 @@ static void test_too_many_addresses(void **state)
     assert_int_equal(plan_compile(&in, &plan, &err), -EINVAL);
     in.address_count--;
     assert_int_equal(plan_compile(&in, &plan, &err), 0);
-    assert_int_equal(plan->service_count, 2);
+    assert_int_equal(plan->service_count, PLAN_PLACE_FIRST);
     free(plan);
 }
 

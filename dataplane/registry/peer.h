@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What other replicas fetch from this one: GET and HEAD of /blobs/<alg>/<hex>, for every blob that the names
+ * know, whatever repository it is in. Whoever asks has shown a certificate of the cluster's CA: an address
+ * that does not ask for one is answered 403.
+ */
+#ifndef FL_REGISTRY_PEER_H
+#define FL_REGISTRY_PEER_H
+
+extern const struct handler peer_handler;
+
+#endif
