@@ -5,8 +5,7 @@ the client does, nothing wrong is ever served to its end or kept. The kernel's h
 import concurrent.futures
 import contextlib
 import hashlib
-import os
-import pathlib
+import random
 import re
 import socket
 import urllib.request
@@ -24,6 +23,15 @@ SIZE = 3_000_000
 SMALL = 20_000  # all of it is held back until its digest is known
 
 
+def quiet_port():
+    """One that no outgoing connection gets until it is used."""
+    while True:
+        port = random.randrange(12000, 30000)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+
+
 class Mirror(harness.FairleadRegistry):
     """A registry whose repositories hub/... are copies of what the backends have."""
 
@@ -31,7 +39,7 @@ class Mirror(harness.FairleadRegistry):
         super().__init__(settings={"kernel.enabled": False, **dict(settings)})
         self.rings = rings
         self.sources = sources or [{"prefix": "hub/", "service": "hub"}]
-        self.service = {"name": "hub", "address": f"127.0.0.1:{harness.free_port()}", "kind": "registry",
+        self.service = {"name": "hub", "address": f"127.0.0.1:{quiet_port()}", "kind": "registry",
                         "path": "proxy", "steer": False, "check": {"kind": "none"},
                         "resume": {"stall_time": "5m"}, **fields,
                         "backends": [{"name": f"b{number}", "address": f"127.0.0.1:{port}"}
@@ -206,8 +214,10 @@ def test_many_clients_one_fetch():
         digest = blob(backends, 1, ("plain", 1, "hold", 1_000_000, 0))
         with concurrent.futures.ThreadPoolExecutor(50) as pool:
             pulls = [pool.submit(node.pull, digest) for _ in range(50)]
-            assert http1.wait_until(lambda: node.figures()["fetch_joined_total"] == 49, 30)
+            joined = http1.wait_until(lambda: node.figures()["fetch_joined_total"] == 49, 30)
+            figures = node.figures()
             backends[0].command("go")
+            assert joined, figures
             assert [each.result() for each in pulls] == ["right"] * 50
         assert backends[0].seen(digest) == (1, 0)
         assert node.keeps(digest) and node.figures()["fetch_kept_total"] == 1

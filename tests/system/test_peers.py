@@ -4,15 +4,13 @@ and ask for certificates of one CA. Each node has names of its own here, in whic
 
 import concurrent.futures
 import contextlib
-import random
-import socket
 import ssl
 
 import pytest
 
 import harness
 import http1
-from test_fetch import Mirror
+from test_fetch import Mirror, quiet_port
 from tls_files import Authority
 
 pytestmark = pytest.mark.skipif(harness.KIND != "fairlead", reason="tests Fairlead's own fetching")
@@ -45,15 +43,6 @@ class Replica(Mirror):
         for digest in digests:
             self.file(digest.partition(":")[2]).unlink()
         self.start()
-
-
-def quiet_port():
-    """One that no outgoing connection gets until it is used."""
-    while True:
-        port = random.randrange(12000, 30000)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
 
 
 @contextlib.contextmanager
