@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "control/cmd_origin.h"
 #include "control/raft/consensus.h"
 #include "control/raft/db.h"
 #include "control/settings.h"
@@ -59,6 +60,9 @@ int cluster_open(const struct cluster_config *config, struct cluster **out, char
 
 void cluster_propose(struct cluster *c, void *cmd, size_t len, cluster_done done, void *arg)
 {
+    struct consensus_status s;
+    consensus_status(c->consensus, &s);
+    cmd = cmd_origin_set(cmd, &len, s.node_id);
     consensus_propose(c->consensus, cmd, len, done, arg);
 }
 

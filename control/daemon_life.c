@@ -255,11 +255,21 @@ static void open_services(struct daemon *d)
     d->services = services_new(&config);
 }
 
+static const char *node_name(void *arg, uint64_t id)
+{
+    struct daemon *d = arg;
+    const struct node *n = node_find(nodes_table(d->nodes), id);
+    return n ? n->name : NULL;
+}
+
 static void open_nodes(struct daemon *d)
 {
     struct nodes_config config = {.loop = &d->loop, .journal = d->journal, .cluster = d->cluster};
     nodes_name_of_host(config.self.name);
     d->nodes = nodes_new(&config);
+    struct cluster_status status;
+    cluster_status(d->cluster, &status);
+    events_set_nodes(d->events, &(struct events_nodes){status.node_id, node_name, d});
 }
 
 /* Everything that needs the locked state. On failure what was opened is closed again. */

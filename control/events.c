@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/cmd_origin.h"
 #include "control/event_nodes.h"
 #include "control/sink.h"
 
@@ -24,6 +25,7 @@ struct events {
     json_t *kept[EVENTS_KEPT]; /* seq % EVENTS_KEPT */
     uint64_t seq;              /* of the newest */
     uint64_t index;            /* of the newest log entry told */
+    struct events_nodes nodes;
     events_listener listener;
     void *listener_arg;
 };
@@ -143,6 +145,20 @@ static void set_tags(json_t *event, const struct state_cmd *cmd)
     json_object_set_new(event, "tags", tags);
 }
 
+void events_set_nodes(struct events *events, const struct events_nodes *nodes)
+{
+    events->nodes = *nodes;
+}
+
+static void set_node(const struct events *events, json_t *event, uint64_t id)
+{
+    const char *name = id && events->nodes.name ? events->nodes.name(events->nodes.arg, id) : NULL;
+    if (id)
+        json_object_set_new(event, "by_node", json_integer((json_int_t)id));
+    if (name)
+        json_object_set_new(event, "node", json_string(name));
+}
+
 static json_t *event_new(const char *kind, uint64_t time_ms)
 {
     char time_text[TIME_TEXT_MAX];
@@ -221,7 +237,10 @@ void events_state(struct events *events, const struct state_event *in)
     events->index = in->index;
     json_t *event = event_new(events_kind_name(cmd->head.type), cmd->head.time_ms);
     set_text(event, "actor", cmd->head.actor, cmd->head.actor_len);
-    set_text(event, "source", cmd->head.source, cmd->head.source_len);
+    size_t source_len = cmd->head.source_len;
+    uint64_t node = cmd_origin_take(cmd->head.source, &source_len);
+    set_text(event, "source", cmd->head.source, source_len);
+    set_node(events, event, node);
     set_text(event, "request_id", cmd->head.request_id, cmd->head.request_id_len);
     set_fields(event, cmd);
     event_set_node(event, in);
@@ -243,6 +262,7 @@ void events_note(struct events *events, const char *kind, const char *text)
 {
     json_t *event = event_new(kind, journal_now_ms());
     json_object_set_new(event, "actor", json_string("system"));
+    set_node(events, event, events->nodes.self);
     json_object_set_new(event, "text", json_string(text));
     json_object_set_new(event, "result", json_string("ok"));
     tell(events, event);
@@ -252,6 +272,7 @@ void events_backend(struct events *events, const struct events_backend *about)
 {
     json_t *event = event_new(about->kind, about->time_ms);
     json_object_set_new(event, "actor", json_string("kernel"));
+    set_node(events, event, events->nodes.self);
     json_object_set_new(event, "service", json_string(about->service));
     json_object_set_new(event, "backend", json_string(about->backend));
     json_object_set_new(event, "before", json_string(about->before));

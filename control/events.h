@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What happened on this node, newest last, as JSON objects of the shape of an audit record: seq, time, kind,
- * actor, source, request_id, result, and what it was about. The last EVENTS_KEPT are in memory, all of them
- * in STATE/events.log until it is rotated (once) at EVENTS_FILE_BYTES_MAX.
+ * actor, source, node (on which it was done, or seen), request_id, result, and what it was about. The last
+ * EVENTS_KEPT are in memory, all of them in STATE/events.log until it is rotated (once) at
+ * EVENTS_FILE_BYTES_MAX.
  */
 #ifndef FL_CONTROL_EVENTS_H
 #define FL_CONTROL_EVENTS_H
@@ -26,6 +27,16 @@ void events_close(struct events *events);
 /* Called with each new event; borrowed until the return. */
 typedef void (*events_listener)(void *arg, const json_t *event);
 void events_listen(struct events *events, events_listener listener, void *arg);
+
+/* From now on records say on which node: this one's id, and how a node's name is found (NULL: it has none any
+ * more).
+ */
+struct events_nodes {
+    uint64_t self;
+    const char *(*name)(void *arg, uint64_t id);
+    void *arg;
+};
+void events_set_nodes(struct events *events, const struct events_nodes *nodes);
 
 /* An entry of the log was applied. Those that the file already holds (after a restart) are not told again. */
 void events_state(struct events *events, const struct state_event *in);

@@ -25,6 +25,10 @@ static void print_event(const struct cli *cli, const json_t *event)
     print_clean(stdout, cli_text(event, "actor"));
     printf(" from ");
     print_clean(stdout, *cli_text(event, "source") ? cli_text(event, "source") : "here");
+    if (*cli_text(event, "node")) {
+        printf(" on ");
+        print_clean(stdout, cli_text(event, "node"));
+    }
     for (i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         if (*cli_text(event, keys[i])) {
             putchar(' ');

@@ -101,9 +101,10 @@ def test_events_say_who_changed_what(running):
     running.cli("cluster", "set", "--copies", "2")
     events = {event["kind"]: event for event in running.call("events.list", limit=100)["events"]}
     assert events["node.set"]["availability"] == "drain" and events["node.set"]["node_id"] == 1
-    assert events["node.set"]["actor"] == "root" and events["node.set"]["source"].startswith("control-socket")
+    assert events["node.set"]["actor"] == "root" and events["node.set"]["source"] == "control-socket"
+    assert events["node.set"]["node"] == name and events["node.set"]["by_node"] == 1
     assert events["cluster.set"]["copies"] == 2
-    assert re.search(r"node\.set +root from control-socket.* drain", running.cli("events"))
+    assert re.search(r"node\.set +root from control-socket on \S+ drain", running.cli("events"))
 
 
 def test_a_stale_revision_is_refused(running):

@@ -318,7 +318,7 @@ def test_events_status_and_metrics(running):
     events = {row["kind"]: row for row in running.call("events.list", limit=100)["events"]}
     assert events["service.set"]["service"] == "web" and events["service.set"]["source"] == "control-socket"
     assert events["backend.set"]["backends"] == ["a"] and events["backend.admin"]["admin"] == "drain"
-    assert re.search(r"backend\.admin +\S+ from control-socket web drain a", running.cli("events"))
+    assert re.search(r"backend\.admin +\S+ from control-socket on \S+ web drain a", running.cli("events"))
     status = running.call("status")["balancing"]
     assert status["services_count"] == 1 and status["backends"][0]["state"] == "drain" and status["probes_per_s"] == 50
     assert "web" in running.cli("status")
