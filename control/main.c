@@ -82,6 +82,16 @@ static int detach(const char *instance)
     return 1;
 }
 
+/* What is right, and of no use. */
+static void note_unused(const struct config *config)
+{
+    const struct svc_table *t = &config->services.table;
+    char text[SVC_TEXT_MAX];
+    for (size_t i = 0; i < t->count; i++)
+        if (svc_fields_unused(&t->service[i], text))
+            fprintf(stderr, "note: %s\n", text);
+}
+
 static int run(const struct options *options)
 {
     static struct daemon daemon;
@@ -93,6 +103,7 @@ static int run(const struct options *options)
         return EXIT_USAGE;
     }
     if (options->check) {
+        note_unused(&config);
         printf("%s: configuration OK\n", options->config);
         config_fini(&config);
         return 0;

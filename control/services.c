@@ -296,9 +296,22 @@ static void warn_unchecked(struct services *s, json_t *list)
                                count));
 }
 
+static void warn_unused(struct services *s, json_t *list)
+{
+    const struct svc_table *t = services_table(s);
+    char text[SVC_TEXT_MAX];
+    unsigned count = 0;
+    for (size_t i = 0; i < t->count && count < WARNINGS_MAX; i++)
+        if (svc_fields_unused(&t->service[i], text)) {
+            json_array_append_new(list, json_string(text));
+            count++;
+        }
+}
+
 void services_warn(struct services *s, json_t *list)
 {
     warn_unchecked(s, list);
+    warn_unused(s, list);
     for (size_t i = 0; i < s->own_address_count; i++)
         json_array_append_new(list,
                               json_sprintf("the address of service '%s' is one of this host's own: what "

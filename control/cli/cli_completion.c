@@ -70,6 +70,18 @@ static void print_bash(void)
            "    \"2 completion\") choice='bash zsh fish' ;;\n"
            "    \"3 node\") choice=$(fairlead node ls 2>/dev/null | awk 'NR > 1 {print $2}') ;;\n"
            "    esac\n"
+           "    case \"$command ${COMP_WORDS[2]}\" in\n"
+           "    \"service create\"|\"service set\") [[ $COMP_CWORD -ge 4 ]] && compopt -o nospace &&\n"
+           "        choice=$(fairlead service show \"$(fairlead service ls 2>/dev/null | awk 'NR == 2 {print "
+           "$1}')\" "
+           "2>/dev/null |\n"
+           "            awk '$1 == \"kind\" {on = 1} NF == 0 {exit} on {print $1 \"=\"}') ;;\n"
+           "    \"backend add\"|\"backend set\") [[ $COMP_CWORD -ge 5 ]] && compopt -o nospace &&\n"
+           "        choice='address= weight= node= name=' ;;\n"
+           "    \"backend \"*) [[ $COMP_CWORD -ge 4 ]] &&\n"
+           "        choice=$(fairlead backend ls \"${COMP_WORDS[3]}\" 2>/dev/null | awk 'NR > 1 {print $2}') "
+           ";;\n"
+           "    esac\n"
            "    [[ $word == -* ]] && case \"$command ${COMP_WORDS[2]}\" in\n");
     for (size_t i = 0; i < command_count; i++) {
         printf("    \"%s\"*) choice='", commands[i].name);

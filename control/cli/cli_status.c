@@ -279,6 +279,9 @@ static void print_plan(const struct cli *cli, const json_t *plan)
     json_array_foreach(json_object_get(plan, "listeners"), i, value)
         printf("%s serves %s on %lld sockets\n", cli_text(value, "address"), cli_text(value, "service"),
                cli_number(value, "count"));
+    json_array_foreach(json_object_get(plan, "services"), i, value)
+        printf("service %s, kind %s, is proxied to %lld backends\n", cli_text(value, "name"),
+               cli_text(value, "kind"), cli_number(value, "backends"));
     json_object_foreach(json_object_get(plan, "settings"), key, value)
         table_row(table, key, json_string_value(value));
     printf("\n");

@@ -128,6 +128,9 @@ static bool room_allows(struct daemon *d, struct rpc_call *call, uint32_t added)
 static json_t *advice(const struct svc *s)
 {
     json_t *list = json_array();
+    char unused[SVC_TEXT_MAX];
+    if (svc_fields_unused(s, unused))
+        json_array_append_new(list, json_string(unused));
     if (s->check.timeout_ms > s->check.interval_ms * 3ull && s->check.kind != SVC_CHECK_NONE)
         json_array_append_new(list,
                               json_string("check.timeout is more than three times check.interval: of the "
@@ -179,7 +182,10 @@ static bool service_start(struct daemon *d, struct rpc_call *call, const char *n
         return false;
     }
     if (now) {
+        struct svc wanted = *now;
         *s = *now;
+        if (kind && svc_field_set(&wanted, "kind", kind, err) == 0 && wanted.kind != s->kind)
+            svc_kind_change(s, (enum svc_kind)wanted.kind);
         return true;
     }
     if (!svc_name_valid(name, strlen(name))) {

@@ -217,6 +217,20 @@ void method_metrics(void *context, struct rpc_call *call, json_t *params)
     free(all);
 }
 
+/* Those that are proxied. */
+static json_t *plan_services_json(const struct plan *plan)
+{
+    json_t *services = json_array();
+    for (unsigned i = 0; i < plan->service_count; i++) {
+        const struct plan_service *s = plan_service_of(plan, i);
+        if (s && s->kind == SERVICE_PROXY)
+            json_array_append_new(services,
+                                  json_pack("{s:s, s:s, s:i}", "name", s->name, "kind",
+                                            svc_kind_name(s->proxy.kind), "backends", (int)s->backend_count));
+    }
+    return services;
+}
+
 void method_plan_show(void *context, struct rpc_call *call, json_t *params)
 {
     struct daemon *d = context;
@@ -242,7 +256,7 @@ void method_plan_show(void *context, struct rpc_call *call, json_t *params)
     }
     struct supervise_status status;
     supervise_status(d->supervise, &status);
-    rpc_reply(call, json_pack("{s:o, s:o, s:o, s:o, s:o}", "generation", number(plan->generation), "applied",
-                              number(status.plan_applied), "bytes", number(plan->bytes), "listeners",
-                              listeners, "settings", settings));
+    rpc_reply(call, json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "services", plan_services_json(plan),
+                              "generation", number(plan->generation), "applied", number(status.plan_applied),
+                              "bytes", number(plan->bytes), "listeners", listeners, "settings", settings));
 }

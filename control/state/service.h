@@ -120,7 +120,7 @@ bool svc_name_valid(const char *name, size_t len);
  * Sets a field from its text; *err gets what is wrong and what to write. 0, -ENOENT for an unknown key,
  * -EINVAL. The keys are in the tables of service_field.c; those with a dot form groups, and the group's name
  * alone may mean its first one (tls: tls.mode). A backend's address may be unix:/a/path. A kind brings its
- * defaults only in svc_init.
+ * defaults only in svc_init and svc_kind_change.
  */
 int svc_field_set(struct svc *s, const char *key, const char *text, char err[SVC_ERROR_MAX]);
 int svc_backend_field_set(struct svc_backend *b, const char *key, const char *text, char err[SVC_ERROR_MAX]);
@@ -128,6 +128,14 @@ int svc_backend_field_set(struct svc_backend *b, const char *key, const char *te
 /* The canonical text of a field; NULL for an unknown key. Returns out. */
 const char *svc_field_text(const struct svc *s, const char *key, char out[SVC_TEXT_MAX]);
 const char *svc_backend_field_text(const struct svc_backend *b, const char *key, char out[SVC_TEXT_MAX]);
+
+/* Gives it another kind, with that one's defaults in place of the present one's: a field that says what the
+ * present kind says by itself counts as never set. */
+void svc_kind_change(struct svc *s, enum svc_kind kind);
+
+/* Whether fields say something that nobody reads, since they are for path: proxy alone; *out: a sentence. */
+bool svc_fields_unused(const struct svc *s, char out[SVC_TEXT_MAX]);
+bool svc_field_is_proxys(size_t i);
 
 /* The keys, in the order in which they are shown. */
 size_t svc_field_count(void);

@@ -316,6 +316,13 @@ size_t svc_field_count(void)
     return ARRAY_SIZE(svc_field_list);
 }
 
+bool svc_field_is_proxys(size_t i)
+{
+    size_t at = svc_field_list[i].offset;
+    return at == offsetof(struct svc, names) ||
+           (at >= offsetof(struct svc, tls) && at < offsetof(struct svc, id));
+}
+
 const char *svc_field_key(size_t i)
 {
     return svc_field_list[i].key;

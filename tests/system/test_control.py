@@ -698,3 +698,20 @@ def test_completion_scripts(shell):
         done = subprocess.run(["bash", "-c", script + "\nCOMP_WORDS=(fairlead repo ''); COMP_CWORD=2; _fairlead; "
                                "echo ${COMPREPLY[@]}"], capture_output=True, text=True)
         assert done.stdout.split() == ["ls", "tags", "rm"]
+        keys = subprocess.run(["bash", "-c", script + "\nfairlead() { [[ $1 == service ]] && printf 'NAME A\\nweb a\\n'; }\n"
+                               "compopt() { :; }\nCOMP_WORDS=(fairlead backend set web one 'we'); COMP_CWORD=5; _fairlead; "
+                               "echo ${COMPREPLY[@]}"], capture_output=True, text=True)
+        assert keys.stdout.split() == ["weight="], keys.stderr
+
+
+def test_completion_knows_the_fields_of_a_service(running):
+    """Asked from the daemon: as many as there are."""
+    script = subprocess.run([FAIRLEAD, "completion", "bash"], capture_output=True, text=True, check=True).stdout
+    running.cli("service", "create", "words", "10.99.3.1:80", "kind=http")
+    try:
+        wrapped = f"fairlead() {{ {FAIRLEAD} --socket {running.socket_path} \"$@\"; }}\ncompopt() {{ :; }}\n"
+        done = subprocess.run(["bash", "-c", script + wrapped + "COMP_WORDS=(fairlead service set words 'check.'); COMP_CWORD=4; "
+                               "_fairlead; echo ${COMPREPLY[@]}"], capture_output=True, text=True)
+        assert {"check.path=", "check.interval=", "check.statuses="} <= set(done.stdout.split()), (done.stdout, done.stderr)
+    finally:
+        running.cli("service", "rm", "words", "--yes")

@@ -105,6 +105,8 @@ def test_service_comes_and_goes(node):
         create(node, "web", address, "127.0.0.1:%d" % one.server_address[1])
         assert says(address, "one")
         assert [s["service"] for s in json.loads(cli(node, "status", "--json"))["services"]][2:] == ["web"]
+        assert {"name": "web", "kind": "http", "backends": 1} in json.loads(cli(node, "plan", "--json"))["services"]
+        assert "service web, kind http, is proxied to 1 backends" in cli(node, "plan")
         cli(node, "service", "set", "web", "address=%s:%d" % again)
         assert says(again, "one")
         assert http1.wait_until(lambda: said(address) is None, 20)

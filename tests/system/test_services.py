@@ -124,6 +124,31 @@ def test_a_service_comes_and_goes(running):
     assert "there is no service 'web'" in running.cli("service", "rm", "web", code=1)
 
 
+def test_fields_that_nobody_reads_are_told(running):
+    def told(*words):
+        return subprocess.run([FAIRLEAD, "--socket", str(running.socket_path), *words], capture_output=True, text=True,
+                              timeout=30, check=True).stderr
+
+    assert told("service", "create", "web", "10.99.0.1:80", "kind=http") == ""
+    usual = running.services()["web"]["retries"]
+    assert "nobody reads retries" in told("service", "set", "web", "retries=9")
+    assert "nobody reads retries" in running.cli("status")
+    assert told("service", "set", "web", f"retries={usual}") == "" and "nobody reads" not in running.cli("status")
+    entry = {"name": "file", "address": "10.99.0.2:80", "kind": "http", "resume": {"max": 3}}
+    assert "'file' has path: direct, with which nobody reads resume.max" in running.check(services=[entry])[1]
+
+
+def test_another_kind_brings_its_defaults(running):
+    running.cli("service", "create", "api", "10.99.0.1:80", "kind=http", "check.interval=40ms")
+    before = running.services()["api"]
+    running.cli("service", "set", "api", "kind=docker")
+    after = running.services()["api"]
+    assert (before["check"]["path"], after["check"]["path"]) == ("/", "/_ping")
+    assert before["check"]["interval"] == after["check"]["interval"] == "40ms"
+    running.cli("service", "set", "api", "kind=registry", "check.path=/mine")
+    assert running.services()["api"]["check"]["path"] == "/mine"
+
+
 def test_backends_come_drain_and_go(running):
     running.cli("service", "create", "web", "[fd00:99::1]:80")
     running.cli("backend", "add", "web", "[fd00:99::11]:8080", "name=one", "weight=7")

@@ -476,9 +476,68 @@ static void test_differences_of_names(void **state)
     assert_int_equal(services_declare_diff(&before, &after, note, &t), 2);
 }
 
+static const char *text_of(const struct svc *s, const char *key)
+{
+    static char text[SVC_TEXT_MAX];
+    return svc_field_text(s, key, text);
+}
+
+/* What was never said is the new kind's, what was said stays. */
+static void test_another_kind(void **state)
+{
+    struct svc s;
+    char err[SVC_ERROR_MAX];
+    (void)state;
+    svc_init(&s, SVC_HTTP);
+    assert_int_equal(svc_field_set(&s, "check.path", "/healthz", err), 0);
+    assert_int_equal(svc_field_set(&s, "retries", "5", err), 0);
+    svc_kind_change(&s, SVC_DOCKER);
+    assert_string_equal(text_of(&s, "kind"), "docker");
+    assert_string_equal(text_of(&s, "check.path"), "/healthz");
+    assert_string_equal(text_of(&s, "check.statuses"), "200");
+    assert_string_equal(text_of(&s, "response_timeout"), "0");
+    assert_string_equal(text_of(&s, "forwarded.mode"), "off");
+    assert_string_equal(text_of(&s, "retries"), "5");
+    for (int from = SVC_TCP; from <= SVC_KUBERNETES; from++) /* and all of it, if nothing was said */
+        for (int to = SVC_TCP; to <= SVC_KUBERNETES; to++) {
+            struct svc fresh;
+            svc_init(&s, (enum svc_kind)from);
+            svc_init(&fresh, (enum svc_kind)to);
+            svc_kind_change(&s, (enum svc_kind)to);
+            assert_true(svc_same(&s, &fresh));
+        }
+}
+
+static void test_fields_that_nobody_reads(void **state)
+{
+    struct svc s;
+    char err[SVC_ERROR_MAX], text[SVC_TEXT_MAX];
+    (void)state;
+    svc_init(&s, SVC_HTTP);
+    memcpy(s.name, "web", 4);
+    assert_false(svc_fields_unused(&s, text));
+    assert_int_equal(svc_field_set(&s, "check.path", "/x", err), 0);
+    assert_false(svc_fields_unused(&s, text));
+    assert_int_equal(svc_field_set(&s, "retries", "5", err), 0);
+    assert_int_equal(svc_field_set(&s, "coalesce", "true", err), 0);
+    assert_true(svc_fields_unused(&s, text));
+    assert_non_null(strstr(text, "'web' has path: direct"));
+    assert_non_null(strstr(text, "nobody reads retries, coalesce;"));
+    s.route = SVC_PROXY;
+    assert_false(svc_fields_unused(&s, text));
+    s.route = SVC_DIRECT;
+    memset(s.name, 'n', SVC_NAME_MAX);
+    for (size_t k = 0; k < svc_field_count(); k++) /* all of them: told as far as there is room */
+        if (svc_field_is_proxys(k) && svc_field_form(svc_field_key(k)) == SVC_FORM_NUMBER)
+            assert_int_equal(svc_field_set(&s, svc_field_key(k), "7", err), 0);
+    assert_true(svc_fields_unused(&s, text));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_another_kind),
+        cmocka_unit_test(test_fields_that_nobody_reads),
         cmocka_unit_test(test_texts),
         cmocka_unit_test(test_every_text_can_be_read_back),
         cmocka_unit_test(test_bytes),
