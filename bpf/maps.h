@@ -30,6 +30,7 @@ FL_MAP(probe_order, BPF_MAP_TYPE_ARRAY, 8192, __u32, __u32, 0);
 FL_MAP(peers, BPF_MAP_TYPE_ARRAY, ABI_PEERS_MAX, __u32, struct abi_peer, 0);
 FL_MAP(peer_members, BPF_MAP_TYPE_ARRAY, 8192, __u32, __u32, 0);
 FL_MAP(addresses, BPF_MAP_TYPE_HASH, ABI_SERVICES_MAX, struct abi_address_key, struct abi_address, 0);
+FL_MAP(handshakes, BPF_MAP_TYPE_ARRAY, ABI_HANDSHAKE_SLOTS, __u32, __u64, BPF_F_MMAPABLE);
 
 /* Written by the data plane. */
 FL_MAP(evidence, BPF_MAP_TYPE_ARRAY, ABI_EVIDENCE_SLOTS, __u32, __u64, BPF_F_MMAPABLE);

@@ -6,7 +6,9 @@
  * - a good HTTP answer: the same where HTTP is checked;
  * - a RST to a SYN: down;
  * - a bad HTTP answer (another status, no HTTP, a reset, silence): down after `fall` of them in a row;
- * - no answer: down after `fall` probes in a row; any late answer ends the row.
+ * - no answer: down after `fall` probes in a row; any late answer ends the row;
+ * - a TLS handshake that control made and that failed: suspect, down after `fall` of them in a row; until one
+ *   is answered, or control has said nothing for a while, SYN-ACKs do not clear it.
  *
  * After evidence a series of probes follows the first at a fast pace: a process that dies closes its
  * connections before its listening socket, so that the first may still be answered. A suspicion lasts at
@@ -34,6 +36,7 @@ enum {
     SERIES_PROBES = 20,   /* a series of probes after evidence: as many, ... */
     SERIES_NS = 10000000, /* ... and not longer */
     NS_PER_US = 1000,
+    TLS_SILENCE_S = 60, /* nobody makes handshakes any more */
 };
 
 /* One backend and what belongs to it. */
@@ -128,6 +131,15 @@ INLINE void judge_good(struct checkup *p, __u64 sent_ns, __u32 rtt_us)
     verdict_set(p->id, p->backend, ABI_UP, ABI_PROBE_OK, rtt_us);
 }
 
+/* Whether more than a SYN-ACK is needed to call it up. */
+INLINE bool wants_more(const struct checkup *p)
+{
+    const struct abi_probe_state *s = p->state;
+    if (p->check->kind == ABI_CHECK_TLS)
+        return s->http_failed && p->now < s->http_sent_ns + TLS_SILENCE_S * 1000000000ull;
+    return p->check->kind == ABI_CHECK_HTTP;
+}
+
 INLINE void judge_syn_ack(struct checkup *p, __u64 sent_ns)
 {
     struct abi_probe_state *s = p->state;
@@ -136,7 +148,7 @@ INLINE void judge_syn_ack(struct checkup *p, __u64 sent_ns)
     __sync_fetch_and_add(&s->answers, 1);
     if (sent_ns)
         s->rtt_us = rtt_smooth(s->rtt_us, p->now - sent_ns);
-    if (p->check->kind != ABI_CHECK_HTTP)
+    if (!wants_more(p))
         judge_good(p, sent_ns, s->rtt_us);
 }
 
@@ -173,6 +185,22 @@ INLINE void judge_http_bad(struct checkup *p, __u32 reason)
         s->http_misses++;
     if (s->http_misses >= probe_fall(p))
         judge_down(p, reason);
+}
+
+/* What control says of a handshake. A good one calls nobody up: it lets the next SYN-ACKs do it. */
+INLINE void judge_handshake(struct checkup *p, __u32 reason)
+{
+    struct abi_probe_state *s = p->state;
+    s->http_sent_ns = p->now;
+    if (reason == ABI_PROBE_OK) {
+        s->http_misses = 0;
+        s->http_failed = 0;
+        __sync_fetch_and_add(&s->http_answers, 1);
+        return;
+    }
+    judge_http_bad(p, reason);
+    s->suspected_ns = p->now;
+    verdict_set(p->id, p->backend, ABI_SUSPECT, reason, s->rtt_us);
 }
 
 /* Time-outs. */

@@ -295,6 +295,26 @@ static long evidence_step(__u32 i, void *none)
     return 0;
 }
 
+/* How handshakes with backends ended that control has made since the last tick. */
+static long handshake_step(__u32 i, void *none)
+{
+    __u32 slot = i & (ABI_HANDSHAKE_SLOTS - 1);
+    __u64 *word = bpf_map_lookup_elem(&handshakes, &slot);
+    __u64 told = word ? *(volatile __u64 *)word : 0;
+    struct checkup p;
+    if (!told || __sync_val_compare_and_swap(word, told, 0) != told || !probe_get(&p, (__u32)told))
+        return 0;
+    p.now = bpf_ktime_get_ns();
+    __u8 age_s = (__u8)(p.now / 1000000000ull) - (__u8)(told >> 56);
+    if (p.backend->generation != (__u16)(told >> 32) || p.check->kind != ABI_CHECK_TLS ||
+        age_s > ABI_HANDSHAKE_LIFE_S)
+        return 0;
+    if (p.state->generation != p.backend->generation)
+        return 0; /* not probed yet */
+    judge_handshake(&p, told >> 48 & 0xff);
+    return 0;
+}
+
 INLINE void send_probes(struct __sk_buff *skb, struct abi_tick_state *t)
 {
     struct tick_round r = {.skb = skb};
@@ -304,6 +324,7 @@ INLINE void send_probes(struct __sk_buff *skb, struct abi_tick_state *t)
     t->port = bpf_get_prandom_u32();
     skb->mark = ABI_MARK | ABI_FAN_SEND;
     bpf_loop(ABI_EVIDENCE_SLOTS, evidence_step, 0, 0);
+    bpf_loop(ABI_HANDSHAKE_SLOTS, handshake_step, 0, 0);
     bpf_loop(WANTED_PER_TICK, wanted_visit, &r, 0);
     send_chunk(skb);
 }

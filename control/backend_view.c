@@ -92,6 +92,9 @@ void backend_view(struct daemon *d, const struct backend_glance *glance, const s
         return;
     uint64_t verdict = kernel_maps_verdict(maps, b->id);
     out->known = true;
+    out->handshaken = tls_checks_view(d->kernel_half->tls, b->id, b->generation, &out->tls);
+    if (out->tls.told_ms)
+        out->tls.told_ms = journal_now_ms() - (uv_now(&d->loop) - out->tls.told_ms);
     if (kernel_maps_probe(maps, b->id, &out->probe) || out->probe.generation != b->generation)
         memset(&out->probe, 0, sizeof(out->probe));
     if (kernel_maps_stats(maps, b->id, &out->stats))

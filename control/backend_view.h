@@ -9,6 +9,7 @@
 
 #include "abi.h"
 #include "control/state/service.h"
+#include "control/tls_check.h"
 #include "shared.h"
 
 struct daemon;
@@ -23,6 +24,8 @@ struct backend_view {
     uint64_t since_ms; /* UTC, of the last change; 0: the kernel does not remember */
     struct abi_probe_state probe;
     struct abi_backend_stats stats;
+    bool handshaken; /* it is checked by TLS: */
+    struct tls_check_view tls;
     bool proxied; /* the data plane sends requests there: */
     uint64_t proxy[TARGET_COUNTERS_COUNT];
 };

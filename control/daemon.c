@@ -176,6 +176,7 @@ uint64_t daemon_publish_plan(struct daemon *d)
 void daemon_publish_certs(struct daemon *d)
 {
     uint64_t generation;
+    daemon_kernel_certs(d);
     int fd = d->supervise ? certs_seal(d->certs, &generation) : -ENOENT;
     if (fd >= 0)
         supervise_send_certs(d->supervise, fd, generation);

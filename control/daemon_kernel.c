@@ -4,12 +4,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
+#include "control/certs_store.h"
 #include "control/events.h"
 #include "control/peer_events.h"
 #include "control/services.h"
+#include "control/tls_targets.h"
 
 static const struct kernel_entries *on_compile(void *arg, const struct kernel_facts *facts)
 {
@@ -91,6 +95,58 @@ static void forget_maps(struct daemon *d)
         supervise_set_words(d->supervise, -1, -1, 0);
 }
 
+/* The kernel's maps, NULL while it is off. */
+static const struct kernel_maps *maps_of(const struct daemon_kernel *half)
+{
+    struct kernel_view view;
+    kernel_view(half->kernel, &view);
+    return view.phase == KERNEL_ON ? view.maps : NULL;
+}
+
+/* Its clock empties the slots; while that stands still, verdicts do, too. */
+static void on_handshake(void *arg, uint32_t id, uint16_t generation, uint32_t reason)
+{
+    struct daemon *d = arg;
+    const struct kernel_maps *maps = maps_of(d->kernel_half);
+    if (maps)
+        (void)kernel_maps_handshake(maps, id, generation, reason);
+}
+
+/* A mapping of what the data plane would get; NULL: there are no certificates. */
+static const struct certs *certs_map(const struct daemon *d)
+{
+    uint64_t generation;
+    struct stat st;
+    int fd = certs_seal(d->certs, &generation);
+    void *p = MAP_FAILED;
+    if (fd < 0)
+        return NULL;
+    if (fstat(fd, &st) == 0)
+        p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    close(fd);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void set_tls_checks(struct daemon *d)
+{
+    struct daemon_kernel *half = d->kernel_half;
+    const struct kernel_maps *maps = maps_of(half);
+    enum setting_source source;
+    const struct tls_check_times times = {
+        .interval_ms = (uint32_t)setting_effective(&d->settings, SET_KERNEL_TLS_INTERVAL, &source),
+        .timeout_ms = (uint32_t)setting_effective(&d->settings, SET_KERNEL_TLS_TIMEOUT, &source)};
+    struct tls_targets targets = {0};
+    if (maps && setting_effective(&d->settings, SET_KERNEL_PROBE, &source)) {
+        const struct certs *certs = certs_map(d);
+        tls_targets_make(services_table(d->services), certs, kernel_maps_backends_max(maps), &targets);
+        if (certs)
+            munmap((void *)(uintptr_t)certs, certs->bytes);
+    }
+    tls_checks_set(half->tls, &times, targets.target, targets.count);
+    tls_targets_fini(&targets);
+    half->tls_stale = !maps;
+}
+
 void daemon_kernel_open(struct daemon *d)
 {
     const struct kernel_config config = {
@@ -110,6 +166,7 @@ void daemon_kernel_open(struct daemon *d)
     d->kernel_half = half;
     half->kernel = kernel_new(&config);
     half->seen = peer_events_new();
+    half->tls = tls_checks_new(&d->loop, ABI_MARK, on_handshake, d);
     daemon_kernel_update(d);
 }
 
@@ -118,6 +175,7 @@ void daemon_kernel_close(struct daemon *d)
     struct daemon_kernel *half = d->kernel_half;
     if (!half)
         return;
+    tls_checks_close(half->tls);
     kernel_close(half->kernel);
     peer_events_free(half->seen);
     free(half);
@@ -147,7 +205,14 @@ void daemon_kernel_update(struct daemon *d)
         .flows_max = (uint32_t)setting_effective(&d->settings, SET_KERNEL_FLOWS_MAX, &source),
     };
     kernel_update(half->kernel, &wishes);
+    half->tls_stale = true;
     forget_maps(d);
+}
+
+void daemon_kernel_certs(struct daemon *d)
+{
+    if (d->kernel_half)
+        d->kernel_half->tls_stale = true;
 }
 
 void daemon_kernel_tick(struct daemon *d)
@@ -156,5 +221,7 @@ void daemon_kernel_tick(struct daemon *d)
         return;
     kernel_tick(d->kernel_half->kernel);
     forget_maps(d);
+    if (d->kernel_half->tls_stale)
+        set_tls_checks(d);
     peer_events_look(d->kernel_half->seen, d);
 }

@@ -5,11 +5,14 @@
 
 #include "control/daemon.h"
 #include "control/kernel.h"
+#include "control/tls_check.h"
 
 /* What the daemon owns for the kernel half. */
 struct daemon_kernel {
     struct kernel *kernel;
     struct peer_events *seen;
+    struct tls_checks *tls;
+    bool tls_stale; /* services, settings or certificates have changed since it was told whom to check */
 };
 
 /* Makes it, and starts it if it is wanted. */
@@ -18,6 +21,9 @@ void daemon_kernel_close(struct daemon *d);
 
 /* Settings, services or configuration have changed. */
 void daemon_kernel_update(struct daemon *d);
+
+/* Certificates have changed. */
+void daemon_kernel_certs(struct daemon *d);
 
 /* Once a second. */
 void daemon_kernel_tick(struct daemon *d);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -32,6 +33,7 @@ static const char *const map_names[MAP_COUNT] = {
     [MAP_STATS] = "backend_stats",
     [MAP_PEER_STATE] = "peer_state",
     [MAP_ADDRESS_STATE] = "address_state",
+    [MAP_HANDSHAKES] = "handshakes",
 };
 
 static int open_map(const struct bpf_load *load, enum map_id id, struct map *map)
@@ -55,9 +57,9 @@ static size_t mapped_bytes(const struct map *map)
     return (bytes + page - 1) / page * page;
 }
 
-static int map_memory(const struct map *map, const void **out)
+static int map_memory(const struct map *map, int protection, const void **out)
 {
-    void *at = mmap(NULL, mapped_bytes(map), PROT_READ, MAP_SHARED, map->fd, 0);
+    void *at = mmap(NULL, mapped_bytes(map), protection, MAP_SHARED, map->fd, 0);
     if (at == MAP_FAILED)
         return -errno;
     *out = at;
@@ -91,11 +93,14 @@ int kernel_maps_open(const struct bpf_load *load, struct kernel_maps **out)
     for (int i = 0; i < MAP_COUNT && !result; i++)
         result = open_map(load, (enum map_id)i, &maps->map[i]);
     if (!result)
-        result = map_memory(&maps->map[MAP_VERDICTS], (const void **)&maps->verdicts);
+        result = map_memory(&maps->map[MAP_VERDICTS], PROT_READ, (const void **)&maps->verdicts);
     if (!result)
-        result = map_memory(&maps->map[MAP_HEAD], (const void **)&maps->head);
+        result = map_memory(&maps->map[MAP_HEAD], PROT_READ, (const void **)&maps->head);
     if (!result)
-        result = map_memory(&maps->map[MAP_HISTORY], (const void **)&maps->history);
+        result = map_memory(&maps->map[MAP_HISTORY], PROT_READ, (const void **)&maps->history);
+    if (!result)
+        result =
+            map_memory(&maps->map[MAP_HANDSHAKES], PROT_READ | PROT_WRITE, (const void **)&maps->handshakes);
     if (!result) {
         maps->told = open_told(load);
         result = maps->told < 0 ? maps->told : 0;
@@ -115,6 +120,8 @@ void kernel_maps_close(struct kernel_maps *maps)
         munmap((void *)maps->head, mapped_bytes(&maps->map[MAP_HEAD]));
     if (maps->history)
         munmap((void *)maps->history, mapped_bytes(&maps->map[MAP_HISTORY]));
+    if (maps->handshakes)
+        munmap(maps->handshakes, mapped_bytes(&maps->map[MAP_HANDSHAKES]));
     if (maps->told >= 0)
         close(maps->told);
     free(maps->retired.region);
@@ -430,6 +437,20 @@ int kernel_maps_peers(const struct kernel_maps *maps, struct abi_peer *out)
 uint64_t kernel_maps_verdict(const struct kernel_maps *maps, uint32_t id)
 {
     return id < maps->map[MAP_VERDICTS].max ? maps->verdicts[id] : 0;
+}
+
+bool kernel_maps_handshake(const struct kernel_maps *maps, uint32_t id, uint16_t generation, uint32_t reason)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t word = ABI_HANDSHAKE_WORD(id, generation, reason, (uint64_t)now.tv_sec & 0xff);
+    for (uint32_t i = 0; i < ABI_HANDSHAKE_SLOTS; i++) {
+        uint64_t none = 0;
+        if (__atomic_compare_exchange_n(&maps->handshakes[(id + i) % ABI_HANDSHAKE_SLOTS], &none, word, false,
+                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            return true;
+    }
+    return false;
 }
 
 enum slot { SLOT_WHOLE, SLOT_NOT_YET, SLOT_LOST };

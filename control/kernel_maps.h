@@ -11,6 +11,7 @@
 #ifndef FL_CONTROL_KERNEL_MAPS_H
 #define FL_CONTROL_KERNEL_MAPS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -51,6 +52,10 @@ int kernel_maps_address_state(const struct kernel_maps *maps, const struct abi_a
 
 /* The verdict on a backend: by memory map, no system call. 0 for an id beyond the map. */
 uint64_t kernel_maps_verdict(const struct kernel_maps *maps, uint32_t id);
+
+/* Tells the kernel how a handshake with a backend ended (abi.h). False: there is no room, its clock stands
+ * still. */
+bool kernel_maps_handshake(const struct kernel_maps *maps, uint32_t id, uint16_t generation, uint32_t reason);
 
 /* All elements of peers: ABI_PEERS_MAX of them. */
 int kernel_maps_peers(const struct kernel_maps *maps, struct abi_peer *out);

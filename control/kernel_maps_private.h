@@ -27,6 +27,7 @@ enum map_id {
     MAP_STATS,
     MAP_PEER_STATE,
     MAP_ADDRESS_STATE,
+    MAP_HANDSHAKES,
     MAP_COUNT
 };
 
@@ -61,6 +62,7 @@ struct kernel_maps {
     int told; /* a map of one u64: the number of the next change to tell */
     const volatile uint64_t *verdicts, *head;
     const struct abi_change *history;
+    uint64_t *handshakes;
 };
 
 /* kernel_maps.c. 0 or -errno. */

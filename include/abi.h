@@ -34,11 +34,13 @@ enum abi_limits {
     ABI_REQUEST_MAX = 256, /* bytes of an HTTP check's request */
     ABI_PROBE_CLASSES = 8,
     ABI_PROBES_PER_TICK_MAX = 1024,
-    ABI_PROBE_SHOTS = 4,     /* TCP probes of a backend under way, a power of two */
-    ABI_HISTORY = 8192,      /* changes kept, a power of two */
-    ABI_EVIDENCE_SLOTS = 64, /* words of evidence between two ticks, a power of two */
-    ABI_MARK = 0x0fa17000,   /* skb mark of Fairlead's own packets (probes, heartbeats, resets); SO_MARK of
-                                exempt sockets */
+    ABI_PROBE_SHOTS = 4,      /* TCP probes of a backend under way, a power of two */
+    ABI_HISTORY = 8192,       /* changes kept, a power of two */
+    ABI_HANDSHAKE_SLOTS = 64, /* results of handshakes between two ticks, a power of two */
+    ABI_HANDSHAKE_LIFE_S = 3, /* one that is older says nothing */
+    ABI_EVIDENCE_SLOTS = 64,  /* words of evidence between two ticks, a power of two */
+    ABI_MARK = 0x0fa17000,    /* skb mark of Fairlead's own packets (probes, heartbeats, resets); SO_MARK of
+                                 exempt sockets */
     ABI_PROBE_PORT_FIRST = 61000,  /* source ports of probes, reserved by net.ipv4.ip_local_reserved_ports */
     ABI_PROBE_PORTS = 512,         /* a power of two */
     ABI_CANARY_PORT_FIRST = 61512, /* source ports of canary connections, which also carry ABI_MARK: a FIN or
@@ -211,7 +213,10 @@ enum abi_state { ABI_UNKNOWN = 0, ABI_UP = 1, ABI_SUSPECT = 2, ABI_DOWN = 3 };
     ABI_REASON(RETRANSMITS, "retransmits", "data is not acknowledged")                                       \
     ABI_REASON(EVIDENCE, "evidence", "the data plane saw it fail")                                           \
     ABI_REASON(UNCHECKED, "unchecked", "no check is configured")                                             \
-    ABI_REASON(CONNECTED, "connected", "a connection was accepted")
+    ABI_REASON(CONNECTED, "connected", "a connection was accepted")                                          \
+    ABI_REASON(TLS_TIMEOUT, "tls-timeout", "connections are taken, but no TLS handshake is answered")        \
+    ABI_REASON(TLS_FAILED, "tls-failed", "connections are taken, but a TLS handshake fails")                 \
+    ABI_REASON(TLS_CERTIFICATE, "tls-certificate", "its certificate is not one that the service takes")
 
 enum abi_reason {
 #define ABI_REASON_ENUM(symbol, name, text) ABI_##symbol,
@@ -247,6 +252,12 @@ enum abi_evidence_kind {
 #define ABI_EVIDENCE_WORD(id, generation, kind)                                                              \
     ((__u64)(id) | (__u64)(generation) << 32 | (__u64)(kind) << 48)
 
+/* Handshakes: of backends that are checked by TLS, which the kernel does not speak, an mmapable array that
+ * control alone fills and each tick empties, as evidence. Bits 0-31 id, 32-47 generation, 48-55 reason
+ * (ABI_PROBE_OK: it was answered), 56-63 second of CLOCK_MONOTONIC modulo 256. */
+#define ABI_HANDSHAKE_WORD(id, generation, reason, second)                                                   \
+    ((__u64)(id) | (__u64)(generation) << 32 | (__u64)(reason) << 48 | (__u64)(second) << 56)
+
 /* History: an mmapable ring of changes; slot = number & (ABI_HISTORY - 1), number from history_head (one u64,
  * the number of the next change). A slot is whole when its `number` is the one looked for, before and after
  * reading. */
@@ -266,7 +277,8 @@ struct abi_wake {
 
 /* --- probe --------------------------------------------------------------------------------------------- */
 
-enum abi_check_kind { ABI_CHECK_NONE = 0, ABI_CHECK_TCP = 1, ABI_CHECK_HTTP = 2 };
+/* TLS: the kernel probes as with TCP, and control says how handshakes end. */
+enum abi_check_kind { ABI_CHECK_NONE = 0, ABI_CHECK_TCP = 1, ABI_CHECK_HTTP = 2, ABI_CHECK_TLS = 3 };
 
 /* `checks`, by service id. */
 struct abi_check {
@@ -313,16 +325,16 @@ struct abi_probe_state {
     struct abi_probe_shot tcp[ABI_PROBE_SHOTS];
     struct abi_probe_shot http;
     __u64 answered_ns;     /* last good answer */
-    __u64 http_sent_ns;    /* last HTTP check begun */
+    __u64 http_sent_ns;    /* last HTTP check begun; with TLS: when the last handshake was told */
     __u64 urgent_ns;       /* last probe sent at once */
     __u64 suspected_ns;    /* an answer to a probe from before does not clear a suspicion */
     __u32 http_sequence;   /* what the HTTP answer begins with: the sequence number after the SYN's */
     __u32 next;            /* number of the next TCP probe */
     __u32 generation;      /* of the backend this is about */
     __u8 misses;           /* TCP probes in a row */
-    __u8 http_misses;      /* HTTP checks in a row, failures included */
+    __u8 http_misses;      /* HTTP checks or handshakes in a row, failures included */
     __u8 rises;            /* good answers in a row while it is down */
-    __u8 http_failed;      /* the last HTTP check failed: a SYN-ACK does not clear it */
+    __u8 http_failed;      /* the last HTTP check or handshake failed: a SYN-ACK does not clear it */
     __u8 wanted;           /* to be probed at once (abi_wanted) */
     __u8 http_fail_reason; /* (abi_reason) */
     __u16 status;          /* of the last HTTP answer, 0: it was none */

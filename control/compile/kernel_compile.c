@@ -19,7 +19,8 @@ _Static_assert((int)SVC_EDGE_NAT == (int)ABI_EDGE_NAT && (int)SVC_EDGE_FULL_NAT 
                "edge modes");
 _Static_assert((int)SVC_REFUSE == (int)ABI_ALL_DOWN_REFUSE && (int)SVC_OPEN == (int)ABI_ALL_DOWN_OPEN,
                "all down");
-_Static_assert((int)SVC_CHECK_TCP == (int)ABI_CHECK_TCP && (int)SVC_CHECK_HTTP == (int)ABI_CHECK_HTTP,
+_Static_assert((int)SVC_CHECK_TCP == (int)ABI_CHECK_TCP && (int)SVC_CHECK_HTTP == (int)ABI_CHECK_HTTP &&
+                   (int)SVC_CHECK_TLS == (int)ABI_CHECK_TLS,
                "checks");
 _Static_assert((int)SVC_ACTIVE == (int)ABI_ADMIN_ACTIVE && (int)SVC_DRAIN == (int)ABI_ADMIN_DRAIN, "admin");
 _Static_assert(sizeof(((struct svc_check *)NULL)->statuses) == sizeof(((struct abi_check *)NULL)->statuses),
@@ -145,7 +146,7 @@ static void compile_check(const struct svc *s, struct abi_check *out)
 {
     const struct svc_check *c = &s->check;
     char request[ABI_REQUEST_MAX + 1];
-    *out = (struct abi_check){.kind = c->kind,
+    *out = (struct abi_check){.kind = (uint8_t)svc_check_kind(s),
                               .rise = c->rise,
                               .fall = c->fall,
                               .interval_us = c->interval_ms * 1000,

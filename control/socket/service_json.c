@@ -66,6 +66,14 @@ json_t *service_json(const struct svc *s)
     return row;
 }
 
+/* How the last handshake ended. */
+static const char *tls_text(const struct tls_check_view *v)
+{
+    if (v->told_ms == 0)
+        return "not tried yet";
+    return v->reason == ABI_PROBE_OK ? "answered" : v->why;
+}
+
 json_t *backend_json(const struct svc *s, const struct svc_backend *b, const struct backend_view *view)
 {
     json_t *row = json_pack("{s:s, s:s, s:o, s:o}", "service", s->name, "name", b->name, "id", number(b->id),
@@ -85,6 +93,10 @@ json_t *backend_json(const struct svc *s, const struct svc_backend *b, const str
     json_object_set_new(row, "reason", json_string(backend_reason_name(view->reason)));
     json_object_set_new(row, "reason_text", json_string(backend_reason_text(view->reason)));
     set_time(row, "since", view->since_ms);
+    if (view->handshaken) {
+        json_object_set_new(row, "tls", json_string(tls_text(&view->tls)));
+        set_time(row, "tls_time", view->tls.told_ms);
+    }
     json_object_set_new(row, "rtt_us", number(view->probe.rtt_us));
     json_object_set_new(row, "active",
                         number(view->proxied ? view->proxy[TARGET_ACTIVE] : (uint64_t)view->stats.active));
@@ -115,6 +127,9 @@ json_t *backend_figures_json(const struct backend_view *view)
         {"http_failures", p->http_failures},
         {"http_rtt_us", p->http_rtt_us},
         {"http_status", p->status},
+        {"tls_handshakes", view->tls.checks},
+        {"tls_failures", view->tls.failures},
+        {"tls_rtt_us", view->tls.rtt_us},
         {"connects", t->connects},
         {"established", t->established},
         {"connects_refused", t->refused},

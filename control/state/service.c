@@ -115,6 +115,10 @@ int svc_check(const struct svc *s, char err[SVC_ERROR_MAX])
     if (s->check.kind == SVC_CHECK_HTTP && svc_check_request(s, request, sizeof(request)) == 0)
         return refuse(err, "check.path and check.host are too long together for one probe; shorten them to "
                            "170 bytes");
+    if (s->check.kind == SVC_CHECK_TLS && s->route == SVC_PROXY && !s->proxy.backend_tls &&
+        s->tls.mode != PLAN_TLS_PASSTHROUGH)
+        return refuse(err, "check.kind: tls is for backends that speak TLS; set backend.tls: true or tls: "
+                           "passthrough, or check.kind: tcp");
     return check_way(s, err);
 }
 
@@ -164,6 +168,12 @@ size_t svc_check_request(const struct svc *s, char *out, size_t cap)
             return (size_t)n < cap ? (size_t)n : 0;
     }
     IMPOSSIBLE("four lengths in a row and none is a multiple of 4");
+}
+
+enum svc_check_kind svc_check_kind(const struct svc *s)
+{
+    bool tls = s->route == SVC_PROXY && (s->proxy.backend_tls || s->tls.mode == PLAN_TLS_PASSTHROUGH);
+    return tls && s->check.kind == SVC_CHECK_TCP ? SVC_CHECK_TLS : (enum svc_check_kind)s->check.kind;
 }
 
 uint32_t svc_probes_per_s(const struct svc *s)

@@ -42,7 +42,7 @@ enum svc_route { SVC_DIRECT = 1, SVC_PROXY = 2 };
 enum svc_policy { SVC_RANDOM = 1, SVC_MAGLEV = 2, SVC_LEAST = 3, SVC_DIGEST = 4 };
 enum svc_edge { SVC_EDGE_OFF = 0, SVC_EDGE_NAT = 1, SVC_EDGE_FULL_NAT = 2, SVC_EDGE_DSR = 3 };
 enum svc_all_down { SVC_REFUSE = 0, SVC_OPEN = 1 };
-enum svc_check_kind { SVC_CHECK_NONE = 0, SVC_CHECK_TCP = 1, SVC_CHECK_HTTP = 2 };
+enum svc_check_kind { SVC_CHECK_NONE = 0, SVC_CHECK_TCP = 1, SVC_CHECK_HTTP = 2, SVC_CHECK_TLS = 3 };
 enum svc_admin { SVC_ACTIVE = 1, SVC_DRAIN = 2 };
 /* Who said so: the control socket, or the configuration file (then only the file may change it). */
 enum svc_origin { SVC_FROM_API = 0, SVC_FROM_FILE = 1 };
@@ -198,6 +198,9 @@ int svc_table_addresses_check(const struct svc_table *t, char err[SVC_ERROR_MAX]
 /* The text of the HTTP check's request into out, padded to a multiple of 4 bytes. Returns its length, 0 if it
  * does not fit cap. */
 size_t svc_check_request(const struct svc *s, char *out, size_t cap);
+
+/* The kind of a service's check as the kernel has it: where backends speak TLS for certain, tcp means tls. */
+enum svc_check_kind svc_check_kind(const struct svc *s);
 
 /* Probes a second that one backend of the service costs a host, rounded up. */
 uint32_t svc_probes_per_s(const struct svc *s);

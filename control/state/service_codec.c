@@ -31,7 +31,7 @@ static uint32_t get_ms(struct wire_reader *r)
 
 static void get_check(struct wire_reader *r, struct svc_check *c)
 {
-    c->kind = (uint8_t)codec_get_range(r, 1, SVC_CHECK_NONE, SVC_CHECK_HTTP);
+    c->kind = (uint8_t)codec_get_range(r, 1, SVC_CHECK_NONE, SVC_CHECK_TLS);
     c->rise = (uint8_t)codec_get_range(r, 1, 1, 255);
     c->fall = (uint8_t)codec_get_range(r, 1, 1, 255);
     c->interval_ms = get_ms(r);

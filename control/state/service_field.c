@@ -24,8 +24,11 @@ static const struct word edges[] = {{"off", SVC_EDGE_OFF},
                                     {"dsr", SVC_EDGE_DSR},
                                     {NULL, 0}};
 static const struct word all_downs[] = {{"refuse", SVC_REFUSE}, {"open", SVC_OPEN}, {NULL, 0}};
-static const struct word checks[] = {
-    {"none", SVC_CHECK_NONE}, {"tcp", SVC_CHECK_TCP}, {"http", SVC_CHECK_HTTP}, {NULL, 0}};
+static const struct word checks[] = {{"none", SVC_CHECK_NONE},
+                                     {"tcp", SVC_CHECK_TCP},
+                                     {"http", SVC_CHECK_HTTP},
+                                     {"tls", SVC_CHECK_TLS},
+                                     {NULL, 0}};
 static const struct word admins[] = {{"active", SVC_ACTIVE}, {"drain", SVC_DRAIN}, {NULL, 0}};
 static const struct word origins[] = {{"api", SVC_FROM_API}, {"file", SVC_FROM_FILE}, {NULL, 0}};
 

@@ -696,6 +696,66 @@ static void test_evidence_of_the_data_plane(void **state)
     assert_verdict(id, ABI_DOWN, ABI_NONE);
 }
 
+/* What control says of handshakes. */
+static void give_handshake(uint32_t id, uint16_t generation, uint32_t reason, uint64_t age_s)
+{
+    uint32_t slot = ABI_HANDSHAKE_SLOTS - 1;
+    uint64_t word = ABI_HANDSHAKE_WORD(id, generation, reason, (now_ns() / 1000000000 - age_s) & 0xff);
+    put(lab.probe->maps.handshakes, &slot, &word);
+    set_clock(now_ns() - 20 * MS);
+    assert_int_equal(tick(), PASS);
+    get(lab.probe->maps.handshakes, slot, &word);
+    assert_int_equal(word, 0);
+    drain();
+}
+
+/* A SYN that was sent now is answered. */
+static void answer_a_probe(uint32_t id)
+{
+    struct abi_probe_state s = state_of(id);
+    s.tcp[0] =
+        (struct abi_probe_shot){.sent_ns = now_ns(), .sequence = SEQUENCE, .source_port = PORT, .used = 1};
+    put(lab.probe->maps.probe_state, &id, &s);
+    (void)rx(80, PORT, 0x12, THEIRS, SEQUENCE + 1, "");
+    drain();
+}
+
+static void test_handshakes_of_control(void **state)
+{
+    (void)state;
+    uint32_t id = TCP_ID, zero = 0;
+    struct abi_probe_plan none = {.classes = 0};
+    set_up(false, ABI_UP);
+    set_check(SERVICE_TCP, ABI_CHECK_TLS);
+    put(lab.probe->maps.probe_plan, &zero, &none);
+    answer_a_probe(id);
+    give_handshake(id, GENERATION + 1, ABI_TLS_TIMEOUT, 0); /* of another backend */
+    give_handshake(0xfffffff0u, GENERATION, ABI_TLS_TIMEOUT, 0);
+    give_handshake(id, GENERATION, ABI_TLS_TIMEOUT, ABI_HANDSHAKE_LIFE_S + 2); /* the clock stood still */
+    assert_verdict(id, ABI_UP, ABI_NONE);
+    for (int i = 1; i <= FALL; i++) {
+        give_handshake(id, GENERATION, ABI_TLS_TIMEOUT, 0);
+        assert_verdict(id, i < FALL ? ABI_SUSPECT : ABI_DOWN, ABI_TLS_TIMEOUT);
+        answer_a_probe(id); /* which is not enough */
+        assert_verdict(id, i < FALL ? ABI_SUSPECT : ABI_DOWN, ABI_TLS_TIMEOUT);
+    }
+    give_handshake(id, GENERATION, ABI_PROBE_OK, 0);
+    assert_verdict(id, ABI_DOWN, ABI_TLS_TIMEOUT);
+    answer_a_probe(id);
+    answer_a_probe(id);
+    assert_verdict(id, ABI_UP, ABI_PROBE_OK);
+    give_handshake(id, GENERATION, ABI_TLS_CERTIFICATE, 0);
+    assert_verdict(id, ABI_SUSPECT, ABI_TLS_CERTIFICATE);
+    struct abi_probe_state s = state_of(id); /* control has gone: its last word is forgotten */
+    s.http_sent_ns -= 61000000000ull;
+    put(lab.probe->maps.probe_state, &id, &s);
+    answer_a_probe(id);
+    assert_verdict(id, ABI_UP, ABI_PROBE_OK);
+    set_check(SERVICE_TCP, ABI_CHECK_TCP); /* nobody asked */
+    give_handshake(id, GENERATION, ABI_TLS_TIMEOUT, 0);
+    assert_verdict(id, ABI_UP, ABI_PROBE_OK);
+}
+
 static void test_a_tick_too_early_is_none(void **state)
 {
     (void)state;
@@ -814,6 +874,7 @@ int main(void)
         cmocka_unit_test(test_a_tick_sends_what_is_due),
         cmocka_unit_test(test_a_tick_probes_who_is_wanted),
         cmocka_unit_test(test_evidence_of_the_data_plane),
+        cmocka_unit_test(test_handshakes_of_control),
         cmocka_unit_test(test_a_tick_too_early_is_none),
         cmocka_unit_test(test_misses_make_down_and_only_while_the_clock_runs),
         cmocka_unit_test(test_the_timer_judges),

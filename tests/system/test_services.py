@@ -322,7 +322,7 @@ def test_the_file_says_where_it_is_wrong(node):
     done = subprocess.run([FAIRLEADD, "--config", str(path), "--check"], capture_output=True, text=True)
     said = [line.removeprefix(f"{path}:") for line in done.stderr.splitlines()]
     assert done.returncode == 2
-    for place, what in (("4:3", "did you mean 'address'?"), ("8:11", "write none, tcp or http"),
+    for place, what in (("4:3", "did you mean 'address'?"), ("8:11", "write none, tcp, http or tls"),
                         ("10:5", "loopback"), ("11:28", "unknown key 'wait'"), ("13:9", "'self' is this node"),
                         ("15:23", "without a port"), ("16:12", "'n3' is no peer"), ("16:11", "this node is not in the list")):
         assert any(line.startswith(place + ": ") and what in line for line in said), (place, what, said)
