@@ -2,24 +2,20 @@
 #include "control/cluster.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "check.h"
+#include "control/cluster_internal.h"
 #include "control/cmd_origin.h"
-#include "control/raft/consensus.h"
+#include "control/joining.h"
+#include "control/journal.h"
 #include "control/raft/db.h"
 #include "control/settings.h"
 #include "control/state/kv_overlay.h"
-
-struct cluster {
-    struct cluster_config config;
-    struct consensus *consensus;
-    char *names_path;
-    void (*closed)(void *arg);
-    void *closed_arg;
-};
 
 /* Judges a setting for whoever proposes it. */
 static int check_setting(const char *key, size_t key_len, const char *value, size_t value_len, char *err,
@@ -32,30 +28,139 @@ static int check_setting(const char *key, size_t key_len, const char *value, siz
     return value ? setting_parse(id, value, value_len, &parsed, err, err_len) : 0;
 }
 
+static void on_event(void *arg, const struct state_event *event)
+{
+    struct cluster *c = arg;
+    c->config.handlers.event(c->config.arg, event);
+    if (c->mesh)
+        forward_applied(c, event->index);
+}
+
+static void on_fatal(void *arg, const char *why)
+{
+    struct cluster *c = arg;
+    c->config.handlers.fatal(c->config.arg, why);
+}
+
+static void on_reader_stuck(void *arg, unsigned ring)
+{
+    struct cluster *c = arg;
+    c->config.handlers.reader_stuck(c->config.arg, ring);
+}
+
+static void on_restored(void *arg, uint64_t index)
+{
+    struct cluster *c = arg;
+    journal_info(c->config.journal, "cluster", "the state came from another node, as it was at entry %llu",
+                 (unsigned long long)index);
+    if (c->config.handlers.restored)
+        c->config.handlers.restored(c->config.arg);
+}
+
+static void on_leader(void *arg, uint64_t leader)
+{
+    struct cluster *c = arg;
+    if (!c->mesh)
+        return;
+    if (leader)
+        journal_info(c->config.journal, "cluster", "node %llu leads", (unsigned long long)leader);
+    else
+        journal_warn(c->config.journal, "cluster", "nobody leads: reads go on, writes wait");
+    forward_leader(c, leader);
+}
+
+/* As the node that it is, or that this host has just become. */
+static int open_consensus(struct cluster *c, char *err, size_t err_len)
+{
+    struct pki_name name;
+    struct consensus_identity identity;
+    struct consensus_config inner = {
+        .loop = c->config.loop,
+        .dir = c->config.dir,
+        .epochs = c->config.epochs,
+        .settings = {.check = check_setting},
+        .transport = &(struct consensus_transport){.send = net_send, .arg = c},
+        .event = on_event,
+        .restored = on_restored,
+        .leader = on_leader,
+        .fatal = on_fatal,
+        .reader_stuck = on_reader_stuck,
+        .arg = c,
+    };
+    int joins = joining_begin(c->dir_fd, &name, err);
+    if (joins < 0)
+        return joins;
+    if (joins) {
+        identity.node_id = name.node_id;
+        memcpy(identity.cluster_id, name.cluster_id, sizeof(identity.cluster_id));
+        inner.join = &identity;
+    }
+    int rc = consensus_open(&inner, &c->consensus, err, err_len);
+    return rc || !joins ? rc : joining_finish(c->dir_fd, err);
+}
+
+static void cluster_free(struct cluster *c)
+{
+    if (c->dir_fd >= 0)
+        close(c->dir_fd);
+    free(c->names_path);
+    free(c);
+}
+
+static void on_net_closed(struct cluster *c)
+{
+    void (*closed)(void *) = c->closed;
+    void *closed_arg = c->closed_arg;
+    cluster_free(c);
+    if (closed)
+        closed(closed_arg);
+}
+
+static void on_consensus_closed(void *arg)
+{
+    net_close(arg, on_net_closed);
+}
+
+static void on_undone(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+/* After a start that failed half way: what was opened needs the loop to close. */
+static void undo(struct cluster *c)
+{
+    bool undone = false;
+    uv_loop_t *loop = c->config.loop;
+    cluster_close(c, on_undone, &undone);
+    while (!undone)
+        uv_run(loop, UV_RUN_ONCE);
+}
+
 int cluster_open(const struct cluster_config *config, struct cluster **out, char *err, size_t err_len)
 {
     struct cluster *c = calloc(1, sizeof(*c));
-    CHECK(c);
+    CHECK(c && err_len >= PKI_ERR_MAX);
     c->config = *config;
     CHECK(asprintf(&c->names_path, "%s/%s", config->dir, db_file_name(DB_NAMES)) > 0);
-    const struct consensus_config inner = {
-        .loop = config->loop,
-        .dir = config->dir,
-        .epochs = config->epochs,
-        .settings = {.check = check_setting},
-        .event = config->handlers.event,
-        .fatal = config->handlers.fatal,
-        .reader_stuck = config->handlers.reader_stuck,
-        .arg = config->arg,
-    };
-    int result = consensus_open(&inner, &c->consensus, err, err_len);
-    if (result) {
-        free(c->names_path);
-        free(c);
-        return result;
+    c->dir_fd = open(config->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (c->dir_fd < 0) {
+        int rc = -errno;
+        snprintf(err, err_len, "%s: %s", config->dir, strerror(-rc));
+        cluster_free(c);
+        return rc;
     }
-    *out = c;
-    return 0;
+    int rc = open_consensus(c, err, err_len);
+    if (rc == 0)
+        rc = net_open(c, err, err_len);
+    if (rc == 0) {
+        *out = c;
+        return 0;
+    }
+    if (c->consensus)
+        undo(c);
+    else
+        cluster_free(c);
+    return rc;
 }
 
 void cluster_propose(struct cluster *c, void *cmd, size_t len, cluster_done done, void *arg)
@@ -63,7 +168,10 @@ void cluster_propose(struct cluster *c, void *cmd, size_t len, cluster_done done
     struct consensus_status s;
     consensus_status(c->consensus, &s);
     cmd = cmd_origin_set(cmd, &len, s.node_id);
-    consensus_propose(c->consensus, cmd, len, done, arg);
+    if (c->mesh)
+        forward_propose(c, cmd, len, done, arg);
+    else
+        consensus_propose(c->consensus, cmd, len, done, arg);
 }
 
 static int try_on(struct kv *kv, const void *cmd, size_t len, struct cluster_trial *out)
@@ -109,6 +217,8 @@ void cluster_status(const struct cluster *c, struct cluster_status *out)
         .leads = in.leads,
         .writable = in.leader_id != 0 && in.room,
         .node_id = in.node_id,
+        .leader_id = in.leader_id,
+        .alone = !c->mesh,
         .term = in.term,
         .last_index = in.last_index,
         .commit_index = in.commit_index,
@@ -251,20 +361,6 @@ int cluster_services(struct cluster *c, struct svc_table *out)
     return result;
 }
 
-void cluster_node_seen(struct cluster *c, const struct node *n, struct node_seen *out)
-{
-    struct consensus_status s;
-    consensus_status(c->consensus, &s);
-    *out = (struct node_seen){.self = n->id == s.node_id,
-                              .leader = n->id == s.leader_id,
-                              .leaderless = s.leader_id == 0,
-                              .commit = s.commit_index};
-    if (out->self) {
-        out->progress = true;
-        out->applied = s.applied_index;
-    }
-}
-
 int cluster_nodes(struct cluster *c, struct node_table *out)
 {
     struct kv *kv;
@@ -287,20 +383,17 @@ int cluster_tokens(struct cluster *c, struct node_tokens *out)
     return result;
 }
 
-static void on_closed(void *arg)
+void cluster_set_certificate_life(struct cluster *c, uint64_t life_ms)
 {
-    struct cluster *c = arg;
-    void (*closed)(void *) = c->closed;
-    void *closed_arg = c->closed_arg;
-    free(c->names_path);
-    free(c);
-    if (closed)
-        closed(closed_arg);
+    c->certificate_life_s = (uint32_t)(life_ms / 1000);
 }
 
 void cluster_close(struct cluster *c, void (*closed)(void *arg), void *arg)
 {
+    c->closing = true;
     c->closed = closed;
     c->closed_arg = arg;
-    consensus_close(c->consensus, on_closed, c);
+    if (c->mesh)
+        forward_stop(c);
+    consensus_close(c->consensus, on_consensus_closed, c);
 }

@@ -17,6 +17,7 @@
 #include "names.h"
 
 struct cluster;
+struct config_cluster;
 struct journal;
 
 typedef void (*cluster_done)(void *arg, enum cmd_status status, uint64_t index, const void *detail,
@@ -26,12 +27,16 @@ struct cluster_handlers {
     void (*event)(void *arg, const struct state_event *event);
     void (*fatal)(void *arg, const char *why);
     void (*reader_stuck)(void *arg, unsigned ring);
+    /* The whole state is another one: a snapshot of another node was put in its place. */
+    void (*restored)(void *arg);
 };
 
 struct cluster_config {
     uv_loop_t *loop;
     struct journal *journal;
-    const char *dir; /* of the state */
+    const char *dir;                  /* of the state */
+    const char *name;                 /* of this node */
+    const struct config_cluster *net; /* where it listens for other nodes; NULL: nowhere. Borrowed. */
     struct names_epochs *epochs;
     struct cluster_handlers handlers;
     void *arg;
@@ -40,7 +45,8 @@ struct cluster_config {
 struct cluster_status {
     bool leads, writable;
     uint8_t cluster_id[16];
-    uint64_t node_id;
+    uint64_t node_id, leader_id; /* 0: nobody leads, as far as is known here */
+    bool alone;                  /* it listens for no other nodes */
     uint64_t term, last_index, commit_index, applied_index, snapshot_index;
     uint64_t log_bytes, proposals, fsyncs, fsync_us_sum, names_bytes, private_bytes;
 };
@@ -48,7 +54,11 @@ struct cluster_status {
 /* 0 or -errno with a message. Everything committed so far is applied when it returns. */
 int cluster_open(const struct cluster_config *config, struct cluster **out, char *err, size_t err_len);
 
-/* Takes cmd (malloc'd); done comes exactly once. */
+/*
+ * Takes cmd (malloc'd); done comes exactly once. On a node that does not lead the leader is asked; while
+ * nobody leads it waits for a few seconds, from the time at which that began. A success is applied here, and
+ * on every node that holds a read lease.
+ */
 void cluster_propose(struct cluster *c, void *cmd, size_t len, cluster_done done, void *arg);
 
 /* What would come of a command if it were proposed now, to what is applied here; nothing is changed. */
@@ -90,6 +100,23 @@ void cluster_node_seen(struct cluster *c, const struct node *n, struct node_seen
  * -errno. */
 int cluster_nodes(struct cluster *c, struct node_table *out);
 int cluster_tokens(struct cluster *c, struct node_tokens *out);
+
+/* The nodes have changed: who is to be connected, and who votes. Copied. */
+void cluster_set_nodes(struct cluster *c, const struct node_table *t);
+
+/* Managers that are not connected with this node: what a change of the managers is proposed with. */
+void cluster_managers_down(struct cluster *c, struct node_down *out);
+
+/* How long certificates are valid that this node signs. */
+void cluster_set_certificate_life(struct cluster *c, uint64_t life_ms);
+
+/*
+ * Makes this host a node of another cluster: asks the manager at the address, and stores what it gives. done
+ * comes exactly once, from the loop. why: NULL: it is decided, and the daemon is to be restarted; else what
+ * is wrong and what to do, and nothing has changed.
+ */
+typedef void (*cluster_joined)(void *arg, uint64_t node_id, const char *why);
+void cluster_join(struct cluster *c, const char *address, const char *token, cluster_joined done, void *arg);
 
 /* closed() comes from the loop; proposals under way end before it. */
 void cluster_close(struct cluster *c, void (*closed)(void *arg), void *arg);

@@ -83,7 +83,9 @@ struct daemon {
     uint64_t generation; /* of it, or of the last one of the control before */
     enum daemon_phase phase;
     bool refusing; /* writes, for want of room or of a disk that works; said so in the log */
-    bool greet;    /* tell on standard output where things are, once they are */
+    char node_name[NODE_NAME_MAX + 1];
+    bool restart; /* the process is to begin anew when it has ended: this host is another node then */
+    bool greet;   /* tell on standard output where things are, once they are */
     int exit_code;
     uint64_t started_ms;    /* of the loop's clock */
     uint64_t start_time_ms; /* UTC */

@@ -79,9 +79,14 @@ static int open_listeners(struct daemon *d, bool shared, char *err)
 
 static int open_state(struct daemon *d, char *err)
 {
+    nodes_name_of_host(d->node_name);
+    if (d->config.cluster.name)
+        snprintf(d->node_name, sizeof(d->node_name), "%s", d->config.cluster.name);
     const struct cluster_config config = {.loop = &d->loop,
                                           .journal = d->journal,
                                           .dir = d->config.state_dir,
+                                          .name = d->node_name,
+                                          .net = &d->config.cluster,
                                           .epochs = d->memory.epochs,
                                           .handlers = daemon_cluster_handlers,
                                           .arg = d};
@@ -262,10 +267,25 @@ static const char *node_name(void *arg, uint64_t id)
     return n ? n->name : NULL;
 }
 
+static void on_nodes_changed(void *arg)
+{
+    struct daemon *d = arg;
+    cluster_set_nodes(d->cluster, nodes_table(d->nodes));
+}
+
 static void open_nodes(struct daemon *d)
 {
-    struct nodes_config config = {.loop = &d->loop, .journal = d->journal, .cluster = d->cluster};
-    nodes_name_of_host(config.self.name);
+    const struct config_cluster *net = &d->config.cluster;
+    struct nodes_config config = {.loop = &d->loop,
+                                  .journal = d->journal,
+                                  .cluster = d->cluster,
+                                  .changed = on_nodes_changed,
+                                  .arg = d};
+    memcpy(config.self.name, d->node_name, sizeof(config.self.name));
+    if (net->listen_count) {
+        CHECK(svc_address_parse(net->advertise.text, &config.self.mesh) == 0);
+        CHECK(svc_address_parse(net->data_advertise.text, &config.self.data) == 0);
+    }
     d->nodes = nodes_new(&config);
     struct cluster_status status;
     cluster_status(d->cluster, &status);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Between the two files of the daemon: its life (start and end) and what it does in between. */
+/* Between the files of the daemon: its life (start and end) and what it does in between. */
 #ifndef FL_CONTROL_DAEMON_LIFE_H
 #define FL_CONTROL_DAEMON_LIFE_H
 
@@ -8,7 +8,7 @@
 /* daemon_life.c: ends everything; the loop then runs out. */
 void daemon_life_close(struct daemon *d);
 
-/* daemon.c */
+/* daemon.c, daemon_state.c */
 extern const struct supervise_handlers daemon_supervise_handlers;
 extern const struct cluster_handlers daemon_cluster_handlers;
 void daemon_setting_load(void *arg, const char *key, size_t key_len, const char *value, size_t value_len);

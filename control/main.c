@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@ struct options {
     const char *detach; /* an instance */
     const char *config, *state;
     bool check, greet;
+    char **argv;
 };
 
 static const char usage[] = "usage: fairleadd [--config FILE] [--state DIR] [--check] [--greet]\n"
@@ -108,7 +110,12 @@ static int run(const struct options *options)
         config_fini(&config);
         return 0;
     }
-    return daemon_run(&daemon, &config, options->config, options->greet);
+    int code = daemon_run(&daemon, &config, options->config, options->greet);
+    if (!daemon.restart || code)
+        return code;
+    execv("/proc/self/exe", options->argv);
+    fprintf(stderr, "fairleadd: cannot begin anew: %s; start it again\n", strerror(errno));
+    return 1;
 }
 
 int main(int argc, char **argv)
@@ -134,7 +141,7 @@ int main(int argc, char **argv)
         {"print-settings-man", no_argument, NULL, OPT_MAN},
         {NULL, 0, NULL, 0},
     };
-    struct options options = {0};
+    struct options options = {.argv = argv};
     opterr = 0;
     for (int c; (c = getopt_long(argc, argv, ":c:s:hV", long_options, NULL)) != -1;) {
         switch (c) {

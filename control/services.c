@@ -96,10 +96,14 @@ void services_event(struct services *s, const struct state_event *event)
 {
     uint16_t type = event->cmd.head.type;
     bool of_services = type >= CMD_SERVICE_SET && type <= CMD_BACKEND_ADMIN;
-    if (!event->changed || (!of_services && type != CMD_TRANSACTION))
-        return;
+    if (event->changed && (of_services || type == CMD_TRANSACTION))
+        services_reload(s);
+}
+
+void services_reload(struct services *s)
+{
     s->stale = true;
-    if (!uv_is_active((uv_handle_t *)&s->settle))
+    if (!s->closing && !uv_is_active((uv_handle_t *)&s->settle))
         uv_timer_start(&s->settle, on_settled, SERVICES_SETTLE_MS, 0);
 }
 

@@ -44,6 +44,9 @@ void services_free(struct services *services);
 /* An entry was applied. */
 void services_event(struct services *services, const struct state_event *event);
 
+/* The whole state is another one. */
+void services_reload(struct services *services);
+
 /* What was applied so far counts at once: changed() comes before the return, if something has changed. */
 void services_settle(struct services *services);
 

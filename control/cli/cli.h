@@ -36,6 +36,7 @@ enum option {
     OPTION_FILE = 1 << 19,
     OPTION_DRY_RUN = 1 << 20,
     OPTION_PRUNE = 1 << 21,
+    OPTION_TOKEN = 1 << 22,
     OPTIONS_EVERYWHERE = OPTION_JSON | OPTION_SOCKET | OPTION_HELP,
 };
 
@@ -132,6 +133,7 @@ int command_node_drain(struct cli *cli);
 int command_node_active(struct cli *cli);
 int command_node_set(struct cli *cli);
 int command_node_rm(struct cli *cli);
+int command_node_join(struct cli *cli);
 int command_node_join_token(struct cli *cli);
 int command_node_token_ls(struct cli *cli);
 int command_node_token_rm(struct cli *cli);

@@ -196,6 +196,32 @@ int command_node_rm(struct cli *cli)
     return finish(cli, cli_ask(cli, "node.delete", params), done);
 }
 
+/* --- joining --- */
+
+int command_node_join(struct cli *cli)
+{
+    const char *token = cli_value(cli, OPTION_TOKEN);
+    if (!token) {
+        cli_fail("give the token of the cluster: --token FLJ1-...; `fairlead node join-token` on a manager "
+                 "makes one");
+        return EXIT_USAGE;
+    }
+    json_t *params = json_pack("{s:s, s:s}", "address", cli->argument[0], "token", token);
+    if (!params)
+        return cli_fail("a value is not UTF-8; write it in plain text");
+    json_t *answer = cli_ask(cli, "node.join", params);
+    if (!answer)
+        return EXIT_FAILED;
+    if (cli->options & OPTION_JSON)
+        cli_print_json(cli, answer);
+    else
+        printf("this host is node %" JSON_INTEGER_FORMAT
+               " of the cluster now; it begins anew with the cluster's state\n",
+               json_integer_value(json_object_get(answer, "id")));
+    json_decref(answer);
+    return EXIT_OK;
+}
+
 /* --- tokens --- */
 
 int command_node_join_token(struct cli *cli)

@@ -84,6 +84,11 @@ const struct command commands[] = {
      "place.\n"
      "On a terminal it asks first, unless --yes is given.",
      command_node_rm},
+    {"node join", "ADDRESS", OPTION_TOKEN, "make this host a node of the cluster whose manager listens there",
+     "ADDRESS is what the manager has as cluster.listen or cluster.advertise. This host must have neither "
+     "repositories "
+     "nor services,\nand has to say in its configuration where it listens (cluster.listen).",
+     command_node_join},
     {"node join-token", "", OPTION_ROLE | OPTION_REPLICA | OPTION_EXPIRES | OPTION_ROTATE,
      "make a token with which hosts join, and print it",
      "--role is needed. Any number of hosts may use a token, until it expires (--expires 1h; default 24h) or "
@@ -140,6 +145,7 @@ const struct option_info option_infos[] = {
     {OPTION_AVAILABILITY, "availability", "WORD", "active or drain"},
     {OPTION_REPLICA, "replica", "yes|no", "whether it keeps blobs"},
     {OPTION_EXPIRES, "expires", "TIME", "after which it is good no more, as in 30m, 1h, 7d"},
+    {OPTION_TOKEN, "token", "TOKEN", "of `fairlead node join-token`"},
     {OPTION_ROTATE, "rotate", NULL, "remove the others of its role"},
     {OPTION_FILE, "file", "FILE", "the file; also -f"},
     {OPTION_DRY_RUN, "dry-run", NULL, "show what would change, and change nothing"},

@@ -77,6 +77,7 @@ size_t frame_join_put(const struct frame_join *join, void *out, size_t cap)
     struct wire_writer w = {.buf = out, .cap = cap};
     wire_put_u16(&w, JOIN_VERSION);
     wire_put(&w, join->secret, sizeof(join->secret));
+    wire_put_u32(&w, join->cluster_version);
     put_text(&w, join->name);
     put_text(&w, join->mesh_address);
     put_text(&w, join->data_address);
@@ -92,6 +93,7 @@ int frame_join_get(const void *body, size_t len, struct frame_join *out)
     if (!r.failed && version != JOIN_VERSION)
         return -EPROTO;
     const uint8_t *secret = wire_get(&r, sizeof(out->secret));
+    out->cluster_version = wire_get_u32(&r);
     out->name = get_text(&r, FRAME_NAME_MAX, false);
     out->mesh_address = get_text(&r, FRAME_ADDRESS_MAX, false);
     out->data_address = get_text(&r, FRAME_ADDRESS_MAX, false);

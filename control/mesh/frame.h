@@ -50,7 +50,8 @@ enum mesh_reason frame_hello_get(const void *body, size_t len, struct frame_hell
 
 /* A host that wants to be a node. */
 struct frame_join {
-    uint8_t secret[16]; /* of its token */
+    uint8_t secret[16];       /* of its token */
+    uint32_t cluster_version; /* the highest that its program knows */
     struct frame_text name, request, mesh_address, data_address;
 };
 

@@ -51,7 +51,7 @@ enum mesh_type {
 };
 
 enum {
-    MESH_BODY_MAX = 16 << 20, /* of a frame */
+    MESH_BODY_MAX = COMMAND_BYTES_MAX + (64 << 10), /* of a frame */
     MESH_QUEUE_BYTES_MAX =
         64 << 20,                 /* that wait for one node; one frame may be in an empty queue at any size */
     MESH_STREAM_ROOM = 512 << 10, /* of them, at most this much is a stream's to fill */

@@ -10,7 +10,7 @@
 
 #include "control/mesh/pki_internal.h"
 
-enum { SERIAL_BITS = 127, X509_V3 = 2, BACKDATE_S = 3600 };
+enum { SERIAL_BITS = 127, X509_V3 = 2 };
 
 static const char uri_scheme[] = "fairlead://";
 
@@ -86,7 +86,7 @@ static bool name_set(X509_NAME *name, const char *common)
 }
 
 /* Version, serial, names, validity and key, still unsigned. NULL without memory. */
-static X509 *cert_begin(X509 *issuer, EVP_PKEY *key, const char *common, unsigned days)
+static X509 *cert_begin(X509 *issuer, EVP_PKEY *key, const char *common, long life_s)
 {
     X509 *cert = X509_new();
     if (!cert)
@@ -94,8 +94,8 @@ static X509 *cert_begin(X509 *issuer, EVP_PKEY *key, const char *common, unsigne
     bool ok = X509_set_version(cert, X509_V3) && serial_set(cert) &&
               name_set(X509_get_subject_name(cert), common) &&
               X509_set_issuer_name(cert, X509_get_subject_name(issuer ? issuer : cert)) &&
-              X509_gmtime_adj(X509_getm_notBefore(cert), -BACKDATE_S) &&
-              X509_time_adj_ex(X509_getm_notAfter(cert), (int)days, 0, NULL) && X509_set_pubkey(cert, key);
+              X509_gmtime_adj(X509_getm_notBefore(cert), -PKI_BACKDATE_S) &&
+              X509_gmtime_adj(X509_getm_notAfter(cert), life_s) && X509_set_pubkey(cert, key);
     if (ok)
         return cert;
     X509_free(cert);
@@ -110,7 +110,7 @@ int pki_ca_make(const uint8_t cluster_id[16], struct pki_text *cert, struct pki_
     id_text(cluster_id, id);
     snprintf(common, sizeof(common), "Fairlead cluster %s", id);
     EVP_PKEY *pair = EVP_EC_gen("P-256");
-    X509 *x = pair ? cert_begin(NULL, pair, common, PKI_CA_DAYS) : NULL;
+    X509 *x = pair ? cert_begin(NULL, pair, common, PKI_CA_LIFE_S) : NULL;
     if (x && extension_add(x, x, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") &&
         extension_add(x, x, NID_key_usage, "critical,keyCertSign,cRLSign") &&
         extension_add(x, x, NID_subject_key_identifier, "hash") && X509_sign(x, pair, EVP_sha256())) {
@@ -186,6 +186,18 @@ static EVP_PKEY *request_key(const char *pem, size_t len)
     return key;
 }
 
+int pki_request_key(const char *request, size_t len, uint8_t out[PKI_FINGERPRINT_BYTES])
+{
+    EVP_PKEY *key = request_key(request, len);
+    unsigned char *der = NULL;
+    int der_len = key ? i2d_PUBKEY(key, &der) : -1;
+    bool ok = der_len > 0 && EVP_Digest(der, (size_t)der_len, out, NULL, EVP_sha256(), NULL);
+    OPENSSL_free(der);
+    EVP_PKEY_free(key);
+    ERR_clear_error();
+    return ok ? 0 : -EINVAL;
+}
+
 static void uri_make(const struct pki_name *name, char *out, size_t cap)
 {
     char id[33];
@@ -246,7 +258,7 @@ static int sign(X509 *ca, EVP_PKEY *ca_key, EVP_PKEY *key, const struct pki_subj
     char common[64];
     int rc = -ENOMEM;
     snprintf(common, sizeof(common), "node %" PRIu64, subject->name.node_id);
-    X509 *cert = cert_begin(ca, key, common, subject->days ? subject->days : PKI_NODE_DAYS);
+    X509 *cert = cert_begin(ca, key, common, subject->life_s ? subject->life_s : PKI_NODE_LIFE_S);
     if (cert && extension_add(cert, ca, NID_basic_constraints, "critical,CA:FALSE") &&
         extension_add(cert, ca, NID_key_usage, "critical,digitalSignature") &&
         extension_add(cert, ca, NID_ext_key_usage, "serverAuth,clientAuth") &&
@@ -294,6 +306,19 @@ bool pki_key_is_of(const char *ca, size_t ca_len, const char *key, size_t key_le
     EVP_PKEY_free(pair);
     sk_X509_pop_free(cas, X509_free);
     return is;
+}
+
+int pki_fingerprint_signer(const char *ca, size_t ca_len, const char *ca_key, size_t ca_key_len,
+                           uint8_t out[PKI_FINGERPRINT_BYTES])
+{
+    STACK_OF(X509) *cas = pki_read_certs(ca, ca_len);
+    EVP_PKEY *key = pki_read_key(ca_key, ca_key_len);
+    const X509 *signer = cas && key ? pki_find_key(cas, key) : NULL;
+    if (signer)
+        pki_fingerprint_of(signer, out);
+    EVP_PKEY_free(key);
+    sk_X509_pop_free(cas, X509_free);
+    return signer ? 0 : -ENOKEY;
 }
 
 void pki_fingerprint_of(const X509 *cert, uint8_t out[PKI_FINGERPRINT_BYTES])

@@ -22,8 +22,9 @@ enum {
     PKI_FINGERPRINT_BYTES = 32, /* SHA-256 of a certificate in DER */
     PKI_PEM_BYTES_MAX = 32 << 10,
     PKI_CSR_BYTES_MAX = 4096,
-    PKI_CA_DAYS = 3650,
-    PKI_NODE_DAYS = 90,
+    PKI_CA_LIFE_S = 3650 * 86400,
+    PKI_NODE_LIFE_S = 90 * 86400,
+    PKI_BACKDATE_S = 3600, /* clocks differ: a certificate is valid from before it was made */
     PKI_HOSTS_MAX = 8,
     PKI_CAS_MAX = 4, /* in a bundle: more than one while the CA is exchanged */
     PKI_ERR_MAX = 256,
@@ -56,7 +57,7 @@ struct pki_subject {
     struct pki_name name;
     const char *host[PKI_HOSTS_MAX]; /* addresses or DNS names */
     size_t host_count;
-    unsigned days;
+    uint32_t life_s; /* 0: PKI_NODE_LIFE_S */
 };
 
 /*
@@ -70,6 +71,14 @@ int pki_sign(const char *ca, size_t ca_len, const char *ca_key, size_t ca_key_le
 
 /* Whether the bundle has the certificate of this key. */
 bool pki_key_is_of(const char *ca, size_t ca_len, const char *key, size_t key_len);
+
+/* SHA-256 of the public key (SubjectPublicKeyInfo, DER) of a request, which has to be signed by it. 0 or
+ * -EINVAL. */
+int pki_request_key(const char *request, size_t len, uint8_t out[PKI_FINGERPRINT_BYTES]);
+
+/* Of the certificate of a bundle that belongs to this key. 0 or -ENOKEY. */
+int pki_fingerprint_signer(const char *ca, size_t ca_len, const char *ca_key, size_t ca_key_len,
+                           uint8_t out[PKI_FINGERPRINT_BYTES]);
 
 /* Of the first certificate of a bundle, which signs. 0 or -EINVAL. */
 int pki_fingerprint(const char *pem, size_t len, uint8_t out[PKI_FINGERPRINT_BYTES]);

@@ -11,6 +11,8 @@
 
 #include "check.h"
 
+enum { ROW_KEY = 2 };
+
 /* Which file is where in struct pki_files. */
 static const struct file_row {
     const char *name;
@@ -93,17 +95,39 @@ static int read_row(int fd, const char *folder, const struct file_row *row, stru
     return rc == -ENOENT ? -EINVAL : rc;
 }
 
+static int open_folder(int parent_fd, const char *folder, char err[PKI_ERR_MAX])
+{
+    err[0] = '\0';
+    int fd = openat(parent_fd, folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int rc = fd < 0 ? -errno : check_mode(fd, folder, ".", 0700, err);
+    if (rc && !err[0])
+        snprintf(err, PKI_ERR_MAX, "%s cannot be opened: %s", folder, strerror(-rc));
+    if (rc && fd >= 0)
+        close(fd);
+    return rc ? rc : fd;
+}
+
+int pki_files_read_key(int parent_fd, const char *folder, struct pki_text *out, char err[PKI_ERR_MAX])
+{
+    struct pki_files files = {0};
+    int fd = open_folder(parent_fd, folder, err);
+    if (fd < 0)
+        return fd;
+    int rc = read_row(fd, folder, &rows[ROW_KEY], &files, err);
+    close(fd);
+    *out = files.key;
+    if (rc)
+        pki_text_free(out);
+    return rc;
+}
+
 int pki_files_read(int parent_fd, const char *folder, struct pki_files *out, char err[PKI_ERR_MAX])
 {
     *out = (struct pki_files){0};
-    err[0] = '\0';
-    int fd = openat(parent_fd, folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) {
-        int rc = -errno;
-        snprintf(err, PKI_ERR_MAX, "%s cannot be opened: %s", folder, strerror(-rc));
-        return rc;
-    }
-    int rc = check_mode(fd, folder, ".", 0700, err);
+    int fd = open_folder(parent_fd, folder, err);
+    if (fd < 0)
+        return fd;
+    int rc = 0;
     for (size_t i = 0; rc == 0 && i < ARRAY_SIZE(rows); i++)
         rc = read_row(fd, folder, &rows[i], out, err);
     close(fd);

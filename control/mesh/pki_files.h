@@ -31,6 +31,9 @@ void pki_files_fini(struct pki_files *files);
  * err says what is wrong with which file and what to do. */
 int pki_files_read(int parent_fd, const char *folder, struct pki_files *out, char err[PKI_ERR_MAX]);
 
+/* node.key alone, of a folder that may have nothing else. As above. */
+int pki_files_read_key(int parent_fd, const char *folder, struct pki_text *out, char err[PKI_ERR_MAX]);
+
 /* Makes the folder with these files (those without data are left out). It must not exist. 0 or -errno. */
 int pki_files_make(int parent_fd, const char *folder, const struct pki_files *files);
 

@@ -85,6 +85,7 @@ const struct rpc_method methods[] = {
     {"node.list", RPC_READ_ONLY, method_node_list},
     {"node.set", RPC_ADMIN, method_node_set},
     {"node.delete", RPC_ADMIN, method_node_delete},
+    {"node.join", RPC_ADMIN, method_node_join},
     {"token.create", RPC_ADMIN, method_token_create},
     {"token.list", RPC_READ_ONLY, method_token_list},
     {"token.delete", RPC_ADMIN, method_token_delete},

@@ -42,6 +42,7 @@ void method_backend_delete(void *context, struct rpc_call *call, json_t *params)
 /* methods_nodes.c */
 void method_node_list(void *context, struct rpc_call *call, json_t *params);
 void method_node_set(void *context, struct rpc_call *call, json_t *params);
+void method_node_join(void *context, struct rpc_call *call, json_t *params);
 void method_node_delete(void *context, struct rpc_call *call, json_t *params);
 void method_cluster_show(void *context, struct rpc_call *call, json_t *params);
 void method_cluster_set(void *context, struct rpc_call *call, json_t *params);

@@ -17,14 +17,14 @@ struct made {
     struct pki_text ca, ca_key, key, cert;
 };
 
-static void make(struct made *m, const uint8_t id[16], uint64_t node, unsigned days)
+static void make(struct made *m, const uint8_t id[16], uint64_t node, uint32_t life_s)
 {
     struct pki_text request;
     char err[PKI_ERR_MAX];
     struct pki_subject subject = {.name = {.node_id = node},
                                   .host = {"192.0.2.1", "2001:db8::1", "node-a.example"},
                                   .host_count = 3,
-                                  .days = days};
+                                  .life_s = life_s};
     memcpy(subject.name.cluster_id, id, 16);
     assert_int_equal(pki_ca_make(id, &m->ca, &m->ca_key), 0);
     assert_int_equal(pki_request_make(&m->key, &request), 0);

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the cluster share. */
+#ifndef FL_CONTROL_CLUSTER_INTERNAL_H
+#define FL_CONTROL_CLUSTER_INTERNAL_H
+
+#include "control/cluster.h"
+#include "control/mesh/mesh.h"
+#include "control/mesh/pki_files.h"
+#include "control/raft/consensus.h"
+
+enum {
+    CLUSTER_FRAME_PROPOSE = MESH_TYPES_CLUSTER, /* a command; id: the sender's number of it */
+    CLUSTER_FRAME_RESULT,                       /* u16 status, u64 index, bytes detail; the same id */
+};
+
+enum {
+    FORWARD_MAX = 8192, /* proposals that wait, or are at the leader; more get CMD_BUSY */
+    FORWARD_BYTES_MAX = 128 << 20,
+    FORWARD_TICK_MS = 20,
+    FORWARD_LEADER_MS = 3000,  /* so long proposals wait for a leader, from when the last one was lost */
+    FORWARD_RESULT_MS = 30000, /* so long an answer may take */
+    FORWARD_APPLY_MS = 5000,   /* so long what was committed may take to be applied here */
+};
+
+struct proposal;
+
+/* Proposals on their way: cluster_forward.c. */
+struct forward {
+    struct proposal *first, **last; /* oldest first */
+    size_t count, bytes;
+    uint64_t next_id;
+    uint64_t leaderless_ms; /* of the loop's clock: since when nobody leads; 0: somebody does */
+    size_t served;          /* of other nodes, under way here */
+    uv_timer_t tick;
+};
+
+/* A node as the mesh needs to know it. */
+struct known_node {
+    uint64_t id;
+    bool manager;
+};
+
+struct cluster {
+    struct cluster_config config;
+    struct consensus *consensus;
+    char *names_path;
+    int dir_fd;
+    struct mesh *mesh; /* NULL: this node listens to nobody */
+    struct pki_files pki;
+    struct pki_identity *identity;
+    struct known_node *known; /* by id */
+    size_t known_count;
+    uint32_t certificate_life_s;
+    uv_timer_t upkeep;
+    struct forward forward;
+    bool closing;
+    void (*net_closed)(struct cluster *c);
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+/* cluster_net.c: the mesh, and what goes through it. 0 or -errno with err. */
+int net_open(struct cluster *c, char *err, size_t err_len);
+int net_send(void *arg, uint64_t node, uint16_t type, const void *body, size_t len);
+/* What the node's own row says of it; false: the state does not know it. */
+bool net_is_manager(const struct cluster *c, uint64_t node);
+/* Of what was opened; may be called where nothing was. */
+void net_close(struct cluster *c, void (*closed)(struct cluster *c));
+
+/* cluster_admit.c: certificates for other nodes and for this one. */
+void admit_join(void *arg, struct mesh_guest *guest, const void *body, size_t len);
+void admit_frame(struct cluster *c, uint64_t from, uint16_t type, uint64_t id, const void *body, size_t len);
+void admit_upkeep(struct cluster *c);
+
+/* cluster_forward.c */
+void forward_open(struct cluster *c);
+void forward_propose(struct cluster *c, void *cmd, size_t len, cluster_done done, void *arg);
+void forward_frame(struct cluster *c, uint64_t from, uint16_t type, uint64_t id, const void *body,
+                   size_t len);
+void forward_leader(struct cluster *c, uint64_t leader);
+/* Something that proposals wait for may have come. */
+void forward_wake(struct cluster *c);
+void forward_down(struct cluster *c, uint64_t node);
+void forward_applied(struct cluster *c, uint64_t index);
+/* Answers all that is left. */
+void forward_stop(struct cluster *c);
+void forward_close(struct cluster *c, uv_close_cb closed);
+
+#endif
