@@ -36,7 +36,11 @@ static BIO *bio_of(const struct certs *certs, struct certs_part part)
 static bool trust(SSL_CTX *ctx, const struct certs *certs, const char *name)
 {
     const struct certs_entry *e = *name ? certs_find(certs, name) : NULL;
-    struct certs_part part = e ? e->ca : *name || !certs ? (struct certs_part){0} : certs->system_ca;
+    struct certs_part part = {0};
+    if (e)
+        part = e->ca;
+    else if (!*name && certs)
+        part = certs->system_ca;
     BIO *bio = part.len ? bio_of(certs, part) : NULL;
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
     unsigned count = 0;

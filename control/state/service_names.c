@@ -144,8 +144,9 @@ static int check_claims(const struct svc *const *list, size_t count, char err[SV
         char name[PLAN_DOMAIN_MAX];
         while (svc_names_next(&names, name)) {
             if ((claims & (claims - 1)) == 0) {
-                claim = reallocarray(claim, claims ? claims * 2 : 1, sizeof(*claim));
-                CHECK(claim);
+                void *more = reallocarray(claim, claims ? claims * 2 : 1, sizeof(*claim));
+                CHECK(more);
+                claim = more;
             }
             claim[claims].s = list[i];
             memcpy(claim[claims++].name, name, sizeof(name));
