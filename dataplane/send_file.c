@@ -325,7 +325,9 @@ static void direct_turn(struct stream_full *f, size_t budget)
 
 void send_file_turn(struct stream_full *f)
 {
-    size_t budget = f->s.ring->streams.used > 1 ? TURN_BYTES : ALONE_BYTES;
+    /* Who waits for a disk has no use for a long turn, and somebody else may come meanwhile. */
+    bool long_turn = f->s.ring->streams.used == 1 && !f->send.was_warmed;
+    size_t budget = long_turn ? ALONE_BYTES : TURN_BYTES;
     if (send_is_direct(f))
         direct_turn(f, budget);
     else

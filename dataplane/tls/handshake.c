@@ -196,6 +196,10 @@ static bool ssl_make(struct tls *t)
     if (!socket)
         return false;
     SSL_set_bio(t->ssl, socket, socket);
+    /* A flight by one call, and not each record by two; what comes behind it waits in OpenSSL's memory, where
+       the kernel could not open it. */
+    if (!(SSL_get_options(t->ssl) & SSL_OP_ENABLE_KTLS))
+        SSL_set_read_ahead(t->ssl, 1);
     if (t->server)
         SSL_set_accept_state(t->ssl);
     else
