@@ -269,6 +269,12 @@ struct http_response *stream_response(struct stream *s, int status)
     http_response_field(&f->response, "Date", view_of(ring_date(s->ring), HTTP_DATE_LEN));
     stream_id_text(s, id);
     http_response_field(&f->response, "X-Request-Id", view_of(id, sizeof(id)));
+    if (s->old_names) { /* RFC 7234 5.5.1 */
+        http_response_field(
+            &f->response, "Warning",
+            VIEW_LIT("110 fairlead \"this node is cut off from the others; this may be old\""));
+        stream_count(s, CTR_NAMES_STALE, 1);
+    }
     return &f->response;
 }
 

@@ -70,6 +70,7 @@ struct stream {
     struct http_request req;
     struct view body;         /* after stream_body_to_memory */
     enum request_class class; /* the handler sets it; for histograms */
+    bool old_names;           /* what the names say now may be old: the answer tells */
     uint64_t id;              /* request id, unique on the node; hex in X-Request-Id and in the log */
 };
 

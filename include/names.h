@@ -115,11 +115,19 @@ struct names_epoch {
     uint8_t pad[56];
 };
 
+#define NAMES_FRESH_UNSAID 0
+#define NAMES_FRESH_NEVER  1
+#define NAMES_FRESH_ALWAYS UINT64_MAX
+
 /* The shared page(s): a memfd made by control, writable by both, holding no secret and nothing trusted: a
  * wrong value can only keep pages from being reused, for a while. */
 struct names_epochs {
     _Atomic uint64_t committed; /* number of the newest transaction; written by control after each commit */
-    uint8_t pad[56];
+    /* Until when (CLOCK_MONOTONIC, ms) the file has all that anybody was told of: a read lease. Written by
+     * control. NAMES_FRESH_ALWAYS: nobody else writes; NAMES_FRESH_UNSAID: there is no control that says it.
+     */
+    _Atomic uint64_t fresh_until_ms;
+    uint8_t pad[48];
     struct names_epoch ring[RINGS_MAX];
 };
 

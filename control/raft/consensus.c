@@ -398,6 +398,7 @@ void consensus_pump(struct consensus *c)
         install_pump(c);
         snapshot_pump(c);
         lease_pump(c);
+        lease_publish(c);
     }
     leader_tell(c);
     refusals_tell(c);
@@ -424,6 +425,7 @@ static void on_tick(struct consensus *c)
     if (c->leads)
         step_timeout(c);
     lease_tick(c);
+    lease_publish(c);
     snapshot_tick(c);
 }
 

@@ -313,6 +313,7 @@ void lease_tick(struct consensus *c);
 /* What is applied here moved. */
 void lease_applied(struct consensus *c);
 void lease_pump(struct consensus *c);
+void lease_publish(const struct consensus *c); /* to the data plane's rings */
 int lease_on_renew(struct consensus *c, struct peer *from, const void *body, size_t len);
 int lease_on_grant(struct consensus *c, struct peer *from, const void *body, size_t len);
 /* Whether a promise to a leader keeps this node from voting, and until when. */

@@ -182,6 +182,7 @@ int lease_on_grant(struct consensus *c, struct peer *from, const void *body, siz
         if (grant.floor > l->floor)
             l->floor = grant.floor;
     }
+    lease_publish(c);
     return 0;
 }
 
@@ -190,13 +191,29 @@ uint64_t lease_promised_until(const struct consensus *c)
     return c->lease.promised_until_ms;
 }
 
-bool consensus_lease(const struct consensus *c)
+/* NAMES_FRESH_NEVER: there is none. */
+static uint64_t held_until(const struct consensus *c)
 {
     const struct lease *l = &c->lease;
     uint64_t now = consensus_now_ms(c);
+    uint32_t valid_ms;
     if (c->dead || c->installing)
-        return false;
-    if (c->leads)
-        return lead_is_settled(c) && lease_valid_ms(quorum_ms(c), c->config.lease_ms, now) > 0;
-    return l->held_until_ms > now && c->applied >= l->floor;
+        return NAMES_FRESH_NEVER;
+    if (!c->leads)
+        return c->applied >= l->floor && l->held_until_ms > now ? l->held_until_ms : NAMES_FRESH_NEVER;
+    if (c->raft.configuration.n == 1)
+        return NAMES_FRESH_ALWAYS;
+    valid_ms = lead_is_settled(c) ? lease_valid_ms(quorum_ms(c), c->config.lease_ms, now) : 0;
+    return valid_ms ? now + valid_ms : NAMES_FRESH_NEVER;
+}
+
+bool consensus_lease(const struct consensus *c)
+{
+    return held_until(c) > consensus_now_ms(c);
+}
+
+void lease_publish(const struct consensus *c)
+{
+    if (c->config.epochs)
+        atomic_store(&c->config.epochs->fresh_until_ms, held_until(c));
 }

@@ -113,6 +113,7 @@ static int step(struct consensus *c, struct raft_event *event, struct entry **ow
         keep_entries(c, &update, own);
     if (update.flags & RAFT_UPDATE_SNAPSHOT)
         install_begin(c, &update);
+    lease_publish(c); /* before anybody learns of another member */
     if ((update.flags & RAFT_UPDATE_MESSAGES) && !c->dead)
         send_messages(c, &update);
     look(c);

@@ -129,6 +129,7 @@ static void registry_begin(struct stream *s)
         return;
     }
     const struct endpoint *e = &endpoints[a->route.endpoint][s->req.method];
+    s->old_names = !names_is_fresh(stream_names(s));
     s->class = e->class;
     if (!api_allowed(a, e->action, a->route.repo))
         error_answer(s, 403, ERROR_DENIED, "the access policy does not allow this", "name", a->route.repo);

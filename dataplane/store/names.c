@@ -8,6 +8,7 @@
 #include <lmdb.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "check.h"
 #include "names_reader.h"
@@ -168,6 +169,17 @@ void names_free(struct names *n)
 }
 
 /* ------------------------------------------------------------------ the bracket */
+
+bool names_is_fresh(const struct names *n)
+{
+    uint64_t until = atomic_load(&n->file->epochs->fresh_until_ms);
+    struct timespec ts;
+    if (until == NAMES_FRESH_ALWAYS || until == NAMES_FRESH_UNSAID)
+        return true;
+    /* Not the time at which the batch began: a lease is counted in the time that passes. */
+    (void)clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000 < until;
+}
 
 int names_begin(struct names *n)
 {

@@ -36,6 +36,9 @@ void names_file_close(struct names_file *f); /* after every names_free */
 int names_new(struct names_file *f, unsigned ring, struct names **out);
 void names_free(struct names *n);
 
+/* Asked before names_begin: false if what it will say may be older than what somebody was told elsewhere. */
+bool names_is_fresh(const struct names *n);
+
 /* 0, -EAGAIN (the writer is too fast just now: try again later) or -EIO. names_end only after 0. */
 int names_begin(struct names *n);
 void names_end(struct names *n);

@@ -9,7 +9,8 @@ import time
 import pytest
 
 import http1
-from nodes import one_node
+import netlab
+from nodes import hosts, one_node
 from workload import Workload
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "30"))
@@ -42,19 +43,32 @@ def well(node):
         return False
 
 
+def run(nodes, seed):
+    workload = Workload(nodes, seed).start()
+    try:
+        done = disturb(nodes, random.Random(f"{seed} faults"), SECONDS)
+    finally:
+        for node in nodes:
+            node.undo()
+        for node in nodes:
+            assert http1.wait_until(lambda node=node: well(node), 60), node.name
+        workload.stop()
+    found = workload.verify()
+    print(f"{done}\n{found}")
+    assert done and found["operations"] > 20 and found["blobs"] > 2 and found["good"] > found["failed"] / 10
+
+
 @pytest.mark.timeout(900 + 2 * SECONDS)
 @pytest.mark.parametrize("seed", seeds())
 def test_one_node(seed):
-    print(f"FAIRLEAD_TEST_SEED={seed}")
     with one_node() as nodes:
-        workload = Workload(nodes, seed).start()
-        try:
-            done = disturb(nodes, random.Random(f"{seed} faults"), SECONDS)
-        finally:
-            for node in nodes:
-                node.undo()
-            assert all(http1.wait_until(lambda node=node: well(node), 60) for node in nodes)
-            workload.stop()
-        found = workload.verify()
-    print(f"{done}\n{found}")
-    assert done and found["operations"] > 20 and found["blobs"] > 2 and found["good"] > found["failed"] / 10
+        run(nodes, seed)
+
+
+@netlab.needed
+@pytest.mark.timeout(900 + 2 * SECONDS)
+@pytest.mark.parametrize("seed", seeds())
+@pytest.mark.parametrize("names", ["abc", "abcde"])
+def test_hosts(names, seed):
+    with hosts(*names) as nodes:
+        run(nodes, seed)
