@@ -503,6 +503,8 @@ static void defaults_set(struct consensus_config *config)
     /* A promise that lasted longer than the wait for an election would hold it up. */
     if (!config->lease_ms || config->lease_ms >= config->election_ms)
         config->lease_ms = config->election_ms / 2;
+    if (config->lease_ms > LEASE_PROMISE_MS_MAX)
+        config->lease_ms = LEASE_PROMISE_MS_MAX;
 }
 
 static struct consensus *make(const struct consensus_config *config)
@@ -559,6 +561,7 @@ int consensus_open(const struct consensus_config *config, struct consensus **out
         parts_free(c);
         return rc;
     }
+    c->config.join = NULL; /* the caller's */
     *out = c;
     /* The first round looks for room on the disk and reserves some. */
     c->disk.reserve_bytes = 1;

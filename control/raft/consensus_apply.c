@@ -6,6 +6,8 @@
 
 #include "consensus_internal.h"
 
+enum { SNAPSHOT_PATIENCE = 8 };
+
 /* --- on the worker thread: the job, its entries and the state's writer are its own meanwhile --- */
 
 static int apply_one(struct consensus *c, struct kv *kv, struct apply_item *item)
@@ -238,13 +240,23 @@ void apply_pump(struct consensus *c)
     consensus_job_start(c, &job->job);
 }
 
+/*
+ * Whether it is time. As long as a peer reads a snapshot the log has to go on behind it, so that there is no
+ * need for the next one when that is taken over; but not for ever.
+ */
+static bool snapshot_due(const struct consensus *c)
+{
+    uint64_t entries = c->applied - c->snapshot_index;
+    uint64_t patience = snapshot_keep(c, UINT64_MAX) == UINT64_MAX ? 1 : SNAPSHOT_PATIENCE;
+    return entries >= patience * c->config.snapshot_entries ||
+           (c->counts.log_bytes >= patience * c->config.snapshot_bytes && entries > 0);
+}
+
 void snapshot_pump(struct consensus *c)
 {
     struct snapshot_job *job = &c->snapshot;
-    bool due = c->applied - c->snapshot_index >= c->config.snapshot_entries ||
-               (c->counts.log_bytes >= c->config.snapshot_bytes && c->applied > c->snapshot_index);
-    if (job->busy || job->wanted || !due || c->closing || c->dead || c->applied < c->snapshot_retry_at ||
-        c->taking)
+    if (job->busy || job->wanted || c->closing || c->dead || c->taking || c->installing ||
+        c->applied < c->snapshot_retry_at || c->applied <= c->snapshot_index || !snapshot_due(c))
         return;
     job->wanted = true;
     apply_pump(c);

@@ -114,7 +114,9 @@ struct late {
 /* Another node, as far as it was heard of. */
 struct peer {
     uint64_t id;
-    uint64_t heard_ms; /* of the host's clock; 0: never */
+    uint64_t heard_ms;  /* of the host's clock; 0: never */
+    uint64_t sent_ms;   /* entries were sent to it, */
+    uint64_t sent_prev; /* these that follow the one of this index */
     struct assembly in;
     struct late late;
     struct lease_peer lease; /* of the leader's books */
@@ -214,7 +216,7 @@ struct consensus {
     struct lease lease;
     struct awaited *awaited;
     struct told *told, **told_tail;
-    uint64_t leader_told;
+    uint64_t leader_told, leader_heard_ms;
     struct giving giving;
     struct taking *taking;
     struct consensus_status counts; /* the counters in it */
@@ -280,6 +282,9 @@ void step_install(struct consensus *c, uint64_t from, raft_term term, const stru
 void step_installed(struct consensus *c, const struct snapshot_meta *meta);
 /* 0 or -errno. */
 int step_transfer(struct consensus *c, uint64_t node);
+/* A leader that was silent for an election timeout is none. The library lets a standby believe in it for
+ * ever, and refuse its vote to others. */
+void step_forget_leader(struct consensus *c);
 /* 0, or the library's error. The message is borrowed, its entries too. */
 int step_receive(struct consensus *c, struct raft_message *message);
 

@@ -150,6 +150,7 @@ static void renew_send(struct consensus *c)
 
 void lease_tick(struct consensus *c)
 {
+    step_forget_leader(c);
     renew_send(c);
 }
 

@@ -114,6 +114,22 @@ static void note_late(struct consensus *c, const struct raft_message *m)
         peer->late = (struct late){a->term, a->prev_log_index, a->prev_log_term, a->n_entries};
 }
 
+/* The same entries once more, before the peer said anything: once a heartbeat is enough for one that does not
+ * listen. */
+static bool repeats(struct consensus *c, const struct raft_message *m)
+{
+    struct peer *peer = peer_get(c, m->server_id);
+    uint64_t now = consensus_now_ms(c);
+    if (!peer)
+        return false;
+    if (peer->sent_prev == m->append_entries.prev_log_index && peer->heard_ms <= peer->sent_ms &&
+        now - peer->sent_ms < c->config.heartbeat_ms && peer->sent_ms)
+        return true;
+    peer->sent_prev = m->append_entries.prev_log_index;
+    peer->sent_ms = now;
+    return false;
+}
+
 /*
  * The library says which entries, not what is in them, and knows no bound of bytes: they go in several
  * messages, each of which is one of Raft's by itself. What is lost, or left out, the follower misses and asks
@@ -124,7 +140,7 @@ static void send_entries(struct consensus *c, struct raft_message *message)
     struct raft_append_entries *m = &message->append_entries;
     unsigned left = m->n_entries;
     size_t sent = 0;
-    int rc = 0;
+    int rc = repeats(c, message) ? -EALREADY : 0;
     while (left && sent < SEND_BYTES_MAX && rc == 0) {
         struct entries part;
         rc = entries_get(c, m->prev_log_index + 1, left, &part);

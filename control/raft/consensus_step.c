@@ -346,6 +346,16 @@ static int receive_entries(struct consensus *c, struct raft_message *message)
     return 0;
 }
 
+void step_forget_leader(struct consensus *c)
+{
+    if (raft_state(&c->raft) != RAFT_FOLLOWER || c->raft.follower_state.current_leader.id == 0 ||
+        consensus_now_ms(c) - c->leader_heard_ms < c->config.election_ms)
+        return;
+    raft_free(c->raft.follower_state.current_leader.address);
+    c->raft.follower_state.current_leader.address = NULL;
+    c->raft.follower_state.current_leader.id = 0;
+}
+
 /*
  * Who is asked for its vote gives it, whatever its own configuration says (Raft, 4.1): the candidate's may be
  * newer. libraft 0.22.1 refuses where this node is a standby by its own: a leader that is lost while it makes
@@ -358,6 +368,7 @@ static int receive_vote(struct consensus *c, struct raft_event *event)
         if (c->raft.configuration.servers[i].id == c->vote.node_id)
             me = &c->raft.configuration.servers[i];
     int role = me ? me->role : RAFT_VOTER;
+    step_forget_leader(c);
     if (me)
         me->role = RAFT_VOTER;
     /* A request for a vote changes no configuration. */
@@ -373,5 +384,7 @@ int step_receive(struct consensus *c, struct raft_message *message)
     c->lease.handed |= message->type == RAFT_TIMEOUT_NOW;
     if (message->type == RAFT_REQUEST_VOTE)
         return receive_vote(c, &event);
+    if (message->type == RAFT_APPEND_ENTRIES && message->append_entries.term >= raft_current_term(&c->raft))
+        c->leader_heard_ms = consensus_now_ms(c);
     return message->type == RAFT_APPEND_ENTRIES ? receive_entries(c, message) : step(c, &event, NULL);
 }
