@@ -431,6 +431,82 @@ static void test_copy(void **state)
     temp_dir_remove(&dir);
 }
 
+static void copy_files(struct db *db, const struct temp_dir *to)
+{
+    for (int i = 0; i < DB_FILES; i++) {
+        int fd = openat(to->fd, db_file_name(i), O_CREAT | O_TRUNC | O_WRONLY, 0600);
+        assert_int_equal(db_copy(db, i, fd), 0);
+        close(fd);
+    }
+}
+
+static int restore_both(struct fixture *f, const struct temp_dir *from)
+{
+    int rc = 0;
+    for (int i = DB_FILES - 1; i >= 0 && rc == 0; i--) {
+        char path[160];
+        snprintf(path, sizeof(path), "%s/%s", from->path, db_file_name(i));
+        rc = db_restore(f->db, i, path);
+    }
+    return rc;
+}
+
+/* Readers of the file that stands go on: who reads sees all of what was, who begins all of what came. */
+static void test_restored_in_place(void **state)
+{
+    struct fixture *f = *state;
+    struct temp_dir copies, foreign;
+    struct reader r;
+    uint64_t generation = 0;
+    temp_dir_make(&copies);
+    temp_dir_make(&foreign);
+    for (int i = 0; i < 3; i++)
+        write_generation(f);
+    assert_int_equal(put_one(f, PRIVATE_DATA, "secret", "of then"), 0);
+    copy_files(f->db, &copies);
+    for (int i = 0; i < 5; i++)
+        write_generation(f);
+    assert_int_equal(put_one(f, NAMES_REPOS, "later", "x"), 0);
+    assert_int_equal(put_one(f, PRIVATE_DATA, "later", "x"), 0);
+    reader_open(f, &r);
+    assert_int_equal(names_read_begin(f->epochs, &f->epochs->ring[0], r.txn), 0);
+    assert_int_equal(restore_both(f, &copies), 0);
+    assert_true(reader_consistent(&r, &generation));
+    assert_int_equal(generation, 9);
+    names_read_end(&f->epochs->ring[0], r.txn);
+    assert_int_equal(names_read_begin(f->epochs, &f->epochs->ring[0], r.txn), 0);
+    assert_true(reader_consistent(&r, &generation));
+    assert_int_equal(generation, 3);
+    names_read_end(&f->epochs->ring[0], r.txn);
+    assert_int_equal(db_applied(f->db, DB_NAMES).index, 4);
+    assert_int_equal(db_opened_at(f->db, DB_NAMES).index, 4);
+    assert_true(has(f, PRIVATE_DATA, "secret") && !has(f, PRIVATE_DATA, "later"));
+    assert_false(has(f, NAMES_REPOS, "later"));
+    /* It is written on, and there after a start. */
+    f->index = 4;
+    assert_int_equal(put_one(f, NAMES_REPOS, "next", "x"), 0);
+    assert_int_equal(reopen(f), 0);
+    assert_true(has(f, NAMES_REPOS, "next") && has(f, PRIVATE_DATA, "secret"));
+    assert_int_equal(db_applied(f->db, DB_NAMES).index, 5);
+    /* What is no copy of this cluster's changes nothing. */
+    assert_int_equal(restore_both(f, &foreign), -ENOENT);
+    struct db_config config = f->config;
+    struct db *other;
+    config.dir = foreign.path;
+    config.epochs = NULL;
+    memcpy(config.cluster_id, "another", 8);
+    assert_int_equal(db_open(&config, &other, f->err, sizeof(f->err)), 0);
+    copy_files(other, &copies);
+    db_close(other);
+    assert_int_equal(restore_both(f, &copies), -EUCLEAN);
+    assert_true(has(f, NAMES_REPOS, "next") && has(f, PRIVATE_DATA, "secret"));
+    assert_int_equal(put_one(f, NAMES_REPOS, "after", "x"), 0);
+    mdb_txn_abort(r.txn);
+    mdb_env_close(r.env);
+    temp_dir_remove(&copies);
+    temp_dir_remove(&foreign);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -446,6 +522,7 @@ int main(void)
         T(test_readers_under_a_heavy_writer),
         T(test_stuck_reader),
         T(test_copy),
+        T(test_restored_in_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
