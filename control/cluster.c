@@ -361,6 +361,16 @@ int cluster_services(struct cluster *c, struct svc_table *out)
     return result;
 }
 
+int cluster_copy_names(struct cluster *c, int fd)
+{
+    return consensus_copy(c->consensus, DB_NAMES, fd);
+}
+
+int cluster_copy_private(struct cluster *c, int fd)
+{
+    return consensus_copy(c->consensus, DB_PRIVATE, fd);
+}
+
 int cluster_nodes(struct cluster *c, struct node_table *out)
 {
     struct kv *kv;

@@ -96,6 +96,11 @@ int cluster_services(struct cluster *c, struct svc_table *out);
 /* What this node sees of another one, or of itself, but for heartbeats. */
 void cluster_node_seen(struct cluster *c, const struct node *n, struct node_seen *out);
 
+/* Writes a compact copy of the names, or of the private file, to fd. Any thread, before the close. 0 or
+ * -errno. */
+int cluster_copy_names(struct cluster *c, int fd);
+int cluster_copy_private(struct cluster *c, int fd);
+
 /* All nodes, and the tokens, as they are applied here; node_table_fini and node_tokens_fini free them. 0 or
  * -errno. */
 int cluster_nodes(struct cluster *c, struct node_table *out);

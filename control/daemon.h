@@ -28,6 +28,7 @@ struct daemon_kernel;
 struct certs_store;
 struct services;
 struct nodes;
+struct backup;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -75,6 +76,7 @@ struct daemon {
     struct events *events;
     struct services *services;
     struct nodes *nodes;
+    struct backup *backup;
     struct plan_services *proxied; /* those of the newest plan */
     struct certs_store *certs;
     struct daemon_kernel *kernel_half; /* daemon_kernel.h */

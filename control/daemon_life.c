@@ -24,6 +24,7 @@
 #include "control/daemon_listen.h"
 #include "control/events.h"
 #include "control/orphan.h"
+#include "control/backup.h"
 #include "control/nodes.h"
 #include "control/services.h"
 #include "control/socket/server.h"
@@ -321,6 +322,7 @@ static int start_inside(struct daemon *d, char *err)
     result = server_open(d, &d->server, err, ERROR_MAX);
     if (result)
         goto err_supervise;
+    d->backup = backup_new(&d->loop, d->cluster, d->folders.state_fd, d->folders.blobs_fd);
     return 0;
 err_supervise:
     supervise_close(d->supervise);
@@ -369,6 +371,12 @@ static void on_cluster_closed(void *arg)
     signals_close(&d->signals);
 }
 
+static void on_backup_stopped(void *arg)
+{
+    struct daemon *d = arg;
+    cluster_close(d->cluster, on_cluster_closed, d);
+}
+
 void daemon_life_close(struct daemon *d)
 {
     d->phase = DAEMON_CLOSING;
@@ -382,7 +390,7 @@ void daemon_life_close(struct daemon *d)
     daemon_listen_close(d);
     supervise_close(d->supervise);
     server_close(d->server);
-    cluster_close(d->cluster, on_cluster_closed, d);
+    backup_stop(d->backup, on_backup_stopped, d);
 }
 
 static void finish(struct daemon *d)

@@ -10,6 +10,7 @@
 #include "control/daemon.h"
 #include "control/kernel.h"
 #include "control/manual.h"
+#include "control/restore_main.h"
 
 enum { EXIT_USAGE = 2 };
 
@@ -18,26 +19,33 @@ struct options {
     const char *config, *state;
     bool check, greet;
     char **argv;
+    const char *restore, *passphrase_file;
+    bool verify;
 };
 
-static const char usage[] = "usage: fairleadd [--config FILE] [--state DIR] [--check] [--greet]\n"
-                            "       fairleadd --detach INSTANCE\n"
-                            "\n"
-                            "The daemon of one Fairlead node: keeps its state and runs its data plane. "
-                            "Without a file it serves a registry\n"
-                            "on 127.0.0.1:5000 and its figures on 127.0.0.1:5080.\n"
-                            "\n"
-                            "  --config FILE   read this configuration (see fairlead.yaml(5))\n"
-                            "  --state DIR     keep the state here, whatever the file says\n"
-                            "  --check         check the configuration and exit\n"
-                            "  --greet         once it serves, say where things are and what to try\n"
-                            "  --detach NAME   take this instance's programs out of the kernel and exit\n"
-                            "  --version       print the version and exit\n"
-                            "  --help          print this and exit\n"
-                            "\n"
-                            "SIGTERM, SIGINT: drain and stop (twice: at once). SIGHUP: read the "
-                            "configuration and open the logs again.\n"
-                            "SIGUSR2: stop, and leave the data plane serving for the next fairleadd.\n";
+static const char usage[] =
+    "usage: fairleadd [--config FILE] [--state DIR] [--check] [--greet]\n"
+    "       fairleadd --detach INSTANCE\n"
+    "       fairleadd --restore FILE [--verify] [--passphrase-file FILE] [--state DIR]\n"
+    "\n"
+    "The daemon of one Fairlead node: keeps its state and runs its data plane. "
+    "Without a file it serves a registry\n"
+    "on 127.0.0.1:5000 and its figures on 127.0.0.1:5080.\n"
+    "\n"
+    "  --config FILE   read this configuration (see fairlead.yaml(5))\n"
+    "  --state DIR     keep the state here, whatever the file says\n"
+    "  --check         check the configuration and exit\n"
+    "  --greet         once it serves, say where things are and what to try\n"
+    "  --detach NAME   take this instance's programs out of the kernel and exit\n"
+    "  --restore FILE  make a state of this backup, in a folder that is empty or not there, and exit\n"
+    "  --verify        read the backup and check it, no more\n"
+    "  --passphrase-file FILE  of the backup; else it is the first line of standard input\n"
+    "  --version       print the version and exit\n"
+    "  --help          print this and exit\n"
+    "\n"
+    "SIGTERM, SIGINT: drain and stop (twice: at once). SIGHUP: read the "
+    "configuration and open the logs again.\n"
+    "SIGUSR2: stop, and leave the data plane serving for the next fairleadd.\n";
 
 static int usage_error(const char *text)
 {
@@ -104,6 +112,11 @@ static int run(const struct options *options)
         config_fini(&config);
         return EXIT_USAGE;
     }
+    if (options->restore) {
+        int code = restore_main(&config, options->restore, options->passphrase_file, options->verify);
+        config_fini(&config);
+        return code;
+    }
     if (options->check) {
         note_unused(&config);
         printf("%s: configuration OK\n", options->config);
@@ -118,24 +131,64 @@ static int run(const struct options *options)
     return 1;
 }
 
+enum {
+    OPT_CONFIG = 'c',
+    OPT_STATE = 's',
+    OPT_HELP = 'h',
+    OPT_VERSION = 'V',
+    OPT_CHECK = 256,
+    OPT_GREET,
+    OPT_DETACH,
+    OPT_RESTORE,
+    OPT_VERIFY,
+    OPT_PASSPHRASE,
+    OPT_MAN
+};
+
+/* Options that say something about what is to be done. */
+static bool take_value(struct options *options, int c)
+{
+    switch (c) {
+    case OPT_CONFIG:
+        options->config = optarg;
+        return true;
+    case OPT_STATE:
+        options->state = optarg;
+        return true;
+    case OPT_CHECK:
+        options->check = true;
+        return true;
+    case OPT_GREET:
+        options->greet = true;
+        return true;
+    case OPT_DETACH:
+        options->detach = optarg;
+        return true;
+    case OPT_RESTORE:
+        options->restore = optarg;
+        return true;
+    case OPT_VERIFY:
+        options->verify = true;
+        return true;
+    case OPT_PASSPHRASE:
+        options->passphrase_file = optarg;
+        return true;
+    default:
+        return false;
+    }
+}
+
 int main(int argc, char **argv)
 {
-    enum {
-        OPT_CONFIG = 'c',
-        OPT_STATE = 's',
-        OPT_HELP = 'h',
-        OPT_VERSION = 'V',
-        OPT_CHECK = 256,
-        OPT_GREET,
-        OPT_DETACH,
-        OPT_MAN
-    };
     static const struct option long_options[] = {
         {"config", required_argument, NULL, OPT_CONFIG},
         {"state", required_argument, NULL, OPT_STATE},
         {"check", no_argument, NULL, OPT_CHECK},
         {"greet", no_argument, NULL, OPT_GREET},
         {"detach", required_argument, NULL, OPT_DETACH},
+        {"restore", required_argument, NULL, OPT_RESTORE},
+        {"verify", no_argument, NULL, OPT_VERIFY},
+        {"passphrase-file", required_argument, NULL, OPT_PASSPHRASE},
         {"help", no_argument, NULL, OPT_HELP},
         {"version", no_argument, NULL, OPT_VERSION},
         {"print-settings-man", no_argument, NULL, OPT_MAN},
@@ -144,22 +197,9 @@ int main(int argc, char **argv)
     struct options options = {.argv = argv};
     opterr = 0;
     for (int c; (c = getopt_long(argc, argv, ":c:s:hV", long_options, NULL)) != -1;) {
+        if (take_value(&options, c))
+            continue;
         switch (c) {
-        case OPT_CONFIG:
-            options.config = optarg;
-            break;
-        case OPT_STATE:
-            options.state = optarg;
-            break;
-        case OPT_CHECK:
-            options.check = true;
-            break;
-        case OPT_GREET:
-            options.greet = true;
-            break;
-        case OPT_DETACH:
-            options.detach = optarg;
-            break;
         case OPT_HELP:
             fputs(usage, stdout);
             return 0;

@@ -37,6 +37,10 @@ enum option {
     OPTION_DRY_RUN = 1 << 20,
     OPTION_PRUNE = 1 << 21,
     OPTION_TOKEN = 1 << 22,
+    OPTION_BLOBS = 1 << 23,
+    OPTION_VERIFY = 1 << 24,
+    OPTION_STATE = 1 << 25,
+    OPTION_PASSPHRASE = 1 << 26,
     OPTIONS_EVERYWHERE = OPTION_JSON | OPTION_SOCKET | OPTION_HELP,
 };
 
@@ -125,6 +129,9 @@ int command_backend_undrain(struct cli *cli);
 int command_backend_rm(struct cli *cli);
 /* cli_apply.c */
 int command_apply(struct cli *cli);
+/* cli_backup.c */
+int command_backup_create(struct cli *cli);
+int command_backup_restore(struct cli *cli);
 /* cli_nodes.c */
 int command_node_ls(struct cli *cli);
 int command_node_promote(struct cli *cli);

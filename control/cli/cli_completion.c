@@ -111,6 +111,7 @@ static void print_fish(void)
            "complete -c fairlead -n __fish_use_subcommand -a backend -d 'backends'\n"
            "complete -c fairlead -n __fish_use_subcommand -a node -d 'nodes'\n"
            "complete -c fairlead -n __fish_use_subcommand -a cluster -d 'the cluster'\n"
+           "complete -c fairlead -n __fish_use_subcommand -a backup -d 'backups'\n"
            "complete -c fairlead -n '__fish_seen_subcommand_from get set unset' "
            "-a \"(fairlead get --all 2>/dev/null | awk 'NR > 1 {print \\$1}')\"\n"
            "complete -c fairlead -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'\n");

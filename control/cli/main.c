@@ -102,6 +102,17 @@ const struct command commands[] = {
     {"cluster show", "", 0, "the cluster: version, copies, managers, who leads", NULL, command_cluster_show},
     {"cluster set", "", OPTION_NAME | OPTION_COPIES | OPTION_COPIES_MIN,
      "change the cluster's name, and how many copies of a blob there are", NULL, command_cluster_set},
+    {"backup create", "FILE", OPTION_PASSPHRASE | OPTION_BLOBS,
+     "write the state, and with --blobs this node's blobs, into one encrypted file",
+     "The daemon writes it while everything goes on; FILE has its name when it is whole. Without "
+     "--passphrase-file it asks.\n"
+     "Nothing can be read without the passphrase. Certificates and keys of the cluster are not in it.",
+     command_backup_create},
+    {"backup restore", "FILE", OPTION_PASSPHRASE | OPTION_STATE | OPTION_VERIFY,
+     "make the state of a new cluster of one from a backup, or check it (--verify)",
+     "For a fairleadd that does not run: --state DIR is empty or not there. fairleadd --restore does the "
+     "work.",
+     command_backup_restore},
     {"certificate ls", "", 0, "certificates: subject, names, until when they are good, who uses them", NULL,
      command_certificate_ls},
     {"certificate reload", "", 0, "read the files of all certificates again, now",
@@ -150,6 +161,10 @@ const struct option_info option_infos[] = {
     {OPTION_FILE, "file", "FILE", "the file; also -f"},
     {OPTION_DRY_RUN, "dry-run", NULL, "show what would change, and change nothing"},
     {OPTION_PRUNE, "prune", NULL, "remove what its sections do not name"},
+    {OPTION_BLOBS, "blobs", NULL, "with this node's blobs"},
+    {OPTION_VERIFY, "verify", NULL, "read and check it, no more"},
+    {OPTION_STATE, "state", "DIR", "the state's folder (default /var/lib/fairlead)"},
+    {OPTION_PASSPHRASE, "passphrase-file", "FILE", "its first line is the passphrase"},
     {OPTION_COPIES, "copies", "N", "of each blob; 0: two, if there are two replicas"},
     {OPTION_COPIES_MIN, "copies-min", "N", "enough while a replica is down"},
 };

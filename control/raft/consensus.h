@@ -21,6 +21,7 @@
 #include <uv.h>
 
 #include "control/state/state.h"
+#include "db.h"
 #include "file_ops.h"
 #include "names.h"
 #include "shared.h"
@@ -229,6 +230,10 @@ int consensus_setting_each(struct consensus *c, consensus_setting each, void *ar
 /* Copies a setting's text into value (not NUL-terminated) and its length into *len. 0, -ENOENT if it is not
  * set, -ENOBUFS, -errno. */
 int consensus_setting_get(struct consensus *c, const char *key, size_t key_len, char *value, size_t *len);
+
+/* Writes a compact copy of a file of the state as of its last commit to fd. Any thread, as long as the
+ * consensus is not closed. 0 or -errno. */
+int consensus_copy(struct consensus *c, enum db_file file, int fd);
 
 /* A read-only view of the state as last applied; keep it for a moment only. NULL without memory. */
 struct db_view;

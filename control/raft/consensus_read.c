@@ -28,6 +28,11 @@ void consensus_status(const struct consensus *c, struct consensus_status *out)
     out->state = raft_state_name(raft_state(r));
 }
 
+int consensus_copy(struct consensus *c, enum db_file file, int fd)
+{
+    return db_copy(c->db, file, fd);
+}
+
 struct db_view *consensus_view_begin(struct consensus *c, struct kv **kv)
 {
     return db_view_begin(c->db, kv);

@@ -395,6 +395,12 @@ static int db_reopen(struct db *db)
     return rc == -EIO ? -EAGAIN : rc;
 }
 
+void db_set_identity(struct db *db, const uint8_t cluster_id[16], uint64_t node_id)
+{
+    memcpy(db->config.cluster_id, cluster_id, sizeof(db->config.cluster_id));
+    db->config.node_id = node_id;
+}
+
 struct db_applied db_applied(const struct db *db, enum db_file file)
 {
     return db->file[file].applied;

@@ -50,6 +50,10 @@ void method_cluster_set(void *context, struct rpc_call *call, json_t *params);
 /* methods_apply.c */
 void method_apply(void *context, struct rpc_call *call, json_t *params);
 
+/* methods_backup.c */
+void method_backup_create(void *context, struct rpc_call *call, json_t *params);
+void method_backup_status(void *context, struct rpc_call *call, json_t *params);
+
 /* methods_tokens.c */
 void method_token_create(void *context, struct rpc_call *call, json_t *params);
 void method_token_list(void *context, struct rpc_call *call, json_t *params);

@@ -164,6 +164,10 @@ int state_node_read(struct kv *kv, uint64_t id, struct node *out);
 /* All tokens, also those that have expired. node_tokens_fini frees it. */
 int state_tokens_read(struct kv *kv, struct node_tokens *out);
 
+/* Makes the state one that a new cluster of this node alone begins with: other nodes go, and every token. The
+ * node is a manager and replica; its addresses and certificate are not said any more. 0 or -errno. */
+int state_restore_alone(struct kv *kv, uint64_t id);
+
 void node_table_fini(struct node_table *t);
 void node_tokens_fini(struct node_tokens *t);
 
