@@ -8,7 +8,9 @@
  * - a bad HTTP answer (another status, no HTTP, a reset, silence): down after `fall` of them in a row;
  * - no answer: down after `fall` probes in a row; any late answer ends the row;
  * - a TLS handshake that control made and that failed: suspect, down after `fall` of them in a row; until one
- *   is answered, or control has said nothing for a while, SYN-ACKs do not clear it.
+ *   is answered, or control has said nothing for a while, SYN-ACKs do not clear it;
+ * - a bad HTTP answer, or JUDGE_DOUBT probes in a row without one: suspect, so that new connections go
+ * elsewhere while it is not known better.
  *
  * After evidence a series of probes follows the first at a fast pace: a process that dies closes its
  * connections before its listening socket, so that the first may still be answered. A suspicion lasts at
@@ -25,11 +27,13 @@
 
 #include "common.h"
 #include "maps.h"
+#include "suspicion.h"
 #include "verdict.h"
 
 enum {
     JUDGE_FALL = 3, /* where the check says nothing: backends that are not checked */
     JUDGE_RISE = 1,
+    JUDGE_DOUBT = 2, /* one lost packet says nothing */
     JUDGE_TIMEOUT_US = 100000,
     JUDGE_HTTP_TIMEOUT_US = 1000000,
     RTT_WEIGHT = 8,
@@ -111,6 +115,18 @@ INLINE void judge_down(struct checkup *p, __u32 reason)
     verdict_set(p->id, p->backend, ABI_DOWN, reason, p->state->rtt_us);
 }
 
+/* Not down, but not as it should be. */
+static __noinline int judge_doubt(struct checkup *p, __u32 reason)
+{
+    if (!p || !p->state || !p->backend)
+        return 0;
+    if (probe_verdict(p) != ABI_UP || !suspicion_allowed(p->id, p->now))
+        return 0;
+    p->state->suspected_ns = p->now;
+    verdict_set(p->id, p->backend, ABI_SUSPECT, reason, p->state->rtt_us);
+    return 0;
+}
+
 INLINE bool in_series(const struct checkup *p)
 {
     return p->state->series && p->now < p->state->urgent_ns + SERIES_NS;
@@ -185,6 +201,8 @@ INLINE void judge_http_bad(struct checkup *p, __u32 reason)
         s->http_misses++;
     if (s->http_misses >= probe_fall(p))
         judge_down(p, reason);
+    else
+        judge_doubt(p, reason);
 }
 
 /* What control says of a handshake. A good one calls nobody up: it lets the next SYN-ACKs do it. */
@@ -220,6 +238,8 @@ INLINE void judge_miss(struct checkup *p)
         s->misses++;
     if (s->misses >= probe_fall(p))
         judge_down(p, ABI_PROBE_TIMEOUT);
+    else if (s->misses >= JUDGE_DOUBT)
+        judge_doubt(p, ABI_PROBE_TIMEOUT);
 }
 
 /* One of the TCP probes. Returns how long it still has, 0: it is over. */
@@ -254,11 +274,13 @@ static __noinline __u64 judge_shots(struct checkup *p, __u64 late_ns)
     return next_ns;
 }
 
-INLINE void judge_http_time(struct checkup *p)
+/* At a visit of the clock: `slack_ns` is what it may be early, so that a time limit of as many ticks is over
+ * with the last of them and not with the one after. */
+INLINE void judge_http_time(struct checkup *p, __u64 slack_ns)
 {
     struct abi_probe_shot *shot = &p->state->http;
     __u64 sent_ns = *(volatile __u64 *)&shot->sent_ns;
-    if (!sent_ns || p->now < sent_ns + probe_http_timeout_ns(p) || !shot_claim(shot))
+    if (!sent_ns || p->now + slack_ns < sent_ns + probe_http_timeout_ns(p) || !shot_claim(shot))
         return;
     if (!probe_void(p, sent_ns))
         judge_http_bad(p, shot->accepted ? ABI_HTTP_TIMEOUT : ABI_PROBE_TIMEOUT);

@@ -99,7 +99,7 @@ INLINE __u32 visit(struct __sk_buff *skb, __u32 id, __u64 slack_ns)
     if (p.state->generation != p.backend->generation)
         probe_renew(&p);
     judge_shots(&p, ~0ull);
-    judge_http_time(&p);
+    judge_http_time(&p, slack_ns);
     if (!probe_due(&p))
         return 0;
     bool http = http_due(&p, slack_ns);

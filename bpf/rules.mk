@@ -26,4 +26,7 @@ $(BUILD)/bpf/objects.skel.h: $(BPF_SKEL) FORCE
 		echo '#define BPF_OBJECTS(X) $(foreach skel,$(notdir $(BPF_SKEL)),X($(skel:.skel.h=)))'; } >$@.new; \
 		cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
+# The loader takes them all in; compilers do not list what is under $(BUILD).
+$(BUILD)/obj/control/bpf_load.o: $(BPF_SKEL)
+
 -include $(BPF_OBJ:.o=.d)

@@ -28,6 +28,7 @@ const struct canary_times canary_times_usual = {
     .retry_ms = 100,
     .retry_max_ms = 30000,
     .life_min_ms = 2000,
+    .died_ms = 1000,
     .unwanted_ms = 60000,
     .unwanted_max_ms = 3600000,
     .connect_ms = 5000,
@@ -57,10 +58,12 @@ struct canary {
     bool closed_early;   /* the last one, by the server: was it the end of the process or a rule? */
     bool life_confirmed; /* a rule: seen twice */
     bool renewing;       /* before the life is over */
+    bool down;           /* the kernel says so: what ends now ends with its process */
     uint32_t failures;   /* in a row */
     uint32_t unwanted;   /* times in a row that it was closed at once */
     uint32_t renewals;   /* with the life as it is */
     uint64_t opened_ms;
+    uint64_t ended_ms;     /* by the server */
     uint64_t life_ms;      /* that the server gives; 0: not known */
     uint64_t last_life_ms; /* how long the one that ended had lived */
     struct connection *connection;
@@ -173,6 +176,11 @@ static void ended_by_server(struct canary *canary)
     const struct canary_times *times = &canary->owner->times;
     uint64_t lived_ms = uv_now(canary->owner->loop) - canary->opened_ms;
     canary->owner->counts.closed++;
+    canary->ended_ms = uv_now(canary->owner->loop);
+    if (canary->down) {
+        wait_ms(canary, doubled(times->retry_ms, times->retry_max_ms, canary->failures++));
+        return;
+    }
     canary->failures = 0;
     if (lived_ms < times->life_min_ms) {
         canary->closed_early = false;
@@ -191,7 +199,8 @@ static void opened(struct canary *canary)
 {
     canary->state = CANARY_OPEN;
     canary->owner->counts.open++;
-    canary->failures = 0;
+    if (!canary->down)
+        canary->failures = 0;
     canary->opened_ms = uv_now(canary->owner->loop);
     if (canary->closed_early)
         learn_life(canary);
@@ -399,16 +408,41 @@ static int compare_to_canary(const void *endpoint, const void *slot)
     return canary_compare(endpoint, &(*canary)->at);
 }
 
-void canaries_retry(struct canaries *canaries, const struct abi_endpoint *endpoint)
+static struct canary *find_canary(const struct canaries *canaries, const struct abi_endpoint *endpoint)
 {
     struct canary **found =
         bsearch(endpoint, canaries->canary, canaries->count, sizeof(*canaries->canary), compare_to_canary);
-    if (!found || (*found)->state == CANARY_OPEN || (*found)->unwanted > 0)
+    return found ? *found : NULL;
+}
+
+/* Which of the two is heard of first, the verdict or the end of the connection, is chance. */
+void canaries_down(struct canaries *canaries, const struct abi_endpoint *endpoint)
+{
+    struct canary *canary = find_canary(canaries, endpoint);
+    if (!canary || canary->down)
         return;
-    (*found)->failures = 0;
-    (*found)->state = CANARY_WAITING;
-    drop_connection(*found);
-    uv_timer_start(&(*found)->timer, on_timer, vary(canaries->times.retry_ms) / 2, 0);
+    canary->down = true;
+    if (canary->state != CANARY_WAITING ||
+        uv_now(canaries->loop) - canary->ended_ms >= canaries->times.died_ms)
+        return;
+    canary->closed_early = false;
+    if (canary->unwanted > 0)
+        canary->unwanted--;
+    wait_ms(canary, canaries->times.retry_ms);
+}
+
+void canaries_retry(struct canaries *canaries, const struct abi_endpoint *endpoint)
+{
+    struct canary *canary = find_canary(canaries, endpoint);
+    if (!canary)
+        return;
+    canary->down = false;
+    if (canary->state == CANARY_OPEN || canary->unwanted > 0)
+        return;
+    canary->failures = 0;
+    canary->state = CANARY_WAITING;
+    drop_connection(canary);
+    uv_timer_start(&canary->timer, on_timer, vary(canaries->times.retry_ms) / 2, 0);
 }
 
 struct canary_counts canaries_counts(const struct canaries *canaries)

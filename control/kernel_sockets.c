@@ -108,8 +108,10 @@ void kernel_sockets_changed(struct kernel_sockets *sockets, const struct abi_cha
         return;
     if (state == ABI_UP)
         canaries_retry(sockets->canaries, &at);
-    else if (state == ABI_DOWN && sockets->cut && all_down_there(sockets, &at) &&
-             cut_idle_add(sockets->cut, &at) != 0)
+    if (state != ABI_DOWN)
+        return;
+    canaries_down(sockets->canaries, &at);
+    if (sockets->cut && all_down_there(sockets, &at) && cut_idle_add(sockets->cut, &at) != 0)
         journal_warn(sockets->journal, "kernel",
                      "too many backends went down at once: idle connections to "
                      "some of them are not ended");

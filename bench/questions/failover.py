@@ -156,7 +156,7 @@ class FairleadSite(Site):
         self.node = self.lab.node("client", config=(
             f"{settings}services:\n  - name: web\n    address: {VIP}:{PORT}\n    kind: http\n    steer: true\n    check:\n"
             f"      kind: http\n      path: /\n      interval: {HEARTBEAT_MS}ms\n      http_interval: {HEARTBEAT_MS}ms\n"
-            f"      http_timeout: {HEARTBEAT_MS}ms\n      fall: 3\n      rise: 2\n    backends:\n{backends}peers:\n"
+            f"      http_timeout: {HEARTBEAT_MS}ms\n      fall: 2\n      rise: 2\n    backends:\n{backends}peers:\n"
             + "".join(peer(name, self.lab[name]) for name in BACKENDS)))
         self.ids = {b["id"]: b["name"] for b in self.node.json("backend", "ls")}
         self.downs = set()

@@ -384,6 +384,26 @@ static void test_answers(void **state)
     }
 }
 
+/* New connections go elsewhere until a later check is answered well. */
+static void test_one_bad_answer_makes_suspect(void **state)
+{
+    (void)state;
+    uint32_t id = HTTP_ID;
+    set_up(false, ABI_UP);
+    struct abi_probe_state s = state_of(id);
+    s.http.accepted = 1;
+    s.http_sequence = NEXT;
+    put(lab.probe->maps.probe_state, &id, &s);
+    assert_int_equal(rx(81, PORT, PSH | ACK, NEXT, ASKED, "HTTP/1.0 503 Busy\r\n\r\n"), SENT);
+    assert_verdict(id, ABI_SUSPECT, ABI_HTTP_STATUS);
+    s = state_of(id);
+    assert_int_equal(s.http_misses, 1);
+    s.http.sent_ns = now_ns();
+    put(lab.probe->maps.probe_state, &id, &s);
+    assert_int_equal(rx(81, PORT, PSH | ACK, NEXT, ASKED, "HTTP/1.0 200 OK\r\n\r\n"), SENT);
+    assert_verdict(id, ABI_UP, ABI_PROBE_OK);
+}
+
 static void test_a_late_answer_ends_the_row_of_misses(void **state)
 {
     (void)state;
@@ -773,12 +793,15 @@ static void test_misses_make_down_and_only_while_the_clock_runs(void **state)
     static const struct {
         const char *name;
         int64_t last_ms, fan_ms, sent_ms; /* ago */
+        uint8_t misses;                   /* so far */
         uint32_t state;
     } cases[] = {
-        {"in time", 20, 20, 30, ABI_DOWN},
-        {"its time is not up", 20, 5, 8, ABI_UP},
-        {"the clock stood still", 300, 20, 30, ABI_UP},
-        {"it never came to the fan", 20, 40, 30, ABI_UP},
+        {"the last of the row", 20, 20, 30, FALL - 1, ABI_DOWN},
+        {"the second", 20, 20, 30, 1, ABI_SUSPECT},
+        {"the first", 20, 20, 30, 0, ABI_UP},
+        {"its time is not up", 20, 5, 8, FALL - 1, ABI_UP},
+        {"the clock stood still", 300, 20, 30, FALL - 1, ABI_UP},
+        {"it never came to the fan", 20, 40, 30, FALL - 1, ABI_UP},
     };
     uint32_t id = TCP_ID;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -789,7 +812,7 @@ static void test_misses_make_down_and_only_while_the_clock_runs(void **state)
                                    .last_ns = now - (uint64_t)cases[i].last_ms * MS,
                                    .fan_ns = now - (uint64_t)cases[i].fan_ms * MS};
         struct abi_probe_state s = state_of(id);
-        s.misses = FALL - 1;
+        s.misses = cases[i].misses;
         s.next = 1;
         s.tcp[0].sent_ns = now - (uint64_t)cases[i].sent_ms * MS;
         put(lab.probe->maps.tick_state, &zero, &t);
@@ -860,6 +883,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_answers),
+        cmocka_unit_test(test_one_bad_answer_makes_suspect),
         cmocka_unit_test(test_a_late_answer_ends_the_row_of_misses),
         cmocka_unit_test(test_rise),
         cmocka_unit_test(test_only_a_later_probe_clears_a_suspicion),

@@ -66,6 +66,10 @@ class ProbeNode:
                     ((change["time_ns"] - since_ns) / 1e6, change["state"], change["reason"]))
         return found
 
+    def downs(self, since_ns, number):
+        """[(ms after, state, reason), ...]: on a loaded machine there are suspicions now and then."""
+        return [change for change in self.changes(since_ns).get(number, []) if change[1] == "down"]
+
     def wait(self, state, *numbers, seconds=5.0):
         deadline = time.monotonic() + seconds
         while True:
@@ -138,7 +142,9 @@ def test_a_frozen_server_is_down_by_its_http_check(pair):
     server.send_signal(signal.SIGSTOP)
     node.wait("down", HTTP, HTTP6)
     for number in (HTTP, HTTP6):
-        assert [c[1:] for c in node.changes(since)[number]] == [("down", "http-timeout")]
+        changes = [change[1:] for change in node.changes(since)[number]]
+        assert ("suspect", "http-timeout") in changes[:-1], "with the first check that fails"
+        assert changes[-1] == ("down", "http-timeout") and len(node.downs(since, number)) == 1
     time.sleep(3 * PERIOD_MS / 1000)  # its kernel goes on answering SYNs
     shown = node.backends()
     assert shown[TCP]["state"] == "up" and shown[HTTP]["state"] == "down"
@@ -152,7 +158,8 @@ def test_another_status_is_down_and_the_expected_one_is_up(pair):
     server.send_signal(signal.SIGUSR1)
     shown = node.wait("down", HTTP, HTTP6)
     assert shown[HTTP]["reason"] == "http-status" and shown[HTTP]["status"] == 503 and shown[TCP]["state"] == "up"
-    assert [c[1:] for c in node.changes(since)[HTTP]] == [("down", "http-status")]
+    changes = [change[1:] for change in node.changes(since)[HTTP]]
+    assert ("suspect", "http-status") in changes[:-1] and changes[-1] == ("down", "http-status")
     server.send_signal(signal.SIGUSR2)
     assert node.wait("up", HTTP, HTTP6)[HTTP]["status"] == 200
 
@@ -163,8 +170,8 @@ def test_a_silent_host_is_down_after_its_misses(pair):
     lab["b"].silence()
     node.wait("down", *REMOTE)
     for number in REMOTE:
-        (after_ms, state, reason), = node.changes(since)[number]
-        assert (state, reason) == ("down", "probe-timeout")
+        (after_ms, _, reason), = node.downs(since, number)
+        assert reason == "probe-timeout"
         assert after_ms > (FALL - 1) * PERIOD_MS, "one lost probe is not enough"
     lab["b"].unsilence()
     node.wait("up", *REMOTE)
@@ -260,7 +267,7 @@ def test_a_clock_that_stands_still_freezes_verdicts(pair):
     time.sleep(0.5)
     shown = node.show()
     assert shown["ticks"] > stopped + 10 and shown["stale"] >= 1 and shown["restarts"] >= 1, shown
-    assert node.changes(since) == {}, "what happened while it stood still is not known"
+    assert all(node.downs(since, n) == [] for n in REMOTE), "what happened while it stood still is not known"
     node.wait("up", *REMOTE)
 
 

@@ -23,6 +23,7 @@ static const struct canary_times times = {
     .retry_ms = 4,
     .retry_max_ms = 100,
     .life_min_ms = 40,
+    .died_ms = 10000,
     .unwanted_ms = 300,
     .unwanted_max_ms = 1200,
     .connect_ms = 100,
@@ -278,6 +279,47 @@ static void a_server_that_wants_none_is_left_alone(void **state)
     stop_server(&server);
 }
 
+/* Servers that die young, and come back: `early` if the verdict is heard of before the connection's end. */
+static void dies_young(bool early)
+{
+    struct server server;
+    start_server(&server, false, 0, 0);
+    struct abi_endpoint at = endpoint(&server, false);
+    uint16_t port = server.port;
+    canaries_set(canaries, &at, 1);
+    for (uint64_t times_died = 0; times_died < 4; times_died++) {
+        assert_true(run_until_open(1));
+        stop_server(&server);
+        if (early)
+            canaries_down(canaries, &at);
+        for (int i = 0; i < 500 && canaries_counts(canaries).closed == times_died; i++)
+            run_ms(1);
+        assert_int_equal(canaries_counts(canaries).closed, times_died + 1);
+        if (!early)
+            canaries_down(canaries, &at);
+        start_server(&server, false, 0, port);
+        canaries_retry(canaries, &at);
+    }
+    assert_true(run_until_open(1));
+    run_ms(200);
+    assert_int_equal(canaries_counts(canaries).renewed, 0); /* no rule was learnt */
+    stop_server(&server);
+    canaries_set(canaries, NULL, 0);
+    run_ms(20);
+}
+
+static void a_young_death_is_no_rule(void **state)
+{
+    need_rights(state);
+    dies_young(false);
+}
+
+static void a_young_death_is_no_rule_whatever_is_heard_first(void **state)
+{
+    need_rights(state);
+    dies_young(true);
+}
+
 static void the_budget_is_kept(void **state)
 {
     struct server server[MAX + 2];
@@ -334,6 +376,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(comes_back_with_the_server, setup, teardown),
         cmocka_unit_test_setup_teardown(a_server_with_a_rule_is_learnt, setup, teardown),
         cmocka_unit_test_setup_teardown(a_server_that_wants_none_is_left_alone, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_young_death_is_no_rule, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_young_death_is_no_rule_whatever_is_heard_first, setup, teardown),
         cmocka_unit_test_setup_teardown(the_budget_is_kept, setup, teardown),
         cmocka_unit_test_setup_teardown(what_comes_is_discarded, setup, teardown),
     };
