@@ -14,6 +14,7 @@ $(BUILD)/bench/edge_rate.skel.h: $(BUILD)/bench/edge_rate.bpf.o
 $(BUILD)/bench/edge_rate: bench/edge_rate.c $(BUILD)/bench/edge_rate.skel.h $(BPF_SKEL) $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) -I$(BUILD) $(LDFLAGS) -o $@ $< -lbpf
 analyze: $(BUILD)/bench/edge_rate.skel.h
+-include $(BUILD)/bench/edge_rate.bpf.d
 
 .PHONY: bench bench-bin
 bench-bin: $(BENCH_BIN)

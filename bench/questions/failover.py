@@ -7,9 +7,11 @@ time from the event to the verdict (Fairlead: the kernel's history; HAProxy: its
 window is from the event to the start of the last connection that failed: 0 if none did.
 """
 
+import collections
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -30,6 +32,9 @@ TICK_MS, HEARTBEAT_MS, MULTIPLIER = 5, 10, 3
 EVENTS = ("process death", "host silence", "frozen process")
 START_S, BACK_S, WATCH_S = 60.0, 6.0, 0.25
 RATIO_MAX = 1000.0
+SUSPECT, DOWN = 2, 3
+STATES = {SUSPECT: "suspect", DOWN: "down"}
+REASONS = re.findall(r"ABI_REASON\(\w+, \"([\w-]+)\"", (ROOT / "include/abi.h").read_text())
 COLLECT_TRIALS = 10
 
 
@@ -114,6 +119,14 @@ class Site:
         self.pause(0.02)
         return at
 
+    def ways(self, happened):
+        """How each was detected, counted, where the product says it."""
+        return {}
+
+    def tell_ways(self, event, happened):
+        for way, count in sorted(self.ways(happened).items(), key=lambda item: -item[1]):
+            print(f"  {self.name}, {event}: {count} of {len(happened)} {way}", file=sys.stderr)
+
     def series(self, event, trials):
         """Returns {"detection": [ms], "window": [ms]}; a detection that was not seen in the time is an error."""
         for name in BACKENDS:
@@ -129,6 +142,7 @@ class Site:
         attempts = client.stop()
         downs = self.detections()
         found = {"detection": [], "window": []}
+        self.tell_ways(event, happened)
         for number, (at, name) in enumerate(happened):
             until = at + int(WATCH_S * 1e9)
             seen = [when for when, whom in downs if whom == name and at <= when < until]
@@ -158,14 +172,18 @@ class FairleadSite(Site):
             f"      kind: http\n      path: /\n      interval: {HEARTBEAT_MS}ms\n      http_interval: {HEARTBEAT_MS}ms\n"
             f"      http_timeout: {HEARTBEAT_MS}ms\n      fall: 2\n      rise: 2\n    backends:\n{backends}peers:\n"
             + "".join(peer(name, self.lab[name]) for name in BACKENDS)))
-        self.ids = {b["id"]: b["name"] for b in self.node.json("backend", "ls")}
-        self.downs = set()
+        self.ids, self.changes = {}, {}
 
     def is_up(self, name):
         """Its host too: heartbeats begin slowly (RFC 5880, 6.8.3) and take up their interval when the session is up."""
         peer = next(p for p in self.node.json("status")[0]["peers"] if p["name"] == name)
         return (peer["state"] == "up" and peer["detection_ms"] < 2 * HEARTBEAT_MS * MULTIPLIER and
                 any(b["name"] == name and b["state"] == "up" for b in self.node.json("backend", "ls")))
+
+    def wait_up(self, name, seconds=BACK_S):
+        super().wait_up(name, seconds)
+        if not self.ids:
+            self.ids = {b["id"]: b["name"] for b in self.node.json("backend", "ls")}
 
     def history(self):
         pins = next(pathlib.Path(f"/sys/fs/bpf/fairlead-{self.node.instance}").glob("v*"))
@@ -174,9 +192,25 @@ class FairleadSite(Site):
         return [entry["formatted"]["value"] for entry in json.loads(shown)]
 
     def detections(self):
-        self.downs |= {(change["time_ns"], self.ids.get(change["backend"])) for change in self.history()
-                       if change["time_ns"] and change["after"] & 0xff == 3}
-        return sorted(self.downs)
+        self.changes |= {change["number"]: change for change in self.history() if change["time_ns"]}
+        return sorted((change["time_ns"], self.ids.get(change["backend"])) for change in self.changes.values()
+                      if change["after"] & 0xff == DOWN)
+
+    def ways(self, happened):
+        """Which evidence led to each detection: {"suspect by canary, down by probe-refused": count}."""
+        changes = sorted(self.changes.values(), key=lambda change: change["time_ns"])
+        found = collections.Counter()
+        for at, name in happened:
+            words = []
+            for change in changes:
+                state, reason = change["after"] & 0xff, REASONS[change["after"] >> 8 & 0xff]
+                if change["time_ns"] < at or self.ids.get(change["backend"]) != name or state not in STATES:
+                    continue
+                words.append(f"{STATES[state]} by {reason}")
+                if state == DOWN:
+                    break
+            found[", ".join(words)] += 1
+        return found
 
 
 class HaproxySite(Site):
