@@ -132,6 +132,9 @@ static void set_service(struct bpf_object *object, uint32_t i)
     s.backend_count = BACKENDS_EACH;
     struct abi_endpoint key = endpoint(service_address(i), SERVICE_PORT);
     struct abi_endpoint server = endpoint(0x0a4d0001, BACKEND_PORT);
+    s.few_count = BACKENDS_EACH;
+    for (uint32_t k = 0; k < BACKENDS_EACH; k++)
+        s.few[k] = (struct abi_few){first + k, server.addr.word[3], server.port, 1};
     for (uint32_t id = first; id < first + BACKENDS_EACH; id++) {
         struct abi_backend b = {.addr = server.addr, .port = server.port, .generation = 1, .weight = 1};
         uint64_t verdict = ABI_VERDICT(ABI_UP, ABI_PROBE_OK, 1, 1);

@@ -111,6 +111,31 @@ INLINE __u32 choose_by_row(const struct abi_service *s, __u32 hash, __u32 famili
     return s->all_down == ABI_ALL_DOWN_OPEN ? scan.active : ABI_NO_BACKEND;
 }
 
+/* A random one that is up, from the service's own list; NULL: the rows decide. */
+INLINE const struct abi_few *choose_few(const struct abi_service *s, __u32 hash)
+{
+    __u32 count = s->few_count;
+    if (!count)
+        return NULL;
+    __u32 at = hash % count;
+    if (at >= ABI_FEW)
+        return NULL;
+    const struct abi_few *few = &s->few[at];
+    const __u64 *verdict = bpf_map_lookup_elem(&verdicts, &few->backend);
+    if (!verdict)
+        return NULL;
+    __u64 v = *(const volatile __u64 *)verdict;
+    return ABI_VERDICT_STATE(v) == ABI_UP && ABI_VERDICT_GENERATION(v) == few->generation ? few : NULL;
+}
+
+INLINE __u32 choose_random(const struct abi_service *s, __u32 hash, __u32 families)
+{
+    const struct abi_few *few = choose_few(s, hash);
+    if (few && families & (few->addr4 ? CHOOSE_V4 : CHOOSE_V6))
+        return few->backend;
+    return choose_by_row(s, hash, families);
+}
+
 INLINE __u64 choose_load(__u32 id)
 {
     const struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
@@ -138,10 +163,12 @@ INLINE __u32 choose_less_loaded(__u32 a, __u32 b, __u32 families)
  * choose_family. */
 INLINE __u32 choose(const struct abi_service *s, __u32 hash, __u32 families)
 {
-    __u32 first = choose_by_row(s, hash, families);
+    if (s->policy == ABI_POLICY_MAGLEV)
+        return choose_by_row(s, hash, families);
+    __u32 first = choose_random(s, hash, families);
     if (s->policy != ABI_POLICY_LEAST || first == ABI_NO_BACKEND)
         return first;
-    __u32 second = choose_by_row(s, (hash ^ hash >> 15) * 0x9e3779b1u + 0x7f4a7c15u, families);
+    __u32 second = choose_random(s, (hash ^ hash >> 15) * 0x9e3779b1u + 0x7f4a7c15u, families);
     return choose_less_loaded(first, second, families);
 }
 

@@ -61,7 +61,7 @@ INLINE void edge_count_packet(struct abi_flow *f, __u32 bytes)
 {
     f->packets++;
     f->bytes += bytes;
-    if (f->bytes >> 31)
+    if (f->bytes >> 31 || f->packets >> 15)
         edge_count_flow(f);
 }
 

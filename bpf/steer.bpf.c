@@ -53,14 +53,9 @@ INLINE void note_connect(struct bpf_sock *sk, const struct abi_endpoint *front, 
         __sync_fetch_and_add(&stats->connects, 1);
 }
 
-/* `target` is the address asked for, and becomes the backend's with STEER_TO. */
-INLINE enum steer_result steer(struct bpf_sock *sk, struct abi_endpoint *target, __u32 families)
+INLINE enum steer_result steer_by_rows(struct bpf_sock *sk, const struct abi_service *s,
+                                       struct abi_endpoint *target, __u32 families)
 {
-    if (sk->mark == ABI_MARK)
-        return leave_alone(sk);
-    const struct abi_service *s = bpf_map_lookup_elem(&services, target);
-    if (!s || !(s->flags & ABI_SERVICE_STEER))
-        return leave_alone(sk);
     __u32 hash = s->policy == ABI_POLICY_MAGLEV ? client_hash(s) : bpf_get_prandom_u32();
     __u32 id = choose(s, hash, families);
     const struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
@@ -72,6 +67,26 @@ INLINE enum steer_result steer(struct bpf_sock *sk, struct abi_endpoint *target,
     target->addr = b->addr;
     target->port = b->port;
     return STEER_TO;
+}
+
+/* `target` is the address asked for, and becomes the backend's with STEER_TO. */
+INLINE enum steer_result steer(struct bpf_sock *sk, struct abi_endpoint *target, __u32 families)
+{
+    if (sk->mark == ABI_MARK)
+        return leave_alone(sk);
+    const struct abi_service *s = bpf_map_lookup_elem(&services, target);
+    if (!s || !(s->flags & ABI_SERVICE_STEER))
+        return leave_alone(sk);
+    if (s->policy == ABI_POLICY_RANDOM && families & CHOOSE_V4) {
+        const struct abi_few *few = choose_few(s, bpf_get_prandom_u32());
+        if (few && few->addr4) {
+            note_connect(sk, target, few->backend);
+            addr_set_v4(&target->addr, few->addr4);
+            target->port = few->port;
+            return STEER_TO;
+        }
+    }
+    return steer_by_rows(sk, s, target, families);
 }
 
 INLINE int refuse(void)

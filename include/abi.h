@@ -23,11 +23,12 @@
 #endif
 
 enum abi_limits {
-    ABI_VERSION = 1,
+    ABI_VERSION = 2,
     ABI_BACKENDS_MAX = 131072, /* a host; the maps' real size is chosen at load */
     ABI_SERVICES_MAX = 4096,   /* ids of services, 0 is none */
     ABI_SERVICE_BACKENDS_MAX = 4096,
     ABI_CANDIDATES = 4, /* backends a row names, best first */
+    ABI_FEW = 6,        /* backends that a service names itself */
     ABI_ROW_SCANS = 16, /* rows looked at before "all are down" is believed */
     ABI_PEERS_MAX = 1024,
     ABI_ADDRESS_MANAGERS_MAX = 8,
@@ -134,16 +135,29 @@ enum abi_service_flag {
     ABI_SERVICE_TAKEOVER = 1 << 2, /* the address is answered on the LAN */
 };
 
+/* A backend as its service knows it, for connects: with thousands of services, rows and backends are in
+ * nobody's cache. Its verdict has to be up, of this generation. */
+struct abi_few {
+    __u32 backend;
+    __u32 addr4; /* IPv4; 0: it has another address, which is in backends */
+    __u16 port;
+    __u16 generation;
+};
+
 /* Value of `services`; the key is the service's endpoint. The element is replaced as a whole, so that a
- * reader sees the old table or the new one. Rows of the old table stay untouched for a grace period. */
+ * reader sees the old table or the new one. Rows of the old table stay untouched for a grace period. A
+ * service of few backends that weigh the same names them itself as well: a random one is found without its
+ * rows, which with thousands of services are in nobody's cache. */
 struct abi_service {
+    __u8 policy;                 /* enum abi_policy */
+    __u8 edge;                   /* enum abi_edge_mode */
+    __u8 all_down;               /* enum abi_all_down */
+    __u8 flags;                  /* enum abi_service_flag */
+    __u32 few_count;             /* of few; 0: only rows name them */
+    struct abi_few few[ABI_FEW]; /* those that are active, where they weigh the same and are no more */
     __u32 id;
     __u32 first_row; /* in rows */
     __u32 rows;      /* a prime, or 0: no backends */
-    __u8 policy;     /* enum abi_policy */
-    __u8 edge;       /* enum abi_edge_mode */
-    __u8 all_down;   /* enum abi_all_down */
-    __u8 flags;      /* enum abi_service_flag */
     __u32 seed;      /* of hashes; the same on every node */
     __u32 backend_count;
     struct abi_addr edge_source; /* ABI_EDGE_FULL_NAT: the host's address towards the backends; 0: none */
@@ -512,13 +526,11 @@ enum abi_flow_flag {
 
 enum abi_flow_closing { ABI_FLOW_FIN = 1 << 0, ABI_FLOW_FIN_BACK = 1 << 1, ABI_FLOW_RESET = 1 << 2 };
 
-/* What becomes of a packet. An element of the kernel's hash table is 48 bytes, the key and this: three cache
- * lines, of which a packet of IPv4 needs the first two. That is what the order of members is for. */
+/* What becomes of a packet. An element of the kernel's hash table (48 bytes, the key, this) is three cache
+ * lines, of which a packet of IPv4 needs the first two. That is what the order and the sizes of members are
+ * for. */
 struct abi_flow {
     __u32 backend;
-    __u16 generation;  /* of the backend */
-    __u8 mode;         /* enum abi_edge_mode */
-    __u8 flags;        /* enum abi_flow_flag */
     __u16 source_port; /* new ones */
     __u16 target_port;
     __u16 path_time; /* when the path was looked up, in 256 jiffies; 0: never */
@@ -528,16 +540,20 @@ struct abi_flow {
     __u32 source4;
     __u32 target4;
     __u32 addr_diff; /* what the new addresses add to a checksum; 0: nothing changes */
-    __u32 packets;   /* since they were added to the backend's */
-    __u32 bytes;
+    __u32 bytes;     /* since they were added to the backend's */
+    __u16 packets;
+    __u8 mode;  /* enum abi_edge_mode */
+    __u8 flags; /* enum abi_flow_flag */
+    /* 40 bytes up to here. */
     struct abi_addr hop; /* the neighbour on the path */
     struct abi_addr source;
     struct abi_addr target;
     __u32 service;
-    __u32 expected; /* half open: what the client's first acknowledgement says at least */
-    __u8 closing;   /* enum abi_flow_closing */
-    __u8 heard;     /* half open: packets from the client so far, at most 255 */
-    __u8 pad[6];
+    __u32 expected;   /* half open: what the client's first acknowledgement says at least */
+    __u16 generation; /* of the backend */
+    __u8 closing;     /* enum abi_flow_closing */
+    __u8 heard;       /* half open: packets from the client so far, at most 255 */
+    __u32 pad;
 };
 
 /* Key of `fragments`: its first fragment told where the others go. */

@@ -216,7 +216,7 @@ static void compile_services(const struct kernel_input *in, const struct kernel_
         if (s->edge == SVC_EDGE_FULL_NAT)
             edge_source(e, t, s, &out->value.edge_source);
     }
-    kernel_rows(in, before, e->service);
+    kernel_rows(in, before, e);
     qsort(e->service, e->service_count, sizeof(*e->service), compare_services);
 }
 

@@ -12,10 +12,10 @@ void kernel_addr_set(struct abi_addr *out, const struct svc_address *a);
 bool kernel_addr_equal(const struct abi_addr *a, const struct abi_addr *b);
 bool kernel_addr_is_local(const struct kernel_facts *facts, const struct abi_addr *a);
 
-/* kernel_rows.c: fills row, value.rows and rows_key of the services (those of in->services with path:
- * direct, in its order), whose values have their ids and seeds already. */
+/* kernel_rows.c: fills row, rows_key, value.rows and value.few of e's services (those of in->services with
+ * path: direct, in its order), whose values have their ids and seeds already. */
 void kernel_rows(const struct kernel_input *in, const struct kernel_entries *before,
-                 struct kernel_service *service);
+                 struct kernel_entries *e);
 void kernel_rows_free(struct kernel_service *service, uint32_t count);
 
 /* kernel_probes.c: plan, order and probes_per_s. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which backend each row of a service's table names. Tables are shared between what is in force and what is
  * new, and made only when they differ. */
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,6 +75,33 @@ static const struct kernel_service **by_id(const struct kernel_entries *e)
     return list;
 }
 
+static struct abi_few few_of(const struct abi_backend *b, uint32_t id)
+{
+    bool v4 = b->addr.word[0] == 0 && b->addr.word[1] == 0 && b->addr.word[2] == htonl(0xffff);
+    return (struct abi_few){
+        .backend = id, .addr4 = v4 ? b->addr.word[3] : 0, .port = b->port, .generation = b->generation};
+}
+
+/* What fits into the service's own element, if a random one of them is what a random row names. */
+static void name_few(struct abi_service *s, const struct kernel_entries *e,
+                     const struct maglev_backend *backend, uint32_t count)
+{
+    uint32_t active = 0;
+    for (uint32_t i = 0; i < count && active <= ABI_FEW; i++) {
+        const struct abi_backend *b = &e->backend[backend[i].id];
+        if (b->admin != ABI_ADMIN_ACTIVE)
+            continue;
+        if (backend[i].weight != backend[0].weight || active == ABI_FEW)
+            active = ABI_FEW + 1;
+        else
+            s->few[active++] = few_of(b, backend[i].id);
+    }
+    if (active <= ABI_FEW)
+        s->few_count = active;
+    else
+        memset(s->few, 0, sizeof(s->few));
+}
+
 static void fill(struct kernel_service *out, struct maglev_backend *backend, uint32_t count, uint32_t rows,
                  const struct kernel_service *before)
 {
@@ -91,9 +119,9 @@ static void fill(struct kernel_service *out, struct maglev_backend *backend, uin
     out->row = made->row;
 }
 
-void kernel_rows(const struct kernel_input *in, const struct kernel_entries *before,
-                 struct kernel_service *service)
+void kernel_rows(const struct kernel_input *in, const struct kernel_entries *before, struct kernel_entries *e)
 {
+    struct kernel_service *service = e->service;
     const struct svc_table *t = in->services;
     struct maglev_backend *backend = kernel_room(SVC_BACKENDS_MAX, sizeof(*backend));
     const struct kernel_service **old = by_id(before);
@@ -102,6 +130,7 @@ void kernel_rows(const struct kernel_input *in, const struct kernel_entries *bef
         if (t->service[i].route != SVC_DIRECT)
             continue;
         uint32_t count = collect(in, &t->service[i], backend);
+        name_few(&service->value, e, backend, count);
         if (count)
             fill(service, backend, count, maglev_rows(backend, count, per_backend), old[t->service[i].id]);
         service++;

@@ -253,6 +253,14 @@ static inline uint32_t lab_deal(const uint32_t *ids, const uint32_t *weights, si
     }
 }
 
+static inline struct abi_few lab_few(const struct lab *lab, uint32_t id)
+{
+    struct abi_backend b;
+    lab_get(lab, "backends", id, &b);
+    bool v4 = b.addr.word[0] == 0 && b.addr.word[1] == 0 && b.addr.word[2] == htonl(0xffff);
+    return (struct abi_few){id, v4 ? b.addr.word[3] : 0, b.port, b.generation};
+}
+
 /* A service with these backends; its rows are dealt at random, by weight (NULL: equal). */
 static inline void lab_set_service(struct lab *lab, const char *addr, uint16_t port, struct abi_service s,
                                    const uint32_t *ids, const uint32_t *weights, size_t count)
@@ -265,6 +273,9 @@ static inline void lab_set_service(struct lab *lab, const char *addr, uint16_t p
     s.first_row = lab->next_row;
     s.rows = count ? LAB_ROWS : 0;
     s.backend_count = (uint32_t)count;
+    s.few_count = !weights && count <= ABI_FEW ? (uint32_t)count : 0;
+    for (uint32_t i = 0; i < s.few_count; i++)
+        s.few[i] = lab_few(lab, ids[i]);
     for (uint32_t r = 0; r < s.rows; r++) {
         uint32_t index = s.first_row + r;
         struct abi_row row;

@@ -54,6 +54,17 @@ static void four_backends(enum abi_policy policy, enum abi_all_down all_down)
     lab_set_service(&lab, SERVICE4, SERVICE_PORT, s, ids, NULL, 4);
 }
 
+/* Takes the service's own list of backends away. */
+static void by_rows(const char *service)
+{
+    struct abi_endpoint at = {.addr = lab_addr(service), .port = htons(SERVICE_PORT)};
+    struct abi_service s;
+    int fd = lab_map(&lab, "services");
+    assert_int_equal(bpf_map_lookup_elem(fd, &at, &s), 0);
+    s.few_count = 0;
+    lab_set(&lab, "services", &at, &s);
+}
+
 /* A service of one backend. */
 static void one_backend(const char *service, const char *backend)
 {
@@ -304,12 +315,39 @@ static void least_takes_the_less_loaded(void **state)
     close_all(listener);
 }
 
+/* Those that the service names itself: spread evenly, and left for the rows by whoever is not up. */
+static void the_few_of_a_service(void **state)
+{
+    (void)state;
+    int listener[4];
+    uint64_t got[4];
+    four_backends(ABI_POLICY_RANDOM, ABI_ALL_DOWN_REFUSE);
+    listen_on_all(listener);
+    connect_times(2000, got);
+    for (int i = 0; i < 4; i++)
+        assert_in_range(got[i], 400, 600);
+    lab_set_state(&lab, 1, ABI_SUSPECT);
+    lab_set_state(&lab, 2, ABI_DOWN);
+    connect_times(2000, got);
+    assert_true(got[1] == 0 && got[2] == 0);
+    assert_in_range(got[0], 850, 1150);
+    struct abi_backend renewed; /* the list is of the generation before: the verdict is about another one */
+    lab_get(&lab, "backends", 0, &renewed);
+    renewed.generation++;
+    lab_set(&lab, "backends", &ids[0], &renewed);
+    lab_set_state(&lab, 0, ABI_DOWN);
+    connect_times(200, got);
+    assert_int_equal(got[3], 200);
+    close_all(listener);
+}
+
 static void what_is_not_up_gets_nothing(void **state)
 {
     (void)state;
     int listener[4];
     uint64_t got[4];
     four_backends(ABI_POLICY_RANDOM, ABI_ALL_DOWN_REFUSE);
+    by_rows(SERVICE4); /* control takes what drains out of the service's own list */
     listen_on_all(listener);
     struct abi_backend draining;
     lab_get(&lab, "backends", 0, &draining);
@@ -438,6 +476,7 @@ int main(void)
         cmocka_unit_test(weights_are_kept),
         cmocka_unit_test(a_cgroup_keeps_its_backend),
         cmocka_unit_test(least_takes_the_less_loaded),
+        cmocka_unit_test(the_few_of_a_service),
         cmocka_unit_test(what_is_not_up_gets_nothing),
         cmocka_unit_test(all_down),
         cmocka_unit_test(the_last_one_up_is_found),

@@ -66,7 +66,7 @@ def places(status, where):
 
 def verdict(node, backend=0):
     """(state, reason, generation, sequence), from the kernel itself."""
-    out = command("bpftool", "-j", "map", "lookup", "pinned", BPFFS / f"fairlead-{node.instance}/v1/verdicts", "key", "hex",
+    out = command("bpftool", "-j", "map", "lookup", "pinned", BPFFS / f"fairlead-{node.instance}/v2/verdicts", "key", "hex",
                   *backend.to_bytes(4, "little").hex(" ").split()).stdout
     raw = int.from_bytes(bytes(int(b, 16) for b in json.loads(out)["value"]), "little")
     return raw & 0xff, raw >> 8 & 0xff, raw >> 16 & 0xffff, raw >> 32
@@ -84,7 +84,7 @@ def map_id(node, name):
 
 
 def link_id(node, program):
-    path = BPFFS / f"fairlead-{node.instance}/v1/links/{program}"
+    path = BPFFS / f"fairlead-{node.instance}/v2/links/{program}"
     return json.loads(command("bpftool", "-j", "link", "show", "pinned", path).stdout)["id"]
 
 
@@ -182,7 +182,7 @@ def loaded(node):
 
 
 def pinned(node, name):
-    return (BPFFS / f"fairlead-{node.instance}/v1/{name}").exists()
+    return (BPFFS / f"fairlead-{node.instance}/v2/{name}").exists()
 
 
 def on_eth0(node):
@@ -249,7 +249,7 @@ def test_a_cgroup_program_that_is_not_needed_any_more(lab, node):
     node.start()
     wait_for(node, lambda: not node.json("service", "ls"))
     restarted(node, "stop")
-    links = BPFFS / f"fairlead-{node.instance}/v1/links"
+    links = BPFFS / f"fairlead-{node.instance}/v2/links"
     wait_for(node, lambda: not list(links.iterdir()))
     assert "steer" not in command("bpftool", "cgroup", "show", node.host.cgroup).stdout
     assert loaded(node) == {"probe"}
@@ -310,7 +310,7 @@ def test_other_sizes_take_the_verdicts_along(lab, node):
     assert now["verdicts"] != ids["verdicts"] and now["backends"] != ids["backends"]
     assert now["peer_state"] == ids["peer_state"] and now["history"] == ids["history"]
     assert next(m["entries"] for m in kernel(node)["maps"] if m["name"] == "verdicts") == 4096
-    assert sorted(p.name for p in (BPFFS / f"fairlead-{node.instance}").iterdir() if p.is_dir()) == ["v1"]
+    assert sorted(p.name for p in (BPFFS / f"fairlead-{node.instance}").iterdir() if p.is_dir()) == ["v2"]
 
 
 def test_another_version_of_the_maps_is_replaced(lab, node):
@@ -319,30 +319,30 @@ def test_another_version_of_the_maps_is_replaced(lab, node):
     link, old_map = link_id(node, "steer_connect4"), map_id(node, "verdicts")
     reach = lab["client"].reach(VIP, PORT, interval_us=2000)
     node.stop()
-    (root / "v1").rename(root / "v0")
+    (root / "v2").rename(root / "v1")
     node.start()
     wait_on(node)
     time.sleep(0.3)
     assert failures(reach.stop()) == []
     assert verdict(node) == was
     assert link_id(node, "steer_connect4") == link and map_id(node, "verdicts") != old_map
-    assert sorted(p.name for p in root.iterdir() if p.is_dir()) == ["v1"]
+    assert sorted(p.name for p in root.iterdir() if p.is_dir()) == ["v2"]
     assert "with new maps and 1 verdicts of older ones" in node.log()
 
 
 def test_an_upgrade_that_was_cut_off_is_finished(lab, node):
     was, root = verdict(node), BPFFS / f"fairlead-{node.instance}"
     node.stop()
-    (root / "v1-new").mkdir()
-    (root / "v1-new/links").mkdir()
+    (root / "v2-new").mkdir()
+    (root / "v2-new/links").mkdir()
     node.start()
     wait_on(node)
-    assert not (root / "v1-new").exists() and verdict(node) == was
+    assert not (root / "v2-new").exists() and verdict(node) == was
     node.stop()
-    (root / "v1").rename(root / "v1-new")
+    (root / "v2").rename(root / "v2-new")
     node.start()
     wait_on(node)
-    assert (root / "v1").exists() and not (root / "v1-new").exists() and verdict(node) == was
+    assert (root / "v2").exists() and not (root / "v2-new").exists() and verdict(node) == was
 
 
 # ---------------------------------------------------------------- nothing stays
