@@ -172,6 +172,14 @@ static void registry_judge(const struct http_request *req, struct kind_facts *ou
 
 /* ------------------------------------------------------------------ all */
 
+/* gRPC's calls can be streams that stay open and quiet for days, both ways; the header tells it from the
+ * rest. */
+static bool is_grpc(const struct http_request *req)
+{
+    struct view type = req->known[HTTP_KNOWN_CONTENT_TYPE];
+    return view_present(type) && view_starts(type, VIEW_LIT("application/grpc"));
+}
+
 static bool is_idempotent(enum http_method method)
 {
     switch (method) {
@@ -196,6 +204,7 @@ void kind_judge(enum proxy_kind kind, const struct http_request *req, struct kin
         out->longlived = kubernetes_longlived(req);
     else if (kind == PROXY_REGISTRY)
         registry_judge(req, out);
+    out->longlived = out->longlived || (req->method == HTTP_POST && is_grpc(req));
     /* A PUT that ends an upload session ends it once: the second one would find none. */
     if (kind == PROXY_REGISTRY && view_present(out->affinity))
         out->idempotent = req->method == HTTP_GET || req->method == HTTP_HEAD;

@@ -31,6 +31,17 @@ static struct kind_facts facts_of(enum proxy_kind kind, const char *request, con
     return facts;
 }
 
+static void test_grpc(void **state)
+{
+    (void)state;
+    static const char type[] = "Content-Type: application/grpc+proto\r\n";
+    assert_true(facts_of(PROXY_HTTP, "POST /a.B/C", type).longlived);
+    assert_true(facts_of(PROXY_HTTP, "POST /a.B/C", "Content-Type: application/grpc\r\n").longlived);
+    assert_false(facts_of(PROXY_HTTP, "GET /a.B/C", type).longlived);
+    assert_false(facts_of(PROXY_HTTP, "POST /a.B/C", "Content-Type: application/json\r\n").longlived);
+    assert_false(facts_of(PROXY_HTTP, "POST /a.B/C", "").longlived);
+}
+
 static void test_longlived(void **state)
 {
     (void)state;
@@ -159,9 +170,10 @@ static void test_memory_is_bounded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_longlived),     cmocka_unit_test(test_docker_streams),
-        cmocka_unit_test(test_affinity_keys), cmocka_unit_test(test_registry),
-        cmocka_unit_test(test_memory),        cmocka_unit_test(test_memory_is_bounded),
+        cmocka_unit_test(test_longlived),         cmocka_unit_test(test_grpc),
+        cmocka_unit_test(test_docker_streams),    cmocka_unit_test(test_affinity_keys),
+        cmocka_unit_test(test_registry),          cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory_is_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
