@@ -338,6 +338,7 @@ static void read_root(struct cfg_reader *r, const yaml_node_t *root)
         address_set_default(&config->listen[0], "127.0.0.1:5000", SERVICE_REGISTRY);
         r->listen_count = 1;
     }
+    cfg_cluster_listen(r);
     if (!admin.at)
         address_set_default(&admin.address, "127.0.0.1:5080", SERVICE_ADMIN);
     else if (!admin.has_address || address_is_repeated(r, &admin, config->listen, r->listen_count))

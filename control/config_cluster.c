@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "control/compile/plan_peers.h"
 #include "control/config_yaml.h"
 #include "control/state/node.h"
 
@@ -125,6 +126,24 @@ void cfg_cluster(struct cfg_reader *r, const yaml_node_t *node, void *target)
     (void)target;
     if (cfg_mapping(r, node, "cluster", keys, ARRAY_SIZE(keys), cluster))
         fill(r, node, cluster);
+}
+
+/* Beside each address of the mesh, on the next port. */
+void cfg_cluster_listen(struct cfg_reader *r)
+{
+    static const struct plan_tls tls = {.mode = PLAN_TLS_TERMINATE,
+                                        .client_auth = PLAN_AUTH_REQUIRED,
+                                        .certificate_count = 1,
+                                        .certificate = {PLAN_PEERS_CERTIFICATE},
+                                        .client_ca = PLAN_PEERS_CA};
+    const struct config_cluster *cluster = &r->config->cluster;
+    for (size_t i = 0; i < cluster->listen_count && r->listen_count < CONFIG_LISTEN_MAX - 1; i++) {
+        struct config_address *a = &r->config->listen[r->listen_count++];
+        address_next(&cluster->listen[i], a);
+        a->service = SERVICE_PEER;
+        a->allow_all = true;
+        a->tls = tls;
+    }
 }
 
 void config_cluster_fini(struct config_cluster *cluster)

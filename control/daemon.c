@@ -20,6 +20,7 @@
 #include "control/daemon_kernel.h"
 #include "control/daemon_life.h"
 #include "control/daemon_listen.h"
+#include "control/daemon_peers.h"
 #include "control/events.h"
 #include "control/nodes.h"
 #include "control/services.h"
@@ -64,25 +65,6 @@ static void effective_settings(const struct daemon *d, uint64_t out[SETTINGS_COU
         out[i] = setting_effective(&d->settings, i, &source);
 }
 
-/* Of a service that is not there, or has no data plane's path, nothing can be asked. */
-static uint16_t place_of_name(const struct daemon *d, const char *name)
-{
-    for (size_t i = 0; i < d->proxied->count; i++)
-        if (strcmp(d->proxied->proxied[i].service.name, name) == 0)
-            return d->proxied->proxied[i].place;
-    return PLAN_NO_SERVICE;
-}
-
-static size_t compile_sources(const struct daemon *d, struct plan_source out[PLAN_SOURCES_MAX])
-{
-    const struct config_sources *s = &d->config.sources;
-    for (size_t i = 0; i < s->count; i++) {
-        out[i] = s->list[i].source;
-        out[i].service = place_of_name(d, s->list[i].service);
-    }
-    return s->count;
-}
-
 /* What is in it was checked when it was read, so only memory can be missing. */
 static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out)
 {
@@ -95,6 +77,8 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
     cluster_status(d->cluster, &status);
     uint16_t count = 0;
     compile_services(d);
+    struct plan_peers *peers = daemon_peers(d);
+    struct plan_proxied *proxied = daemon_proxied(d, peers);
     for (uint16_t i = 0; i < d->listeners.group_count; i++) {
         const struct listener_group *group = &d->listeners.group[i];
         if (!has_place(d, group))
@@ -113,15 +97,17 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
                                .setting = settings,
                                .address = addresses,
                                .address_count = count,
-                               .proxied = d->proxied->proxied,
-                               .proxied_count = d->proxied->count,
+                               .proxied = proxied,
+                               .proxied_count = d->proxied->count + (peers != NULL),
                                .name = d->proxied->name,
                                .name_count = d->proxied->name_count,
                                .source = sources,
-                               .source_count = compile_sources(d, sources)};
+                               .source_count = daemon_sources(d, peers, sources)};
     memcpy(input.cluster_id, status.cluster_id, sizeof(input.cluster_id));
     int err = plan_compile(&input, out, &why);
     CHECK(err == 0 || err == -ENOMEM);
+    plan_peers_free(peers);
+    free(proxied);
     return err;
 }
 
@@ -404,6 +390,7 @@ void daemon_on_second_timer(uv_timer_t *timer)
     server_tick(d->server);
     daemon_kernel_tick(d);
     daemon_listen_tick(d);
+    daemon_peers_tick(d);
     if (certs_tick(d->certs))
         daemon_publish_certs(d);
 }
@@ -453,7 +440,7 @@ static void warn_needs_restart(struct daemon *d, const struct config *next)
 static void reload_certificates(struct daemon *d, struct config *next)
 {
     size_t failed;
-    if (certs_load(d->certs, &next->certificates, &failed))
+    if (daemon_certs_load(d, &next->certificates, &failed))
         daemon_publish_certs(d);
 }
 

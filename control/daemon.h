@@ -77,6 +77,7 @@ struct daemon {
     struct services *services;
     struct nodes *nodes;
     struct backup *backup;
+    bool has_pki;                  /* as seen last: STATE/pki is there */
     struct plan_services *proxied; /* those of the newest plan */
     struct certs_store *certs;
     struct daemon_kernel *kernel_half; /* daemon_kernel.h */

@@ -22,6 +22,7 @@
 #include "control/compile/plan_services.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_listen.h"
+#include "control/daemon_peers.h"
 #include "control/events.h"
 #include "control/orphan.h"
 #include "control/backup.h"
@@ -228,7 +229,7 @@ static int open_shared(struct daemon *d, uint32_t rings, char *err)
 static int load_certificates(struct daemon *d, char *err)
 {
     size_t failed;
-    (void)certs_load(d->certs, &d->config.certificates, &failed);
+    (void)daemon_certs_load(d, &d->config.certificates, &failed);
     if (!failed)
         return 0;
     snprintf(err, ERROR_MAX,
@@ -268,10 +269,13 @@ static const char *node_name(void *arg, uint64_t id)
     return n ? n->name : NULL;
 }
 
+/* Who is in the cluster; and replicas come and go: blobs are fetched from them. */
 static void on_nodes_changed(void *arg)
 {
     struct daemon *d = arg;
     cluster_set_nodes(d->cluster, nodes_table(d->nodes));
+    if (d->has_pki && d->services && d->phase <= DAEMON_SERVING)
+        daemon_publish_plan(d);
 }
 
 static void open_nodes(struct daemon *d)

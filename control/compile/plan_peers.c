@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/compile/plan_peers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+enum { FIRST_ID = 1 << 24 /* beyond those of the state's backends: the kernel knows nothing of them */ };
+
+/* A replica that cannot be reached is passed over in a moment: others may have the blob. */
+static const struct plan_proxy way = {
+    .kind = PROXY_HTTP,
+    .policy = PROXY_LEAST,
+    .all_down = 1,
+    .backend_tls = 1,
+    .backend_verify = 1,
+    .backend_http = 1,
+    .host_of_backend = 1,
+    .connections_max = 256,
+    .queue_max = 1024,
+    .queue_timeout_ms = 5000,
+    .connect_timeout_ms = 1000,
+    .response_timeout_ms = 10000,
+    .retries = 3,
+    .retry_budget = 100,
+    .eject_failures = 5,
+    .eject_ms = 2000,
+    .stall_ms = 5000,
+    .resumes_max = 8,
+    .backend_ca = PLAN_PEERS_CA,
+    .backend_certificate = PLAN_PEERS_CERTIFICATE,
+};
+
+static bool is_peer(const struct node *n, uint64_t self)
+{
+    return n->id != self && n->replica && n->data.port;
+}
+
+static void add(struct plan_peers *p, const struct node *n)
+{
+    struct plan_backend *b = &p->backend[p->proxied.service.backend_count++];
+    *b = (struct plan_backend){.id = (uint32_t)(FIRST_ID + n->id % FIRST_ID),
+                               .generation = 1,
+                               .weight = 1,
+                               .draining = n->availability == NODE_DRAIN,
+                               .port = n->data.port};
+    memcpy(b->ip, n->data.ip, sizeof(b->ip));
+    memcpy(b->name, n->name, strnlen(n->name, sizeof(b->name) - 1));
+}
+
+struct plan_peers *plan_peers_compile(const struct node_table *nodes, uint64_t self)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < nodes->count; i++)
+        count += is_peer(&nodes->node[i], self);
+    if (!count)
+        return NULL;
+    count = count < PLAN_SERVICE_BACKENDS_MAX ? count : PLAN_SERVICE_BACKENDS_MAX;
+    struct plan_peers *p = calloc(1, sizeof(*p));
+    CHECK(p);
+    p->backend = calloc(count, sizeof(*p->backend));
+    CHECK(p->backend);
+    p->proxied = (struct plan_proxied){.place = PLAN_PLACE_PEERS,
+                                       .service = {.kind = SERVICE_PROXY,
+                                                   .policy = POLICY_ALLOW_ALL,
+                                                   .incarnation = 1,
+                                                   .name = "peers",
+                                                   .proxy = way},
+                                       .backend = p->backend};
+    for (size_t i = 0; i < nodes->count && p->proxied.service.backend_count < count; i++)
+        if (is_peer(&nodes->node[i], self))
+            add(p, &nodes->node[i]);
+    p->source = (struct plan_source){.kind = PLAN_SOURCE_PEERS, .service = PLAN_PLACE_PEERS};
+    return p;
+}
+
+void plan_peers_free(struct plan_peers *peers)
+{
+    if (peers)
+        free(peers->backend);
+    free(peers);
+}

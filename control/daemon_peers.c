@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/daemon_peers.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "control/certs_store.h"
+#include "control/cluster.h"
+#include "control/compile/plan_services.h"
+#include "control/daemon.h"
+#include "control/nodes.h"
+#include "control/mesh/pki_files.h"
+
+static char *path_of(const struct daemon *d, const char *file)
+{
+    char *path;
+    CHECK(asprintf(&path, "%s/" PKI_FOLDER "/%s", d->config.state_dir, file) > 0);
+    return path;
+}
+
+static bool has_pki(const struct daemon *d)
+{
+    char *path = path_of(d, PKI_FILE_CERT);
+    bool there = access(path, R_OK) == 0;
+    free(path);
+    return there;
+}
+
+bool daemon_certs_load(struct daemon *d, const struct config_certificates *config, size_t *failed)
+{
+    struct config_certificates all = {.count = config->count};
+    all.list = calloc(config->count + 2, sizeof(*all.list));
+    CHECK(all.list);
+    if (config->count)
+        memcpy(all.list, config->list, config->count * sizeof(*all.list));
+    d->has_pki = has_pki(d);
+    struct config_certificate *node = &all.list[all.count], *ca = node + 1;
+    if (d->has_pki) {
+        *node = (struct config_certificate){.name = PLAN_PEERS_CERTIFICATE,
+                                            .cert = path_of(d, PKI_FILE_CERT),
+                                            .key = path_of(d, PKI_FILE_KEY)};
+        *ca = (struct config_certificate){.name = PLAN_PEERS_CA, .ca = path_of(d, PKI_FILE_CA)};
+        all.count += 2;
+    }
+    bool changed = certs_load(d->certs, &all, failed);
+    free(node->cert);
+    free(node->key);
+    free(ca->ca);
+    free(all.list);
+    return changed;
+}
+
+void daemon_peers_tick(struct daemon *d)
+{
+    size_t failed;
+    if (d->has_pki == has_pki(d))
+        return;
+    if (daemon_certs_load(d, &d->config.certificates, &failed))
+        daemon_publish_certs(d);
+    daemon_publish_plan(d);
+}
+
+struct plan_peers *daemon_peers(struct daemon *d)
+{
+    struct cluster_status status;
+    if (!d->has_pki || !d->nodes)
+        return NULL;
+    cluster_status(d->cluster, &status);
+    return plan_peers_compile(nodes_table(d->nodes), status.node_id);
+}
+
+/* Of a service that is not there, or has no data plane's path, nothing can be asked. */
+static uint16_t place_of_name(const struct daemon *d, const char *name)
+{
+    for (size_t i = 0; i < d->proxied->count; i++)
+        if (strcmp(d->proxied->proxied[i].service.name, name) == 0)
+            return d->proxied->proxied[i].place;
+    return PLAN_NO_SERVICE;
+}
+
+size_t daemon_sources(const struct daemon *d, const struct plan_peers *peers,
+                      struct plan_source out[PLAN_SOURCES_MAX])
+{
+    const struct config_sources *s = &d->config.sources;
+    for (size_t i = 0; i < s->count; i++) {
+        out[i] = s->list[i].source;
+        out[i].service = place_of_name(d, s->list[i].service);
+    }
+    if (peers)
+        out[s->count] = peers->source;
+    return s->count + (peers != NULL);
+}
+
+/* All proxied services, the peers' before those of the state. */
+struct plan_proxied *daemon_proxied(const struct daemon *d, const struct plan_peers *peers)
+{
+    struct plan_proxied *all = calloc(d->proxied->count + 1, sizeof(*all));
+    CHECK(all);
+    if (peers)
+        all[0] = peers->proxied;
+    for (size_t i = 0; i < d->proxied->count; i++)
+        all[i + (peers != NULL)] = d->proxied->proxied[i];
+    return all;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the data plane needs for fetching blobs from the cluster's other replicas, and for giving them: this
+ * node's certificate from STATE/pki, and where the others are.
+ */
+#ifndef FL_CONTROL_DAEMON_PEERS_H
+#define FL_CONTROL_DAEMON_PEERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "control/compile/plan_peers.h"
+#include "control/config.h"
+
+struct daemon;
+
+/* Reads the configuration's certificates, and the cluster's if there are some. As certs_load. */
+bool daemon_certs_load(struct daemon *d, const struct config_certificates *config, size_t *failed);
+
+/* Once a second: a cluster may have come to be since. */
+void daemon_peers_tick(struct daemon *d);
+
+/* The other replicas for a plan; NULL: none, or this node cannot show them who it is. Freed by the caller. */
+struct plan_peers *daemon_peers(struct daemon *d);
+
+/* For a plan: the configuration's sources and the peers; returns how many. */
+size_t daemon_sources(const struct daemon *d, const struct plan_peers *peers,
+                      struct plan_source out[PLAN_SOURCES_MAX]);
+
+/* For a plan: the state's proxied services, and the peers before them if there are some. Freed by the caller.
+ */
+struct plan_proxied *daemon_proxied(const struct daemon *d, const struct plan_peers *peers);
+
+#endif
