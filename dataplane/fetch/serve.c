@@ -269,6 +269,7 @@ static void go_alone(struct serve *sv)
 {
     struct question *q = &sv->question;
     struct serve_order *o = &sv->order;
+    uint64_t from = o->first + sv->pump.moved;
     if (sv->tries++ == 0)
         ring_count(sv->s->ring, CTR_FETCH_ALONE, 1);
     if (sv->tries > TRIES_MAX || !o->sources.count) {
@@ -285,9 +286,8 @@ static void go_alone(struct serve *sv)
     q->done = answered;
     q->range_len = 0;
     if (o->part)
-        q->range_len =
-            (size_t)snprintf(q->range, sizeof(q->range), "bytes=%llu-%llu",
-                             (unsigned long long)(o->first + sv->pump.moved), (unsigned long long)o->end - 1);
+        q->range_len = (size_t)snprintf(q->range, sizeof(q->range), "bytes=%llu-%llu",
+                                        (unsigned long long)from, (unsigned long long)o->end - 1);
     question_ask(q);
 }
 
