@@ -232,6 +232,7 @@ void cluster_status(const struct cluster *c, struct cluster_status *out)
         .private_bytes = in.private_bytes,
     };
     memcpy(out->cluster_id, in.cluster_id, sizeof(out->cluster_id));
+    net_count(c, &out->others, &out->connected);
 }
 
 void cluster_set_snapshot_entries(struct cluster *c, uint64_t entries)

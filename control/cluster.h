@@ -47,6 +47,7 @@ struct cluster_status {
     uint8_t cluster_id[16];
     uint64_t node_id, leader_id; /* 0: nobody leads, as far as is known here */
     bool alone;                  /* it listens for no other nodes */
+    size_t others, connected;    /* nodes that it is to be connected with, and is */
     uint64_t term, last_index, commit_index, applied_index, snapshot_index;
     uint64_t log_bytes, proposals, fsyncs, fsync_us_sum, names_bytes, private_bytes;
 };
@@ -108,6 +109,13 @@ int cluster_tokens(struct cluster *c, struct node_tokens *out);
 
 /* The nodes have changed: who is to be connected, and who votes. Copied. */
 void cluster_set_nodes(struct cluster *c, const struct node_table *t);
+
+/* Why connections of other nodes ended, or did not come to be: the i-th reason's name, and how often. NULL
+ * behind the last one. */
+const char *cluster_mesh_reason(const struct cluster *c, unsigned i, uint64_t *count);
+
+/* Whether there are other nodes, as far as is known here. */
+bool cluster_has_others(const struct cluster *c);
 
 /* Managers that are not connected with this node: what a change of the managers is proposed with. */
 void cluster_managers_down(struct cluster *c, struct node_down *out);

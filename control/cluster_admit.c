@@ -240,8 +240,7 @@ static void on_renew(struct cluster *c, uint64_t from, uint64_t id, const void *
     struct pki_text cert = {0};
     uint8_t key[PKI_FINGERPRINT_BYTES];
     char err[PKI_ERR_MAX] = "";
-    int rc = cluster_nodes(c, &t);
-    const struct node *n = rc ? NULL : node_find(&t, from);
+    const struct node *n = cluster_nodes(c, &t) ? NULL : node_find(&t, from);
     static const uint8_t none[NODE_HASH_BYTES];
     if (!n)
         snprintf(err, sizeof(err), "the state does not have this node");
@@ -251,7 +250,7 @@ static void on_renew(struct cluster *c, uint64_t from, uint64_t id, const void *
              (memcmp(n->key, none, sizeof(none)) != 0 && memcmp(n->key, key, sizeof(key)) != 0))
         snprintf(err, sizeof(err), "the request is not of the node's key");
     else
-        rc = certificate_make(c, n, body, len, &cert, err);
+        (void)certificate_make(c, n, body, len, &cert, err); /* err stays "" when it worked */
     renewal_reply(c, from, id, &cert, err);
     pki_text_free(&cert);
     node_table_fini(&t);

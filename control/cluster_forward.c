@@ -25,7 +25,7 @@ enum proposal_phase {
 };
 
 struct proposal {
-    struct proposal *next, **at;
+    struct proposal *next;
     struct cluster *cluster;
     uint64_t id;
     void *cmd;
@@ -77,21 +77,26 @@ static void decide(struct proposal *p, enum cmd_status status, uint64_t index, c
     phase_set(p, PROPOSAL_DECIDED);
 }
 
-/* The answer; frees it. */
-static void tell(struct proposal *p)
+/* Answers those that are decided, and frees them. Who is told may propose: that comes behind the last one. */
+static void tell_decided(struct forward *f)
 {
-    struct forward *f = &p->cluster->forward;
-    *p->at = p->next;
-    if (p->next)
-        p->next->at = p->at;
-    else
-        f->last = p->at;
-    f->count--;
-    f->bytes -= p->len;
-    p->done(p->arg, p->status, p->index, p->detail, p->detail_len);
-    free(p->detail);
-    free(p->cmd);
-    free(p);
+    struct proposal **at = &f->first;
+    while (*at) {
+        struct proposal *p = *at;
+        if (p->phase != PROPOSAL_DECIDED) {
+            at = &p->next;
+            continue;
+        }
+        *at = p->next;
+        if (!p->next)
+            f->last = at;
+        f->count--;
+        f->bytes -= p->len;
+        p->done(p->arg, p->status, p->index, p->detail, p->detail_len);
+        free(p->detail);
+        free(p->cmd);
+        free(p);
+    }
 }
 
 /* Not in any log: to the next leader, if one comes in time. */
@@ -129,10 +134,7 @@ static void on_local(void *arg, enum cmd_status status, uint64_t index, const vo
             return;
         }
     }
-    if (p->phase == PROPOSAL_DECIDED)
-        tell(p);
-    else
-        wake(c, FORWARD_TICK_MS);
+    wake(c, p->phase == PROPOSAL_DECIDED ? 0 : FORWARD_TICK_MS);
 }
 
 static void propose_here(struct proposal *p)
@@ -191,10 +193,7 @@ static void on_result(struct cluster *c, uint64_t from, uint64_t id, const void 
         if (index > s.applied_index)
             phase_set(p, PROPOSAL_APPLYING);
     }
-    if (p->phase == PROPOSAL_DECIDED)
-        tell(p);
-    else
-        wake(c, FORWARD_TICK_MS);
+    wake(c, p->phase == PROPOSAL_DECIDED ? 0 : FORWARD_TICK_MS);
 }
 
 void forward_applied(struct cluster *c, uint64_t index)
@@ -269,14 +268,7 @@ static void on_tick(uv_timer_t *timer)
     uint64_t now = now_of(c);
     for (struct proposal *p = f->first; p; p = p->next)
         look(p, now);
-    for (;;) { /* who is told may propose */
-        struct proposal *p = f->first;
-        while (p && p->phase != PROPOSAL_DECIDED)
-            p = p->next;
-        if (!p)
-            break;
-        tell(p);
-    }
+    tell_decided(f);
     bool busy = false;
     for (const struct proposal *p = f->first; p && !busy; p = p->next)
         busy = p->phase != PROPOSAL_LOCAL;
@@ -290,8 +282,8 @@ void forward_propose(struct cluster *c, void *cmd, size_t len, cluster_done done
     uint64_t now = now_of(c);
     struct proposal *p = calloc(1, sizeof(*p));
     CHECK(p);
-    *p = (struct proposal){
-        .at = f->last, .cluster = c, .id = ++f->next_id, .cmd = cmd, .len = len, .done = done, .arg = arg};
+    *p =
+        (struct proposal){.cluster = c, .id = ++f->next_id, .cmd = cmd, .len = len, .done = done, .arg = arg};
     p->deadline_ms = (f->leaderless_ms ? f->leaderless_ms : now) + FORWARD_LEADER_MS;
     bool full = f->count >= FORWARD_MAX || f->bytes + len > FORWARD_BYTES_MAX;
     *f->last = p;
@@ -406,10 +398,12 @@ void forward_stop(struct cluster *c)
 
 void forward_close(struct cluster *c, uv_close_cb closed)
 {
-    while (c->forward.first) { /* what was local was answered by the end of the consensus */
-        if (c->forward.first->phase != PROPOSAL_DECIDED)
-            decide(c->forward.first, CMD_UNKNOWN_OUTCOME, 0, NULL, 0);
-        tell(c->forward.first);
+    struct forward *f = &c->forward;
+    while (f->count) { /* what was local was answered by the end of the consensus */
+        for (struct proposal *p = f->first; p; p = p->next)
+            if (p->phase != PROPOSAL_DECIDED)
+                decide(p, CMD_UNKNOWN_OUTCOME, 0, NULL, 0);
+        tell_decided(f);
     }
     uv_close((uv_handle_t *)&c->forward.tick, closed);
 }

@@ -146,6 +146,29 @@ void cluster_set_nodes(struct cluster *c, const struct node_table *t)
     set_members(c, t);
 }
 
+const char *cluster_mesh_reason(const struct cluster *c, unsigned i, uint64_t *count)
+{
+    *count = c->mesh ? mesh_reason_count(c->mesh, i) : 0;
+    return i < MESH_REASON_COUNT ? mesh_reason_name(i) : NULL;
+}
+
+void net_count(const struct cluster *c, size_t *others, size_t *connected)
+{
+    *others = *connected = 0;
+    for (size_t i = 0; c->mesh && i < c->known_count; i++) {
+        struct mesh_node_status status;
+        if (!mesh_node_status(c->mesh, c->known[i].id, &status))
+            continue;
+        (*others)++;
+        *connected += status.up;
+    }
+}
+
+bool cluster_has_others(const struct cluster *c)
+{
+    return c->known_count > 1;
+}
+
 void cluster_managers_down(struct cluster *c, struct node_down *out)
 {
     out->count = 0;

@@ -196,7 +196,9 @@ void services_declare(struct services *s, const struct config_services *from)
     drop_wishes(s);
     s->again = false;
     s->refused = 0;
-    size_t count = services_declare_diff(services_table(s), &s->declared.table, on_command, s);
+    /* What other nodes' files say stays, as long as this one's says nothing of its own. */
+    bool silent = s->declared.table.count == 0 && cluster_has_others(s->config.cluster);
+    size_t count = silent ? 0 : services_declare_diff(services_table(s), &s->declared.table, on_command, s);
     if (count)
         journal_info(s->config.journal, "services", "the configuration changes %zu things about services",
                      count);

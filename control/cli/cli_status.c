@@ -133,8 +133,14 @@ static void print_status(const struct cli *cli, const json_t *status)
     printf("node        %lld of cluster %.8s, fairlead %s, %s%s%s, up %s\n", cli_number(node, "id"),
            cli_text(node, "cluster"), cli_text(status, "version"), good(cli, ready),
            ready ? "ready" : "not ready", plain, figure_seconds(cli_number(status, "uptime_s"), up));
-    printf("state       %s, term %lld, applied %lld of %lld\n", truth(state, "leads") ? "leader" : "follower",
+    printf("state       %s, term %lld, applied %lld of %lld", truth(state, "leads") ? "leader" : "follower",
            cli_number(state, "term"), cli_number(state, "applied_index"), cli_number(state, "commit_index"));
+    if (cli_number(state, "others"))
+        printf(", connected with %lld of %lld nodes", cli_number(state, "connected"),
+               cli_number(state, "others"));
+    if (json_is_null(json_object_get(state, "leader")))
+        printf(", %snobody leads%s", good(cli, false), plain);
+    printf("\n");
     printf("data plane  %s%s%s%s, %lld rings, up %s, %lld restarts, plan %lld of %lld\n", good(cli, running),
            cli_text(dataplane, "state"), plain, truth(dataplane, "adopted") ? ", taken over" : "",
            cli_number(dataplane, "rings"), figure_seconds(cli_number(dataplane, "uptime_s"), dataplane_up),

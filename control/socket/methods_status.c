@@ -61,14 +61,31 @@ static json_t *dataplane_status(const struct daemon *d)
                      feature_list(status.features), "plan_applied", number(status.plan_applied));
 }
 
+/* Why connections with other nodes ended; those that never did are left out. */
+static json_t *mesh_ends(const struct daemon *d)
+{
+    json_t *ends = json_object();
+    const char *name;
+    uint64_t count;
+    for (unsigned i = 0; (name = cluster_mesh_reason(d->cluster, i, &count)); i++)
+        if (count)
+            json_object_set_new(ends, name, number(count));
+    return ends;
+}
+
 static json_t *state_status(const struct daemon *d, struct cluster_status *status)
 {
     cluster_status(d->cluster, status);
-    return json_pack("{s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "leads", status->leads, "writable",
-                     status->writable, "term", number(status->term), "commit_index",
-                     number(status->commit_index), "applied_index", number(status->applied_index),
-                     "snapshot_index", number(status->snapshot_index), "log_bytes", number(status->log_bytes),
-                     "names_bytes", number(status->names_bytes));
+    json_t *state = json_pack("{s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o}", "leads", status->leads, "writable",
+                              status->writable, "term", number(status->term), "commit_index",
+                              number(status->commit_index), "applied_index", number(status->applied_index),
+                              "snapshot_index", number(status->snapshot_index), "log_bytes",
+                              number(status->log_bytes), "names_bytes", number(status->names_bytes));
+    json_object_set_new(state, "leader", status->leader_id ? number(status->leader_id) : json_null());
+    json_object_set_new(state, "others", number(status->others));
+    json_object_set_new(state, "connected", number(status->connected));
+    json_object_set_new(state, "ends", mesh_ends(d));
+    return state;
 }
 
 static const char *service_name(const struct daemon *d, const struct listener_group *group)

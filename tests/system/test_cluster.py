@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several nodes with one state: they join by token over mutual TLS, every write works through any of them, any one may die."""
 
+import json
 import socket
 import ssl
 import subprocess
@@ -8,6 +9,7 @@ import threading
 
 import pytest
 
+import harness
 import http1
 import netlab
 from cluster_lab import PORT, Cluster
@@ -51,14 +53,16 @@ def test_a_setting_of_any_node_is_on_all(three, name):
     three.wait_for_setting("http.idle_timeout", value)
 
 
-def test_services_and_repositories_of_any_node_are_on_all(three):
-    three["b"].cli("service", "create", "web", "10.0.9.1:80")
-    three["c"].cli("backend", "add", "web", "192.0.2.11:8080")
+def test_a_push_to_any_node_is_known_to_all(three):
+    def at(node, call):
+        return netlab.in_namespace(node.host.netns, lambda: call(harness.Repository(http1.Client(("127.0.0.1", 5000)), "demo/app")))
+
     for node in three.alive():
-        assert http1.wait_until(lambda: "192.0.2.11:8080" in node.cli("backend", "ls", "--json").stdout, 60), three.report()
-    three["a"].cli("service", "rm", "web", "--yes")
-    for node in three.alive():
-        assert http1.wait_until(lambda: '"web"' not in node.cli("service", "ls", "--json").stdout, 60), three.report()
+        digest = at(node, lambda repository: repository.push_image(f"of-{node.name}", node.name.encode() * 1000))
+        assert digest
+        for other in three.alive():
+            tags = at(other, lambda repository: json.loads(repository.tags().body)["tags"])
+            assert f"of-{node.name}" in tags, (node.name, other.name)
 
 
 def test_what_is_refused_says_why_on_every_node(three):
@@ -178,9 +182,9 @@ def test_who_is_not_let_in(three):
         assert http1.wait_until(lambda: '"expired":true' in a.cli("node", "token-ls", "--json").stdout.replace(" ", ""), 60)
         refused(guest, a, expired, "expired")
         refused(guest, a, "FLJ1-NONSENSE", "no token")
-        guest.cli("service", "create", "mine", "10.0.9.2:80")
-        refused(guest, a, good, "services", "mine")
-        guest.cli("service", "rm", "mine", "--yes")
+        netlab.in_namespace(guest.host.netns, lambda: harness.Repository(
+            http1.Client(("127.0.0.1", 5000)), "mine/app").push_image("1", b"a layer"))
+        refused(guest, a, good, "repositories", "mine/app")
     assert set(a.nodes()) == {"a", "b", "c"}
 
 
@@ -268,12 +272,12 @@ def test_five():
             leader = five.wait_for_leader()
             leader.kill()
             survivor = five.alive()[0]
-            value = f"{60 + victim}s"
+            value = f"{51 + victim}s"
             assert http1.wait_until(lambda: survivor.set("http.idle_timeout", value, check=False).returncode == 0, 60), \
                 five.report()
             five.wait_for_setting("http.idle_timeout", value)
         for node in five.nodes.values():
             if node.process.poll() is not None:
                 node.start()
-        five.wait_for_setting("http.idle_timeout", "61s")
+        five.wait_for_setting("http.idle_timeout", "52s")
         assert five.wait_until_whole(), five.report()
