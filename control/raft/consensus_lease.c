@@ -33,8 +33,10 @@ void lease_begin_lead(struct consensus *c)
     struct lease *l = &c->lease;
     uint64_t now = consensus_now_ms(c);
     l->begin_index = l->answered = raft_last_index(&c->raft);
-    /* Whoever was told to stand did not wait for the end of the promises. */
-    l->wait_until_ms = l->handed ? now + c->config.lease_ms : now;
+    /* Who was told to stand did not wait for the end of the promises, nor did the only voter that starts
+     * anew. */
+    bool early = l->handed || (!c->handle && c->raft.configuration.n > 1);
+    l->wait_until_ms = early ? now + c->config.lease_ms : now;
     l->held_until_ms = l->awaited_since_ms = 0;
     l->handed = false;
     for (size_t i = 0; i < c->peers; i++)
@@ -50,6 +52,8 @@ void lease_end_lead(struct consensus *c)
         free(a);
     }
     c->lease.awaited_since_ms = 0;
+    /* It counted itself among those who promised not to vote. */
+    c->lease.promised_until_ms = consensus_now_ms(c) + c->config.lease_ms;
 }
 
 static bool applied_everywhere(const struct consensus *c, uint64_t index)

@@ -79,9 +79,6 @@ static bool sane(const struct consensus *c, const struct raft_message *m)
 
 static int receive(struct consensus *c, struct raft_message *message, struct snapshot_meta *snapshot)
 {
-    char address[24];
-    snprintf(address, sizeof(address), "%llu", message->server_id);
-    message->server_address = address;
     if (!sane(c, message))
         return -EPROTO;
     if (message->type == RAFT_REQUEST_VOTE && !vote_allowed(c, message))
@@ -99,10 +96,13 @@ static int on_message(struct consensus *c, struct peer *from, const void *body, 
 {
     struct raft_message message;
     struct snapshot_meta snapshot;
+    char address[24];
     int rc = raft_codec_decode(body, len, &message, &snapshot);
     if (rc)
         return rc == -ENOMEM ? 0 : -EPROTO;
+    snprintf(address, sizeof(address), "%llu", (unsigned long long)from->id);
     message.server_id = from->id;
+    message.server_address = address;
     rc = receive(c, &message, &snapshot);
     raft_codec_free(&message, &snapshot);
     return rc;

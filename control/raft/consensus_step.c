@@ -306,6 +306,24 @@ int step_start(struct consensus *c, const struct snapshot_meta *snapshot, char *
 }
 
 /*
+ * What a snapshot of this node has is agreed upon, and so the leader's as well, even where the log does not
+ * go back to it any more. libraft 0.22.1 would refuse it for ever, or take
+ * it for new. Returns how many entries are passed over.
+ */
+static unsigned entries_known(const struct consensus *c, struct raft_append_entries *m)
+{
+    const struct raft_trail *trail = &c->raft.trail;
+    uint64_t known = trail->snapshot.index;
+    if (m->prev_log_index > trail->offset || m->prev_log_index >= known ||
+        m->term < raft_current_term(&c->raft))
+        return 0;
+    uint64_t skip = known - m->prev_log_index;
+    m->prev_log_index = known;
+    m->prev_log_term = trail->snapshot.term;
+    return skip < m->n_entries ? (unsigned)skip : m->n_entries;
+}
+
+/*
  * libraft 0.22.1 gives a configuration that is not the first entry of a message the index of that first entry
  * (replicationAppend), and would not know it again when it is committed: so each begins a message of its own.
  */
@@ -313,7 +331,9 @@ static int receive_entries(struct consensus *c, struct raft_message *message)
 {
     struct raft_message part = *message;
     struct raft_append_entries *all = &message->append_entries, *m = &part.append_entries;
-    unsigned done = 0;
+    unsigned done = entries_known(c, all);
+    m->prev_log_index = all->prev_log_index;
+    m->prev_log_term = all->prev_log_term;
     do {
         unsigned n = done < all->n_entries ? 1 : 0;
         while (done + n < all->n_entries && all->entries[done + n].type != RAFT_CHANGE)

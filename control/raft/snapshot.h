@@ -52,7 +52,7 @@ int snapshot_file_open(int dir_fd, uint64_t index, enum db_file file);
 void snapshot_name(uint64_t index, char *out);
 void snapshot_folder_remove(const struct file_ops *ops, int dir_fd, const char *name);
 /* Writes the file "meta" into the folder, durably. */
-int snapshot_meta_write(const struct file_ops *ops, int folder_fd, const struct snapshot_meta *meta);
+int snapshot_meta_write(const struct file_ops *ops, int dir_fd, const struct snapshot_meta *meta);
 
 /* The newest complete snapshot. 0, -ENOENT, -EUCLEAN if the newest is damaged, -EPROTO for an unknown
  * version. */
