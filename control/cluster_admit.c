@@ -347,18 +347,6 @@ void admit_frame(struct cluster *c, uint64_t from, uint16_t type, uint64_t id, c
 
 /* ------------------------------------------------------------------ upkeep */
 
-/* One of the managers that are connected, another one each time. */
-static uint64_t some_manager(const struct cluster *c)
-{
-    size_t begin = c->known_count ? (size_t)(uv_hrtime() / 1000000) % c->known_count : 0;
-    for (size_t i = 0; i < c->known_count; i++) {
-        const struct known_node *k = &c->known[(begin + i) % c->known_count];
-        if (k->manager && mesh_is_up(c->mesh, k->id))
-            return k->id;
-    }
-    return 0;
-}
-
 /* In the last third of its life. */
 static bool certificate_is_old(const struct cluster *c)
 {
@@ -372,7 +360,7 @@ static void renew(struct cluster *c)
     struct pki_text request, cert = {0};
     struct node_table t = {0};
     char err[PKI_ERR_MAX];
-    uint64_t manager = some_manager(c), self = pki_identity_name(c->identity)->node_id;
+    uint64_t manager = net_some_manager(c), self = pki_identity_name(c->identity)->node_id;
     if (pki_request_of(c->pki.key.data, c->pki.key.len, &request))
         return;
     const struct node *n = c->pki.ca_key.data && cluster_nodes(c, &t) == 0 ? node_find(&t, self) : NULL;
@@ -390,6 +378,6 @@ void admit_upkeep(struct cluster *c)
     uint64_t self = pki_identity_name(c->identity)->node_id, manager;
     if (certificate_is_old(c))
         renew(c);
-    if (!c->pki.ca_key.data && net_is_manager(c, self) && (manager = some_manager(c)))
+    if (!c->pki.ca_key.data && net_is_manager(c, self) && (manager = net_some_manager(c)))
         mesh_send(c->mesh, manager, MESH_CA_KEY, 0, NULL, 0);
 }

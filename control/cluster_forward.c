@@ -157,11 +157,13 @@ static void dispatch(struct proposal *p)
         propose_here(p);
         return;
     }
-    if (s.leader_id == 0)
+    /* A worker does not know who leads: any manager asks for it. */
+    uint64_t to = s.leader_id || net_is_manager(c, s.node_id) ? s.leader_id : net_some_manager(c);
+    if (to == 0)
         return;
-    int rc = mesh_send(c->mesh, s.leader_id, CLUSTER_FRAME_PROPOSE, p->id, p->cmd, p->len);
+    int rc = mesh_send(c->mesh, to, CLUSTER_FRAME_PROPOSE, p->id, p->cmd, p->len);
     if (rc == 0) {
-        p->node = s.leader_id;
+        p->node = to;
         phase_set(p, PROPOSAL_SENT);
     } else if (rc != -ENOTCONN) {
         decide(p, rc == -EMSGSIZE ? CMD_TOO_LARGE : CMD_BUSY, 0, NULL, 0);
@@ -349,6 +351,13 @@ static void on_served(void *arg, enum cmd_status status, uint64_t index, const v
     consensus_await(s->cluster->consensus, index, on_served_awaited, s);
 }
 
+/* It is applied wherever it has to be already. */
+static void on_served_for_worker(void *arg, enum cmd_status status, uint64_t index, const void *detail,
+                                 size_t len)
+{
+    answer(arg, status, index, detail, len);
+}
+
 static void on_propose(struct cluster *c, uint64_t from, uint64_t id, const void *body, size_t len)
 {
     struct served *s = calloc(1, sizeof(*s));
@@ -362,7 +371,12 @@ static void on_propose(struct cluster *c, uint64_t from, uint64_t id, const void
     void *copy = malloc(len);
     CHECK(copy);
     memcpy(copy, body, len);
-    consensus_propose(c->consensus, copy, len, on_served, s);
+    /* A manager means this node as the leader, and asks anew where it is not; so nothing goes round in
+     * circles. */
+    if (net_is_manager(c, from))
+        consensus_propose(c->consensus, copy, len, on_served, s);
+    else
+        forward_propose(c, copy, len, on_served_for_worker, s);
 }
 
 void forward_frame(struct cluster *c, uint64_t from, uint16_t type, uint64_t id, const void *body, size_t len)

@@ -64,6 +64,8 @@ int net_open(struct cluster *c, char *err, size_t err_len);
 int net_send(void *arg, uint64_t node, uint16_t type, const void *body, size_t len);
 /* What the node's own row says of it; false: the state does not know it. */
 bool net_is_manager(const struct cluster *c, uint64_t node);
+/* One of the managers that are connected, another one each time; 0: none is. */
+uint64_t net_some_manager(const struct cluster *c);
 void net_count(const struct cluster *c, size_t *others, size_t *connected);
 /* Of what was opened; may be called where nothing was. */
 void net_close(struct cluster *c, void (*closed)(struct cluster *c));

@@ -25,6 +25,17 @@ bool net_is_manager(const struct cluster *c, uint64_t node)
     return false;
 }
 
+uint64_t net_some_manager(const struct cluster *c)
+{
+    size_t begin = c->known_count ? (size_t)(uv_hrtime() / 1000000) % c->known_count : 0;
+    for (size_t i = 0; i < c->known_count; i++) {
+        const struct known_node *k = &c->known[(begin + i) % c->known_count];
+        if (k->manager && mesh_is_up(c->mesh, k->id))
+            return k->id;
+    }
+    return 0;
+}
+
 /* ------------------------------------------------------------------ frames */
 
 int net_send(void *arg, uint64_t node, uint16_t type, const void *body, size_t len)
