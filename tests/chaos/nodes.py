@@ -122,7 +122,7 @@ class HostNode:
     def drop(self, hook):
         """One way only, as a broken cable or a filter does."""
         device = "iifname" if hook == "input" else "oifname"
-        self.host.run("nft", f"table inet {self.TABLE} {{ chain c {{ type filter hook {hook} priority 0; {device} eth0 drop; }} }}")
+        self.host.run("nft", f"table inet {self.TABLE} {{ chain c {{ type filter hook {hook} priority 0; {device} eth0 drop; }}; }}")
 
     def undo(self):
         self.signal(self.stopped, signal.SIGCONT)
