@@ -140,7 +140,13 @@ static void serve_head_out(struct stream *s)
 
 static void serve_refuse(struct stream *s, enum fetch_fault fault)
 {
-    api_refuse_fault(s->ctx, fault);
+    struct api *a = s->ctx;
+    const struct serve_order *o = &a->elsewhere->serve.order;
+    /* The cluster has it, so it is not unknown: whoever holds it is away. */
+    if (fault == FETCH_NOT_THERE && !o->link && o->sources.list[0].kind == PLAN_SOURCE_PEERS)
+        error_answer_later(s, 503, "its bytes are with a replica that cannot be asked now");
+    else
+        api_refuse_fault(a, fault);
 }
 
 static void serve(struct api *a, bool link)
