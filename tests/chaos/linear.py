@@ -8,6 +8,7 @@ judged alone, which is what makes the search affordable: keep the histories of s
 """
 
 import dataclasses
+import graphlib
 
 READ, WRITE = "read", "write"
 NEVER = float("inf")
@@ -20,10 +21,11 @@ class Operation:
     called: float
     returned: float = NEVER  # NEVER: the outcome is not known
     by: str = ""
+    node: str = ""  # that answered
 
     def __str__(self):
         until = "?" if self.returned == NEVER else f"{self.returned:.6f}"
-        return f"{self.called:.6f} - {until}  {self.by} {self.kind} {self.value}"
+        return f"{self.called:.6f} - {until}  {self.by}@{self.node} {self.kind} {self.value}"
 
 
 class Violation(AssertionError):
@@ -82,8 +84,31 @@ def steps(order, done, value):
     return result
 
 
+def check_order(key, operations):
+    """All nodes saw the writes in one order, that of real time where it says something. Values are written once each."""
+    after = {}
+    writes = [each for each in operations if each.kind == WRITE and each.value is not None]
+    for first in writes:
+        after.setdefault(first.value, set()).update(each.value for each in writes if first.returned < each.called)
+    for node in {each.node for each in operations}:
+        reads = sorted((each for each in operations if each.kind == READ and each.node == node), key=lambda each: each.called)
+        for first, then in zip(reads, reads[1:]):
+            if first.returned < then.called and None not in (first.value, then.value) and first.value != then.value:
+                after.setdefault(first.value, set()).add(then.value)
+    try:
+        graphlib.TopologicalSorter(after).prepare()
+    except graphlib.CycleError as cycle:
+        raise Violation(key, operations, {each for each in operations if each.value in cycle.args[1]}) from None
+
+
 def check(history, initial=None):
-    """history: {key: [Operation]}. Returns how many operations there were."""
+    """history: {key: [Operation]} of nodes that each have a copy. A write that returned was on all of them, one that did not
+    is on each at any time after its call; so what one node answers is linearizable, and all of them see one order. (That two
+    nodes change in the same instant nobody promises.) Returns how many operations there were."""
     for key, operations in history.items():
-        check_register(key, operations, initial)
+        writes = [each for each in operations if each.kind == WRITE]
+        for node in sorted({each.node for each in operations if each.kind == READ}):
+            check_register(f"{key} at {node}", writes + [each for each in operations if each.kind == READ and each.node == node],
+                           initial)
+        check_order(key, operations)
     return sum(len(operations) for operations in history.values())

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from linear import NEVER, READ, WRITE, Operation, Violation, check_register
+from linear import NEVER, READ, WRITE, Operation, Violation, check, check_register
 
 
 def read(value, called, returned):
@@ -44,6 +44,24 @@ def test_good(name):
 def test_bad(name):
     with pytest.raises(Violation):
         check_register("k", BAD[name])
+
+
+def at(node, operation):
+    return Operation(operation.kind, operation.value, operation.called, operation.returned, "", node)
+
+
+def test_nodes():
+    """Nodes may change one after the other while a write is under way; not after it, not back, not in another order."""
+    both = [at("a", write(1, 0, 1)), at("a", write(2, 2, 9))]
+    check({"k": [*both, at("a", read(2, 3, 4)), at("b", read(1, 5, 6)), at("b", read(2, 10, 11))]})
+    with pytest.raises(Violation):
+        check({"k": [*both, at("a", read(2, 3, 4)), at("b", read(1, 10, 11))]})
+    with pytest.raises(Violation):
+        check({"k": [*both, at("b", read(2, 3, 4)), at("b", read(1, 5, 6))]})
+    twisted = [at("a", write(1, 0, 9)), at("a", write(2, 0, 9))]
+    check({"k": [*twisted, at("a", read(1, 1, 2)), at("a", read(2, 3, 4)), at("b", read(1, 1, 2)), at("b", read(2, 3, 4))]})
+    with pytest.raises(Violation):
+        check({"k": [*twisted, at("a", read(1, 1, 2)), at("a", read(2, 3, 4)), at("b", read(2, 1, 2)), at("b", read(1, 3, 4))]})
 
 
 def explained(operations):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What clients do while things go wrong, and what must be true of it afterwards.
 
-Tags are registers: a PUT writes, a DELETE writes "absent", a GET reads; each answer is noted with the times around it, and the
-histories have to be linearizable (linear.py), whichever node was asked. Beside that, images are pushed and never touched
+Tags are registers: a PUT writes, a DELETE writes "absent", a GET reads; each answer is noted with the times around it. Writes
+through any node have to be linearizable, and so have each node's answers together with them (linear.check). Beside that, images are pushed and never touched
 again: an acknowledged one can be pulled from every node, byte for byte, at any time and at the end.
 """
 
@@ -116,7 +116,7 @@ class Workload:
         if answer.header("Warning"):  # says itself that it may be old
             self.stale += 1
             return
-        self.note(tag, Operation(READ, value, called, returned, f"{name}@{node.name}"))
+        self.note(tag, Operation(READ, value, called, returned, name, node.name))
 
     def write(self, name, node, tag, body):
         value = digest_of(body) if body else None
@@ -125,13 +125,11 @@ class Workload:
         if answer is NOT_ASKED:
             self.count(False)
             return
-        if answer is not None and answer.status in (404, 429) and (body is None or answer.status == 429):
-            if answer.status == 404:  # there was none: that is a read
-                self.note(tag, Operation(READ, None, called, returned, f"{name}@{node.name} delete"))
+        if answer is not None and (answer.status == 429 or answer.status == 404 and body is None):
             return
         good = answer is not None and answer.status in (201, 202)
         self.count(good)
-        self.note(tag, Operation(WRITE, value, called, returned if good else NEVER, f"{name}@{node.name}"))
+        self.note(tag, Operation(WRITE, value, called, returned if good else NEVER, name, node.name))
 
     # ------------------------------------------------------------------ images
 
@@ -182,7 +180,7 @@ class Workload:
                 answer, called, returned = self.ask_until(node, tag)
                 assert isinstance(answer, http1.Response) and answer.status in (200, 404), (node.name, tag, answer)
                 value = digest_of(answer.body) if answer.status == 200 else None
-                self.note(tag, Operation(READ, value, called, returned, f"end@{node.name}"))
+                self.note(tag, Operation(READ, value, called, returned, "end", node.name))
             for digest in self.blobs:
                 self.pull(node, digest, final=True)
         return {"operations": check(self.history), "tags": len(self.history), "blobs": len(self.blobs), "good": self.good,

@@ -102,6 +102,7 @@ class Cluster:
         first = self.start(self.names[0])
         for name in self.names[1:]:
             self.start(name).join(first, first.token())
+            assert self.wait_until_whole(self.nodes), self.report()  # one after the other, as for an operator
         assert self.wait_until_whole(), self.report()
         return self
 
