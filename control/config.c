@@ -69,6 +69,7 @@ static void read_entry_tls(struct cfg_reader *r, const yaml_node_t *node, void *
 static bool entry_is_safe(struct cfg_reader *r, struct entry *entry)
 {
     const struct plan_tls *tls = &entry->address.tls;
+    CHECK(entry->at);
     if (entry->address.service == SERVICE_PEER) {
         entry->address.allow_all = tls->mode == PLAN_TLS_TERMINATE && tls->client_auth == PLAN_AUTH_REQUIRED;
         if (!entry->address.allow_all)
@@ -82,7 +83,6 @@ static bool entry_is_safe(struct cfg_reader *r, struct entry *entry)
     if (config_address_is_loopback(&entry->address) || entry->address.allow_all)
         return true;
     bool admin = entry->address.service == SERVICE_ADMIN;
-    CHECK(entry->at);
     cfg_error(r, entry->at,
               "%s can be reached from other machines, and everybody there could %s; write 'allow_all: true' "
               "beside it if that is meant, or a loopback address such as 127.0.0.1:%s",

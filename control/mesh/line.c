@@ -138,6 +138,7 @@ static void taken(struct line *l, size_t n)
     l->queued -= n;
     while (n) {
         struct queued *q = l->first;
+        CHECK(q); /* no more was taken than was gathered */
         size_t take = q->len - q->sent < n ? q->len - q->sent : n;
         q->sent += take;
         n -= take;

@@ -116,7 +116,8 @@ static void conn_ended(struct conn *conn, enum mesh_reason why, const char *text
 {
     struct mesh *mesh = conn->mesh;
     struct peer *peer = conn->peer;
-    bool was_up = conn->phase == CONN_UP, current = peer && peer->conn == conn;
+    uint64_t node = peer ? peer->node.id : 0;
+    bool was_up = peer && conn->phase == CONN_UP, current = peer && peer->conn == conn;
     mesh->counts[why]++;
     if (peer) {
         peer_note(peer, conn, why, text);
@@ -132,7 +133,7 @@ static void conn_ended(struct conn *conn, enum mesh_reason why, const char *text
         backoff(mesh, peer);
     conn_free(conn);
     if (was_up && !mesh->closing)
-        mesh->config.handlers.down(mesh->config.arg, peer->node.id, why);
+        mesh->config.handlers.down(mesh->config.arg, node, why);
 }
 
 void conn_end(struct conn *conn, enum mesh_reason why, const char *text, bool say_so)

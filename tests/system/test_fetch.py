@@ -81,13 +81,13 @@ class Mirror(harness.FairleadRegistry):
         return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
 
     def keeps(self, digest):
-        return http1.wait_until(lambda: self.has(digest), 20)
+        return http1.wait_until(lambda: self.has(digest), 60)
 
     def uploads(self):
         return list((self.state / "store" / "uploads").iterdir())
 
     def nothing_left(self):
-        return http1.wait_until(lambda: not self.uploads(), 20)
+        return http1.wait_until(lambda: not self.uploads(), 60)
 
     def quiet(self):
         """No fetch is under way, nor remembered."""

@@ -51,12 +51,12 @@ def is_on(node):
 
 
 def wait_on(node):
-    assert http1.wait_until(lambda: is_on(node), 20), node.log()
+    assert http1.wait_until(lambda: is_on(node), 60), node.log()
     return kernel(node)
 
 
 def wait_failed(node):
-    assert http1.wait_until(lambda: kernel(node)["state"] == "failed", 20), node.log()
+    assert http1.wait_until(lambda: kernel(node)["state"] == "failed", 60), node.log()
     return kernel(node)
 
 
@@ -285,9 +285,9 @@ def test_the_kernel_decides_while_no_daemon_runs(lab, node):
     server = lab["server"].processes[0]
     server.kill()
     server.wait()
-    assert http1.wait_until(lambda: verdict(node)[0] == 3, 5), verdict(node)
+    assert http1.wait_until(lambda: verdict(node)[0] == 3, 30), verdict(node)
     lab["server"].pong(PORT)
-    assert http1.wait_until(lambda: verdict(node)[0] == UP, 5), verdict(node)
+    assert http1.wait_until(lambda: verdict(node)[0] == UP, 30), verdict(node)
     node.start()
     wait_on(node)
     # What happened in between is told, once.

@@ -45,7 +45,8 @@ class Node(harness.FairleadRegistry):
         return socket.create_connection(("127.0.0.1", self.front_port), 30)
 
     def front_lines(self):
-        lines = map(json.loads, (self.folder / "access.log").read_text().splitlines())
+        text = (self.folder / "access.log").read_text().rpartition("\n")[0]  # the last line may be half written
+        lines = map(json.loads, text.splitlines())
         return [line for line in lines if "upstream" in line]
 
 
