@@ -35,6 +35,7 @@ enum {
     DAEMON_LOG_BUSY_MS = 5,    /* ... while they are busy */
     DAEMON_LOG_RECORDS = 4096, /* of one ring at a time */
     DAEMON_SECOND_MS = 1000,
+    DAEMON_LEASE_WAIT_MS = 5000,   /* for a leader, before what is here is served as it is */
     DAEMON_START_TRIES_MS = 10000, /* a data plane that never served is given up after this */
     DAEMON_ORPHAN_WAIT_MS = 10000,
     DAEMON_READERS_WAIT_MS =

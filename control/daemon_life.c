@@ -416,6 +416,31 @@ static void begin_services(struct daemon *d)
     daemon_kernel_open(d); /* loads what the file is about to need with the first load */
 }
 
+/* Whether the rings would find all that anybody was told of. */
+static bool names_are_fresh(const struct daemon *d)
+{
+    uint64_t until = atomic_load(&d->memory.epochs->fresh_until_ms);
+    return until == NAMES_FRESH_ALWAYS || until > uv_hrtime() / 1000000;
+}
+
+/*
+ * A node that comes back has old names until it has heard from the leader. Connects wait in the listening
+ * sockets for that; but not for ever, since pulls are to go on where there is no leader.
+ */
+static void start_dataplane_late(struct daemon *d)
+{
+    uint64_t end_ms = uv_hrtime() / 1000000 + DAEMON_LEASE_WAIT_MS;
+    while (d->phase == DAEMON_STARTING && !names_are_fresh(d) && uv_hrtime() / 1000000 < end_ms)
+        uv_run(&d->loop, UV_RUN_ONCE); /* the timers of the log end it */
+    if (d->phase != DAEMON_STARTING)
+        return;
+    if (!names_are_fresh(d))
+        journal_warn(d->journal, "daemon",
+                     "no leader answers: what there is here is served, and marked as possibly old");
+    d->started_ms = uv_now(&d->loop);
+    supervise_start(d->supervise);
+}
+
 /* Runs a started daemon to its end. */
 static void run(struct daemon *d)
 {
@@ -426,9 +451,13 @@ static void run(struct daemon *d)
     for (size_t i = 0; i < d->config.listen_count; i++)
         journal_info(d->journal, "daemon", "%s listens on %s",
                      daemon_service_name(d->config.listen[i].service), d->config.listen[i].text);
+    bool late = !d->adopted.pid && !names_are_fresh(d);
     start_timers(d);
-    supervise_start(d->supervise);
+    if (!late)
+        supervise_start(d->supervise);
     begin_services(d);
+    if (late)
+        start_dataplane_late(d);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     finish(d);
     journal_info(d->journal, "daemon", "stopped");

@@ -99,6 +99,12 @@ test-san: test-deps
 soak: test-deps
 	$(AT)$(RUN) tier soak "7200 system PYTEST_ARGS=\"-k nobody_is_called_down\""
 
+## demo: three managers in namespaces, an image pulled in a loop, the leader killed: half a minute to look at (as root)
+.PHONY: demo
+demo: test-deps
+	$(AT)$(MAKE_QUIET) -j$(JOBS) all
+	$(AT)FAIRLEAD_BUILD="$(abspath $(BUILD))" $(PYTHON) tests/demo/demo.py
+
 CHAOS_SECONDS ?= 600
 ## chaos: faults at random for CHAOS_SECONDS (600) under clients, whose histories have to be linearizable
 chaos: test-deps

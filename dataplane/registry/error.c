@@ -122,6 +122,10 @@ void error_send(struct stream *s, const struct error_item *items, unsigned count
 void error_answer(struct stream *s, int status, enum error_code code, const char *message, const char *key,
                   struct view object)
 {
+    if (status == 404 && s->old_names) { /* what it does not know another node may */
+        error_answer_later(s, 503, "this node is cut off from the others and cannot know; ask another one");
+        return;
+    }
     struct error_item item = {code, message, key, object};
     error_begin(s, status);
     error_send(s, &item, 1);
