@@ -69,6 +69,23 @@ static void on_leader(void *arg, uint64_t leader)
     forward_leader(c, leader);
 }
 
+/*
+ * Certificates without a state: it was lost, and with it what this node has promised and acknowledged. A new
+ * one under the old name could make a majority forget.
+ */
+static int refuse_lost_state(const struct cluster *c, char *err, size_t err_len)
+{
+    if (faccessat(c->dir_fd, PKI_FOLDER "/" PKI_FILE_CERT, F_OK, 0) != 0 ||
+        faccessat(c->dir_fd, "raft", F_OK, 0) == 0)
+        return 0;
+    snprintf(
+        err, err_len,
+        "%s has the certificates of a node but not its state: restore a backup, or remove the node from its "
+        "cluster (`fairlead node rm --force`), delete %s/%s, and let it join again",
+        c->config.dir, c->config.dir, PKI_FOLDER);
+    return -EUCLEAN;
+}
+
 /* As the node that it is, or that this host has just become. */
 static int open_consensus(struct cluster *c, char *err, size_t err_len)
 {
@@ -90,6 +107,8 @@ static int open_consensus(struct cluster *c, char *err, size_t err_len)
     int joins = joining_begin(c->dir_fd, &name, err);
     if (joins < 0)
         return joins;
+    if (!joins && refuse_lost_state(c, err, err_len))
+        return -EUCLEAN;
     if (joins) {
         identity.node_id = name.node_id;
         memcpy(identity.cluster_id, name.cluster_id, sizeof(identity.cluster_id));

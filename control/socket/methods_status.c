@@ -148,7 +148,8 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state, co
     json_int_t free_bytes = json_integer_value(json_object_get(store, "free_bytes"));
     for (uint16_t i = 0; i < d->listeners.group_count; i++)
         if (!config_address_is_loopback(&d->listeners.group[i].address) &&
-            d->listeners.group[i].address.service != SERVICE_PROXY)
+            d->listeners.group[i].address.service != SERVICE_PROXY &&
+            d->listeners.group[i].address.service != SERVICE_PEER) /* which wants certificates */
             json_array_append_new(list, json_sprintf("%s is open to everybody who can reach it (allow_all)",
                                                      d->listeners.group[i].address.text));
     if (!setting_effective(&d->settings, SET_STORE_SYNC, &source))

@@ -156,6 +156,21 @@ def test_an_orderly_stop_hands_leadership_over(three):
     three.wait_for_setting("http.idle_timeout", "49s")
 
 
+def test_a_lost_state_is_not_begun_anew(three):
+    """Certificates alone make no node: it could vote a second time."""
+    victim = three["c"]
+    victim.kill()
+    state = victim.folder / "state"
+    kept = [path for path in (state / "raft", state / "names.mdb", state / "private.mdb")]
+    for path in kept:
+        path.rename(path.with_suffix(".kept"))
+    done = victim.host.run(netlab.BUILD / "fairleadd", "--config", victim.config_path, check=False)
+    assert done.returncode == 1 and "not its state" in done.stderr, done.stderr
+    for path in kept:
+        path.with_suffix(".kept").rename(path)
+    victim.start()
+
+
 # ------------------------------------------------------------------ who is let in
 
 
