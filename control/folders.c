@@ -181,7 +181,7 @@ static int check_owner(const struct folders *folders, const char *state_dir,
     return -EPERM;
 }
 
-static int lock_state(struct folders *folders, const char *state_dir, char *err, size_t err_len)
+int folders_lock(struct folders *folders, const char *state_dir, char *err, size_t err_len)
 {
     int fd = openat(folders->state_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
     if (fd < 0)
@@ -218,7 +218,7 @@ static int open_state(struct folders *folders, const char *state_dir, const char
     folders->state_fd = open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folders->state_fd < 0)
         return -errno;
-    result = lock_state(folders, state_dir, err, err_len);
+    result = folders_lock(folders, state_dir, err, err_len);
     if (result)
         close(folders->state_fd);
     return result;

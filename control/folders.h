@@ -39,6 +39,9 @@ int dataplane_user_find(const char *name, struct dataplane_user *out, char *err,
 int dataplane_user_groups(struct dataplane_user *user, char *const *names, size_t count, char *err,
                           size_t err_len);
 
+/* Locks the state of state_fd for this process: sets lock_fd. 0 or -errno with a message. */
+int folders_lock(struct folders *folders, const char *state_dir, char *err, size_t err_len);
+
 /*
  * Makes what is missing and locks the state for this process. 0 or -errno with a message that says what to
  * do; -EBUSY: another daemon holds the state.

@@ -8,6 +8,7 @@
 
 #include "control/config.h"
 #include "control/daemon.h"
+#include "control/force_main.h"
 #include "control/kernel.h"
 #include "control/manual.h"
 #include "control/restore_main.h"
@@ -21,12 +22,14 @@ struct options {
     char **argv;
     const char *restore, *passphrase_file;
     bool verify;
+    bool force_new, yes;
 };
 
 static const char usage[] =
     "usage: fairleadd [--config FILE] [--state DIR] [--check] [--greet]\n"
     "       fairleadd --detach INSTANCE\n"
     "       fairleadd --restore FILE [--verify] [--passphrase-file FILE] [--state DIR]\n"
+    "       fairleadd --force-new [--yes] [--config FILE] [--state DIR]\n"
     "\n"
     "The daemon of one Fairlead node: keeps its state and runs its data plane. "
     "Without a file it serves a registry\n"
@@ -39,6 +42,8 @@ static const char usage[] =
     "  --detach NAME   take this instance's programs out of the kernel and exit\n"
     "  --restore FILE  make a state of this backup, in a folder that is empty or not there, and exit\n"
     "  --verify        read the backup and check it, no more\n"
+    "  --force-new     make this node the only voting manager of a cluster that lost its majority, and exit\n"
+    "  --yes           of --force-new: do not ask\n"
     "  --passphrase-file FILE  of the backup; else it is the first line of standard input\n"
     "  --version       print the version and exit\n"
     "  --help          print this and exit\n"
@@ -117,6 +122,11 @@ static int run(const struct options *options)
         config_fini(&config);
         return code;
     }
+    if (options->force_new) {
+        int code = force_main(&config, options->yes);
+        config_fini(&config);
+        return code;
+    }
     if (options->check) {
         note_unused(&config);
         printf("%s: configuration OK\n", options->config);
@@ -142,6 +152,8 @@ enum {
     OPT_RESTORE,
     OPT_VERIFY,
     OPT_PASSPHRASE,
+    OPT_FORCE_NEW,
+    OPT_YES,
     OPT_MAN
 };
 
@@ -160,6 +172,12 @@ static bool take_value(struct options *options, int c)
         return true;
     case OPT_GREET:
         options->greet = true;
+        return true;
+    case OPT_FORCE_NEW:
+        options->force_new = true;
+        return true;
+    case OPT_YES:
+        options->yes = true;
         return true;
     case OPT_DETACH:
         options->detach = optarg;
@@ -189,6 +207,8 @@ int main(int argc, char **argv)
         {"restore", required_argument, NULL, OPT_RESTORE},
         {"verify", no_argument, NULL, OPT_VERIFY},
         {"passphrase-file", required_argument, NULL, OPT_PASSPHRASE},
+        {"force-new", no_argument, NULL, OPT_FORCE_NEW},
+        {"yes", no_argument, NULL, OPT_YES},
         {"help", no_argument, NULL, OPT_HELP},
         {"version", no_argument, NULL, OPT_VERSION},
         {"print-settings-man", no_argument, NULL, OPT_MAN},

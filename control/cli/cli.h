@@ -146,6 +146,7 @@ int command_node_token_ls(struct cli *cli);
 int command_node_token_rm(struct cli *cli);
 int command_cluster_show(struct cli *cli);
 int command_cluster_set(struct cli *cli);
+int command_cluster_force_new(struct cli *cli);
 /* cli_stream.c */
 int command_events(struct cli *cli);
 int command_trace(struct cli *cli);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Backups. */
+/* Backups, and what else is done to a state that rests. */
 #include <errno.h>
 #include <linux/limits.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,15 +105,38 @@ static bool feed(char passphrase[PASSPHRASE_MAX])
     return fed;
 }
 
+/* What is for a state that no daemon runs with, the daemon's program does; it stands beside this one. */
+static int become_daemon(const char *const *argv)
+{
+    char daemon[PATH_MAX];
+    ssize_t len = readlink("/proc/self/exe", daemon, sizeof(daemon) - 4);
+    if (len > 0) {
+        memcpy(daemon + len, "d", 2);
+        execv(daemon, (char *const *)(uintptr_t)argv);
+    }
+    fprintf(stderr, "fairlead: fairleadd cannot be run: %s; run it: fairleadd %s --state DIR\n",
+            strerror(errno), argv[1]);
+    return EXIT_FAILED;
+}
+
+int command_cluster_force_new(struct cli *cli)
+{
+    const char *argv[6] = {"fairleadd", "--force-new"}, *state = cli_value(cli, OPTION_STATE);
+    size_t count = 2;
+    if (state) {
+        argv[count++] = "--state";
+        argv[count++] = state;
+    }
+    if (cli->options & OPTION_YES)
+        argv[count++] = "--yes";
+    return become_daemon(argv);
+}
+
 int command_backup_restore(struct cli *cli)
 {
-    char passphrase[PASSPHRASE_MAX], daemon[PATH_MAX];
+    char passphrase[PASSPHRASE_MAX];
     const char *argv[8] = {"fairleadd", "--restore", cli->argument[0]}, *state = cli_value(cli, OPTION_STATE);
     size_t count = 3;
-    ssize_t len = readlink("/proc/self/exe", daemon, sizeof(daemon) - 4);
-    if (len <= 0)
-        return cli_fail("fairleadd cannot be found; run it: fairleadd --restore FILE --state DIR");
-    memcpy(daemon + len, "d", 2); /* it stands beside this program */
     if (state) {
         argv[count++] = "--state";
         argv[count++] = state;
@@ -123,8 +147,5 @@ int command_backup_restore(struct cli *cli)
         return EXIT_FAILED;
     if (!feed(passphrase))
         return cli_fail("the passphrase cannot be handed over");
-    execv(daemon, (char *const *)(void *)argv);
-    fprintf(stderr, "fairlead: %s cannot be run: %s; run fairleadd --restore FILE --state DIR\n", daemon,
-            strerror(errno));
-    return EXIT_FAILED;
+    return become_daemon(argv);
 }

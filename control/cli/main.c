@@ -102,6 +102,14 @@ const struct command commands[] = {
     {"cluster show", "", 0, "the cluster: version, copies, managers, who leads", NULL, command_cluster_show},
     {"cluster set", "", OPTION_NAME | OPTION_COPIES | OPTION_COPIES_MIN,
      "change the cluster's name, and how many copies of a blob there are", NULL, command_cluster_set},
+    {"cluster force-new", "", OPTION_STATE | OPTION_YES,
+     "go on alone, with this node, where the majority of the managers is lost for good",
+     "For a fairleadd that does not run. What this node's log does not have is lost, and the other managers "
+     "must never "
+     "run again with what they have. fairleadd --force-new does the work, with --config where the state is "
+     "not in its "
+     "usual place.",
+     command_cluster_force_new},
     {"backup create", "FILE", OPTION_PASSPHRASE | OPTION_BLOBS,
      "write the state, and with --blobs this node's blobs, into one encrypted file",
      "The daemon writes it while everything goes on; FILE has its name when it is whole. Without "

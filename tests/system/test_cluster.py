@@ -2,6 +2,8 @@
 """Several nodes with one state: they join by token over mutual TLS, every write works through any of them, any one may die."""
 
 import json
+import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -277,6 +279,31 @@ def test_joining_is_tried_again(three):
 
 def guest_command(node, manager, token):
     return [netlab.BUILD / "fairlead", "--socket", node.socket, "node", "join", manager.address, "--token", token]
+
+
+def test_one_survivor_goes_on_alone():
+    """Two of three are lost for good: what was acknowledged and is in the survivor's log stays, and others may join again."""
+    with Cluster("a", "b", "c") as cluster:
+        cluster.form()
+        a = cluster["a"]
+        a.set("http.idle_timeout", "71s")
+        cluster.wait_for_setting("http.idle_timeout", "71s")
+        force = [netlab.BUILD / "fairleadd", "--force-new", "--config", a.config_path]
+        running = a.host.run(*force, "--yes", check=False)
+        assert running.returncode == 1 and "in use" in running.stderr
+        for node in cluster.nodes.values():
+            node.kill()
+        for pid in a.pids():  # a data plane that outlived it
+            os.kill(pid, signal.SIGKILL)
+        unsure = a.host.run(*force, stdin=subprocess.DEVNULL, check=False)
+        assert unsure.returncode == 1 and "--yes" in unsure.stderr
+        assert "never run again" in a.host.run(*force, "--yes").stdout
+        a.start()
+        assert http1.wait_until(lambda: a.set("http.idle_timeout", "72s", check=False).returncode == 0, 60), a.log()
+        for name in ("b", "c"):  # once they are known not to answer
+            assert http1.wait_until(lambda name=name: a.cli("node", "rm", name, "--force", "--yes", check=False).returncode == 0, 60)
+        assert set(a.nodes()) == {"a"}
+        assert a.setting("http.idle_timeout") == "72s"
 
 
 @pytest.mark.slow
