@@ -6,8 +6,8 @@
 
 #include "control/config.h"
 
-/* fairleadd --force-new: this node goes on alone, from what its log has (consensus_force_new). Asks first, unless
- * yes is set. Returns the exit code. */
+/* fairleadd --force-new: this node goes on alone, from what its log has (consensus_force_new). Asks first,
+ * unless yes is set. Returns the exit code. */
 int force_main(const struct config *config, bool yes);
 
 #endif

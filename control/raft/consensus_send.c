@@ -131,6 +131,25 @@ static bool repeats(struct consensus *c, const struct raft_message *m)
 }
 
 /*
+ * A configuration that is not agreed upon is not for those who do not vote in it. A voter that is to stop voting
+ * would keep the others from being elected, if the leader ended now: its log is longer than theirs, and the library
+ * has nobody stand who does not vote by his own log (section 4.2.2 of Ongaro's dissertation has him stand). How many
+ * of the message's entries it gets.
+ */
+static unsigned entries_allowed(const struct consensus *c, const struct raft_message *message)
+{
+    const struct raft_append_entries *m = &message->append_entries;
+    raft_index conf = c->raft.configuration_uncommitted_index;
+    if (conf <= c->commit || conf <= m->prev_log_index || conf > m->prev_log_index + m->n_entries)
+        return m->n_entries;
+    for (unsigned i = 0; i < c->raft.configuration.n; i++)
+        if (c->raft.configuration.servers[i].id == message->server_id &&
+            c->raft.configuration.servers[i].role == RAFT_VOTER)
+            return m->n_entries;
+    return (unsigned)(conf - m->prev_log_index - 1);
+}
+
+/*
  * The library says which entries, not what is in them, and knows no bound of bytes: they go in several
  * messages, each of which is one of Raft's by itself. What is lost, or left out, the follower misses and asks
  * for.
@@ -138,9 +157,13 @@ static bool repeats(struct consensus *c, const struct raft_message *m)
 static void send_entries(struct consensus *c, struct raft_message *message)
 {
     struct raft_append_entries *m = &message->append_entries;
-    unsigned left = m->n_entries;
+    unsigned left = entries_allowed(c, message);
     size_t sent = 0;
     int rc = repeats(c, message) ? -EALREADY : 0;
+    if (left == 0 && rc == 0) {
+        m->n_entries = 0;
+        (void)send_message(c, message);
+    }
     while (left && sent < SEND_BYTES_MAX && rc == 0) {
         struct entries part;
         rc = entries_get(c, m->prev_log_index + 1, left, &part);

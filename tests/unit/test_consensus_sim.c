@@ -738,7 +738,7 @@ static uint64_t number_of(const char *name, uint64_t otherwise)
 static void test_seeds(void **state)
 {
     /* These failed once. */
-    static const uint64_t kept[] = {117, 5040, 7056, 7237, 7284};
+    static const uint64_t kept[] = {73, 117, 5040, 7056, 7237, 7284};
     uint64_t one = number_of("FAIRLEAD_TEST_SEED", 0), start = seconds(), count = 0;
     uint64_t seeds = number_of("FAIRLEAD_TEST_SEEDS", DEFAULT_SEEDS),
              time_s = seeds > DEFAULT_SEEDS ? 3600 : TIME_S;

@@ -232,6 +232,7 @@ static void test_known_names(void **state)
         [HTTP_KNOWN_X_FORWARDED_HOST] = "X-Forwarded-Host",
         [HTTP_KNOWN_X_FORWARDED_PORT] = "X-Forwarded-Port",
         [HTTP_KNOWN_FORWARDED] = "Forwarded",
+        [HTTP_KNOWN_CDN_LOOP] = "CDN-Loop",
         [HTTP_KNOWN_DATE] = "Date",
         [HTTP_KNOWN_ETAG] = "ETag",
         [HTTP_KNOWN_LOCATION] = "Location",
