@@ -131,10 +131,10 @@ static bool repeats(struct consensus *c, const struct raft_message *m)
 }
 
 /*
- * A configuration that is not agreed upon is not for those who do not vote in it. A voter that is to stop voting
- * would keep the others from being elected, if the leader ended now: its log is longer than theirs, and the library
- * has nobody stand who does not vote by his own log (section 4.2.2 of Ongaro's dissertation has him stand). How many
- * of the message's entries it gets.
+ * A configuration that is not agreed upon is not for those who do not vote in it. A voter that is to stop
+ * voting would keep the others from being elected, if the leader ended now: its log is longer than theirs,
+ * and the library has nobody stand who does not vote by his own log (section 4.2.2 of Ongaro's dissertation
+ * has him stand). How many of the message's entries it gets.
  */
 static unsigned entries_allowed(const struct consensus *c, const struct raft_message *message)
 {
