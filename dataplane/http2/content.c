@@ -333,9 +333,7 @@ ssize_t h2_send_read(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t lengt
     if (end + PIECE_LEAST > H2_OUT_BYTES)
         return NGHTTP2_ERR_PAUSE; /* the frame is made when the buffer is empty again */
     size_t room = H2_OUT_BYTES - end;
-    ssize_t n = read_some(st, room < length ? room : length, flags);
-    s->scant = length < PIECE_LEAST && n == (ssize_t)length && !(*flags & NGHTTP2_DATA_FLAG_EOF);
-    return n;
+    return read_some(st, room < length ? room : length, flags);
 }
 
 int h2_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head, size_t length,

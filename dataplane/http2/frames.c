@@ -244,9 +244,9 @@ static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *
     struct h2_stream *st;
     if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR)
         note(s, H2_ABUSE_RESETS);
-    /* A window that is opened byte by byte (the silly window of TCP) asks for frames without end: they excuse
-     * nothing. */
-    if (frame->hd.type == NGHTTP2_DATA && !s->scant)
+    /* Frames of a byte, too: where several streams share a connection's window, and the peer opens it as it
+     * reads, such rests come about by themselves. */
+    if (frame->hd.type == NGHTTP2_DATA)
         h2_guard_work(&s->guard);
     if (frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS)
         return 0;

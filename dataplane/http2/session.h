@@ -69,7 +69,6 @@ struct h2_session {
     struct timer timer;
     nghttp2_session *ng;
     struct h2_allowance allowance;
-    bool scant; /* the content of the frame being made is little because the peer's window is */
     struct h2_guard guard;
     struct h2_user user; /* of a session towards a backend */
     struct conn_peer peer;

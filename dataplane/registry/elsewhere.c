@@ -144,7 +144,7 @@ static void serve_refuse(struct stream *s, enum fetch_fault fault)
     const struct serve_order *o = &a->elsewhere->serve.order;
     /* The cluster has it, so it is not unknown: whoever holds it is away. */
     if (fault == FETCH_NOT_THERE && !o->link && o->sources.list[0].kind == PLAN_SOURCE_PEERS)
-        error_answer_later(s, 503, "its bytes are with a replica that cannot be asked now");
+        error_answer_later(s, 503, "none of the replicas that can be asked now has its bytes");
     else
         api_refuse_fault(a, fault);
 }

@@ -396,22 +396,6 @@ def test_window_update_flood(registry):
     flood(registry, "h2_control", lambda session, _: session.send(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1)) * 10))
 
 
-def test_windows_that_are_opened_byte_by_byte(registry):
-    """Each asks for a frame of one byte: no work that would excuse the next one."""
-    with Session(registry.address) as first:
-        digest = push(first, "h2/silly", content(MIB, 21))
-
-    def send(session, i):
-        if i == 0:
-            session.grow = False
-            session.stream = session.request("GET", f"/v2/h2/silly/blobs/{digest}")
-        http1.wait_until(lambda: len(session.answers.setdefault(session.stream, http2.Answer()).body) >= 100 + i or
-                         session.goaway is not None or session.closed, 20, step_s=0.0002)
-        return session.send(frame(WINDOW_UPDATE, 0, session.stream, struct.pack(">I", 1)))
-
-    flood(registry, "h2_control", send, settings=[(4, 100)])
-
-
 def test_windows_that_we_open_are_not_tiny(registry):
     """However small the frames are that use them up."""
     with Session(registry.address) as session:

@@ -96,14 +96,14 @@ def test_the_one_that_has_it(tmp_path):
 
 
 def test_nobody_has_it(tmp_path):
-    """All have lost it: 404, at once; two that ask each other do not ask for ever."""
+    """All have lost it: 503, at once, since it is known; two that ask each other do not ask for ever."""
     with replicas(tmp_path) as nodes:
         digest, _ = push(nodes, b"x")
         name = harness.digest_of(b"x")
         for node in nodes:
             node.loses(name)
         answer = nodes[0].repository("team/app").blob(name)
-        assert (answer.status, answer.codes()) == (404, ["BLOB_UNKNOWN"])
+        assert (answer.status, answer.codes()) == (503, ["UNAVAILABLE"]) and answer.header("Retry-After")
         nodes[1].stop()
         assert nodes[0].repository("team/app").blob(name).status == 502
         assert nodes[0].repository("other").blob(name).status == 404  # where it is not linked
