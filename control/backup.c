@@ -118,7 +118,7 @@ static int each_entry(struct backup *b, int at, const char *name, int flags, ent
     struct dirent *entry;
     if (!dir)
         return fail(b, -errno, name);
-    while (rc == 0 && (entry = readdir(dir))) {
+    while (rc == 0 && (errno = 0, entry = readdir(dir))) {
         if (entry->d_name[0] == '.' ||
             (size_t)snprintf(path, sizeof(path), "%s/%s", name, entry->d_name) >= sizeof(path))
             continue;
@@ -129,6 +129,8 @@ static int each_entry(struct backup *b, int at, const char *name, int flags, ent
         if (fd >= 0)
             close(fd);
     }
+    if (rc == 0 && errno)
+        rc = fail(b, -errno, name);
     closedir(dir);
     return rc;
 }

@@ -421,6 +421,7 @@ void cluster_set_certificate_life(struct cluster *c, uint64_t life_ms)
 void cluster_close(struct cluster *c, void (*closed)(void *arg), void *arg)
 {
     c->closing = true;
+    join_stop(c);
     c->closed = closed;
     c->closed_arg = arg;
     if (c->mesh)

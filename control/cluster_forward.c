@@ -92,7 +92,8 @@ static void tell_decided(struct forward *f)
             f->last = at;
         f->count--;
         f->bytes -= p->len;
-        p->done(p->arg, p->status, p->index, p->detail, p->detail_len);
+        bool lost = p->status == CMD_OK && p->cluster->left;
+        p->done(p->arg, lost ? CMD_UNKNOWN_OUTCOME : p->status, p->index, p->detail, p->detail_len);
         free(p->detail);
         free(p->cmd);
         free(p);
@@ -113,11 +114,15 @@ static void again(struct proposal *p, enum cmd_status status, const void *detail
 static void on_awaited(void *arg, int result)
 {
     struct proposal *p = arg;
+    struct cluster *c = p->cluster;
     if (result)
         decide(p, CMD_UNKNOWN_OUTCOME, p->index, NULL, 0);
     else
         phase_set(p, PROPOSAL_DECIDED);
-    wake(p->cluster, 0);
+    if (c->closing) /* who is told may look at the state, which is there only now */
+        tell_decided(&c->forward);
+    else
+        wake(c, 0);
 }
 
 static void on_local(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t len)
@@ -358,13 +363,31 @@ static void on_served_for_worker(void *arg, enum cmd_status status, uint64_t ind
     answer(arg, status, index, detail, len);
 }
 
+/* What a worker may ask for: nothing that says who is what, but for what it says of itself. */
+static bool worker_may(uint64_t from, const void *body, size_t len)
+{
+    const uint32_t of_itself = NODE_HAS_MESH | NODE_HAS_DATA | NODE_HAS_VERSION | NODE_HAS_KEY | NODE_HAS_CA;
+    struct state_cmd *cmd = malloc(sizeof(*cmd));
+    char err[SVC_ERROR_MAX];
+    CHECK(cmd);
+    bool may = state_parse(body, len, cmd, err, sizeof(err)) == 0;
+    uint16_t type = may ? cmd->head.type : CMD_NONE;
+    if (type == CMD_NODE_SET)
+        may = cmd->of_node.change.node.id == from && !(cmd->of_node.change.has & ~of_itself);
+    else if ((type >= CMD_CLUSTER_INIT && type <= CMD_CLUSTER_SET) || type == CMD_TRANSACTION)
+        may = false;
+    free(cmd);
+    return may;
+}
+
 static void on_propose(struct cluster *c, uint64_t from, uint64_t id, const void *body, size_t len)
 {
     struct served *s = calloc(1, sizeof(*s));
     CHECK(s);
     *s = (struct served){.cluster = c, .from = from, .id = id};
     bool full = c->forward.served++ >= FORWARD_MAX;
-    if (full || len < CMD_TIME_OFFSET || len > COMMAND_BYTES_MAX) {
+    if (full || len < CMD_TIME_OFFSET || len > COMMAND_BYTES_MAX ||
+        (!net_is_manager(c, from) && !worker_may(from, body, len))) {
         answer(s, full ? CMD_BUSY : CMD_INVALID, 0, NULL, 0);
         return;
     }

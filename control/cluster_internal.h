@@ -40,6 +40,8 @@ struct known_node {
     bool manager;
 };
 
+struct joining;
+
 struct cluster {
     struct cluster_config config;
     struct consensus *consensus;
@@ -53,6 +55,8 @@ struct cluster {
     uint32_t certificate_life_s;
     uv_timer_t upkeep;
     struct forward forward;
+    struct joining *joining; /* NULL: none is under way */
+    bool left;               /* this host has joined another cluster: what is written from now on is lost */
     bool closing;
     void (*net_closed)(struct cluster *c);
     void (*closed)(void *arg);
@@ -88,5 +92,8 @@ void forward_applied(struct cluster *c, uint64_t index);
 /* Answers all that is left. */
 void forward_stop(struct cluster *c);
 void forward_close(struct cluster *c, uv_close_cb closed);
+
+/* cluster_join.c: an answer that comes now comes too late. */
+void join_stop(struct cluster *c);
 
 #endif

@@ -77,6 +77,8 @@ static void look_at_state(struct cluster *c, char why[JOINER_WHY_MAX])
 
 static void finish(struct joining *j, uint64_t node, const char *why)
 {
+    if (j->cluster && j->cluster->joining == j)
+        j->cluster->joining = NULL;
     j->done(j->arg, node, why);
     free(j);
 }
@@ -85,6 +87,8 @@ static void on_answer(void *arg, const struct pki_files *files, const struct pki
 {
     struct joining *j = arg;
     char err[PKI_ERR_MAX], late[JOINER_WHY_MAX];
+    if (!why && !j->cluster)
+        why = "fairleadd stops; ask again when it has started";
     if (why) {
         finish(j, 0, why);
         return;
@@ -94,8 +98,16 @@ static void on_answer(void *arg, const struct pki_files *files, const struct pki
         finish(j, 0, late);
     else if (joining_decide(j->cluster->dir_fd, files, err))
         finish(j, 0, err);
-    else
+    else {
+        j->cluster->left = true;
         finish(j, name->node_id, NULL);
+    }
+}
+
+void join_stop(struct cluster *c)
+{
+    if (c->joining)
+        c->joining->cluster = NULL;
 }
 
 static void on_soon_closed(uv_handle_t *handle)
@@ -151,7 +163,12 @@ void cluster_join(struct cluster *c, const char *address, const char *token, clu
     j->cluster = c;
     j->done = done;
     j->arg = arg;
-    look_at_state(c, j->why);
+    if (c->joining) {
+        snprintf(j->why, sizeof(j->why), "this host is about to join already");
+    } else {
+        c->joining = j;
+        look_at_state(c, j->why);
+    }
     if (j->why[0] || !ask(j, address, token))
         fail_soon(j);
 }

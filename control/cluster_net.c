@@ -44,6 +44,17 @@ int net_send(void *arg, uint64_t node, uint16_t type, const void *body, size_t l
     return c->mesh ? mesh_send(c->mesh, node, type, 0, body, len) : -ENOTCONN;
 }
 
+/* Who takes part in Raft does so until its configuration says otherwise: the state is ahead of it. */
+static bool in_raft(const struct cluster *c, uint64_t node)
+{
+    struct consensus_server server[CONSENSUS_MEMBERS_MAX];
+    size_t count = consensus_servers(c->consensus, server, CONSENSUS_MEMBERS_MAX);
+    for (size_t i = 0; i < count && i < CONSENSUS_MEMBERS_MAX; i++)
+        if (server[i].id == node)
+            return true;
+    return false;
+}
+
 static void on_frame(void *arg, uint64_t from, uint16_t type, uint64_t id, const void *body, size_t len)
 {
     struct cluster *c = arg;
@@ -52,7 +63,7 @@ static void on_frame(void *arg, uint64_t from, uint16_t type, uint64_t id, const
         admit_frame(c, from, type, id, body, len);
     else if (type >= MESH_TYPES_CLUSTER)
         forward_frame(c, from, type, id, body, len);
-    else if (type >= MESH_TYPES_FOLLOW || net_is_manager(c, from))
+    else if (type >= MESH_TYPES_FOLLOW || net_is_manager(c, from) || in_raft(c, from))
         rc = consensus_frame(c->consensus, from, type, body, len);
     if (rc == -EPROTO)
         mesh_drop(c->mesh, from, MESH_FRAME);
@@ -321,6 +332,8 @@ static void on_mesh_closed(void *arg)
 void net_close(struct cluster *c, void (*closed)(struct cluster *c))
 {
     struct mesh *mesh = c->mesh;
+    if (mesh)
+        uv_timer_stop(&c->upkeep); /* it looks at what goes now */
     pki_files_fini(&c->pki);
     pki_identity_free(c->identity);
     free(c->known);

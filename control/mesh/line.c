@@ -494,8 +494,7 @@ struct line *line_accept(struct line_pool *pool, SSL_CTX *tls, uv_stream_t *list
     struct config_address peer;
     uv_os_fd_t fd;
     struct line *l = line_new(pool, tls, handlers, owner);
-    if (!l)
-        return NULL;
+    CHECK(l);
     SSL_set_accept_state(l->ssl);
     if (uv_accept(listener, (uv_stream_t *)&l->tcp)) {
         l->ended = true;

@@ -425,7 +425,7 @@ static void evict(struct mesh *mesh)
 {
     struct conn *oldest = NULL;
     for (struct conn *c = mesh->conns; c; c = c->next)
-        if (!c->dialled && c->phase != CONN_UP && c->phase != CONN_ANSWERING)
+        if (!c->dialled && !c->peer && c->phase != CONN_UP && c->phase != CONN_ANSWERING)
             oldest = c;
     if (oldest)
         conn_end(oldest, MESH_BUSY, mesh_reason_text(MESH_BUSY), false);
@@ -436,8 +436,7 @@ void conn_accept(struct mesh *mesh, uv_stream_t *listener)
     if (mesh->half_open >= MESH_HALF_OPEN_MAX + mesh->guest_count)
         evict(mesh);
     struct conn *conn = conn_new(mesh);
-    if (!conn)
-        return;
+    CHECK(conn); /* libuv accepts nothing more before this one is taken */
     conn->line = line_accept(&mesh->lines, mesh->tls, listener, &handlers, conn);
     if (!conn->line) {
         free(conn);
