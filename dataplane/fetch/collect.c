@@ -8,6 +8,8 @@
 #include "dataplane/ring.h"
 #include "dataplane/http/response_reader.h"
 
+enum { COLLECT_MS = 10000 /* for all of it: it is small */ };
+
 /* What is there is taken at once. */
 static void collect_sendmsg(struct wire *w, struct op *op, const struct msghdr *msg, int flags)
 {
@@ -47,10 +49,18 @@ static const struct wire_ops ops = {
     .fd_to = collect_fd,
 };
 
+/* A source that is there and says nothing. */
+static void too_slow(struct timer *t, uint64_t now_ms)
+{
+    (void)now_ms;
+    pump_fail_source(&container_of(t, struct collect, timer)->pump);
+}
+
 static void pumped(struct pump *p, enum pump_end end, int err)
 {
     struct collect *c = container_of(p, struct collect, pump);
     (void)err;
+    timer_clear(&c->timer);
     c->keep_alive = c->keep_alive && end == PUMP_DONE && pump_rest(p).len == 0;
     c->done(c, end == PUMP_DONE ? 0 : c->too_large ? -EFBIG : end == PUMP_STOPPED ? -ECANCELED : -EPIPE);
 }
@@ -76,6 +86,8 @@ void collect_start(struct collect *c, struct question *q)
     c->over.ops = &ops;
     c->wire = (struct wire){.loop = q->ring->loop, .over = &c->over, .fd = -1};
     memset(&c->pump, 0, sizeof(c->pump));
+    c->timer = (struct timer){.fire = too_slow};
+    timer_set(&q->ring->wheel, &c->timer, ring_now_ms(q->ring) + COLLECT_MS);
     pump_start(&c->pump, &config);
 }
 

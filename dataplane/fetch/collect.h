@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "dataplane/timer.h"
 #include "dataplane/wire.h"
 #include "dataplane/fetch/question.h"
 #include "dataplane/move/pump.h"
@@ -23,6 +24,7 @@ struct collect {
     bool keep_alive; /* after 0: the connection is good for another question */
     /* private */
     struct pump pump;
+    struct timer timer;
     struct wire wire;
     struct wire_over over;
     struct loop_post post;

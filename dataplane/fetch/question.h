@@ -31,7 +31,7 @@ struct wire;
 enum {
     QUESTION_PATH_MAX = 768,
     QUESTION_FIELD_MAX = DIGEST_TEXT_MAX + 8,
-    QUESTION_TRIED_MAX = 4,
+    QUESTION_TRIED_MAX = 32,
 };
 
 enum question_end {

@@ -15,6 +15,9 @@ enum {
     AGAIN_MS = 200,         /* nobody could go on: asked again then, */
     AGAIN_WITHIN_MS = 5000, /* for as long */
     HOLD_BACK = 64,         /* last bytes that wait for the digest */
+    LOOK_MS = 500,          /* how often a source is looked at that */
+    STALL_MS = 10000,       /* says nothing for so long, */
+    QUIET_MS = 200,         /* or is down */
     AHEAD_BYTES = 4 << 20,  /* a part that begins so far behind what a fetch has is waited for */
 };
 
@@ -109,6 +112,7 @@ static void pumped(struct pump *p, enum pump_end end, int err)
     struct serve *sv = container_of(p, struct serve, pump);
     (void)err;
     sv->relaying = false;
+    timer_clear(&sv->timer);
     if (end == PUMP_DONE) {
         question_end(&sv->question, QUESTION_GOOD, sv->keep_alive && pump_rest(p).len == 0);
         finish(sv, true, CLOSE_NONE);
@@ -189,10 +193,25 @@ static bool fits(struct serve *sv, const struct http_answer *a, uint64_t *skip)
         return http_content_range_read(a->known[HTTP_KNOWN_CONTENT_RANGE], &first, &last) == 0 &&
                first == at && last + 1 == o->end && a->content_length == o->end - at;
     }
+    if (a->status != 200)
+        return false;
     if (o->size == FETCH_SIZE_UNKNOWN)
         o->size = o->end = a->content_length;
     *skip = at;
-    return a->status == 200 && a->content_length == o->size;
+    return a->content_length == o->size;
+}
+
+/* A source that stands still, or is down, is left for another one. */
+static void look(struct timer *t, uint64_t now_ms)
+{
+    struct serve *sv = container_of(t, struct serve, timer);
+    const struct pump *p = &sv->pump;
+    uint64_t since = p->progress_ms > p->sink_progress_ms ? p->progress_ms : p->sink_progress_ms;
+    if (pump_waits_for_source(p) &&
+        (now_ms >= since + STALL_MS || (now_ms >= since + QUIET_MS && question_is_down(&sv->question))))
+        pump_fail_source(&sv->pump);
+    else
+        timer_set(&sv->s->ring->wheel, t, now_ms + LOOK_MS);
 }
 
 static void start_alone(struct serve *sv)
@@ -215,6 +234,8 @@ static void start_alone(struct serve *sv)
         config.tap = tap;
         config.hold_back = HOLD_BACK;
     }
+    sv->timer.fire = look;
+    timer_set(&sv->s->ring->wheel, &sv->timer, ring_now_ms(sv->s->ring) + LOOK_MS);
     sv->relaying = true;
     if (sv->started)
         pump_resume(&sv->pump, &config);
@@ -299,6 +320,12 @@ static void news(struct fetch_reader *r)
     struct fetch_entry *e = r->entry;
     enum fetch_fault fault = atomic_load(&e->fault);
     if (atomic_load(&e->state) != FETCH_FAILED) {
+        if (!sv->order.part && r->end != atomic_load(&e->size)) { /* its last bytes would not be held back */
+            fetch_reader_leave(r);
+            sv->reader = NULL;
+            go_alone(sv);
+            return;
+        }
         if (!sv->order.part)
             sv->order.size = sv->order.end = r->end;
         answer(sv);
@@ -328,6 +355,12 @@ void serve_begin(struct serve *sv, struct stream *s)
                               .first = o->part ? o->first : 0,
                               .end = o->part ? o->end : o->size};
     sv->s = s;
+    if (stream_gone(s)) { /* its abort may have been told: nobody would end this */
+        sv->answered = sv->released = true;
+        (void)stream_response(s, 499);
+        stream_send(s);
+        return;
+    }
     if (!o->part) {
         o->first = 0;
         o->end = o->size;

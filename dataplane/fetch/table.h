@@ -54,6 +54,9 @@ struct fetch_entry {
     unsigned ring; /* that fetches: it looks after its own readers in each batch */
 };
 
+/* Random; in keys of the table that are no digests of content. Made before the threads. */
+extern uint8_t fetch_secret[32];
+
 /* Before the threads: how to wake a ring. */
 void fetch_table_ring(unsigned ring, struct loop *loop);
 

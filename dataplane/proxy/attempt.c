@@ -17,6 +17,13 @@
 static void attempt_choose(struct attempt *a);
 static void attempt_connect(struct attempt *a);
 static void attempt_readable(struct op *op, const struct event *ev);
+/* An answer that makes a tunnel may be out before the request is. */
+static void tunnel_waits(struct attempt *a)
+{
+    if (a->ex->tunnelled && a->ex->head_out)
+        exchange_tunnel_begin(a->ex->s);
+}
+
 static void attempt_sent(struct op *op, const struct event *ev);
 
 void attempt_init(struct attempt *a, struct exchange *ex)
@@ -351,6 +358,7 @@ static void attempt_sent(struct op *op, const struct event *ev)
     }
     if (ev->res < 0) { /* it may have answered all the same: reading tells */
         a->iov[0].iov_len = 0;
+        tunnel_waits(a);
         return;
     }
     a->sent_any = true;
@@ -364,6 +372,7 @@ static void attempt_sent(struct op *op, const struct event *ev)
         attempt_deadline(a);
     if (!a->ask.bare)
         exchange_body_begin(a->ex);
+    tunnel_waits(a);
 }
 
 /* Writes the request; the answer, or the end, is awaited at the same time. */

@@ -62,7 +62,9 @@ void exchange_tunnel_begin(struct stream *s)
 {
     struct exchange *ex = s->ctx;
     ex->head_out = true;
-    if (ex->aborted || ex->body_active || ex->finished)
+    if (ex->aborted || ex->body_active || ex->finished || stream_gone(s))
+        return;
+    if (ex->attempt.up->out.inflight) /* it answered before it had all: attempt_sent comes back here */
         return;
     if (take_early(ex))
         begin(ex);

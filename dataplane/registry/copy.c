@@ -129,7 +129,11 @@ static void collected(struct collect *c, int err)
     struct api *a = e->a;
     struct view bytes = view_of(c->bytes, c->len);
     e->collecting = false;
-    question_end(&e->question, err ? QUESTION_BROKEN : QUESTION_GOOD, c->keep_alive);
+    question_end(&e->question,
+                 e->cancelled || err == -EFBIG ? QUESTION_DROPPED
+                 : err                         ? QUESTION_BROKEN
+                                               : QUESTION_GOOD,
+                 c->keep_alive);
     api_source_done(e);
     if (e->cancelled) {
         tell_others(e, FETCH_GIVEN_UP);
@@ -233,11 +237,13 @@ static void news(struct fetch_reader *r)
         api_manifest_read(e->a);
 }
 
-/* What all rings know the question by. */
+/* What all rings know the question by. It stands among digests of blobs: nobody else may know how to make it.
+ */
 static void make_key(const struct api *a, struct digest *out)
 {
     struct hash h;
     hash_begin(&h, DIGEST_SHA256);
+    hash_add(&h, fetch_secret, sizeof(fetch_secret));
     hash_add(&h, "manifest", sizeof("manifest"));
     hash_add(&h, a->route.repo.p, a->route.repo.len);
     hash_add(&h, "", 1);
