@@ -350,6 +350,17 @@ static void test_three_nodes_in_trouble(void **state)
     }
     print_message("%u proposed, %u acknowledged, %u messages lost, %u delivered, %u restarts\n", w->proposed,
                   w->ok, w->lost, w->delivered, w->restarts);
+    for (unsigned i = 0; i < NODES && !settled(w); i++) {
+        struct consensus_status s = {.state = "down"};
+        if (w->node[i].c)
+            consensus_status(w->node[i].c, &s);
+        print_message(
+            "node %u: %s, term %llu, leader %llu, last %llu, commit %llu, applied %llu, snapshot %llu%s\n",
+            i + 1, s.state, (unsigned long long)s.term, (unsigned long long)s.leader_id,
+            (unsigned long long)s.last_index, (unsigned long long)s.commit_index,
+            (unsigned long long)s.applied_index, (unsigned long long)s.snapshot_index,
+            s.installing ? ", installing" : "");
+    }
     assert_true(settled(w));
     assert_true(w->ok > 100 && w->lost > 0 && w->restarts > 0);
     for (unsigned i = 0; i < NODES; i++)

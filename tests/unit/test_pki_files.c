@@ -55,6 +55,7 @@ static void test_made_and_read(void **state)
     assert_string_equal(out.peers.data, "here");
     assert_int_equal(pki_files_remove(dir_fd, "a"), 0);
     assert_int_equal(pki_files_remove(dir_fd, "a"), 0);
+    pki_files_fini(&in);
     assert_int_equal(pki_files_read(dir_fd, "a", &in, err), -ENOENT);
     pki_files_fini(&out);
 }
