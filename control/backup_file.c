@@ -114,7 +114,7 @@ static void nonce_make(const struct stream *s, bool last, uint8_t nonce[NONCE_BY
 
 /* --- bytes of the file --- */
 
-static int write_all(int fd, const uint8_t *data, size_t len)
+int backup_write_all(int fd, const uint8_t *data, size_t len)
 {
     while (len) {
         ssize_t n = write(fd, data, len);
@@ -167,7 +167,7 @@ static int head_write(struct stream *s, const struct backup_head *head, const ch
     int rc = derive(s, head->log_n, salt, passphrase, len);
     if (rc == 0)
         rc = head_mac(s, s->head + SIGNED_BYTES);
-    return rc ? rc : write_all(s->fd, s->head, sizeof(s->head));
+    return rc ? rc : backup_write_all(s->fd, s->head, sizeof(s->head));
 }
 
 int backup_writer_new(int fd, const struct backup_head *head, const char *passphrase, size_t len,
@@ -201,7 +201,7 @@ static int seal(struct backup_writer *w, bool last)
         EVP_EncryptFinal_ex(s->cipher, sealed + n, &end) != 1 ||
         EVP_CIPHER_CTX_ctrl(s->cipher, EVP_CTRL_GCM_GET_TAG, TAG_BYTES, sealed + w->len) != 1)
         return -EIO;
-    int rc = write_all(s->fd, sealed, w->len + TAG_BYTES);
+    int rc = backup_write_all(s->fd, sealed, w->len + TAG_BYTES);
     w->len = 0;
     s->number++;
     return rc;

@@ -54,4 +54,7 @@ void backup_reader_free(struct backup_reader *r);
 /* What an error of a reader means, for people. */
 const char *backup_error_text(int err);
 
+/* All of it, whatever one write takes. 0 or -errno. */
+int backup_write_all(int fd, const uint8_t *data, size_t len);
+
 #endif

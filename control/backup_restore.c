@@ -107,20 +107,6 @@ static int open_target(struct restoring *r, const char *name, int *fd)
     return rc ? fail(r, rc, "%s: %s", path, strerror(-rc)) : 0;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t len)
-{
-    while (len) {
-        ssize_t n = write(fd, data, len);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -EIO;
-        data += n;
-        len -= (size_t)n;
-    }
-    return 0;
-}
-
 static int take_bytes(struct restoring *r, int fd, uint64_t size)
 {
     for (uint64_t left = size; left;) {
@@ -128,7 +114,7 @@ static int take_bytes(struct restoring *r, int fd, uint64_t size)
         int rc = backup_read(r->reader, r->buffer, n);
         if (rc)
             return damaged(r, rc);
-        rc = fd < 0 ? 0 : write_all(fd, r->buffer, n);
+        rc = fd < 0 ? 0 : backup_write_all(fd, r->buffer, n);
         if (rc)
             return fail(r, rc, "%s: %s", r->work, strerror(-rc));
         left -= n;

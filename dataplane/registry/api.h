@@ -141,6 +141,10 @@ void api_tags(struct api *a);
 void api_catalog(struct api *a);
 void api_referrers(struct api *a);
 
+/* Whether any repository has the blob: 0, with its size in a->size, else 0 there. -ENOENT, -errno (names.h).
+ */
+int api_blob_known(struct api *a);
+
 /* elsewhere.c: a linked blob whose file is not here; a blob that is not linked. False: no source of it is
  * known, and nothing was answered. */
 bool api_blob_fetch(struct api *a);

@@ -245,7 +245,7 @@ static void head_answered(struct elsewhere *e, enum question_end end)
     stream_send_length(a->s, a->size);
 }
 
-static int blob_known(struct api *a, uint64_t *size)
+int api_blob_known(struct api *a)
 {
     struct names *n = stream_names(a->s);
     struct names_blob blob;
@@ -254,7 +254,7 @@ static int blob_known(struct api *a, uint64_t *size)
         return err;
     err = names_blob_get(n, &a->digest, &blob);
     names_end(n);
-    *size = err ? 0 : blob.size;
+    a->size = err ? 0 : blob.size;
     return err;
 }
 
@@ -266,7 +266,7 @@ bool api_blob_unlinked(struct api *a)
     if (!api_elsewhere(a))
         return true;
     struct elsewhere *e = a->elsewhere;
-    e->known = blob_known(a, &a->size) == 0;
+    e->known = api_blob_known(a) == 0;
     if (a->s->req.method == HTTP_GET && !e->known) {
         fetch_sources_find(a->s->ring->plan, a->route.repo, false, &a->digest, &e->serve.order.sources);
         serve(a, true);

@@ -42,19 +42,6 @@ static bool is_guarded(struct stream *s)
     return true;
 }
 
-static int size_of(struct api *a)
-{
-    struct names *n = stream_names(a->s);
-    struct names_blob blob;
-    int err = names_begin(n);
-    if (err)
-        return err;
-    err = names_blob_get(n, &a->digest, &blob);
-    names_end(n);
-    a->size = err ? 0 : blob.size;
-    return err;
-}
-
 static void opened(struct api *a, int err)
 {
     struct blob *blob = a->blob;
@@ -90,7 +77,7 @@ static void begin(struct stream *s)
         return;
     }
     api_etag(a);
-    int err = size_of(a);
+    int err = api_blob_known(a);
     if (err == -ENOENT)
         error_answer(s, 404, ERROR_BLOB_UNKNOWN, "the names do not know such a blob", NULL, nothing);
     else if (err)
