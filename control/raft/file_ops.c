@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +56,12 @@ static int system_rename(void *arg, int dir_fd, const char *from, const char *to
     return renameat(dir_fd, from, dir_fd, to) ? -errno : 0;
 }
 
+static int system_exchange(void *arg, int dir_fd, const char *one, const char *other)
+{
+    (void)arg;
+    return renameat2(dir_fd, one, dir_fd, other, RENAME_EXCHANGE) ? -errno : 0;
+}
+
 static int system_unlink(void *arg, int dir_fd, const char *name)
 {
     (void)arg;
@@ -68,6 +75,7 @@ const struct file_ops file_ops_system = {
     .allocate = system_allocate,
     .truncate = system_truncate,
     .rename = system_rename,
+    .exchange = system_exchange,
     .unlink = system_unlink,
 };
 
@@ -87,17 +95,27 @@ int file_write_all(const struct file_ops *ops, int fd, const void *data, size_t 
     return 0;
 }
 
+/* Writes a file of its own, durable but for its name. */
+static int file_write_new(const struct file_ops *ops, int dir_fd, const char *name, int flags,
+                          const void *data, size_t len)
+{
+    int fd = openat(dir_fd, name, O_CREAT | O_WRONLY | O_CLOEXEC | flags, FILE_MODE);
+    if (fd < 0)
+        return -errno;
+    int rc = file_write_all(ops, fd, data, len, 0);
+    if (rc == 0 && !(flags & O_TRUNC))
+        rc = ops->truncate(ops->arg, fd, (off_t)len);
+    if (rc == 0)
+        rc = ops->sync(ops->arg, fd);
+    close(fd);
+    return rc;
+}
+
 int file_replace(const struct file_ops *ops, int dir_fd, const char *name, const void *data, size_t len)
 {
     char tmp[FILE_NAME_MAX + 8];
     snprintf(tmp, sizeof(tmp), "%s.new", name);
-    int fd = openat(dir_fd, tmp, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, FILE_MODE);
-    if (fd < 0)
-        return -errno;
-    int rc = file_write_all(ops, fd, data, len, 0);
-    if (rc == 0)
-        rc = ops->sync(ops->arg, fd);
-    close(fd);
+    int rc = file_write_new(ops, dir_fd, tmp, O_TRUNC, data, len);
     if (rc == 0)
         rc = ops->rename(ops->arg, dir_fd, tmp, name);
     if (rc) {
@@ -105,6 +123,24 @@ int file_replace(const struct file_ops *ops, int dir_fd, const char *name, const
         return rc;
     }
     return ops->sync(ops->arg, dir_fd);
+}
+
+int file_swap(const struct file_ops *ops, int dir_fd, const char *name, const void *data, size_t len)
+{
+    char tmp[FILE_NAME_MAX + 8];
+    snprintf(tmp, sizeof(tmp), "%s.new", name);
+    int rc = file_write_new(ops, dir_fd, tmp, 0, data, len);
+    if (rc)
+        return rc;
+    rc = ops->exchange(ops->arg, dir_fd, tmp, name);
+    bool alone = rc == -ENOENT || rc == -EINVAL || rc == -ENOSYS;
+    if (alone)
+        rc = ops->rename(ops->arg, dir_fd, tmp, name);
+    if (rc == 0)
+        rc = ops->sync(ops->arg, dir_fd);
+    if (rc == 0 && alone) /* the room for the next one; without it, it is asked for then */
+        (void)file_write_new(ops, dir_fd, tmp, 0, data, len);
+    return rc;
 }
 
 static int read_exactly(int fd, char *out, size_t len)

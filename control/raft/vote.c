@@ -31,7 +31,7 @@ int vote_write(const struct file_ops *ops, int dir_fd, const struct vote *vote)
     wire_put_u64(&w, vote->term);
     wire_put_u64(&w, vote->voted_for);
     wire_put_u32(&w, checksum(data));
-    return file_replace(ops, dir_fd, "vote", data, sizeof(data));
+    return file_swap(ops, dir_fd, "vote", data, sizeof(data));
 }
 
 static int vote_decode(const uint8_t *data, size_t len, struct vote *vote)

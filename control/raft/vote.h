@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The file "vote": who this node is and what it promised (Raft, figure 3.1: currentTerm and votedFor).
- * Replaced as a whole; a promise is durable before anybody hears of it.
+ * Replaced as a whole; a promise is durable before anybody hears of it. It needs no room on the disk but the
+ * first time: a voter whose disk is full still takes part in elections.
  */
 #ifndef FL_RAFT_VOTE_H
 #define FL_RAFT_VOTE_H

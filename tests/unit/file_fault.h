@@ -15,7 +15,8 @@ enum fault_kind {
     FAULT_TRUNCATE = 16,
     FAULT_RENAME = 32,
     FAULT_UNLINK = 64,
-    FAULT_ANY = 127
+    FAULT_EXCHANGE = 128,
+    FAULT_ANY = 255
 };
 
 struct file_fault {
@@ -80,6 +81,12 @@ static inline int fault_rename(void *arg, int dir_fd, const char *from, const ch
     return fault_now(f, FAULT_RENAME) ? f->error : file_ops_system.rename(NULL, dir_fd, from, to);
 }
 
+static inline int fault_exchange(void *arg, int dir_fd, const char *one, const char *other)
+{
+    struct file_fault *f = arg;
+    return fault_now(f, FAULT_EXCHANGE) ? f->error : file_ops_system.exchange(NULL, dir_fd, one, other);
+}
+
 static inline int fault_unlink(void *arg, int dir_fd, const char *name)
 {
     struct file_fault *f = arg;
@@ -89,7 +96,7 @@ static inline int fault_unlink(void *arg, int dir_fd, const char *name)
 static inline void file_fault_init(struct file_fault *f)
 {
     *f = (struct file_fault){.ops = {fault_pwrite, fault_datasync, fault_sync, fault_allocate, fault_truncate,
-                                     fault_rename, fault_unlink, f},
+                                     fault_rename, fault_exchange, fault_unlink, f},
                              .countdown = -1};
 }
 

@@ -393,7 +393,7 @@ static void test_vote(void **state)
     assert_int_equal(vote_read(f->dir.fd, &got), 0);
     assert_int_equal(got.term, 7);
     assert_memory_equal(got.cluster_id, vote.cluster_id, 16);
-    for (int nth = 0; nth < 3; nth++) {
+    for (int nth = 0; nth < 4; nth++) {
         vote.term = 8;
         file_fault_arm(&f->fault, FAULT_ANY, nth, -EIO, false);
         assert_int_equal(vote_write(&f->fault.ops, f->dir.fd, &vote), -EIO);
@@ -406,6 +406,37 @@ static void test_vote(void **state)
         damage(f, "vote", at);
     }
     assert_int_equal(vote_read(f->dir.fd, &got), 0);
+}
+
+static ino_t inode_of(struct fixture *f, const char *name)
+{
+    struct stat st;
+    assert_int_equal(fstatat(f->dir.fd, name, &st, 0), 0);
+    assert_true(st.st_size > 0 && st.st_blocks > 0);
+    return st.st_ino;
+}
+
+/* A full disk does not end a voter: two files change places, and nothing is allocated. */
+static void test_vote_needs_no_room(void **state)
+{
+    struct fixture *f = *state;
+    struct vote vote = {.cluster_id = "abc", .node_id = 1, .term = 1, .voted_for = 1}, got;
+    assert_int_equal(vote_write(&f->fault.ops, f->dir.fd, &vote), 0);
+    ino_t used = inode_of(f, "vote"), spare = inode_of(f, "vote.new");
+    for (vote.term = 2; vote.term < 6; vote.term++) {
+        assert_int_equal(vote_write(&f->fault.ops, f->dir.fd, &vote), 0);
+        assert_int_equal(vote_read(f->dir.fd, &got), 0);
+        assert_int_equal(got.term, vote.term);
+        assert_true(inode_of(f, "vote") == spare && inode_of(f, "vote.new") == used);
+        ino_t was = used;
+        used = spare;
+        spare = was;
+    }
+    file_fault_arm(&f->fault, FAULT_EXCHANGE, 0, -EINVAL, false); /* a file system that cannot */
+    assert_int_equal(vote_write(&f->fault.ops, f->dir.fd, &vote), 0);
+    assert_int_equal(vote_read(f->dir.fd, &got), 0);
+    assert_int_equal(got.term, 6);
+    assert_true(inode_of(f, "vote.new") != inode_of(f, "vote"));
 }
 
 static void test_checksum(void **state)
@@ -434,6 +465,7 @@ int main(void)
         T(test_failed_sync_is_final),
         T(test_nth_call_fails),
         T(test_vote),
+        T(test_vote_needs_no_room),
         T(test_checksum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
