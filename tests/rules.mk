@@ -93,7 +93,7 @@ test: test-deps
 WITH_DAEMONS := PYTEST_ARGS=\"-m 'not kernel_only'\"
 ## test-san: the system tests with servers built under ASan+UBSan, then under TSan
 test-san: test-deps
-	$(AT)$(RUN) tier test-san "1200 system $(ASAN) $(WITH_DAEMONS)" "1500 system $(TSAN) $(WITH_DAEMONS)"
+	$(AT)$(RUN) tier test-san "1500 system $(ASAN) $(WITH_DAEMONS)" "2100 system $(TSAN) $(WITH_DAEMONS)"
 
 ## soak: SOAK_SECONDS (120) of full load, in which no backend may be called down
 soak: test-deps

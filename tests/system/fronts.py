@@ -85,6 +85,11 @@ class FairleadFront:
         """Takes no new requests to some backends, or does so again."""
         self.call("backend.admin", service=service.name, names=names, admin="drain" if drain else "active")
 
+    def down(self, services):
+        """Backends of these that the kernel does not call up."""
+        return [f"{backend['service']}/{backend['name']} {backend['state']}" for backend in self.node.json("backend", "ls")
+                if backend["service"] in services and backend["state"] in ("down", "suspect")]
+
     def create(self, service):
         """A further service, while it runs."""
         entry = self.entry(service)
@@ -147,6 +152,10 @@ class HaproxyFront:
             sock.sendall(("; ".join(f"set server {service.name}/{name} state {state}" for name in names) + "\n").encode())
             while sock.recv(4096):
                 pass
+
+    def down(self, services):
+        """It checks nothing."""
+        return []
 
     def log(self):
         return (self.folder / "log").read_text()[-4000:]

@@ -194,7 +194,7 @@ class Site:
         with concurrent.futures.ThreadPoolExecutor(len(cases) if together else 1) as pool:
             pulls = {case: pool.submit(self.pull, case.service, digests[case]) for case in cases}
             if while_held:
-                while_held(len(cases))
+                while_held(len(cases), pulls)
             found = {case: pulled.result() for case, pulled in pulls.items()}
         for faulty in self.both() if not while_held else ():
             faulty.command("go")
@@ -209,6 +209,11 @@ class Site:
     def drain(self, group, names, drain=True):
         for name in self.named(group):
             self.front.drain(self.services[name], names, drain)
+
+    def settle(self, group):
+        """Waits until no backend is thought to be down any more because of what was done to its host before."""
+        services = {self.services[name].name for name in self.named(group)}
+        assert wait_until(lambda: not self.front.down(services), 60), f"{self.front.down(services)}\n{self.front.log()}"
 
 
 @pytest.fixture(scope="module")
@@ -341,11 +346,14 @@ def test_a_whole_host(site, fault, left):
 def whole_host(site, fault, left, group):
     """Every body comes from `bad` and stands still at its place; then it happens."""
     host = HostFault(site, fault)
+    site.settle(group)
     ended = ("bad",) if left == "another left" else ("good", "bad")  # nobody goes on in between
     site.drain(group, ["good1", "good2"])
 
-    def strike(count):
-        assert wait_until(lambda: site.bad.held() == count, 20), f"{site.bad.held()} of {count}\n{site.front.log()}"
+    def strike(count, pulls):
+        assert wait_until(lambda: site.bad.held() == count, 20), "\n".join((
+            f"{site.bad.held()} of {count}", *(f"{case}: {pull.result()}" for case, pull in pulls.items() if pull.done()),
+            site.front.log()))
         if left == "another left":
             site.drain(group, ["good1", "good2"], False)
         for name in ended:
