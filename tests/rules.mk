@@ -115,6 +115,16 @@ chaos-run:
 	$(AT)FAIRLEAD_BUILD="$(abspath $(BUILD))" CHAOS_SECONDS=$(CHAOS_SECONDS) $(RUN) --build "$(BUILD)" --serial \
 		--timeout 3600 pytest tests/chaos $(PYTEST_ARGS)
 
+## test-upgrade: three nodes of an older version, FROM=COMMIT, become this one, one after the other, while clients push and pull
+.PHONY: test-upgrade upgrade
+test-upgrade: test-deps
+	$(AT)$(RUN) tier test-upgrade "1500 upgrade FROM=\"$(FROM)\""
+upgrade:
+	$(AT)$(MAKE_QUIET) -j$(JOBS) all
+	$(AT)tests/upgrade/older.sh "$(FROM)" "$(abspath $(BUILD))/older"
+	$(AT)FAIRLEAD_BUILD="$(abspath $(BUILD))" FAIRLEAD_OLDER="$(abspath $(BUILD))/older/build" $(RUN) --build "$(BUILD)" --serial \
+		--timeout 600 pytest tests/upgrade $(PYTEST_ARGS)
+
 ## test-clients: docker, podman, buildah and skopeo against a node; docker, compose, kubectl and the others through its proxy
 test-clients: test-deps
 	$(AT)$(RUN) tier test-clients "1200 clients"

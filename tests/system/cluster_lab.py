@@ -93,9 +93,12 @@ class Cluster:
     def __getitem__(self, name):
         return self.nodes[name]
 
+    def prepare(self, name, **options):
+        self.nodes[name] = Node(self.lab[name], **{**self.options, **options})
+        return self.nodes[name]
+
     def start(self, name, **options):
-        node = self.nodes[name] = Node(self.lab[name], **{**self.options, **options})
-        return node.start()
+        return self.prepare(name, **options).start()
 
     def form(self):
         """All of them become one cluster of managers."""

@@ -253,6 +253,7 @@ class Node:
         self.socket = self.folder / "control.sock"
         self.log_path = self.folder / "log"
         self.process = None
+        self.build = BUILD  # whose programs
 
     def write_config(self):
         self.config_path.write_text(
@@ -267,7 +268,7 @@ class Node:
     def start(self):
         self.write_config()
         with open(self.log_path, "ab") as log:
-            self.process = self.host.start(BUILD / "fairleadd", "--config", self.config_path, stdout=log, stderr=log)
+            self.process = self.host.start(self.build / "fairleadd", "--config", self.config_path, stdout=log, stderr=log)
         assert http1.wait_until(self.ready, 30), self.log()
         return self
 
@@ -276,7 +277,7 @@ class Node:
         return self.cli("status", "--json", check=False).returncode == 0
 
     def cli(self, *args, check=True):
-        return self.host.run(BUILD / "fairlead", "--socket", self.socket, *args, check=check)
+        return self.host.run(self.build / "fairlead", "--socket", self.socket, *args, check=check)
 
     def json(self, *args):
         """The JSON texts that a command prints, one a line."""
@@ -310,4 +311,4 @@ class Node:
             self.signal(signal.SIGCONT)
         if self.process and self.process.poll() is None:
             self.kill()
-        self.host.run(BUILD / "fairleadd", "--detach", self.instance, check=False)
+        self.host.run(self.build / "fairleadd", "--detach", self.instance, check=False)
