@@ -20,6 +20,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -282,6 +283,20 @@ class Node:
     def json(self, *args):
         """The JSON texts that a command prints, one a line."""
         return [json.loads(line) for line in self.cli(*args, "--json").stdout.splitlines()]
+
+    def kernel_map(self, name):
+        """The elements of one of the kernel half's maps, in the order of their keys, as bpftool tells their values."""
+        shown = command("bpftool", "-j", "map", "dump", "pinned", self.pin(name)).stdout
+        return [element["formatted"]["value"] for element in json.loads(shown)]
+
+    def kernel_element(self, name, index):
+        """One element of an array of them."""
+        key = [f"0x{byte:02x}" for byte in index.to_bytes(4, sys.byteorder)]
+        shown = command("bpftool", "-j", "map", "lookup", "pinned", self.pin(name), "key", *key).stdout
+        return json.loads(shown)["formatted"]["value"]
+
+    def pin(self, name):
+        return next(BPFFS.glob(f"fairlead-{self.instance}/v*")) / name
 
     def log(self):
         return self.log_path.read_text()[-4000:]
