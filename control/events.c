@@ -37,6 +37,7 @@ const char *events_kind_name(uint16_t cmd_type)
         [CMD_BLOB_LINK] = "blob.push",
         [CMD_BLOB_MOUNT] = "blob.mount",
         [CMD_BLOB_UNLINK] = "blob.delete",
+        [CMD_BLOB_COPIES] = "blob.copies",
         [CMD_MANIFEST_PUT] = "manifest.push",
         [CMD_MANIFEST_DELETE] = "manifest.delete",
         [CMD_TAG_DELETE] = "tag.delete",

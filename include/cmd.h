@@ -21,8 +21,8 @@ enum {
 
 enum cmd_type {
     CMD_NONE = 0,
-    /* A blob is durable here and belongs to a repository: bytes repo, digest, u64 size (bytes). Makes the
-       repository. */
+    /* A blob is durable and belongs to a repository: bytes repo, digest, u64 size (bytes), and who holds it
+       (struct cmd_holders; before cluster version 3 that is not there). Makes the repository. */
     CMD_BLOB_LINK = 1,
     /* As BLOB_LINK, but only if the blob is known (mount): bytes repo, digest, bytes from (may be empty:
      * any repository). CMD_BLOB_UNKNOWN if it is linked nowhere (or not in `from`). */
@@ -66,6 +66,9 @@ enum cmd_type {
     /* All of them or none: u32 count, each: u16 type, bytes the fields of that type. Of settings, services
        and backends only. */
     CMD_TRANSACTION = 22,
+    /* Who holds a blob has changed: digest, cmd_holders that it gains, cmd_holders that it loses.
+       CMD_BLOB_UNKNOWN if nobody ever linked it. */
+    CMD_BLOB_COPIES = 23,
     CMD_TYPE_COUNT
 };
 
@@ -129,7 +132,8 @@ enum cmd_refs {
  *   bytes descriptor: the JSON object that a referrers list shows for this manifest (empty without subject);
  *   u8 enum cmd_refs: which references must exist in the repository;
  *   u32 count of references, each: u8 kind (enum cmd_ref_kind), digest, u64 size;
- *   u32 count of tags, each: bytes tag.
+ *   u32 count of tags, each: bytes tag;
+ *   who holds its bytes (struct cmd_holders; before cluster version 3 that is not there).
  * A digest on the wire is its packed form without a length.
  */
 
@@ -148,6 +152,71 @@ static inline void cmd_get_digest(struct wire_reader *r, struct digest *d)
         return;
     }
     r->pos += used;
+}
+
+/*
+ * Nodes that hold a blob: their copy is durable, and counts. On the wire: u8 count, then that many times u64
+ * id, ascending.
+ */
+struct cmd_holders {
+    uint8_t count;
+    uint64_t id[BLOB_HOLDERS_MAX];
+};
+
+static inline bool cmd_holders_has(const struct cmd_holders *h, uint64_t id)
+{
+    for (unsigned i = 0; i < h->count; i++)
+        if (h->id[i] == id)
+            return true;
+    return false;
+}
+
+/* Adds one, in its place. False: there is no room for it. */
+static inline bool cmd_holders_add(struct cmd_holders *h, uint64_t id)
+{
+    unsigned at = h->count;
+    if (cmd_holders_has(h, id))
+        return true;
+    if (h->count >= BLOB_HOLDERS_MAX)
+        return false;
+    for (; at > 0 && h->id[at - 1] > id; at--)
+        h->id[at] = h->id[at - 1];
+    h->id[at] = id;
+    h->count++;
+    return true;
+}
+
+static inline void cmd_holders_remove(struct cmd_holders *h, uint64_t id)
+{
+    unsigned kept = 0;
+    for (unsigned i = 0; i < h->count; i++)
+        if (h->id[i] != id)
+            h->id[kept++] = h->id[i];
+    h->count = (uint8_t)kept;
+}
+
+static inline void cmd_put_holders(struct wire_writer *w, const struct cmd_holders *h)
+{
+    wire_put_u8(w, h->count);
+    for (unsigned i = 0; i < h->count; i++)
+        wire_put_u64(w, h->id[i]);
+}
+
+/* Fails the reader where there are too many, an id is 0, or they do not ascend. */
+static inline void cmd_get_holders(struct wire_reader *r, struct cmd_holders *h)
+{
+    memset(h, 0, sizeof(*h));
+    uint8_t count = wire_get_u8(r);
+    if (count > BLOB_HOLDERS_MAX)
+        r->failed = true;
+    for (unsigned i = 0; i < count && !r->failed; i++) {
+        uint64_t id = wire_get_u64(r);
+        if (id <= (i ? h->id[i - 1] : 0))
+            r->failed = true;
+        h->id[h->count++] = id;
+    }
+    if (r->failed)
+        h->count = 0;
 }
 
 /* u32 magic, u16 version, u16 type, u64 time_ms, bytes actor, bytes source, bytes request id. */

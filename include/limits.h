@@ -15,6 +15,7 @@ enum limits {
     MANIFEST_TAGS_MAX = 64,            /* ?tag= parameters of one PUT */
     MANIFEST_BYTES_CEILING = 32 << 20, /* upper end of registry.manifest_bytes_max */
     UPLOAD_ID_LEN = 32,                /* 128 random bits in hex */
+    BLOB_HOLDERS_MAX = 8,              /* nodes that are counted as holding one blob */
 
     /* The two processes. */
     RINGS_MAX = 64,       /* rings = threads of the data plane */

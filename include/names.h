@@ -21,6 +21,8 @@
 #ifndef FL_NAMES_H
 #define FL_NAMES_H
 
+#include <stddef.h>
+
 #include "digest.h"
 #include "limits.h"
 
@@ -28,6 +30,8 @@ enum {
     NAMES_MAGIC = 0x314e4c46, /* "FLN1" */
     NAMES_VERSION = 1,
     NAMES_KEY_MAX = 511,
+    NAMES_BLOB_VERSION = 1,
+    NAMES_HELD_KEY_MAX = 1 + 8 * BLOB_HOLDERS_MAX,
 };
 
 /* Size of the address range that both sides map; the file grows as it is used, not to this. */
@@ -42,11 +46,12 @@ enum names_db {
     NAMES_LINKS,
     NAMES_REFERRERS,
     NAMES_BLOBS,
+    NAMES_HELD,
     NAMES_DB_COUNT
 };
 #define NAMES_DB_NAMES                                                                                       \
     {                                                                                                        \
-        "meta", "repos", "tags", "manifests", "links", "referrers", "blobs"                                  \
+        "meta", "repos", "tags", "manifests", "links", "referrers", "blobs", "held"                          \
     }
 
 /* NAMES_META: key "state" -> struct names_meta. */
@@ -95,10 +100,30 @@ struct names_link {
 /* NAMES_REFERRERS: key REPO|SUBJECT-DIGEST DIGEST -> u16 length of the artifact type, the artifact type, then
  * the JSON descriptor as it stands in a referrers list. */
 
-/* NAMES_BLOBS: key DIGEST -> struct names_blob: every blob, manifests' bytes included. */
+/*
+ * NAMES_BLOBS: key DIGEST -> struct names_blob: every blob, manifests' bytes included. A row ends behind its
+ * last holder. One that was never told of a holder ends behind `links` (it is of before cluster version 3, or
+ * of a node that is no cluster yet), and NAMES_HELD does not count it. Who holds it are nodes whose copy is
+ * durable and counts. Some of them may be no nodes of the cluster any more, or no replicas: they are no
+ * holders then (a node's id is never given again); what is left of them goes with the next change.
+ */
 struct names_blob {
     uint64_t size;
-    uint64_t links; /* repositories that link it, as a blob or as a manifest */
+    uint64_t links;  /* repositories that link it, as a blob or as a manifest */
+    uint8_t version; /* of the row: NAMES_BLOB_VERSION, or 0 for the one that ends behind links */
+    uint8_t holder_count;
+    uint8_t pad[6];
+    uint64_t holder[BLOB_HOLDERS_MAX]; /* ascending */
+};
+
+/*
+ * NAMES_HELD: key: u8 count, that many ids (u64, ascending) -> struct names_held: what is linked and has
+ * exactly these holders. So it is known at any time how much is endangered, and how much each node holds,
+ * without a walk. Rows of nothing are not kept.
+ */
+struct names_held {
+    uint64_t blobs;
+    uint64_t bytes;
 };
 
 _Static_assert(sizeof(struct names_meta) == 48, "on disk");
@@ -106,7 +131,9 @@ _Static_assert(sizeof(struct names_repo) == 48, "on disk");
 _Static_assert(sizeof(struct names_tag) == 80, "on disk");
 _Static_assert(sizeof(struct names_manifest) == 32, "on disk");
 _Static_assert(sizeof(struct names_link) == 16, "on disk");
-_Static_assert(sizeof(struct names_blob) == 16, "on disk");
+_Static_assert(offsetof(struct names_blob, version) == 16, "on disk");
+_Static_assert(offsetof(struct names_blob, holder) == 24, "on disk");
+_Static_assert(sizeof(struct names_held) == 16, "on disk");
 
 /* One cache line a ring. 0: not reading; else the number of the transaction that the ring reads, or is about
  * to. */
@@ -142,6 +169,33 @@ static inline size_t names_key(uint8_t *key, const char *repo, size_t repo_len, 
     if (rest_len)
         memcpy(key + repo_len + 1, rest, rest_len);
     return repo_len + 1 + rest_len;
+}
+
+/* Length of a blob's row. */
+static inline size_t names_blob_bytes(const struct names_blob *b)
+{
+    if (!b->version)
+        return offsetof(struct names_blob, version);
+    return offsetof(struct names_blob, holder) + b->holder_count * sizeof(b->holder[0]);
+}
+
+/* False: the row is none of these. Holders that do not exist are 0. */
+static inline bool names_blob_read(const void *row, size_t len, struct names_blob *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (len < offsetof(struct names_blob, version) || len > sizeof(*out))
+        return false;
+    memcpy(out, row, len);
+    return out->version <= NAMES_BLOB_VERSION && out->holder_count <= BLOB_HOLDERS_MAX &&
+           len == names_blob_bytes(out);
+}
+
+/* The key in NAMES_HELD (room for NAMES_HELD_KEY_MAX). Returns its length. */
+static inline size_t names_held_key(uint8_t *key, const struct names_blob *b)
+{
+    key[0] = b->holder_count;
+    memcpy(key + 1, b->holder, b->holder_count * sizeof(b->holder[0]));
+    return 1 + b->holder_count * sizeof(b->holder[0]);
 }
 
 static inline size_t names_key_digest(uint8_t *key, const char *repo, size_t repo_len, const struct digest *d)

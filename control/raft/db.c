@@ -227,13 +227,14 @@ static int env_open(struct db *db, enum db_file file, char *err, size_t err_len)
     return rc ? fail(err, err_len, rc, "%s cannot be opened: %s", path, strerror(-rc)) : 0;
 }
 
+const char *const db_tables[STATE_DB_COUNT] = {"meta",      "repos", "tags", "manifests", "links",
+                                               "referrers", "blobs", "held", "meta",      "data"};
+
 static int dbis_open(struct db *db, enum db_file file)
 {
-    static const char *const names[STATE_DB_COUNT] = {"meta",      "repos", "tags", "manifests", "links",
-                                                      "referrers", "blobs", "meta", "data"};
     for (unsigned i = 0; i < files[file].db_count; i++) {
         unsigned at = files[file].first_db + i;
-        int rc = db_error(mdb_dbi_open(db->write.txn[file], names[at], MDB_CREATE, &db->dbi[at]));
+        int rc = db_error(mdb_dbi_open(db->write.txn[file], db_tables[at], MDB_CREATE, &db->dbi[at]));
         if (rc)
             return rc;
     }

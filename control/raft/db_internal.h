@@ -60,6 +60,9 @@ static inline enum db_file db_file_of(unsigned db)
     return db < NAMES_DB_COUNT ? DB_NAMES : DB_PRIVATE;
 }
 
+/* What the tables are called in their files. */
+extern const char *const db_tables[STATE_DB_COUNT];
+
 /* Begins the view's transaction of a file, if it is not begun. */
 int db_txn_open(struct db_view *v, enum db_file file);
 /* Commits the write transaction of a file at this position, or further if the file is. */

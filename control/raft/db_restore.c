@@ -15,9 +15,6 @@ struct source {
     MDB_txn *txn;
 };
 
-static const char *const db_names[STATE_DB_COUNT] = {"meta",      "repos", "tags", "manifests", "links",
-                                                     "referrers", "blobs", "meta", "data"};
-
 static int source_open(struct source *s, const char *path)
 {
     memset(s, 0, sizeof(*s));
@@ -58,7 +55,7 @@ static int table_copy(struct db *db, const struct source *s, unsigned i)
     MDB_dbi dbi;
     int rc = db_error(mdb_drop(txn, db->dbi[i], 0));
     if (rc == 0)
-        rc = db_error(mdb_dbi_open(s->txn, db_names[i], 0, &dbi));
+        rc = db_error(mdb_dbi_open(s->txn, db_tables[i], 0, &dbi));
     if (rc)
         return rc == -ENOENT ? 0 : rc; /* a version that has no such table yet: it is empty there */
     rc = db_error(mdb_cursor_open(s->txn, dbi, &from));

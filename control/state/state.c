@@ -29,11 +29,12 @@ static const apply_fn apply_type[CMD_TYPE_COUNT] = {
     [CMD_TOKEN_RM] = state_token_rm,
     [CMD_CLUSTER_SET] = state_cluster_set,
     [CMD_TRANSACTION] = state_transaction,
+    [CMD_BLOB_COPIES] = state_blob_copies,
 };
 
 bool state_type_is_names(uint16_t type)
 {
-    return type < CMD_SETTING_SET;
+    return type < CMD_SETTING_SET || type == CMD_BLOB_COPIES;
 }
 
 static enum cmd_status status_of(int parse_error)

@@ -64,7 +64,8 @@ struct state_cmd {
     struct cmd_head head;
     struct state_text repo, from, key, value;
     struct digest digest;
-    uint64_t size; /* bytes */
+    uint64_t size;                    /* bytes */
+    struct cmd_holders holders, lost; /* of the blob; lost: CMD_BLOB_COPIES */
     struct state_manifest manifest;
     struct state_text service; /* its name */
     struct svc svc;            /* CMD_SERVICE_SET */

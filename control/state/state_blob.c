@@ -2,29 +2,10 @@
 /* Blobs: which repositories hold which, and how many hold each. */
 #include "state_internal.h"
 
-static struct state_key blob_key(const struct digest *d)
-{
-    struct state_key key;
-    key.len = digest_pack(d, key.data);
-    return key;
-}
-
-static int blob_get(struct kv *kv, const struct digest *d, struct names_blob *blob)
-{
-    struct state_key key = blob_key(d);
-    return state_row_get(kv, NAMES_BLOBS, &key, blob, sizeof(*blob));
-}
-
-static int blob_put(struct kv *kv, const struct digest *d, const struct names_blob *blob)
-{
-    struct state_key key = blob_key(d);
-    return state_row_put(kv, NAMES_BLOBS, &key, blob, sizeof(*blob));
-}
-
 int state_blob_size_check(struct kv *kv, const struct digest *d, uint64_t size, struct state_event *out)
 {
     struct names_blob blob;
-    int rc = blob_get(kv, d, &blob);
+    int rc = state_blob_get(kv, d, &blob);
     if (rc == -ENOENT)
         return 0;
     if (rc == 0 && blob.size != size) {
@@ -36,31 +17,34 @@ int state_blob_size_check(struct kv *kv, const struct digest *d, uint64_t size, 
 
 int state_hold_add(struct kv *kv, struct names_repo *repo, const struct digest *d, uint64_t size, bool held)
 {
-    struct names_blob blob = {.size = size};
+    struct names_blob before, now;
     if (held)
         return 0;
-    int rc = blob_get(kv, d, &blob);
+    int rc = state_blob_get(kv, d, &before);
     if (rc && rc != -ENOENT)
         return rc;
-    blob.links++;
+    now = before;
+    now.size = size;
+    now.links++;
     repo->bytes += size;
-    return blob_put(kv, d, &blob);
+    return state_blob_move(kv, d, &before, &now);
 }
 
 /* A blob that nobody links any more keeps its row: it is on the disk until it is collected. */
 int state_hold_drop(struct kv *kv, struct names_repo *repo, const struct digest *d, uint64_t size, bool held)
 {
-    struct names_blob blob;
+    struct names_blob before, now;
     if (held)
         return 0;
-    int rc = blob_get(kv, d, &blob);
+    int rc = state_blob_get(kv, d, &before);
     if (rc)
         return rc;
-    if (blob.links == 0 || repo->bytes < size)
+    if (before.links == 0 || repo->bytes < size)
         return -EUCLEAN;
-    blob.links--;
+    now = before;
+    now.links--;
     repo->bytes -= size;
-    return blob_put(kv, d, &blob);
+    return state_blob_move(kv, d, &before, &now);
 }
 
 /* Writes the link that is not there yet. */
@@ -90,13 +74,15 @@ int state_blob_link(struct kv *kv, struct state_event *out)
     if (rc)
         return rc == -EINVAL ? 0 : rc;
     rc = state_row_exists(kv, NAMES_LINKS, &key);
-    return rc == -ENOENT ? link_add(kv, cmd->size, out) : rc;
+    if (rc == -ENOENT)
+        rc = link_add(kv, cmd->size, out);
+    return rc ? rc : state_holders_change(kv, out);
 }
 
 /* Whether the blob may be mounted: 0, -ENOENT, -errno. */
 static int mount_source(struct kv *kv, const struct state_cmd *cmd, struct names_blob *blob)
 {
-    int rc = blob_get(kv, &cmd->digest, blob);
+    int rc = state_blob_get(kv, &cmd->digest, blob);
     if (rc)
         return rc;
     if (cmd->from.len == 0)

@@ -39,6 +39,16 @@ int state_refuse_text(struct state_event *out, enum cmd_status status, const cha
 /* Adds a digest to the detail of CMD_BLOB_UNKNOWN, as long as there is room. */
 void state_missing_add(struct state_event *out, const struct digest *d);
 
+/* A blob's row. state_blob_move is the one way in which it changes: what NAMES_HELD counts goes with it.
+ * before: as it was read; a blob that is not there yet: zeros. */
+int state_blob_get(struct kv *kv, const struct digest *d, struct names_blob *blob);
+int state_blob_move(struct kv *kv, const struct digest *d, const struct names_blob *before,
+                    const struct names_blob *now);
+
+/* The blob, which is there, gains the command's holders and loses those that it says are lost. Notes whether
+ * that changed anything. */
+int state_holders_change(struct kv *kv, struct state_event *out);
+
 /* -EINVAL if the blob is known with another size (status set), 0 if not, -errno. */
 int state_blob_size_check(struct kv *kv, const struct digest *d, uint64_t size, struct state_event *out);
 
@@ -84,6 +94,7 @@ int state_token_set(struct kv *kv, struct state_event *out);
 int state_token_rm(struct kv *kv, struct state_event *out);
 int state_cluster_set(struct kv *kv, struct state_event *out);
 int state_transaction(struct kv *kv, struct state_event *out);
+int state_blob_copies(struct kv *kv, struct state_event *out);
 
 /* Applies out->cmd by its type, which is no transaction's. */
 int state_apply_type(struct kv *kv, struct state_event *out);

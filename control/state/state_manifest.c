@@ -272,7 +272,9 @@ int state_manifest_put(struct kv *kv, struct state_event *out)
         changed |= rc > 0;
         rc = rc > 0 ? 0 : rc;
     }
-    return rc || !changed ? rc : state_repo_save(kv, &repo, out);
+    if (rc == 0 && changed)
+        rc = state_repo_save(kv, &repo, out);
+    return rc ? rc : state_holders_change(kv, out);
 }
 
 int state_manifest_drop(struct kv *kv, struct state_text repo, const struct digest *d, struct names_repo *row)

@@ -123,11 +123,35 @@ static int parse_repo_digest(struct parse *p)
     return rc ? rc : get_digest(p, &p->out->digest);
 }
 
+static int get_holders(struct parse *p, struct cmd_holders *h)
+{
+    bool before = p->r.failed;
+    cmd_get_holders(&p->r, h);
+    return !before && p->r.failed ? fail(p, -EINVAL, "list of holders is not valid") : 0;
+}
+
+/* They stand at the end of commands that older versions make without them. */
+static int get_holders_at_end(struct parse *p)
+{
+    if (wire_at_end(&p->r))
+        return 0;
+    int rc = get_holders(p, &p->out->holders);
+    return rc || p->out->holders.count ? rc : fail(p, -EINVAL, "list of holders is empty");
+}
+
 static int parse_blob_link(struct parse *p)
 {
     int rc = parse_repo_digest(p);
     p->out->size = wire_get_u64(&p->r);
-    return rc;
+    return rc || p->r.failed ? rc : get_holders_at_end(p);
+}
+
+static int parse_blob_copies(struct parse *p)
+{
+    int rc = get_digest(p, &p->out->digest);
+    if (rc == 0)
+        rc = get_holders(p, &p->out->holders);
+    return rc ? rc : get_holders(p, &p->out->lost);
 }
 
 static int parse_blob_mount(struct parse *p)
@@ -209,7 +233,7 @@ static int parse_manifest_put(struct parse *p)
         rc = parse_refs(p);
     if (rc == 0)
         rc = parse_tags(p);
-    return rc;
+    return rc || p->r.failed ? rc : get_holders_at_end(p);
 }
 
 static int parse_tag_delete(struct parse *p)
@@ -275,6 +299,7 @@ static int (*const parse_body[CMD_TYPE_COUNT])(struct parse *p) = {
     [CMD_TOKEN_RM] = parse_node,
     [CMD_CLUSTER_SET] = parse_node,
     [CMD_TRANSACTION] = parse_transaction,
+    [CMD_BLOB_COPIES] = parse_blob_copies,
 };
 
 /* An entry too short for its magic is as foreign as one with a wrong magic. */

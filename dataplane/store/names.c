@@ -287,7 +287,11 @@ int names_link_get(struct names *n, struct view repo, const struct digest *d, st
 int names_blob_get(struct names *n, const struct digest *d, struct names_blob *out)
 {
     uint8_t key[DIGEST_PACKED_MAX];
-    return get_fixed(n, NAMES_BLOBS, key, digest_pack(d, key), out, sizeof(*out));
+    MDB_val v;
+    int err = get(n, NAMES_BLOBS, key, digest_pack(d, key), &v);
+    if (err)
+        return err;
+    return names_blob_read(v.mv_data, v.mv_size, out) ? 0 : -EIO;
 }
 
 /* ------------------------------------------------------------------ walks */

@@ -47,6 +47,24 @@ static inline void cmd_blob_link(struct cmd_build *b, uint64_t time_ms, const ch
     wire_put_u64(&b->w, size);
 }
 
+/* At the end of a command that says who holds a blob: `count` ids that follow one another. */
+static inline void cmd_holders_at_end(struct cmd_build *b, uint64_t first, unsigned count)
+{
+    struct cmd_holders h = {0};
+    for (unsigned i = 0; i < count; i++)
+        cmd_holders_add(&h, first + i);
+    cmd_put_holders(&b->w, &h);
+}
+
+static inline void cmd_blob_copies(struct cmd_build *b, uint64_t time_ms, const struct digest *d,
+                                   const struct cmd_holders *gained, const struct cmd_holders *lost)
+{
+    cmd_begin(b, CMD_BLOB_COPIES, time_ms);
+    cmd_put_digest(&b->w, d);
+    cmd_put_holders(&b->w, gained);
+    cmd_put_holders(&b->w, lost);
+}
+
 static inline void cmd_blob_mount(struct cmd_build *b, uint64_t time_ms, const char *repo,
                                   const struct digest *d, const char *from)
 {

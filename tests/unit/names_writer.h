@@ -107,7 +107,7 @@ static inline void writer_link(struct names_writer *w, const char *repo, const s
     struct names_link l = {.size = size};
     struct names_blob b = {.size = size, .links = 1};
     writer_put(w, NAMES_LINKS, key, names_key_digest(key, repo, strlen(repo), d), &l, sizeof(l));
-    writer_put(w, NAMES_BLOBS, key, digest_pack(d, key), &b, sizeof(b));
+    writer_put(w, NAMES_BLOBS, key, digest_pack(d, key), &b, names_blob_bytes(&b));
 }
 
 static inline void writer_manifest(struct names_writer *w, const char *repo, const struct digest *d,

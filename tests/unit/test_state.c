@@ -76,7 +76,7 @@ static struct names_blob blob_row(struct fixture *f, unsigned seed)
     struct kv_bytes v;
     struct names_blob row;
     assert_int_equal(kv_get(&f->m.kv, NAMES_BLOBS, (struct kv_bytes){key, digest_pack(&d, key)}, &v), 0);
-    memcpy(&row, v.data, sizeof(row));
+    assert_true(names_blob_read(v.data, v.len, &row));
     return row;
 }
 
@@ -154,6 +154,136 @@ static void test_mount(void **state)
     assert_int_equal(blob_row(f, 1).links, 0);
     cmd_blob_mount(&f->b, 1, "late", &d, "");
     assert_int_equal(apply(f), CMD_BLOB_UNKNOWN);
+}
+
+static void assert_holders(struct fixture *f, unsigned seed, const uint64_t *id, unsigned count)
+{
+    struct names_blob row = blob_row(f, seed);
+    assert_int_equal(row.version, NAMES_BLOB_VERSION);
+    assert_int_equal(row.holder_count, count);
+    assert_memory_equal(row.holder, id, count * sizeof(*id));
+}
+
+static uint64_t held(struct fixture *f, const uint64_t *id, unsigned count)
+{
+    struct names_blob b = {.version = NAMES_BLOB_VERSION, .holder_count = (uint8_t)count};
+    struct names_held row;
+    uint8_t key[NAMES_HELD_KEY_MAX];
+    struct kv_bytes v;
+    memcpy(b.holder, id, count * sizeof(*id));
+    if (kv_get(&f->m.kv, NAMES_HELD, (struct kv_bytes){key, names_held_key(key, &b)}, &v))
+        return 0;
+    memcpy(&row, v.data, sizeof(row));
+    assert_int_equal(row.bytes, 100 * row.blobs);
+    return row.blobs;
+}
+
+static enum cmd_status change_holders(struct fixture *f, unsigned seed, struct cmd_holders gained,
+                                      struct cmd_holders lost)
+{
+    struct digest d = digest_make(DIGEST_SHA256, seed);
+    cmd_blob_copies(&f->b, 1, &d, &gained, &lost);
+    return apply(f);
+}
+
+static void test_holders_of_a_blob(void **state)
+{
+    struct fixture *f = *state;
+    struct digest d = digest_make(DIGEST_SHA256, 1);
+    static const uint64_t id[] = {1, 2, 3};
+    assert_int_equal(change_holders(f, 1, (struct cmd_holders){1, {1}}, (struct cmd_holders){0}),
+                     CMD_BLOB_UNKNOWN);
+    assert_int_equal(f->m.writes, 0);
+    /* As before there were holders: the row is the one of then. */
+    assert_int_equal(link_blob(f, "a", 1, 100), CMD_OK);
+    assert_int_equal(blob_row(f, 1).version, 0);
+    assert_int_equal(f->m.db[NAMES_HELD].count, 0);
+    /* Pushed again, into the same repository: it gains holders. */
+    cmd_blob_link(&f->b, 1, "a", &d, 100);
+    cmd_holders_at_end(&f->b, 1, 2);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_true(f->ev.changed);
+    assert_holders(f, 1, id, 2);
+    assert_int_equal(held(f, id, 2), 1);
+    uint64_t writes = f->m.writes;
+    assert_int_equal(apply(f), CMD_OK);
+    assert_false(f->ev.changed);
+    assert_int_equal(f->m.writes, writes);
+    /* Mounted: as it is. */
+    cmd_blob_mount(&f->b, 1, "b", &d, "a");
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(held(f, id, 2), 1);
+    assert_int_equal(change_holders(f, 1, (struct cmd_holders){1, {3}}, (struct cmd_holders){1, {1}}),
+                     CMD_OK);
+    assert_holders(f, 1, id + 1, 2);
+    assert_int_equal(held(f, id, 2), 0);
+    assert_int_equal(held(f, id + 1, 2), 1);
+    assert_int_equal(change_holders(f, 1, (struct cmd_holders){0}, (struct cmd_holders){3, {1, 2, 3}}),
+                     CMD_OK);
+    assert_holders(f, 1, id, 0);
+    assert_int_equal(held(f, id, 0), 1);
+    /* What nobody links is not counted, and is again when somebody does. */
+    cmd_repo_delete(&f->b, 1, "a");
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(held(f, id, 0), 1);
+    cmd_repo_delete(&f->b, 1, "b");
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(f->m.db[NAMES_HELD].count, 0);
+    assert_int_equal(link_blob(f, "c", 1, 100), CMD_OK);
+    assert_int_equal(held(f, id, 0), 1);
+}
+
+static void test_holders_of_a_manifest(void **state)
+{
+    struct fixture *f = *state;
+    struct cmd_build_manifest m = manifest_make("a", 100);
+    static const uint64_t id[] = {4, 5, 6, 7};
+    m.size = 100;
+    cmd_manifest_put(&f->b, 1, &m);
+    cmd_holders_at_end(&f->b, 4, 2);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_holders(f, 100, id, 2);
+    cmd_manifest_put(&f->b, 1, &m);
+    cmd_holders_at_end(&f->b, 6, 2);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_true(f->ev.changed);
+    assert_holders(f, 100, id, 4);
+    assert_int_equal(held(f, id, 4), 1);
+}
+
+static void test_new_holders_displace_the_oldest(void **state)
+{
+    struct fixture *f = *state;
+    struct digest d = digest_make(DIGEST_SHA256, 1);
+    static const uint64_t id[] = {2, 5, 6, 7, 8, 9, 10, 11};
+    cmd_blob_link(&f->b, 1, "a", &d, 100);
+    cmd_holders_at_end(&f->b, 4, BLOB_HOLDERS_MAX);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(change_holders(f, 1, (struct cmd_holders){1, {2}}, (struct cmd_holders){0}), CMD_OK);
+    assert_holders(f, 1, id, BLOB_HOLDERS_MAX);
+    assert_int_equal(f->m.db[NAMES_HELD].count, 1);
+}
+
+static void test_holders_that_are_none(void **state)
+{
+    struct fixture *f = *state;
+    struct digest d = digest_make(DIGEST_SHA256, 1);
+    static const struct cmd_holders wrong[] = {{1, {0}}, {2, {2, 2}}, {2, {3, 1}}};
+    for (size_t i = 0; i < 3; i++) {
+        cmd_blob_link(&f->b, 1, "a", &d, 100);
+        cmd_put_holders(&f->b.w, &wrong[i]);
+        assert_int_equal(apply(f), CMD_INVALID);
+    }
+    cmd_blob_link(&f->b, 1, "a", &d, 100);
+    wire_put_u8(&f->b.w, BLOB_HOLDERS_MAX + 1);
+    for (uint64_t i = 1; i <= BLOB_HOLDERS_MAX + 1; i++)
+        wire_put_u64(&f->b.w, i);
+    assert_int_equal(apply(f), CMD_INVALID);
+    cmd_blob_link(&f->b, 1, "a", &d, 100);
+    cmd_holders_at_end(&f->b, 1, 2);
+    f->b.w.len--;
+    assert_int_equal(apply(f), CMD_INVALID);
+    assert_int_equal(f->m.writes, 0);
 }
 
 static void test_unlink(void **state)
@@ -509,6 +639,10 @@ int main(void)
         T(test_link_makes_repository_and_counts_once),
         T(test_event_shows_who_and_what),
         T(test_mount),
+        T(test_holders_of_a_blob),
+        T(test_holders_of_a_manifest),
+        T(test_new_holders_displace_the_oldest),
+        T(test_holders_that_are_none),
         T(test_unlink),
         T(test_manifest_needs_its_blobs),
         T(test_index_needs_its_manifests_only_when_told),

@@ -16,7 +16,7 @@
 #include "control/state/state.h"
 #include "kv_memory.h"
 
-enum { REPOS = 4, DIGESTS = 8, TAGS = 3, COMMANDS = 6000, REFS_MAX = 3 };
+enum { REPOS = 4, DIGESTS = 8, TAGS = 3, COMMANDS = 6000, REFS_MAX = 3, NODES = 6 };
 
 static const char *const repo_names[REPOS] = {"a", "a/b", "aa", "z"};
 static const char *const tag_names[TAGS] = {"latest", "v1", "v1.0"};
@@ -30,6 +30,8 @@ struct model_manifest {
 
 struct model {
     bool repo[REPOS], link[REPOS][DIGESTS], known[DIGESTS];
+    unsigned holders[DIGESTS]; /* a bit for each node */
+    bool told[DIGESTS];        /* of a holder, ever */
     struct model_manifest manifest[REPOS][DIGESTS];
     int tag[REPOS][TAGS]; /* digest, -1: none */
 };
@@ -60,6 +62,45 @@ static struct digest digest_of(int d)
     return digest_make(d % 2 ? DIGEST_SHA512 : DIGEST_SHA256, (unsigned)d);
 }
 
+static struct cmd_holders holders_of(unsigned bits)
+{
+    struct cmd_holders h = {0};
+    for (unsigned i = 0; i < NODES; i++)
+        if (bits & 1u << i)
+            cmd_holders_add(&h, i + 1);
+    return h;
+}
+
+/* Who holds it stands at the end of some commands. */
+static unsigned say_holders(struct run *r)
+{
+    unsigned bits = pick(r, 2) ? 1u << pick(r, NODES) | 1u << pick(r, NODES) : 0;
+    struct cmd_holders h = holders_of(bits);
+    if (bits)
+        cmd_put_holders(&r->b.w, &h);
+    return bits;
+}
+
+static void gain(struct run *r, int d, unsigned bits)
+{
+    r->model.holders[d] |= bits;
+    r->model.told[d] |= bits != 0;
+}
+
+static enum cmd_status do_copies(struct run *r, int d)
+{
+    struct digest digest = digest_of(d);
+    unsigned gained = pick(r, 1u << NODES) & pick(r, 1u << NODES), lost = pick(r, 1u << NODES);
+    struct cmd_holders more = holders_of(gained), less = holders_of(lost);
+    cmd_blob_copies(&r->b, r->time_ms, &digest, &more, &less);
+    if (!r->model.known[d])
+        return CMD_BLOB_UNKNOWN;
+    r->model.holders[d] &= ~lost;
+    r->model.told[d] |= lost != 0;
+    gain(r, d, gained);
+    return CMD_OK;
+}
+
 static enum cmd_status do_link(struct run *r, int repo, int d)
 {
     struct digest digest = digest_of(d);
@@ -69,6 +110,7 @@ static enum cmd_status do_link(struct run *r, int repo, int d)
         return CMD_INVALID;
     if (wrong) /* it would be the first to name a size: not what this model is about */
         cmd_blob_link(&r->b, r->time_ms, repo_names[repo], &digest, size_of(d));
+    gain(r, d, say_holders(r));
     r->model.repo[repo] = r->model.link[repo][d] = r->model.known[d] = true;
     return CMD_OK;
 }
@@ -129,8 +171,10 @@ static enum cmd_status do_put(struct run *r, int repo, int d)
     m.subject = subject < 0 ? NULL : &subject_digest;
     m.descriptor = subject < 0 ? "" : "{}";
     cmd_manifest_put(&r->b, r->time_ms, &m);
+    unsigned holders = say_holders(r);
     if (missing)
         return CMD_BLOB_UNKNOWN;
+    gain(r, d, holders);
     r->model.repo[repo] = r->model.known[d] = true;
     r->model.manifest[repo][d] = (struct model_manifest){true, type, subject};
     for (uint32_t i = 0; i < m.tags_count; i++)
@@ -181,7 +225,7 @@ static enum cmd_status do_drop(struct run *r, int repo)
 static enum cmd_status do_random(struct run *r)
 {
     int repo = (int)pick(r, REPOS), d = (int)pick(r, DIGESTS);
-    switch (pick(r, 16)) {
+    switch (pick(r, 18)) {
     case 0 ... 3:
         return do_link(r, repo, d);
     case 4 ... 5:
@@ -194,6 +238,8 @@ static enum cmd_status do_random(struct run *r)
         return do_delete(r, repo, d);
     case 14:
         return do_untag(r, repo);
+    case 15 ... 16:
+        return do_copies(r, d);
     default:
         return pick(r, 4) ? do_untag(r, repo) : do_drop(r, repo);
     }
@@ -282,6 +328,40 @@ static void compare_repo(struct run *r, int repo, size_t total[NAMES_DB_COUNT], 
     total[NAMES_MANIFESTS] += expected.manifests;
 }
 
+/* How many sets of holders something has, and whether each one's row says how much that is. */
+static size_t compare_held(struct run *r, const uint64_t links[DIGESTS])
+{
+    size_t sets = 0;
+    for (unsigned bits = 0; bits < 1u << NODES; bits++) {
+        struct cmd_holders h = holders_of(bits);
+        struct names_blob b = {.holder_count = h.count};
+        struct names_held expected = {0}, row = {0};
+        uint8_t key[NAMES_HELD_KEY_MAX];
+        struct kv_bytes v;
+        memcpy(b.holder, h.id, sizeof(b.holder));
+        for (int d = 0; d < DIGESTS; d++) {
+            bool counts = r->model.told[d] && links[d] && r->model.holders[d] == bits;
+            expected.blobs += counts;
+            expected.bytes += counts ? size_of(d) : 0;
+        }
+        if (get(r, NAMES_HELD, key, names_held_key(key, &b), &v))
+            memcpy(&row, v.data, sizeof(row));
+        assert_memory_equal(&row, &expected, sizeof(row));
+        sets += expected.blobs > 0;
+    }
+    return sets;
+}
+
+static void compare_blob(struct run *r, int d, const struct names_blob *row, uint64_t links)
+{
+    struct cmd_holders h = holders_of(r->model.holders[d]);
+    assert_int_equal(row->links, links);
+    assert_int_equal(row->size, size_of(d));
+    assert_int_equal(row->version, r->model.told[d] ? NAMES_BLOB_VERSION : 0);
+    assert_int_equal(row->holder_count, h.count);
+    assert_memory_equal(row->holder, h.id, sizeof(h.id));
+}
+
 /* Every row is one that the model has, and there are no others. */
 static void compare(struct run *r)
 {
@@ -298,10 +378,10 @@ static void compare(struct run *r)
         total[NAMES_BLOBS] += r->model.known[d];
         if (!r->model.known[d])
             continue;
-        memcpy(&row, v.data, sizeof(row));
-        assert_int_equal(row.links, links[d]);
-        assert_int_equal(row.size, size_of(d));
+        assert_true(names_blob_read(v.data, v.len, &row));
+        compare_blob(r, d, &row, links[d]);
     }
+    total[NAMES_HELD] = compare_held(r, links);
     for (int db = 0; db < NAMES_DB_COUNT; db++)
         assert_int_equal(r->m.db[db].count, total[db]);
 }

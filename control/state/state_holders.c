@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who holds a blob: in its row, and counted by sets of holders, so that nobody has to walk all blobs to know
+ * how much is endangered. What is said here of nodes is said without looking at their rows, which are in the
+ * other file: whether an id is still a node's is for whoever reads.
+ */
+#include "state_internal.h"
+
+static struct state_key blob_key(const struct digest *d)
+{
+    struct state_key key;
+    key.len = digest_pack(d, key.data);
+    return key;
+}
+
+int state_blob_get(struct kv *kv, const struct digest *d, struct names_blob *blob)
+{
+    struct state_key key = blob_key(d);
+    struct kv_bytes value;
+    int rc = kv_get(kv, NAMES_BLOBS, state_key_bytes(&key), &value);
+    memset(blob, 0, sizeof(*blob));
+    if (rc)
+        return rc;
+    return names_blob_read(value.data, value.len, blob) ? 0 : -EUCLEAN;
+}
+
+static bool is_counted(const struct names_blob *b)
+{
+    return b->version && b->links;
+}
+
+/* Adds the blob to what its holders are counted with, or takes it away (sign -1). */
+static int held_move(struct kv *kv, const struct names_blob *b, int sign)
+{
+    struct names_held row = {0};
+    struct state_key key;
+    key.len = names_held_key(key.data, b);
+    int rc = state_row_get(kv, NAMES_HELD, &key, &row, sizeof(row));
+    if (rc && rc != -ENOENT)
+        return rc;
+    if (sign < 0 && (row.blobs == 0 || row.bytes < b->size))
+        return -EUCLEAN;
+    row.blobs += (uint64_t)(int64_t)sign;
+    row.bytes += sign < 0 ? 0 - b->size : b->size;
+    return row.blobs ? state_row_put(kv, NAMES_HELD, &key, &row, sizeof(row))
+                     : kv_del(kv, NAMES_HELD, state_key_bytes(&key));
+}
+
+static bool same_holders(const struct names_blob *a, const struct names_blob *b)
+{
+    return a->holder_count == b->holder_count &&
+           memcmp(a->holder, b->holder, a->holder_count * sizeof(a->holder[0])) == 0;
+}
+
+int state_blob_move(struct kv *kv, const struct digest *d, const struct names_blob *before,
+                    const struct names_blob *now)
+{
+    struct state_key key = blob_key(d);
+    int rc = 0;
+    if (is_counted(before) != is_counted(now) || !same_holders(before, now)) {
+        if (is_counted(before))
+            rc = held_move(kv, before, -1);
+        if (rc == 0 && is_counted(now))
+            rc = held_move(kv, now, 1);
+    }
+    return rc ? rc : state_row_put(kv, NAMES_BLOBS, &key, now, names_blob_bytes(now));
+}
+
+/*
+ * Who is new displaces the oldest nodes where there is no room for all: those are the likeliest to be gone.
+ */
+static struct cmd_holders holders_after(const struct names_blob *b, const struct cmd_holders *gained,
+                                        const struct cmd_holders *lost)
+{
+    struct cmd_holders now = *gained;
+    for (unsigned i = b->holder_count; i > 0; i--)
+        if (!cmd_holders_has(lost, b->holder[i - 1]) && !cmd_holders_add(&now, b->holder[i - 1]))
+            break;
+    return now;
+}
+
+int state_holders_change(struct kv *kv, struct state_event *out)
+{
+    const struct state_cmd *cmd = &out->cmd;
+    struct names_blob before, now;
+    if (cmd->holders.count == 0 && cmd->lost.count == 0)
+        return 0;
+    int rc = state_blob_get(kv, &cmd->digest, &before);
+    if (rc)
+        return rc;
+    struct cmd_holders after = holders_after(&before, &cmd->holders, &cmd->lost);
+    now = before;
+    now.version = NAMES_BLOB_VERSION;
+    now.holder_count = after.count;
+    memset(now.holder, 0, sizeof(now.holder));
+    memcpy(now.holder, after.id, after.count * sizeof(now.holder[0]));
+    if (now.version == before.version && same_holders(&before, &now))
+        return 0;
+    out->changed = true;
+    return state_blob_move(kv, &cmd->digest, &before, &now);
+}
+
+int state_blob_copies(struct kv *kv, struct state_event *out)
+{
+    struct names_blob blob;
+    int rc = state_blob_get(kv, &out->cmd.digest, &blob);
+    if (rc == -ENOENT) {
+        state_missing_add(out, &out->cmd.digest);
+        return 0;
+    }
+    return rc ? rc : state_holders_change(kv, out);
+}
