@@ -85,7 +85,7 @@ class Client(threading.Thread):
 
 
 def version(node):
-    return json.loads(node.cli("cluster", "show", "--json").stdout)["version"]
+    return json.loads(node.cli("cluster", "show", "--json").stdout)["cluster"]["version"]
 
 
 def test_one_node_after_the_other():
