@@ -57,6 +57,13 @@ const char *events_kind_name(uint16_t cmd_type)
         [CMD_TOKEN_RM] = "token.delete",
         [CMD_CLUSTER_SET] = "cluster.set",
         [CMD_TRANSACTION] = "transaction",
+        [CMD_POLICY_SET] = "policy.set",
+        [CMD_POLICY_RM] = "policy.delete",
+        [CMD_REPO_CREATE] = "repo.create",
+        [CMD_TAGS_EXPIRE] = "tags.expire",
+        [CMD_NOTIFY_CURSOR] = "notify.cursor",
+        [CMD_NOTIFY_SET] = "notify.set",
+        [CMD_NOTIFY_RM] = "notify.delete",
     };
     return cmd_type < CMD_TYPE_COUNT && names[cmd_type] ? names[cmd_type] : "unknown";
 }
@@ -85,6 +92,9 @@ const char *events_status_name(enum cmd_status status)
         [CMD_TOKEN_UNKNOWN] = "token unknown",
         [CMD_MANAGERS] = "not with these managers",
         [CMD_TOO_NEW] = "a node is too old",
+        [CMD_DENIED] = "not allowed by a policy",
+        [CMD_POLICY_UNKNOWN] = "policy unknown",
+        [CMD_ENDPOINT_UNKNOWN] = "endpoint unknown",
     };
     return (unsigned)status < CMD_STATUS_COUNT ? names[status] : "unknown";
 }

@@ -226,6 +226,8 @@ int stream_body_to_upload(struct stream *s, struct upload *u)
 {
     struct stream_full *f = stream_full(s);
     uint64_t max = ring_setting(s->ring, SET_REGISTRY_BLOB_BYTES_MAX), offset = upload_offset(u);
+    if (s->upload_max && s->upload_max < max)
+        max = s->upload_max;
     CHECK(f->body.sink == SINK_NONE);
     f->body.upload = u;
     if (f->body.left > (max > offset ? max - offset : 0)) { /* said at once, before the client sends it all */
@@ -313,7 +315,8 @@ static void upload_hand_over(struct stream_full *f)
     b->rx = NULL;
     b->rx_len = 0;
     b->appending = true;
-    int err = upload_append(b->upload, b->tx, len, &b->appended);
+    bool over = f->s.upload_max && upload_offset(b->upload) + len > f->s.upload_max;
+    int err = over ? -EFBIG : upload_append(b->upload, b->tx, len, &b->appended);
     if (err) /* refused at once: as if it had come back with it */
         appended(&b->appended, err);
 }

@@ -69,6 +69,7 @@ struct stream {
     struct arena arena; /* memory until end; arena_alloc gives NULL when it is used up */
     struct http_request req;
     struct view body;         /* after stream_body_to_memory */
+    uint64_t upload_max;      /* bytes of an upload's session that the handler takes; 0: no more is said */
     enum request_class class; /* the handler sets it; for histograms */
     bool old_names;           /* what the names say now may be old: the answer tells */
     uint64_t id;              /* request id, unique on the node; hex in X-Request-Id and in the log */

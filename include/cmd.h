@@ -69,6 +69,23 @@ enum cmd_type {
     /* Who holds a blob has changed: digest, cmd_holders that it gains, cmd_holders that it loses.
        CMD_BLOB_UNKNOWN if nobody ever linked it. */
     CMD_BLOB_COPIES = 23,
+    /* Policies (control/state/policy.h), all or none of the command: u64 revision that each has
+       (CMD_REVISION_ANY, or 0: there is none yet), u32 count of prefixes whose policies go, each: bytes
+       prefix; u32 count of policies, each: its fields. */
+    CMD_POLICY_SET = 34,
+    /* bytes prefix */
+    CMD_POLICY_RM = 35,
+    /* bytes repo: an empty repository */
+    CMD_REPO_CREATE = 36,
+    /* What retention removes: bytes repo, u32 count (MANIFEST_TAGS_MAX at most), each: bytes tag, digest, u64
+       time_ms. A tag that is not as it says any more stays, and one that is immutable by then. */
+    CMD_TAGS_EXPIRE = 37,
+    /* An endpoint has been told: bytes name, u64 index, u32 number of the last notice. */
+    CMD_NOTIFY_CURSOR = 39,
+    /* Webhooks; see control/state/notice.h. In both files. */
+    CMD_NOTIFY_SET = 40,
+    /* bytes name */
+    CMD_NOTIFY_RM = 41,
     CMD_TYPE_COUNT
 };
 
@@ -97,6 +114,10 @@ enum cmd_status {
     CMD_TOKEN_UNKNOWN = 18, /* never made, removed or expired */
     CMD_MANAGERS = 19,      /* the managers would be too few, too many, or not enough of them are heard */
     CMD_TOO_NEW = 20,       /* not committed: a node of the cluster is too old to know this command */
+    /* A policy does not allow it; detail: text. */
+    CMD_DENIED = 21,
+    CMD_POLICY_UNKNOWN = 22,
+    CMD_ENDPOINT_UNKNOWN = 23,
     CMD_STATUS_COUNT
 };
 

@@ -16,6 +16,10 @@ enum limits {
     MANIFEST_BYTES_CEILING = 32 << 20, /* upper end of registry.manifest_bytes_max */
     UPLOAD_ID_LEN = 32,                /* 128 random bits in hex */
     BLOB_HOLDERS_MAX = 8,              /* nodes that are counted as holding one blob */
+    PATTERN_TEXT_MAX = 255,            /* a list of patterns in a policy or for an endpoint */
+    POLICIES_MAX = 4096,
+    NOTICES_MAX = 100000, /* that wait for webhooks; beyond it the oldest ones go */
+    ENDPOINTS_MAX = 16,   /* webhooks */
 
     /* The two processes. */
     RINGS_MAX = 64,       /* rings = threads of the data plane */

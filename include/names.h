@@ -47,11 +47,13 @@ enum names_db {
     NAMES_REFERRERS,
     NAMES_BLOBS,
     NAMES_HELD,
+    NAMES_POLICIES,
+    NAMES_NOTICES,
     NAMES_DB_COUNT
 };
 #define NAMES_DB_NAMES                                                                                       \
     {                                                                                                        \
-        "meta", "repos", "tags", "manifests", "links", "referrers", "blobs", "held"                          \
+        "meta", "repos", "tags", "manifests", "links", "referrers", "blobs", "held", "policies", "notices"   \
     }
 
 /* NAMES_META: key "state" -> struct names_meta. */
@@ -126,6 +128,33 @@ struct names_held {
     uint64_t bytes;
 };
 
+/* NAMES_POLICIES: names_policy.h. */
+
+/*
+ * NAMES_NOTICES: what webhooks are to be told of, and how far each of them is.
+ *   'E' NAME -> struct names_endpoint. Its URL and headers are in the private file: they may be secrets.
+ *   'N' u64 index of the log, u16 number (both big-endian) -> the notice, as control/state/notice.h has it
+ *   'Q' -> struct names_notices
+ */
+struct names_endpoint {
+    uint32_t version;
+    uint32_t actions;      /* bits 1 << enum notice_action */
+    uint64_t cursor_index; /* it was told everything up to this notice */
+    uint32_t cursor_number;
+    uint32_t pad;
+    uint64_t dropped; /* notices that had to make room before it was told of them */
+    uint64_t revision, created_ms, updated_ms;
+    char prefix[REPO_NAME_MAX + 1];
+    char media_types[PATTERN_TEXT_MAX + 1];
+};
+
+struct names_notices {
+    uint64_t count;   /* of notices that wait */
+    uint64_t dropped; /* the oldest ones, for want of room: see NOTICES_MAX */
+};
+
+_Static_assert(sizeof(struct names_endpoint) == 568, "on disk");
+_Static_assert(sizeof(struct names_notices) == 16, "on disk");
 _Static_assert(sizeof(struct names_meta) == 48, "on disk");
 _Static_assert(sizeof(struct names_repo) == 48, "on disk");
 _Static_assert(sizeof(struct names_tag) == 80, "on disk");

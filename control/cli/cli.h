@@ -89,6 +89,9 @@ json_t *cli_ask(const struct cli *cli, const char *method, json_t *params);
 /* Asks on a terminal whether `what` is to be deleted. A script has said what it wants. */
 bool cli_is_meant(const struct cli *cli, const char *what);
 
+/* KEY=VALUE arguments from the `from`th on as an object; NULL after an error was printed. */
+json_t *cli_take_fields(const struct cli *cli, size_t from, const char *example);
+
 /* Prints an answer as JSON: indented on a terminal, else in one line. */
 void cli_print_json(const struct cli *cli, const json_t *value);
 
@@ -111,7 +114,13 @@ int command_unset(struct cli *cli);
 /* cli_registry.c */
 int command_repo_ls(struct cli *cli);
 int command_repo_tags(struct cli *cli);
+int command_repo_create(struct cli *cli);
 int command_repo_rm(struct cli *cli);
+/* cli_policy.c */
+int command_policy_ls(struct cli *cli);
+int command_policy_show(struct cli *cli);
+int command_policy_set(struct cli *cli);
+int command_policy_rm(struct cli *cli);
 /* cli_services.c */
 void cli_print_services(const json_t *rows);
 void cli_print_backends(const json_t *rows);

@@ -82,6 +82,19 @@ int command_repo_tags(struct cli *cli)
     return code;
 }
 
+int command_repo_create(struct cli *cli)
+{
+    json_t *answer = cli_ask(cli, "repo.create", json_pack("{s:s}", "repo", cli->argument[0]));
+    if (!answer)
+        return EXIT_FAILED;
+    if (cli->options & OPTION_JSON)
+        cli_print_json(cli, answer);
+    else
+        printf("made %s\n", cli->argument[0]);
+    json_decref(answer);
+    return EXIT_OK;
+}
+
 int command_repo_rm(struct cli *cli)
 {
     char repo[NAME_MAX_BYTES];

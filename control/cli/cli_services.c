@@ -7,26 +7,6 @@
 
 enum { PAGE = 1000, TEXT_MAX = 96 };
 
-/* KEY=VALUE arguments from the `from`th on into an object; NULL after an error was printed. */
-static json_t *take_fields(const struct cli *cli, size_t from)
-{
-    json_t *fields = json_object();
-    for (size_t i = from; i < cli->argument_count; i++) {
-        const char *word = cli->argument[i], *equals = strchr(word, '=');
-        json_t *value = equals ? json_string(equals + 1) : NULL;
-        if (!value || equals == word) {
-            fprintf(stderr, "fairlead: '%s' is not KEY=VALUE; write one, as in policy=maglev\n", word);
-            json_decref(value);
-            json_decref(fields);
-            return NULL;
-        }
-        char key[TEXT_MAX];
-        snprintf(key, sizeof(key), "%.*s", (int)(equals - word), word);
-        json_object_set_new(fields, key, value);
-    }
-    return fields;
-}
-
 static int finish(const struct cli *cli, json_t *answer, const char *done)
 {
     size_t i;
@@ -202,7 +182,7 @@ static int set_service(struct cli *cli, size_t from, bool create)
 {
     const char *name = cli->argument[0];
     char done[TEXT_MAX * 2];
-    json_t *fields = take_fields(cli, from);
+    json_t *fields = cli_take_fields(cli, from, "policy=maglev");
     if (!fields)
         return EXIT_USAGE;
     if (create)
@@ -260,7 +240,7 @@ int command_backend_show(struct cli *cli)
 static int set_backend(struct cli *cli, bool create)
 {
     char done[TEXT_MAX * 2];
-    json_t *fields = take_fields(cli, 2);
+    json_t *fields = cli_take_fields(cli, 2, "policy=maglev");
     if (!fields)
         return EXIT_USAGE;
     json_object_set_new(fields, create ? "address" : "name", json_string(cli->argument[1]));

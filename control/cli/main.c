@@ -26,8 +26,27 @@ const struct command commands[] = {
     {"repo ls", "[AFTER]", OPTION_LIMIT, "repositories with tags, manifests and size", NULL, command_repo_ls},
     {"repo tags", "REPOSITORY [AFTER]", OPTION_LIMIT, "tags of a repository with their digests", NULL,
      command_repo_tags},
+    {"repo create", "REPOSITORY", 0, "make an empty repository, where a policy lets a push make none", NULL,
+     command_repo_create},
     {"repo rm", "REPOSITORY[:TAG]", OPTION_YES, "delete a repository with all that is in it, or one tag",
      "On a terminal it asks first, unless --yes is given.", command_repo_rm},
+    {"policy ls", "", 0, "policies of repositories: what each says", NULL, command_policy_ls},
+    {"policy show", "PREFIX", 0, "what holds for a repository, or below a prefix, and which policy says it",
+     NULL, command_policy_show},
+    {"policy set", "PREFIX KEY=VALUE...", 0, "set fields of the policy of a prefix, all of them or none",
+     "As in `fairlead policy set team/app 'immutable=v*' quota.bytes=50GiB`. A prefix ends where a component "
+     "of a "
+     "name does; '*' is the whole registry.\n"
+     "Keys: read_only, create (push, existing), immutable (patterns of tags), quota.bytes, quota.tags (of "
+     "one "
+     "repository), total.bytes,\n"
+     "total.tags (of all below the prefix), retention.keep_last, retention.keep_for, retention.tags, "
+     "retention.immutable.\n"
+     "For each field the longest prefix counts whose policy says something about it; KEY=inherit says "
+     "nothing.",
+     command_policy_set},
+    {"policy rm", "PREFIX", OPTION_YES, "remove the policy of a prefix",
+     "On a terminal it asks first, unless --yes is given.", command_policy_rm},
     {"service ls", "", 0, "services with address, policy, check and the state of their backends", NULL,
      command_service_ls},
     {"service show", "SERVICE", 0, "a service with every field and its backends", NULL, command_service_show},
@@ -207,6 +226,23 @@ json_t *cli_ask(const struct cli *cli, const char *method, json_t *params)
     if (!result)
         cli_fail(err);
     return result;
+}
+
+json_t *cli_take_fields(const struct cli *cli, size_t from, const char *example)
+{
+    json_t *fields = json_object();
+    for (size_t i = from; i < cli->argument_count; i++) {
+        const char *word = cli->argument[i], *equals = strchr(word, '=');
+        json_t *value = equals ? json_string(equals + 1) : NULL;
+        if (!value || equals == word) {
+            fprintf(stderr, "fairlead: '%s' is not KEY=VALUE; write one, as in %s\n", word, example);
+            json_decref(value);
+            json_decref(fields);
+            return NULL;
+        }
+        json_object_setn_new(fields, word, (size_t)(equals - word), value);
+    }
+    return fields;
 }
 
 void cli_print_json(const struct cli *cli, const json_t *value)

@@ -18,7 +18,14 @@ void method_settings_unset(void *context, struct rpc_call *call, json_t *params)
 void method_repo_list(void *context, struct rpc_call *call, json_t *params);
 void method_repo_tags(void *context, struct rpc_call *call, json_t *params);
 void method_repo_delete(void *context, struct rpc_call *call, json_t *params);
+void method_repo_create(void *context, struct rpc_call *call, json_t *params);
 void method_tag_delete(void *context, struct rpc_call *call, json_t *params);
+
+/* methods_policy.c */
+void method_policy_list(void *context, struct rpc_call *call, json_t *params);
+void method_policy_show(void *context, struct rpc_call *call, json_t *params);
+void method_policy_set(void *context, struct rpc_call *call, json_t *params);
+void method_policy_delete(void *context, struct rpc_call *call, json_t *params);
 
 /* methods_kernel.c */
 void method_kernel_status(void *context, struct rpc_call *call, json_t *params);

@@ -122,6 +122,13 @@ static bool repo_is_valid(struct rpc_call *call, const char *repo)
     return false;
 }
 
+void method_repo_create(void *context, struct rpc_call *call, json_t *params)
+{
+    const char *repo;
+    if (rpc_params(call, params, "{s:s}", "repo", &repo) && repo_is_valid(call, repo))
+        propose_texts(context, call, CMD_REPO_CREATE, repo, NULL, json_pack("{s:s}", "repo", repo), NULL);
+}
+
 void method_repo_delete(void *context, struct rpc_call *call, json_t *params)
 {
     const char *repo;

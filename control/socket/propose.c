@@ -51,6 +51,11 @@ static const char *hint_for(enum cmd_status status)
         return "nothing was changed; `fairlead node ls` shows the nodes";
     case CMD_TOKEN_UNKNOWN:
         return "nothing was changed; `fairlead node token-ls` shows the tokens";
+    case CMD_DENIED:
+    case CMD_POLICY_UNKNOWN:
+        return "nothing was changed; `fairlead policy ls` shows the policies";
+    case CMD_ENDPOINT_UNKNOWN:
+        return "`fairlead notify ls` shows the endpoints";
     case CMD_TOO_NEW:
         return "nothing was changed; `fairlead cluster show` says what the cluster runs";
     default:
@@ -70,12 +75,15 @@ static enum rpc_code code_for(enum cmd_status status)
     case CMD_BACKEND_UNKNOWN:
     case CMD_NODE_UNKNOWN:
     case CMD_TOKEN_UNKNOWN:
+    case CMD_POLICY_UNKNOWN:
+    case CMD_ENDPOINT_UNKNOWN:
         return RPC_NOT_FOUND;
     case CMD_INVALID:
     case CMD_CONFLICT:
     case CMD_DECLARED:
     case CMD_LIMIT:
     case CMD_MANAGERS:
+    case CMD_DENIED:
         return RPC_INVALID_PARAMS;
     case CMD_BUSY:
     case CMD_NO_LEADER:
@@ -91,7 +99,7 @@ static enum rpc_code code_for(enum cmd_status status)
 /* Whose detail is a text for people. */
 static bool has_text(enum cmd_status status)
 {
-    return status == CMD_INVALID || (status >= CMD_SERVICE_UNKNOWN && status <= CMD_TOO_NEW);
+    return status == CMD_INVALID || (status >= CMD_SERVICE_UNKNOWN && status <= CMD_ENDPOINT_UNKNOWN);
 }
 
 void propose_refuse(const struct daemon *d, struct rpc_call *call, enum cmd_status status, const void *detail,

@@ -2,7 +2,7 @@
 /* The state machine's entrance: which command, which file, and the helpers that all commands use. */
 #include <stdio.h>
 
-#include "state_internal.h"
+#include "state_policy.h"
 
 typedef int (*apply_fn)(struct kv *kv, struct state_event *out);
 
@@ -30,11 +30,24 @@ static const apply_fn apply_type[CMD_TYPE_COUNT] = {
     [CMD_CLUSTER_SET] = state_cluster_set,
     [CMD_TRANSACTION] = state_transaction,
     [CMD_BLOB_COPIES] = state_blob_copies,
+    [CMD_POLICY_SET] = state_policy_set,
+    [CMD_POLICY_RM] = state_policy_rm,
+    [CMD_REPO_CREATE] = state_repo_create,
+    [CMD_TAGS_EXPIRE] = state_tags_expire,
+    [CMD_NOTIFY_CURSOR] = state_notify_cursor,
+    [CMD_NOTIFY_SET] = state_notify_set,
+    [CMD_NOTIFY_RM] = state_notify_rm,
 };
 
 bool state_type_is_names(uint16_t type)
 {
-    return type < CMD_SETTING_SET || type == CMD_BLOB_COPIES;
+    return type < CMD_SETTING_SET || type == CMD_BLOB_COPIES ||
+           (type >= CMD_POLICY_SET && type <= CMD_NOTIFY_RM);
+}
+
+static bool type_is_both(uint16_t type)
+{
+    return type == CMD_NOTIFY_SET || type == CMD_NOTIFY_RM;
 }
 
 static enum cmd_status status_of(int parse_error)
@@ -92,6 +105,21 @@ int state_apply_type(struct kv *kv, struct state_event *out)
     return apply_type[out->cmd.head.type](kv, out);
 }
 
+static int apply_halves(const struct state_tx *tx, struct state_event *out)
+{
+    struct state_half half;
+    uint16_t type = out->cmd.head.type;
+    if (type_is_both(type) ? tx->names_done && tx->private_done
+                           : (state_type_is_names(type) ? tx->names_done : tx->private_done))
+        return 0;
+    if (type_is_both(type)) {
+        state_half_init(&half, tx);
+        return state_apply_type(&half.kv, out);
+    }
+    int rc = state_apply_type(tx->kv, out);
+    return rc || out->status != CMD_OK ? rc : state_notices_add(tx->kv, out);
+}
+
 int state_apply(const struct state_tx *tx, uint64_t index, const void *cmd, size_t len,
                 struct state_event *out)
 {
@@ -105,9 +133,7 @@ int state_apply(const struct state_tx *tx, uint64_t index, const void *cmd, size
         return rc;
     if (rc)
         return state_refuse_text(out, status_of(rc), err);
-    if (state_type_is_names(out->cmd.head.type) ? tx->names_done : tx->private_done)
-        return 0;
-    rc = state_apply_type(tx->kv, out);
+    rc = apply_halves(tx, out);
     /* A handler passes -ENOENT up only from a row that must exist. */
     return rc == -ENOENT ? -EUCLEAN : rc;
 }

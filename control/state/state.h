@@ -77,6 +77,12 @@ struct state_cmd {
     uint32_t tags_count;         /* also 1 for CMD_TAG_DELETE */
     struct state_text tags[MANIFEST_TAGS_MAX];
     union state_of_node of_node;
+    /* Of policies and webhooks. Readers stand at the first one of what they are about. */
+    uint32_t prefixes_count, policies_count, expired_count;
+    struct wire_reader prefixes, policies, expired;
+    struct wire_reader endpoint; /* CMD_NOTIFY_SET: its bytes, to the end of the command */
+    uint64_t notice_index;
+    uint32_t notice_number;
     uint32_t parts_count;     /* of a transaction */
     struct wire_reader parts; /* stands at the first one; copy it to walk them, see state_part_next() */
 };
@@ -132,7 +138,8 @@ enum cmd_status state_check(const void *cmd, size_t len, const struct state_sett
 int state_apply(const struct state_tx *tx, uint64_t index, const void *cmd, size_t len,
                 struct state_event *out);
 
-/* True for commands that change the names file; the others change the private file. */
+/* True for commands that change the names file, and maybe the private file, too; the others change the
+ * private file alone. */
 bool state_type_is_names(uint16_t type);
 
 /* Reads the next reference and moves on. The references were checked by state_parse(). */

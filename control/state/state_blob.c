@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Blobs: which repositories hold which, and how many hold each. */
-#include "state_internal.h"
+#include "state_policy.h"
 
 int state_blob_size_check(struct kv *kv, const struct digest *d, uint64_t size, struct state_event *out)
 {
@@ -57,9 +57,15 @@ static int link_add(struct kv *kv, uint64_t size, struct state_event *out)
     int held = state_row_exists(kv, NAMES_MANIFESTS, &key);
     if (held && held != -ENOENT)
         return held;
+    struct policy_rules rules;
     int rc = state_repo_open(kv, cmd, &repo);
     if (rc == 0)
-        rc = state_hold_add(kv, &repo, &cmd->digest, size, held == 0);
+        rc = state_rules_change(kv, out, &rules);
+    if (rc == 0)
+        rc = state_rules_grow(kv, out, &rules, &repo, held == 0 ? 0 : size, 0);
+    if (rc)
+        return rc == -EPERM ? 0 : rc;
+    rc = state_hold_add(kv, &repo, &cmd->digest, size, held == 0);
     if (rc == 0)
         rc = state_row_put(kv, NAMES_LINKS, &key, &link, sizeof(link));
     repo.blobs++;
@@ -111,6 +117,7 @@ int state_blob_unlink(struct kv *kv, struct state_event *out)
     const struct state_cmd *cmd = &out->cmd;
     struct names_repo repo;
     struct names_link link;
+    struct policy_rules rules;
     struct state_key key = state_key_digest(cmd->repo, &cmd->digest);
     int rc = state_repo_need(kv, cmd, &repo, out);
     if (rc)
@@ -120,6 +127,10 @@ int state_blob_unlink(struct kv *kv, struct state_event *out)
         state_missing_add(out, &cmd->digest);
         return 0;
     }
+    if (rc == 0)
+        rc = state_rules_change(kv, out, &rules);
+    if (rc == -EPERM)
+        return 0;
     int held = state_row_exists(kv, NAMES_MANIFESTS, &key);
     if (rc || (held && held != -ENOENT))
         return rc ? rc : held;

@@ -95,14 +95,34 @@ int state_token_rm(struct kv *kv, struct state_event *out);
 int state_cluster_set(struct kv *kv, struct state_event *out);
 int state_transaction(struct kv *kv, struct state_event *out);
 int state_blob_copies(struct kv *kv, struct state_event *out);
+int state_policy_set(struct kv *kv, struct state_event *out);
+int state_policy_rm(struct kv *kv, struct state_event *out);
+int state_repo_create(struct kv *kv, struct state_event *out);
+int state_tags_expire(struct kv *kv, struct state_event *out);
+int state_notify_cursor(struct kv *kv, struct state_event *out);
+int state_notify_set(struct kv *kv, struct state_event *out);
+int state_notify_rm(struct kv *kv, struct state_event *out);
 
 /* Applies out->cmd by its type, which is no transaction's. */
 int state_apply_type(struct kv *kv, struct state_event *out);
 
+/* Removes a tag that is as it was: of this manifest, since then. 1 if it was, 0, -errno. */
+int state_tag_drop(struct kv *kv, struct state_text repo, struct state_text tag, const struct digest *d,
+                   uint64_t time_ms, struct names_repo *row);
+
+/* A transaction whose writes to the private file are dropped, if that has them already (state_half.c). */
+struct state_half {
+    struct kv kv; /* first: reads and writes go through it */
+    struct kv *base;
+    bool names_done, private_done;
+};
+void state_half_init(struct state_half *half, const struct state_tx *tx);
+
 /* state_parse_service.c: the types of services and backends; state_parse_node.c: those of nodes;
-   state_transaction.c. */
+   state_parse_policy.c: of policies and webhooks; state_transaction.c. */
 int state_parse_service(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 int state_parse_node(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
+int state_parse_policy(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 int state_parse_transaction(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 
 #endif

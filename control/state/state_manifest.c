@@ -2,7 +2,7 @@
 /* Manifests, the tags that name them and the referrers lists that they stand in. */
 #include <stdlib.h>
 
-#include "state_internal.h"
+#include "state_policy.h"
 
 struct manifest_key {
     struct state_key key;
@@ -245,6 +245,53 @@ static int manifest_again(struct kv *kv, const struct state_cmd *cmd, struct man
     return rc ? rc : referrer_put(kv, cmd);
 }
 
+/* Whether the tags may come to be, or move to the manifest, and how many are new. 0, -EPERM, -errno. */
+static int tags_check(struct kv *kv, struct state_event *out, const struct policy_rules *rules,
+                      uint64_t *fresh)
+{
+    const struct state_cmd *cmd = &out->cmd;
+    bool copied = cmd->manifest.refs_wanted == CMD_REFS_NONE; /* there, the other registry decides */
+    for (uint32_t i = 0; i < cmd->tags_count; i++) {
+        struct state_key key = state_key_tag(cmd->repo, cmd->tags[i]);
+        struct digest old;
+        int rc = tag_get(kv, &key, &old);
+        if (rc == -ENOENT) {
+            bool again = false;
+            for (uint32_t k = 0; k < i && !again; k++)
+                again = cmd->tags[k].len == cmd->tags[i].len &&
+                        memcmp(cmd->tags[k].data, cmd->tags[i].data, cmd->tags[i].len) == 0;
+            *fresh += !again;
+        } else if (rc == 0 && !copied && !digest_equal(&old, &cmd->digest)) {
+            rc = state_rules_tag(out, rules, cmd->tags[i], "cannot be moved to another manifest");
+            if (rc)
+                return rc;
+        } else if (rc) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
+/* Everything that policies say of the push. 0, -EPERM (refused), -errno. */
+static int put_check(struct kv *kv, struct state_event *out, const struct names_repo *repo)
+{
+    const struct state_cmd *cmd = &out->cmd;
+    struct state_key key = state_key_digest(cmd->repo, &cmd->digest);
+    struct policy_rules rules;
+    uint64_t fresh = 0;
+    int rc = state_rules_change(kv, out, &rules);
+    if (rc == 0)
+        rc = tags_check(kv, out, &rules, &fresh);
+    if (rc)
+        return rc;
+    int held = state_row_exists(kv, NAMES_MANIFESTS, &key);
+    if (held == -ENOENT)
+        held = state_row_exists(kv, NAMES_LINKS, &key);
+    if (held && held != -ENOENT)
+        return held;
+    return state_rules_grow(kv, out, &rules, repo, held == 0 ? 0 : cmd->size, fresh);
+}
+
 int state_manifest_put(struct kv *kv, struct state_event *out)
 {
     const struct state_cmd *cmd = &out->cmd;
@@ -258,8 +305,10 @@ int state_manifest_put(struct kv *kv, struct state_event *out)
     if (rc)
         return rc == -EINVAL ? 0 : rc;
     rc = state_repo_open(kv, cmd, &repo);
+    if (rc == 0)
+        rc = put_check(kv, out, &repo);
     if (rc)
-        return rc;
+        return rc == -EPERM ? 0 : rc;
     rc = manifest_get(kv, cmd->repo, &cmd->digest, &m);
     if (rc == -ENOENT) {
         rc = manifest_add(kv, cmd, &m, &repo);
@@ -295,6 +344,29 @@ int state_manifest_drop(struct kv *kv, struct state_text repo, const struct dige
     return rc ? rc : state_hold_drop(kv, row, d, m.row.size, held == 0);
 }
 
+/* Whether none of the `count` tags that name the manifest is immutable. 0, -EPERM (refused), -errno. */
+static int tags_mutable(struct kv *kv, struct state_event *out, const struct policy_rules *rules,
+                        uint32_t count)
+{
+    const struct state_cmd *cmd = &out->cmd;
+    struct state_key key = state_key_tag(cmd->repo, (struct state_text){"", 0});
+    size_t skip = key.len;
+    struct kv_bytes value;
+    int rc = 0;
+    while (count > 0 && rules->p.immutable[0] && rc == 0) {
+        struct digest d;
+        rc = state_row_next(kv, NAMES_TAGS, cmd->repo, &key, true, &value);
+        if (rc == 0)
+            rc = tag_get(kv, &key, &d);
+        if (rc || !digest_equal(&d, &cmd->digest))
+            continue;
+        rc = state_rules_tag(out, rules, (struct state_text){(char *)key.data + skip, key.len - skip},
+                             "keeps its manifest");
+        count--;
+    }
+    return rc;
+}
+
 /* Removes the `count` tags that name the manifest; the walk ends with the last of them. */
 static int tags_drop(struct kv *kv, const struct state_cmd *cmd, uint32_t count, struct names_repo *repo)
 {
@@ -325,22 +397,40 @@ int state_manifest_delete(struct kv *kv, struct state_event *out)
     const struct state_cmd *cmd = &out->cmd;
     struct names_repo repo;
     struct manifest_key m;
+    struct policy_rules rules;
     int rc = state_repo_need(kv, cmd, &repo, out);
     if (rc)
         return rc == -ENOENT ? 0 : rc;
     rc = manifest_get(kv, cmd->repo, &cmd->digest, &m);
     if (rc)
         return rc == -ENOENT ? state_refuse(out, CMD_MANIFEST_UNKNOWN) : rc;
+    rc = state_rules_change(kv, out, &rules);
+    if (rc == 0)
+        rc = tags_mutable(kv, out, &rules, m.row.tag_count);
+    if (rc)
+        return rc == -EPERM ? 0 : rc;
     rc = tags_drop(kv, cmd, m.row.tag_count, &repo);
     if (rc == 0)
         rc = state_manifest_drop(kv, cmd->repo, &cmd->digest, &repo);
     return rc ? rc : state_repo_save(kv, &repo, out);
 }
 
+/* Removes a tag that is there. */
+static int tag_del(struct kv *kv, struct state_text repo, const struct state_key *key, const struct digest *d,
+                   struct names_repo *row)
+{
+    if (row->tags == 0)
+        return -EUCLEAN;
+    row->tags--;
+    int rc = kv_del(kv, NAMES_TAGS, state_key_bytes(key));
+    return rc ? rc : tag_count_add(kv, repo, d, -1);
+}
+
 int state_tag_delete(struct kv *kv, struct state_event *out)
 {
     const struct state_cmd *cmd = &out->cmd;
     struct names_repo repo;
+    struct policy_rules rules;
     struct digest d;
     struct state_key key = state_key_tag(cmd->repo, cmd->tags[0]);
     int rc = state_repo_need(kv, cmd, &repo, out);
@@ -349,11 +439,28 @@ int state_tag_delete(struct kv *kv, struct state_event *out)
     rc = tag_get(kv, &key, &d);
     if (rc)
         return rc == -ENOENT ? state_refuse(out, CMD_TAG_UNKNOWN) : rc;
-    if (repo.tags == 0)
-        return -EUCLEAN;
-    repo.tags--;
-    rc = kv_del(kv, NAMES_TAGS, state_key_bytes(&key));
+    rc = state_rules_change(kv, out, &rules);
     if (rc == 0)
-        rc = tag_count_add(kv, cmd->repo, &d, -1);
+        rc = state_rules_tag(out, &rules, cmd->tags[0], "cannot be deleted");
+    if (rc)
+        return rc == -EPERM ? 0 : rc;
+    rc = tag_del(kv, cmd->repo, &key, &d, &repo);
     return rc ? rc : state_repo_save(kv, &repo, out);
+}
+
+int state_tag_drop(struct kv *kv, struct state_text repo, struct state_text tag, const struct digest *d,
+                   uint64_t time_ms, struct names_repo *row)
+{
+    struct state_key key = state_key_tag(repo, tag);
+    struct names_tag there;
+    struct digest now;
+    int rc = state_row_get(kv, NAMES_TAGS, &key, &there, sizeof(there));
+    if (rc)
+        return rc == -ENOENT ? 0 : rc;
+    if (digest_unpack(there.digest, sizeof(there.digest), &now) == 0)
+        return -EUCLEAN;
+    if (there.time_ms != time_ms || !digest_equal(&now, d))
+        return 0;
+    rc = tag_del(kv, repo, &key, &now, row);
+    return rc ? rc : 1;
 }

@@ -269,6 +269,11 @@ static int parse_node(struct parse *p)
     return state_parse_node(&p->r, p->out, p->err, p->err_len);
 }
 
+static int parse_policy(struct parse *p)
+{
+    return state_parse_policy(&p->r, p->out, p->err, p->err_len);
+}
+
 static int parse_transaction(struct parse *p)
 {
     if (p->r.len > STATE_TRANSACTION_BYTES_MAX)
@@ -300,6 +305,13 @@ static int (*const parse_body[CMD_TYPE_COUNT])(struct parse *p) = {
     [CMD_CLUSTER_SET] = parse_node,
     [CMD_TRANSACTION] = parse_transaction,
     [CMD_BLOB_COPIES] = parse_blob_copies,
+    [CMD_POLICY_SET] = parse_policy,
+    [CMD_POLICY_RM] = parse_policy,
+    [CMD_REPO_CREATE] = get_repo,
+    [CMD_TAGS_EXPIRE] = parse_policy,
+    [CMD_NOTIFY_CURSOR] = parse_policy,
+    [CMD_NOTIFY_SET] = parse_policy,
+    [CMD_NOTIFY_RM] = parse_policy,
 };
 
 /* An entry too short for its magic is as foreign as one with a wrong magic. */

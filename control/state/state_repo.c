@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Repositories: the row with the exact counts, and the end of one. */
-#include "state_internal.h"
+#include "state_policy.h"
 
 int state_repo_open(struct kv *kv, const struct state_cmd *cmd, struct names_repo *repo)
 {
@@ -26,9 +26,16 @@ int state_repo_need(struct kv *kv, const struct state_cmd *cmd, struct names_rep
 int state_repo_save(struct kv *kv, struct names_repo *repo, struct state_event *out)
 {
     struct state_key key = state_key_repo(out->cmd.repo);
+    struct names_repo old;
     repo->updated_ms = out->cmd.head.time_ms;
     out->changed = true;
-    return state_row_put(kv, NAMES_REPOS, &key, repo, sizeof(*repo));
+    int rc = state_row_get(kv, NAMES_REPOS, &key, &old, sizeof(old));
+    if (rc == -ENOENT)
+        memset(&old, 0, sizeof(old));
+    if (rc == 0 || rc == -ENOENT)
+        rc = state_use_add(kv, out->cmd.repo, (int64_t)(repo->bytes - old.bytes),
+                           (int64_t)(repo->tags - old.tags));
+    return rc ? rc : state_row_put(kv, NAMES_REPOS, &key, repo, sizeof(*repo));
 }
 
 /* Deletes every row of a repository in one database. */
@@ -95,10 +102,15 @@ int state_repo_delete(struct kv *kv, struct state_event *out)
     struct state_key key = state_key_repo(cmd->repo);
     struct names_repo repo;
     uint64_t tags = 0, referrers = 0;
+    struct policy_rules rules;
     int rc = state_repo_need(kv, cmd, &repo, out);
+    if (rc == 0)
+        rc = state_rules_change(kv, out, &rules);
     if (rc)
-        return rc == -ENOENT ? 0 : rc;
-    rc = rows_drop(kv, NAMES_TAGS, cmd->repo, &tags);
+        return rc == -ENOENT || rc == -EPERM ? 0 : rc;
+    rc = state_use_add(kv, cmd->repo, -(int64_t)repo.bytes, -(int64_t)repo.tags);
+    if (rc == 0)
+        rc = rows_drop(kv, NAMES_TAGS, cmd->repo, &tags);
     if (rc == 0)
         rc = manifests_drop(kv, cmd->repo, &repo);
     if (rc == 0)

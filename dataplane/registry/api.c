@@ -81,6 +81,10 @@ void api_answer_store_error(struct api *a, int err)
         error_answer(a->s, 507, ERROR_UNAVAILABLE, "the store has no room left", NULL, nothing);
         break;
     case -EFBIG:
+        if (a->s->upload_max && a->s->upload_max < stream_setting(a->s, SET_REGISTRY_BLOB_BYTES_MAX)) {
+            (void)api_answer_no_room(a);
+            break;
+        }
         error_answer(a->s, 413, ERROR_SIZE_INVALID, "larger than registry.blob_bytes_max", NULL, nothing);
         break;
     case -EAGAIN:
@@ -117,6 +121,10 @@ void api_answer_status(struct api *a, int status)
         break;
     case CMD_TOO_LARGE:
         error_answer(a->s, 413, ERROR_SIZE_INVALID, "too large to be recorded", NULL, nothing);
+        break;
+    case CMD_DENIED:
+        stream_count(a->s, CTR_POLICY_DENIALS, 1);
+        error_answer(a->s, 403, ERROR_DENIED, "refused by a policy", NULL, text);
         break;
     case CMD_REPO_UNKNOWN:
         error_answer(a->s, 404, ERROR_NAME_UNKNOWN, "no such repository", "name", a->route.repo);

@@ -164,6 +164,12 @@ bool api_manifest_settled(struct api *a, bool found);
  * -ENOMEM. */
 int api_manifest_copy(struct api *a, struct view bytes, struct view content_type, api_step *next);
 
+/* policy.c: whether policies let it go on, as far as can be said before its body is read. False: the answer
+ * was sent. */
+bool api_policy_allows(struct api *a, enum authorize_action action);
+/* The answer to an upload that grew over stream.upload_max; false. */
+bool api_answer_no_room(struct api *a);
+
 /* Whether the call's repository is no copy of another registry's. False: the answer was sent. */
 bool api_push_allowed(struct api *a);
 

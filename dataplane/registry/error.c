@@ -4,8 +4,9 @@
 #include "check.h"
 
 enum {
-    ERROR_BODY_MAX = 3072, /* bytes of JSON: one entry always fits */
-    ERROR_OBJECT_MAX = 200,
+    ERROR_BODY_MAX = 3072,  /* bytes of JSON: one entry always fits */
+    ERROR_OBJECT_MAX = 200, /* twice in an entry ... */
+    ERROR_TEXT_MAX = 450,   /* ... but for a text of the state machine's */
     RETRY_AFTER_S = 1,
 };
 
@@ -64,8 +65,9 @@ static void put_escaped(struct text *t, struct view v)
 static void put_item(struct text *t, const struct error_item *item)
 {
     struct view object = item->object;
-    if (object.len > ERROR_OBJECT_MAX)
-        object.len = ERROR_OBJECT_MAX;
+    size_t most = item->key ? ERROR_OBJECT_MAX : ERROR_TEXT_MAX;
+    if (object.len > most)
+        object.len = most;
     put_str(t, "{\"code\":\"");
     put_str(t, code_names[item->code]);
     put_str(t, "\",\"message\":\"");

@@ -138,7 +138,7 @@ static void registry_begin(struct stream *s)
     else if (e->action == AUTHORIZE_CATALOG && !stream_setting(s, SET_REGISTRY_CATALOG))
         error_answer(s, 404, ERROR_UNSUPPORTED, "the catalog is turned off (registry.catalog)", NULL,
                      (struct view){0});
-    else if (e->action != AUTHORIZE_PUSH || api_push_allowed(a))
+    else if ((e->action != AUTHORIZE_PUSH || api_push_allowed(a)) && api_policy_allows(a, e->action))
         e->call(a);
 }
 

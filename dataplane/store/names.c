@@ -294,6 +294,52 @@ int names_blob_get(struct names *n, const struct digest *d, struct names_blob *o
     return names_blob_read(v.mv_data, v.mv_size, out) ? 0 : -EIO;
 }
 
+static int policy_get(struct names *n, char kind, struct view repo, size_t len, void *out, size_t size)
+{
+    uint8_t key[POLICY_KEY_MAX];
+    return get_fixed(n, NAMES_POLICIES, key, policy_key(key, kind, repo.p, len), out, size);
+}
+
+int names_rules_get(struct names *n, struct view repo, struct policy_rules *out)
+{
+    size_t len = repo.len;
+    memset(out, 0, sizeof(*out));
+    if (len > REPO_NAME_MAX)
+        return -EINVAL;
+    do {
+        struct names_policy p;
+        int err = policy_get(n, 'P', repo, len, &p, sizeof(p));
+        if (err && err != -ENOENT)
+            return err;
+        if (err == 0)
+            policy_merge(out, &p, len);
+    } while (policy_widen(repo.p, &len));
+    return 0;
+}
+
+int names_room_get(struct names *n, struct view repo, uint64_t *left)
+{
+    size_t len = repo.len;
+    *left = UINT64_MAX;
+    if (len > REPO_NAME_MAX)
+        return -EINVAL;
+    do {
+        struct names_policy p;
+        struct names_policy_use use;
+        int err = policy_get(n, 'P', repo, len, &p, sizeof(p));
+        if (err == 0 && p.total_bytes)
+            err = policy_get(n, 'U', repo, len, &use, sizeof(use));
+        if (err && err != -ENOENT)
+            return err;
+        if (err || !p.total_bytes)
+            continue;
+        uint64_t room = use.bytes < p.total_bytes ? p.total_bytes - use.bytes : 0;
+        if (room < *left)
+            *left = room;
+    } while (policy_widen(repo.p, &len));
+    return 0;
+}
+
 /* ------------------------------------------------------------------ walks */
 
 /*

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "include/names.h"
+#include "include/names_policy.h"
 #include "dataplane/http/view.h"
 
 struct names_file;
@@ -61,6 +62,10 @@ int names_tag_get(struct names *n, struct view repo, struct view tag, struct dig
 int names_manifest_get(struct names *n, struct view repo, const struct digest *d,
                        struct names_manifest_record *out);
 int names_link_get(struct names *n, struct view repo, const struct digest *d, struct names_link *out);
+/* What the policies say of a repository; and how many bytes more all below each prefix may have that it is
+ * below (UINT64_MAX: there is no such total). */
+int names_rules_get(struct names *n, struct view repo, struct policy_rules *out);
+int names_room_get(struct names *n, struct view repo, uint64_t *left);
 int names_blob_get(struct names *n, const struct digest *d, struct names_blob *out); /* in any repository */
 
 /*

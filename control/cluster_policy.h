@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Policies and webhooks as they are applied here. */
+#ifndef FL_CONTROL_CLUSTER_POLICY_H
+#define FL_CONTROL_CLUSTER_POLICY_H
+
+#include "control/cluster.h"
+#include "control/state/notice.h"
+#include "control/state/policy.h"
+
+/* 0 or -errno; policy_table_fini, free(*use). use may be NULL. */
+int cluster_policies(struct cluster *c, struct policy_table *out, struct names_policy_use **use);
+
+/* What holds for a repository. 0 or -errno. */
+int cluster_rules(struct cluster *c, const char *repo, struct policy_rules *out);
+
+/* With their secrets; endpoint_table_fini. */
+int cluster_endpoints(struct cluster *c, struct endpoint_table *out);
+
+/* Calls back for at most `limit` notices behind a position, in order, until it says false; views are good
+ * until it returns. Returns how many it was called for, or -errno. */
+typedef bool (*cluster_notice)(void *arg, const struct notice *n);
+int cluster_each_notice(struct cluster *c, struct notice_at after, size_t limit, cluster_notice each,
+                        void *arg);
+
+#endif

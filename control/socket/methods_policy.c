@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Policies of repositories on the control socket. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "control/cluster_policy.h"
+#include "control/daemon.h"
+#include "control/socket/methods.h"
+#include "control/socket/policy_json.h"
+#include "control/socket/propose.h"
+
+#define HINT_PREFIX "write the beginning of names, to the end of a component, as in team or team/app, or '*'"
+
+static void state_unreadable(struct rpc_call *call, int err)
+{
+    rpc_fail(call, RPC_INTERNAL, "look at the error log of fairleadd", "the state cannot be read: %s",
+             strerror(-err));
+}
+
+void method_policy_list(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    struct policy_table t;
+    struct names_policy_use *use = NULL;
+    if (!rpc_params(call, params, "{}"))
+        return;
+    int err = cluster_policies(d->cluster, &t, &use);
+    json_t *rows = json_array();
+    for (size_t i = 0; !err && i < t.count; i++)
+        json_array_append_new(rows, policy_json(&t.list[i], &use[i]));
+    policy_table_fini(&t);
+    free(use);
+    if (err) {
+        json_decref(rows);
+        state_unreadable(call, err);
+        return;
+    }
+    rpc_reply(call, json_pack("{s:o}", "policies", rows));
+}
+
+/* False: the call has been answered. */
+static bool prefix_read(struct rpc_call *call, const char *text, char out[REPO_NAME_MAX + 1])
+{
+    if (strlen(text) <= REPO_NAME_MAX + 1 && policy_prefix_parse(text, out) == 0)
+        return true;
+    rpc_fail(call, RPC_INVALID_PARAMS, HINT_PREFIX, "'%.64s' is no prefix of repositories", text);
+    return false;
+}
+
+/* What holds below the prefix, and which policy says it. */
+void method_policy_show(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    const char *text;
+    char prefix[REPO_NAME_MAX + 1];
+    struct policy_rules rules;
+    if (!rpc_params(call, params, "{s:s}", "prefix", &text) || !prefix_read(call, text, prefix))
+        return;
+    int err = cluster_rules(d->cluster, prefix, &rules);
+    if (err)
+        state_unreadable(call, err);
+    else
+        rpc_reply(call, policy_rules_json(prefix, &rules));
+}
+
+/* Fills *p: the policy as it is, or a new one. False: the call has been answered. */
+static bool policy_start(struct daemon *d, struct rpc_call *call, const char *prefix, struct policy *p)
+{
+    struct policy_table t;
+    int err = cluster_policies(d->cluster, &t, NULL);
+    const struct policy *now = err ? NULL : policy_find(&t, prefix);
+    bool full = t.count >= POLICIES_MAX;
+    policy_init(p);
+    if (now)
+        *p = *now;
+    memcpy(p->prefix, prefix, strlen(prefix) + 1);
+    policy_table_fini(&t);
+    if (err)
+        state_unreadable(call, err);
+    else if (!now && full)
+        rpc_fail(call, RPC_INVALID_PARAMS, "remove what is not needed any more",
+                 "there are %d policies already", POLICIES_MAX);
+    return !err && (now || !full);
+}
+
+void method_policy_set(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    const char *text;
+    char prefix[REPO_NAME_MAX + 1], err[POLICY_ERROR_MAX];
+    json_t *fields;
+    struct policy p;
+    size_t len;
+    if (!rpc_params(call, params, "{s:s, s:o}", "prefix", &text, "fields", &fields) ||
+        !prefix_read(call, text, prefix) || !policy_start(d, call, prefix, &p))
+        return;
+    if (!json_is_object(fields) || policy_json_set(&p, fields, err)) {
+        rpc_fail(call, RPC_INVALID_PARAMS, "fairlead.yaml(5) lists the fields with their values", "%s",
+                 json_is_object(fields) ? err : "fields is not an object");
+        return;
+    }
+    void *cmd = policy_cmd_set(call->peer->actor, propose_source, p.rules.revision, NULL, 0, &p, 1, &len);
+    propose_command(d, call, cmd, len, policy_json(&p, NULL), NULL);
+}
+
+void method_policy_delete(void *context, struct rpc_call *call, json_t *params)
+{
+    const char *text;
+    char prefix[REPO_NAME_MAX + 1];
+    if (rpc_params(call, params, "{s:s}", "prefix", &text) && prefix_read(call, text, prefix))
+        propose_texts(context, call, CMD_POLICY_RM, prefix, NULL,
+                      json_pack("{s:s}", "prefix", policy_prefix_text(prefix)), NULL);
+}
