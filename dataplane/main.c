@@ -164,6 +164,7 @@ static int take_all(struct dataplane *d)
 static struct store_tuning tuning(const struct plan *p)
 {
     return (struct store_tuning){
+        .node = p->node_id,
         .sync = p->setting[SET_STORE_SYNC],
         .reserve = p->setting[SET_STORE_RESERVE],
         .blob_bytes_max = p->setting[SET_REGISTRY_BLOB_BYTES_MAX],

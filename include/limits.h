@@ -14,7 +14,8 @@ enum limits {
     MANIFEST_REFS_MAX = 16384,         /* descriptors in one manifest or index */
     MANIFEST_TAGS_MAX = 64,            /* ?tag= parameters of one PUT */
     MANIFEST_BYTES_CEILING = 32 << 20, /* upper end of registry.manifest_bytes_max */
-    UPLOAD_ID_LEN = 32,                /* 128 random bits in hex */
+    UPLOAD_RANDOM_LEN = 32,            /* 128 random bits in hex, */
+    UPLOAD_ID_LEN = 48,                /* then the id of the node that has the session */
     BLOB_HOLDERS_MAX = 8,              /* nodes that are counted as holding one blob */
     PATTERN_TEXT_MAX = 255,            /* a list of patterns in a policy or for an endpoint */
     POLICIES_MAX = 4096,

@@ -127,6 +127,15 @@ struct plan_proxy {
     char backend_name[PLAN_NAME_MAX];        /* for SNI and verification; "": the backend's address */
 };
 
+/* Of the peers' service, a backend's id says which node it is. It is beyond those of the state's backends:
+ * the kernel knows nothing of it. */
+enum { PLAN_PEER_ID_FIRST = 1 << 24 };
+
+static inline uint32_t plan_peer_id(uint64_t node)
+{
+    return (uint32_t)(PLAN_PEER_ID_FIRST + node % PLAN_PEER_ID_FIRST);
+}
+
 struct plan_service {
     uint8_t kind;   /* enum service_kind */
     uint8_t policy; /* enum policy_kind */

@@ -6,8 +6,6 @@
 
 #include "check.h"
 
-enum { FIRST_ID = 1 << 24 /* beyond those of the state's backends: the kernel knows nothing of them */ };
-
 /* A replica that cannot be reached is passed over in a moment: others may have the blob. */
 static const struct plan_proxy way = {
     .kind = PROXY_HTTP,
@@ -40,7 +38,7 @@ static bool is_peer(const struct node *n, uint64_t self)
 static void add(struct plan_peers *p, const struct node *n)
 {
     struct plan_backend *b = &p->backend[p->proxied.service.backend_count++];
-    *b = (struct plan_backend){.id = (uint32_t)(FIRST_ID + n->id % FIRST_ID),
+    *b = (struct plan_backend){.id = plan_peer_id(n->id),
                                .generation = 1,
                                .weight = 1,
                                .draining = n->availability == NODE_DRAIN,

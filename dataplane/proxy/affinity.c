@@ -85,12 +85,13 @@ void affinity_note(uint64_t scope, struct view key, uint32_t backend, uint64_t n
 
 static uint64_t scope_of(const struct exchange *ex)
 {
-    const struct plan_service *service = stream_service(ex->s);
-    return (uint64_t)ex->service_index << 32 | (service ? service->incarnation : 0);
+    return (uint64_t)ex->service_index << 32 | ex->incarnation;
 }
 
 uint32_t exchange_prefers(const struct exchange *ex)
 {
+    if (ex->order.refuse)
+        return ex->order.backend + 1;
     if (!view_present(ex->facts.affinity) || ex->facts.affinity.len == 0)
         return 0;
     return affinity_find(scope_of(ex), ex->facts.affinity, ring_now_ms(ex->ring));
@@ -108,7 +109,7 @@ void exchange_chosen(struct exchange *ex, const struct target *t)
 void exchange_note(struct exchange *ex, const struct attempt *a)
 {
     struct view key = ex->facts.affinity;
-    if (a->answer.status >= 400)
+    if (a->answer.status >= 400 || ex->order.refuse)
         return;
     if (ex->p.kind == PROXY_REGISTRY && a->answer.status == 202 &&
         view_present(a->answer.known[HTTP_KNOWN_LOCATION]))

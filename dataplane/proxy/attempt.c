@@ -17,14 +17,14 @@
 static void attempt_choose(struct attempt *a);
 static void attempt_connect(struct attempt *a);
 static void attempt_readable(struct op *op, const struct event *ev);
+static void attempt_sent(struct op *op, const struct event *ev);
+
 /* An answer that makes a tunnel may be out before the request is. */
 static void tunnel_waits(struct attempt *a)
 {
     if (a->ex->tunnelled && a->ex->head_out)
         exchange_tunnel_begin(a->ex->s);
 }
-
-static void attempt_sent(struct op *op, const struct event *ev);
 
 void attempt_init(struct attempt *a, struct exchange *ex)
 {
@@ -197,9 +197,8 @@ static void attempt_timer(struct timer *t, uint64_t now_ms)
 void attempt_deadline(struct attempt *a)
 {
     const struct exchange *ex = a->ex;
-    if (a->state != ATTEMPT_WAIT || ex->facts.longlived || ex->upgrade || !ex->p.response_timeout_ms)
-        return;
-    set_timer(a, ex->p.response_timeout_ms);
+    if (a->state == ATTEMPT_WAIT && !ex->facts.longlived && !ex->upgrade && ex->p.response_timeout_ms)
+        set_timer(a, exchange_body_complete(ex) ? ex->answer_timeout_ms : ex->p.response_timeout_ms);
 }
 
 /* ------------------------------------------------------------------ the answer's head */
@@ -458,7 +457,7 @@ static struct upstream *idle_one(struct attempt *a, const struct plan_service *s
 static void attempt_connect(struct attempt *a)
 {
     struct exchange *ex = a->ex;
-    const struct plan_service *service = stream_service(ex->s);
+    const struct plan_service *service = exchange_service(ex);
     struct proxy_header client;
     a->state = ATTEMPT_CONNECT;
     if (!service) {
@@ -552,7 +551,7 @@ int attempt_take_answer(struct attempt *a, struct ask *ask)
 static void attempt_choose(struct attempt *a)
 {
     struct exchange *ex = a->ex;
-    const struct plan_service *service = stream_service(ex->s);
+    const struct plan_service *service = exchange_service(ex);
     if (!service) {
         a->state = ATTEMPT_CONNECT;
         fail(a, FAULT_NO_BACKEND);
@@ -567,6 +566,7 @@ static void attempt_choose(struct attempt *a)
         .tried = (const struct target *const *)ex->tried,
         .tried_count = ex->tried_count,
         .prefer = exchange_prefers(ex),
+        .only = ex->order.refuse != NULL,
         .retry = a->ask.retry,
         .free = a->ask.free,
     };

@@ -75,6 +75,7 @@ struct balance_ask {
     unsigned tried_count;
     uint32_t prefer; /* 1 + id of the backend that has what this request is about; 0: none. It gets it if it
                         is up, draining or not, and waited for if it is at its limits */
+    bool only;       /* that one or none */
     bool retry;      /* counts against the retry budget, unless it is */
     bool free;       /* in place of an attempt that cost no backend anything */
     bool ahead;      /* of those who wait: something that has begun goes on */

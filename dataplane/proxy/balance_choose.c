@@ -251,8 +251,10 @@ static bool prefers(struct choice *c)
             break;
         t = NULL;
     }
-    if (!t || was_tried(c->ask, t) || balance_observe(c->b, t, c->ask->now_ms) == ABI_DOWN)
-        return false;
+    if (!t || was_tried(c->ask, t) || balance_observe(c->b, t, c->ask->now_ms) == ABI_DOWN) {
+        c->rank = RANK_NEVER;
+        return c->ask->only;
+    }
     c->rank = RANK_UP;
     c->best = at_limit(c, t) ? NULL : t;
     return true;

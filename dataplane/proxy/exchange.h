@@ -112,7 +112,9 @@ struct exchange {
     struct ring *ring;
     struct proxy *proxy;
     struct plan_proxy p; /* as it was at the beginning */
-    uint32_t service_index;
+    uint32_t service_index, incarnation;
+    uint32_t answer_timeout_ms; /* once all of the request is out */
+    struct proxy_order order;   /* another handler's; without a refusal there is none */
     struct kind_facts facts;
     struct attempt attempt;
     struct target *tried[TRIED_MAX]; /* held */
@@ -190,6 +192,7 @@ void exchange_small_body(struct exchange *ex);
  * NULL: none. */
 char *exchange_room(struct exchange *ex, size_t len, size_t *cap);
 void exchange_body_begin(struct exchange *ex);
+bool exchange_body_complete(const struct exchange *ex); /* none of it is still to come */
 uint64_t
 exchange_body_stuck_ms(const struct exchange *ex); /* the backend takes nothing of it since; 0: it does */
 
@@ -223,6 +226,8 @@ void exchange_share_end(struct exchange *ex);
 int attempt_read(struct attempt *a, struct view bytes); /* as if a backend had said so. -ENOBUFS, -EBADMSG */
 
 /* proxy.c */
+/* The service whose backends are asked; NULL: a new plan has taken it away. */
+const struct plan_service *exchange_service(const struct exchange *ex);
 void exchange_ask(struct exchange *ex);
 void exchange_try(struct exchange *ex, bool retry);
 bool exchange_may_repeat(const struct exchange *ex,

@@ -46,7 +46,7 @@ static const struct resume_owner owner = {write_request, tell_client, joined, lo
 
 void exchange_resume_begin(struct exchange *ex)
 {
-    const struct plan_service *service = stream_service(ex->s);
+    const struct plan_service *service = exchange_service(ex);
     ex->resume = (struct resume){.owner = &owner,
                                  .ring = ex->ring,
                                  .balance = ex->proxy->balance,

@@ -90,7 +90,7 @@ static struct target *choose(struct exchange *ex, const struct plan_service *ser
 static void ask_second(struct timer *timer, uint64_t now_ms)
 {
     struct exchange *ex = container_of(timer, struct exchange, hedge.timer);
-    const struct plan_service *service = stream_service(ex->s);
+    const struct plan_service *service = exchange_service(ex);
     struct view none = {NULL, 0};
     struct proxy_header client;
     uint8_t state = ex->attempt.state;

@@ -283,9 +283,17 @@ static void proxy_end(struct stream *s)
 
 /* ------------------------------------------------------------------ the beginning */
 
-static void proxy_begin(struct stream *s)
+const struct plan_service *exchange_service(const struct exchange *ex)
 {
-    const struct plan_service *service = stream_service(s);
+    if (!ex->order.refuse)
+        return stream_service(ex->s);
+    const struct plan_service *s = plan_service_of(ex->ring->plan, ex->service_index);
+    return s && s->kind == SERVICE_PROXY && s->incarnation == ex->incarnation ? s : NULL;
+}
+
+static struct exchange *exchange_make(struct stream *s, const struct plan_service *service,
+                                      uint32_t service_index)
+{
     _Static_assert(sizeof(struct exchange) <= STREAM_ARENA_BYTES, "it is all that the arena has to hold");
     struct exchange *ex = arena_alloc(&s->arena, sizeof(*ex));
     CHECK(ex);
@@ -295,13 +303,20 @@ static void proxy_begin(struct stream *s)
     ex->ring = s->ring;
     ex->proxy = s->ring->proxy;
     ex->p = service->proxy;
-    ex->service_index = stream_service_index(s);
+    ex->service_index = service_index;
+    ex->incarnation = service->incarnation;
     ex->outcome = BALANCE_CANCELLED;
     ex->attempts = 1;
+    ex->answer_timeout_ms = ex->p.response_timeout_ms;
     proxy_mark(ex->service_index, service->incarnation, ex->mark);
-    ring_count(ex->ring, CTR_PROXY_REQUESTS, 1);
+    return ex;
+}
+
+static void exchange_begin(struct exchange *ex)
+{
+    struct stream *s = ex->s;
     kind_judge(ex->p.kind, &s->req, &ex->facts);
-    ex->upgrade = http_asks_upgrade(&s->req, ex->facts.h2c);
+    ex->upgrade = !ex->order.refuse && http_asks_upgrade(&s->req, ex->facts.h2c);
     attempt_init(&ex->attempt, ex);
     stream_hold(s);
     exchange_addresses(ex);
@@ -316,6 +331,29 @@ static void proxy_begin(struct stream *s)
         stream_watch(s, !ex->facts.longlived);
     if (!exchange_follows(ex))
         exchange_ask(ex);
+}
+
+static void proxy_begin(struct stream *s)
+{
+    ring_count(s->ring, CTR_PROXY_REQUESTS, 1);
+    exchange_begin(exchange_make(s, stream_service(s), stream_service_index(s)));
+}
+
+bool proxy_relay(struct stream *s, const struct proxy_order *order)
+{
+    const struct plan_service *service = plan_service_of(s->ring->plan, order->service);
+    if (!service || service->kind != SERVICE_PROXY)
+        return false;
+    s->arena.used = 0;
+    s->handler = &proxy_handler;
+    struct exchange *ex = exchange_make(s, service, order->service);
+    ex->order = *order;
+    ex->p.kind = PROXY_REGISTRY;
+    ex->p.forwarded = PROXY_FORWARDED_X;
+    ex->p.retries = 0;
+    ex->answer_timeout_ms = order->answer_timeout_ms;
+    exchange_begin(ex);
+    return true;
 }
 
 static void proxy_body_done(struct stream *s, int err)

@@ -6,6 +6,7 @@
 #ifndef FL_PROXY_H
 #define FL_PROXY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "plan.h"
@@ -30,6 +31,22 @@ struct proxy {
 };
 
 extern const struct handler proxy_handler;
+
+/*
+ * A request at which another handler looked first, for one backend of a service that no client comes to. It
+ * goes on as it came, path and all, and so does the answer.
+ */
+struct proxy_order {
+    uint16_t service;           /* place in the plan */
+    uint32_t backend;           /* its id: this one or none, and once */
+    uint32_t answer_timeout_ms; /* once all of the request is out */
+    /* There is no answer; answers instead, of what is left of the arena. begun: it may have been acted on. */
+    void (*refuse)(struct stream *s, bool begun);
+};
+
+/* Takes the stream over from its handler, whose memory in the arena is lost. Only while the handler begins,
+ * and before it has asked for the body. False: there is no such service now; nothing has changed. */
+bool proxy_relay(struct stream *s, const struct proxy_order *order);
 
 int proxy_new(struct ring *ring, struct proxy **out);
 void proxy_free(struct proxy *p);

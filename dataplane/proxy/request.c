@@ -183,6 +183,11 @@ void exchange_body_begin(struct exchange *ex)
     pump_start(&ex->request, &config);
 }
 
+bool exchange_body_complete(const struct exchange *ex)
+{
+    return !ex->body || ex->body_small || (ex->body_begun && !ex->body_active);
+}
+
 uint64_t exchange_body_stuck_ms(const struct exchange *ex)
 {
     const struct pump *p = &ex->request;

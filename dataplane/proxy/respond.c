@@ -70,15 +70,10 @@ static bool write_head(struct attempt *a, struct http_response *res)
     return true;
 }
 
-static bool body_is_complete(const struct exchange *ex)
-{
-    return !ex->body || ex->body_small || (ex->body_begun && !ex->body_active);
-}
-
 /* An error that comes before the request's body has: nobody wants the rest. */
 static bool ends_connection(const struct exchange *ex, const struct http_answer *answer)
 {
-    return !body_is_complete(ex) && (answer->status >= 400 || !answer->keep_alive);
+    return !exchange_body_complete(ex) && (answer->status >= 400 || !answer->keep_alive);
 }
 
 static void response_done(struct pump *p, enum pump_end end, int err)
@@ -199,7 +194,7 @@ void exchange_respond(struct attempt *a)
     }
     ex->answered = true;
     ex->relayed = relay.ready != NULL;
-    if (exchange_stops_being_http(ex) && !ex->tunnelled && body_is_complete(ex))
+    if (exchange_stops_being_http(ex) && !ex->tunnelled && exchange_body_complete(ex))
         stream_watch(ex->s, !ex->facts.longlived);
     if (ex->facts.longlived && !ex->tunnelled)
         wire_keepalive(stream_wire(ex->s));
@@ -249,16 +244,21 @@ static int write_error(struct exchange *ex, int status, const char *text)
 
 void exchange_refuse(struct exchange *ex, const struct attempt *a)
 {
-    const struct plan_service *service = stream_service(ex->s);
+    const struct plan_service *service = exchange_service(ex);
     int status = faults[a->fault].status;
     char text[ERROR_BYTES / 2 + 64];
     const char *why = a->fault == FAULT_BAD_ANSWER ? http_reject_text(a->reject.reason) : NULL;
     (void)snprintf(text, sizeof(text), "service %s: %s%s%s%s%s", service ? service->name : "(removed)",
                    faults[a->fault].text, ex->name[0] ? ": " : "", ex->name, why ? ": " : "", why ? why : "");
-    ring_count(ex->ring, CTR_PROXY_UNANSWERED, 1);
     hedge_end(ex);
     exchange_share_end(ex);
     ex->answered = ex->finished = true;
+    if (ex->order.refuse) {
+        stream_note_upstream(ex->s, ex->name, a->answer_us, ex->attempts);
+        ex->order.refuse(ex->s, a->sent_any);
+        return;
+    }
+    ring_count(ex->ring, CTR_PROXY_UNANSWERED, 1);
     struct http_response *res = stream_response(ex->s, status);
     bool json = ex->p.kind != PROXY_HTTP;
     http_response_field(res, "Content-Type", json ? VIEW_LIT("application/json") : VIEW_LIT("text/plain"));

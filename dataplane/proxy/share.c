@@ -79,7 +79,7 @@ static void news(struct follower *f, enum flight_news what)
 
 bool exchange_follows(struct exchange *ex)
 {
-    const struct plan_service *service = stream_service(ex->s);
+    const struct plan_service *service = exchange_service(ex);
     _Static_assert((int)AUTHORITY_MAX == (int)FLIGHT_AUTHORITY_MAX, "the same text");
     if (!service || !may_share(ex))
         return false;

@@ -33,7 +33,7 @@ struct wire_writer api_command(struct api *a, enum cmd_type type)
     struct cmd_head head = {.type = (uint16_t)type,
                             .actor = "anonymous",
                             .actor_len = 9,
-                            .source = stream_peer(a->s),
+                            .source = a->relayed_for ? a->relayed_for : stream_peer(a->s),
                             .request_id = id,
                             .request_id_len = sizeof(id)};
     head.source_len = strlen(head.source);

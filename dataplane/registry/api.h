@@ -33,6 +33,8 @@ struct api {
     api_step *next;                 /* after the waiter, the proposal or the body */
     struct blob *blob;              /* held: given back at the end */
     struct upload *upload;          /* held: checked in at the end */
+    bool relayed;                   /* by another replica, which has looked whether it is allowed */
+    const char *relayed_for;        /* the client's address there, if it is known */
     struct elsewhere *elsewhere;    /* of what is not in this node's store; in the arena */
     struct digest digest;           /* of the object that the call is about, once known */
     uint64_t size;                  /* bytes of that object */
@@ -144,6 +146,12 @@ void api_referrers(struct api *a);
 /* Whether any repository has the blob: 0, with its size in a->size, else 0 there. -ENOENT, -errno (names.h).
  */
 int api_blob_known(struct api *a);
+
+/* registry.c: a call about an upload session that another replica relays. */
+void api_relayed(struct api *a);
+
+/* owner.c: true: the session is another replica's, which answers; the call and its memory are gone. */
+bool api_session_relay(struct api *a, uint64_t node);
 
 /* elsewhere.c: a linked blob whose file is not here; a blob that is not linked. False: no source of it is
  * known, and nothing was answered. */

@@ -71,9 +71,15 @@ static void begin(struct stream *s)
         error_answer(s, 403, ERROR_DENIED, "this address does not ask for certificates", NULL, nothing);
         return;
     }
+    if (view_starts(s->req.path, VIEW_LIT("/v2/"))) {
+        api_relayed(a);
+        return;
+    }
     if ((s->req.method != HTTP_GET && s->req.method != HTTP_HEAD) || !path_read(s->req.path, &a->digest)) {
-        error_answer(s, 404, ERROR_UNSUPPORTED, "GET and HEAD of /blobs/ALGORITHM/HEX are all that there is",
-                     NULL, nothing);
+        error_answer(
+            s, 404, ERROR_UNSUPPORTED,
+            "blobs (GET and HEAD of /blobs/ALGORITHM/HEX) and relayed requests are all that there is", NULL,
+            nothing);
         return;
     }
     api_etag(a);

@@ -142,6 +142,29 @@ static void registry_begin(struct stream *s)
         e->call(a);
 }
 
+/* Who it is for. What does not fit is nobody's address. */
+static const char *forwarded_for(struct stream *s)
+{
+    struct view from = s->req.known[HTTP_KNOWN_X_FORWARDED_FOR];
+    return from.len && from.len < SOURCE_TEXT_MAX ? arena_copy(&s->arena, from.p, from.len) : NULL;
+}
+
+void api_relayed(struct api *a)
+{
+    struct stream *s = a->s;
+    if (route_of(a) != ROUTE_OK || a->route.endpoint != ROUTE_UPLOAD) {
+        error_answer(s, 404, ERROR_UNSUPPORTED, "upload sessions are all that is relayed here", NULL,
+                     (struct view){0});
+        return;
+    }
+    const struct endpoint *e = &endpoints[a->route.endpoint][s->req.method];
+    a->relayed = true;
+    a->relayed_for = forwarded_for(s);
+    s->class = e->class;
+    stream_count(s, CTR_PEER_UPLOADS, 1);
+    e->call(a);
+}
+
 void api_body_done(struct stream *s, int err)
 {
     struct api *a = s->ctx;

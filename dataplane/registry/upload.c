@@ -14,6 +14,7 @@
  * survives every error but a digest that does not match, unless the client never heard of it (POST ?digest=).
  * Where another request works on the session the answer is 409 BLOB_UPLOAD_INVALID with Retry-After: the
  * specification has nothing for it, and 416 would make a client believe that its offset is wrong.
+ * A session that another node has is that node's to answer for (owner.c).
  * An empty session's Range is "0-0", as Docker's registry and clients have it: the form cannot say "nothing".
  */
 #include "check.h"
@@ -270,22 +271,17 @@ void api_upload_start(struct api *a)
 
 /* ------------------------------------------------------------------ an existing session */
 
-static bool id_valid(struct view id)
-{
-    for (size_t i = 0; i < id.len; i++)
-        if (digest_hex_value(id.p[i]) < 0)
-            return false;
-    return id.len == UPLOAD_ID_LEN;
-}
-
 static void check_out(struct api *a, api_step *next)
 {
     struct view id = a->route.reference;
+    uint64_t node;
     a->up.told = true;
-    if (!id_valid(id)) {
+    if (!upload_id_node(id.p, id.len, &node)) {
         next(a, -ENOENT);
         return;
     }
+    if (api_session_relay(a, node)) /* the call is over */
+        return;
     memcpy(a->up.id, id.p, UPLOAD_ID_LEN);
     api_wait(a,
              upload_checkout(stream_store(a->s), id.p, id.len, a->route.repo.p, a->route.repo.len, &a->upload,

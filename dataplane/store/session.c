@@ -34,10 +34,21 @@ static bool is_hex(const char *text, size_t len)
     return true;
 }
 
+static bool name_has(const char *name, size_t id_len)
+{
+    return strlen(name) == id_len + 1 + REPO_HASH_HEX && is_hex(name, id_len) && name[id_len] == '.' &&
+           is_hex(name + id_len + 1, REPO_HASH_HEX);
+}
+
 static bool name_valid(const char *name)
 {
-    return strlen(name) == UPLOAD_NAME_MAX && is_hex(name, UPLOAD_ID_LEN) && name[UPLOAD_ID_LEN] == '.' &&
-           is_hex(name + UPLOAD_ID_LEN + 1, REPO_HASH_HEX);
+    return name_has(name, UPLOAD_ID_LEN);
+}
+
+/* A session of a version whose ids did not say which node made them: no request finds it. */
+static bool name_outdated(const char *name)
+{
+    return name_has(name, UPLOAD_RANDOM_LEN);
 }
 
 static void name_write(char *name, const char *id, uint64_t repo_hash)
@@ -78,7 +89,7 @@ void sessions_fini(struct session_table *t)
     pthread_mutex_destroy(&t->mutex);
 }
 
-/* Ids are ours and random: any part of them is a good hash. */
+/* Ids are ours, and begin with chance. */
 static struct upload **bucket_of(const struct session_table *t, const char *id)
 {
     unsigned at = 0;
@@ -128,14 +139,23 @@ static void own(struct session_table *t, struct upload *u, struct store_ring *r)
     u->owner = r;
 }
 
+static bool id_make(uint64_t node, char id[UPLOAD_ID_LEN + 1])
+{
+    uint8_t random[UPLOAD_RANDOM_LEN / 2];
+    if (getrandom(random, sizeof(random), 0) != sizeof(random))
+        return false;
+    hex_write(random, sizeof(random), id);
+    (void)snprintf(id + UPLOAD_RANDOM_LEN, UPLOAD_ID_LEN - UPLOAD_RANDOM_LEN + 1, "%016llx",
+                   (unsigned long long)node);
+    return true;
+}
+
 int session_new(struct store_ring *r, uint64_t repo_hash, struct upload **out)
 {
     struct session_table *t = &r->store->sessions;
-    uint8_t random[UPLOAD_ID_LEN / 2];
     char id[UPLOAD_ID_LEN + 1], name[UPLOAD_NAME_MAX + 1];
-    if (getrandom(random, sizeof(random), 0) != sizeof(random))
+    if (!id_make(atomic_load_explicit(&r->store->node, memory_order_relaxed), id))
         return -EIO;
-    hex_write(random, sizeof(random), id);
     name_write(name, id, repo_hash);
     pthread_mutex_lock(&t->mutex);
     struct upload *u = NULL;
@@ -285,7 +305,7 @@ static int recover_all(struct store *s, DIR *dir)
         bool valid = name_valid(e->d_name);
         if (valid && !name_fetched(e->d_name))
             err = recover_session(s, e->d_name, mono_ms, real_ms);
-        else if (valid || temp_name_valid(e->d_name))
+        else if (valid || name_outdated(e->d_name) || temp_name_valid(e->d_name))
             err = unlinkat(s->uploads_dirfd, e->d_name, 0) ? -errno : 0;
     }
     return err ? err : -errno;

@@ -203,6 +203,7 @@ void store_free(struct store *s)
 
 void store_tune(struct store *s, const struct store_tuning *t)
 {
+    atomic_store_explicit(&s->node, t->node, memory_order_relaxed);
     atomic_store_explicit(&s->sync, t->sync, memory_order_relaxed);
     atomic_store_explicit(&s->reserve, t->reserve, memory_order_relaxed);
     atomic_store_explicit(&s->blob_bytes_max, t->blob_bytes_max, memory_order_relaxed);

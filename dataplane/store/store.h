@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "digest.h"
+#include "limits.h"
 #include "dataplane/waiter.h"
 
 struct loop;
@@ -35,6 +36,7 @@ struct store_ring;
 
 /* Values of the plan that the store uses; replaced by store_tune between two batches. */
 struct store_tuning {
+    uint64_t node;    /* this node's id */
     bool sync;        /* store.sync */
     uint64_t reserve; /* bytes, store.reserve */
     uint64_t blob_bytes_max;
@@ -119,11 +121,24 @@ void store_digest(uint8_t alg, const void *bytes, size_t len, struct digest *out
 
 /*
  * A session belongs to the node; while a request works on it, it belongs to that request's ring alone
- * (checked out). id: UPLOAD_ID_LEN hex digits. A session remembers its repository by a hash: another one's is
- * -ENOENT. One call at a time for each session: while a waiter is not woken yet, only upload_id and
- * upload_offset.
+ * (checked out). id: UPLOAD_ID_LEN hex digits, of which the last 16 name the node that made it, so that every
+ * node knows where to ask; the others are chance, so that nobody guesses one. A session remembers its
+ * repository by a hash: another one's is -ENOENT. One call at a time for each session: while a waiter is not
+ * woken yet, only upload_id and upload_offset.
  */
 struct upload;
+
+/* Which node made a session. False: this is no session's id. */
+static inline bool upload_id_node(const char *id, size_t len, uint64_t *node)
+{
+    *node = 0;
+    for (size_t i = 0; i < len; i++) {
+        if (digest_hex_value(id[i]) < 0)
+            return false;
+        *node = *node << 4 | (uint64_t)digest_hex_value(id[i]);
+    }
+    return len == UPLOAD_ID_LEN;
+}
 
 /* A new session, checked out. -EMFILE: registry.uploads_max are open; -ENOSPC: below store.reserve; -EIO. */
 int upload_create(struct store_ring *r, const char *repo, size_t repo_len, uint8_t alg_hint,

@@ -193,6 +193,7 @@ void upload_end(struct upload *u, struct store_ring *r, int err);
 
 struct store {
     int blobs_dirfd, uploads_dirfd; /* borrowed */
+    _Atomic uint64_t node;
     _Atomic bool sync;
     _Atomic uint64_t reserve, blob_bytes_max, upload_expiry_ms;
     _Atomic uint32_t uploads_max, open_files;

@@ -21,7 +21,14 @@
 #include "names_writer.h"
 #include "plan.h"
 
-enum { HOST_BLOBS = 64, HOST_UPLOADS = 8, HOST_WAITS = 16, HOST_ARENA = 12288, HOST_FILL = 16384 };
+enum {
+    HOST_BLOBS = 64,
+    HOST_UPLOADS = 8,
+    HOST_WAITS = 16,
+    HOST_ARENA = 12288,
+    HOST_FILL = 16384,
+    HOST_NODE = 3
+};
 
 struct upload {
     bool used, busy;
@@ -51,6 +58,7 @@ struct host {
     ssize_t fill_error;
     void (*between_fills)(void); /* what happens while a long body is sent */
 
+    bool relayed; /* requests come as another replica relays them */
     const char *body;
     size_t body_len;
     int body_error; /* what body_done says instead of 0 */
@@ -106,6 +114,16 @@ static void host_wake_all(void)
         memmove(host->wait, host->wait + 1, --host->waits * sizeof(host->wait[0]));
         w->wake(w, res);
     }
+}
+
+/* registry/owner.c: sessions of other nodes are answered with a status of their own. */
+bool api_session_relay(struct api *a, uint64_t node)
+{
+    if (node == HOST_NODE || a->relayed)
+        return false;
+    stream_response(a->s, 299);
+    stream_send(a->s);
+    return true;
 }
 
 /* ------------------------------------------------------------------ registry/elsewhere.c: there are no
@@ -386,7 +404,7 @@ int upload_create(struct store_ring *r, const char *repo, size_t repo_len, uint8
         if (u->used)
             continue;
         *u = (struct upload){.used = true, .busy = true};
-        (void)snprintf(u->id, sizeof(u->id), "%032x", ++host->next_id);
+        (void)snprintf(u->id, sizeof(u->id), "%032x%016x", ++host->next_id, HOST_NODE);
         memcpy(u->repo, repo, repo_len);
         *out = u;
         host_later(w, 0);
@@ -634,11 +652,20 @@ static void host_deliver(void)
     host->s.handler->body_done(&host->s, err);
 }
 
+static void host_relayed(struct stream *s)
+{
+    struct api *a = api_new(s);
+    CHECK(a);
+    api_relayed(a);
+}
+
+static const struct handler host_relays = {"relayed", host_relayed, api_body_done, api_end, NULL};
+
 static void host_read(const char *head)
 {
     struct http_limits limits = {65536, 64, 32768};
     struct http_reject reject;
-    host->s = (struct stream){.handler = &registry_handler, .id = 1};
+    host->s = (struct stream){.handler = host->relayed ? &host_relays : &registry_handler, .id = 1};
     arena_init(&host->s.arena, host->arena, sizeof(host->arena));
     memset(host->arena, 0xa5, sizeof(host->arena));
     host->s.req = (struct http_request){.fields = host->fields, .fields_max = ARRAY_SIZE(host->fields)};

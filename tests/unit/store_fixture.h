@@ -118,7 +118,8 @@ static inline void fixture_new(struct fixture *f, uint64_t seed)
 {
     *f = (struct fixture){0};
     (void)snprintf(f->root, sizeof(f->root), "%s/test_store.XXXXXX", fixture_folder());
-    f->tuning = (struct store_tuning){.sync = true,
+    f->tuning = (struct store_tuning){.node = 0x2a,
+                                      .sync = true,
                                       .blob_bytes_max = 64 << 20,
                                       .uploads_max = 64,
                                       .open_files = 64,

@@ -583,6 +583,36 @@ static void test_preferred(void **state)
     }
 }
 
+/* What only one has is asked of it alone: whatever is held against it, but not if it is down or unknown. */
+static void test_only(void **state)
+{
+    (void)state;
+    enum balance_why why;
+    give_plan(3, PROXY_RANDOM);
+    proxy()->requests_max = 1;
+    balance_plan(balance, plan, now_ms);
+    struct balance_ask ask = ask_now("");
+    ask.only = true;
+    ask.prefer = backend(1)->id + 1;
+    struct target *t = balance_choose(balance, &ask, &why);
+    assert_int_equal(t->id, backend(1)->id);
+    assert_null(balance_choose(balance, &ask, &why));
+    assert_int_equal(why, BALANCE_BUSY);
+    finish(t, BALANCE_FAILED);
+    t->ejected_until_ms = now_ms + 1000;
+    t = balance_choose(balance, &ask, &why);
+    assert_int_equal(t->id, backend(1)->id);
+    finish(t, BALANCE_GOOD);
+    ask.tried = (const struct target *const[]){t};
+    ask.tried_count = 1;
+    assert_null(balance_choose(balance, &ask, &why));
+    assert_int_equal(why, BALANCE_NONE);
+    ask.tried_count = 0;
+    ask.prefer = 4711;
+    assert_null(balance_choose(balance, &ask, &why));
+    assert_int_equal(why, BALANCE_NONE);
+}
+
 static void test_evidence(void **state)
 {
     (void)state;
@@ -757,6 +787,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_latency, setup, teardown),
         cmocka_unit_test_setup_teardown(test_budget, setup, teardown),
         cmocka_unit_test_setup_teardown(test_preferred, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_only, setup, teardown),
         cmocka_unit_test_setup_teardown(test_evidence, setup, teardown),
         cmocka_unit_test_setup_teardown(test_random_events, setup, teardown),
     };

@@ -253,6 +253,26 @@ static void test_session_errors(void **state)
     assert_int_equal(sessions(), 0);
 }
 
+/* A session that another node has made is that node's to answer for; whoever relays to us has no other. */
+static void test_sessions_of_other_nodes(void **state)
+{
+    (void)state;
+    char others[] = "/v2/a/blobs/uploads/00000000000000000000000000000001000000000000000f", line[512];
+    static const char *const methods[] = {"GET", "PATCH", "DELETE"};
+    for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
+        assert_int_equal(exchange(SENT("%s %s", methods[i], others), ""), 299);
+    assert_int_equal(exchange(SENT("PUT %s?digest=%s", others, SHA("x")), ""), 299);
+    assert_int_equal(exchange(SENT("PUT %s?digest=x", others), ""), 400); /* nobody need be asked */
+    (void)snprintf(line, sizeof(line), "GET %s", session("a"));
+    assert_int_equal(exchange(line, ""), 204);
+    host->relayed = true;
+    assert_error(exchange(SENT("GET %s", others), ""), 404, "BLOB_UPLOAD_UNKNOWN");
+    assert_int_equal(exchange(line, ""), 204);
+    assert_error(exchange("GET /v2/a/blobs/uploads/", ""), 404, "UNSUPPORTED");
+    assert_error(exchange("GET /v2/a/tags/list", ""), 404, "UNSUPPORTED");
+    assert_error(exchange("POST /v2/a/blobs/uploads/", ""), 404, "UNSUPPORTED");
+}
+
 static void test_mount(void **state)
 {
     (void)state;
@@ -525,6 +545,7 @@ int main(void)
         T(test_chunks),
         T(test_chunk_ranges),
         T(test_session_errors),
+        T(test_sessions_of_other_nodes),
         T(test_mount),
         T(test_control_errors),
         T(test_manifest_by_tag_and_digest),

@@ -82,6 +82,20 @@ static void check_no_sessions(void)
     assert_int_equal(files_in(fx.uploads), 0);
 }
 
+/* ------------------------------------------------------------------ ids */
+
+static void test_id_names_its_node(void **state)
+{
+    (void)state;
+    static const char id[] = "0123456789abcdef0123456789abcdeffedcba9876543210";
+    uint64_t node;
+    assert_true(upload_id_node(id, sizeof(id) - 1, &node));
+    assert_true(node == 0xfedcba9876543210);
+    assert_false(upload_id_node(id, UPLOAD_RANDOM_LEN, &node));
+    assert_false(upload_id_node("", 0, &node));
+    assert_false(upload_id_node("0123456789abcdef0123456789abcdeffedcba987654321G", UPLOAD_ID_LEN, &node));
+}
+
 /* ------------------------------------------------------------------ the way of an upload */
 
 static void test_whole_way(void **state)
@@ -96,6 +110,9 @@ static void test_whole_way(void **state)
     struct upload *u = create();
     assert_int_equal(upload_offset(u), 0);
     assert_int_equal(strlen(upload_id(u)), UPLOAD_ID_LEN);
+    uint64_t node;
+    assert_true(upload_id_node(upload_id(u), UPLOAD_ID_LEN, &node));
+    assert_int_equal(node, fx.tuning.node);
     memcpy(id, upload_id(u), sizeof(id));
     assert_int_equal(append(u, bytes, 100000), 0);
     upload_checkin(u);
@@ -465,8 +482,11 @@ static void test_recover_folder(void **state)
     assert_int_equal(linkat(fx.uploads, name, fx.blobs, "second", 0), 0);
     close(openat(fx.uploads, "README", O_CREAT | O_WRONLY, 0640));
     close(openat(fx.uploads, "w.0123456789abcdef0123456789abcdef", O_CREAT | O_WRONLY, 0640));
-    assert_int_equal(
-        symlinkat("/etc/passwd", fx.uploads, "0123456789abcdef0123456789abcdef.0123456789abcdef"), 0);
+    /* Of a version whose sessions did not name their node. */
+    close(openat(fx.uploads, "0123456789abcdef0123456789abcdef.0123456789abcdef", O_CREAT | O_WRONLY, 0640));
+    assert_int_equal(symlinkat("/etc/passwd", fx.uploads,
+                               "0123456789abcdef0123456789abcdef0000000000000001.0123456789abcdef"),
+                     0);
     fixture_restart(&fx, 2);
     assert_int_equal(store_uploads_open(fx.store), 0);
     assert_int_equal(checkout_in(&fx, id, &u), -ENOENT);
@@ -964,6 +984,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+        TEST(test_id_names_its_node),
         TEST(test_whole_way),
         TEST(test_empty),
         TEST(test_sha512),

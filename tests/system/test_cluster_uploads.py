@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A push through any mix of replicas: each request of it comes to another one, as behind a load balancer."""
+
+import hashlib
+import json
+import pathlib
+import shutil
+import tempfile
+
+import pytest
+
+import http1
+import netlab
+from cluster_lab import Cluster
+from harness import CONFIG_TYPE, IMAGE_TYPE, LAYER_TYPE, Repository, descriptor, digest_of, image_manifest
+
+pytestmark = netlab.needed
+
+LISTEN = "listen:\n  - address: '0.0.0.0:5000'\n    service: registry\n    allow_all: true\n"
+FRONT, OTHERS = 5001, (5101, 5102, 5103)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster("a", "b", "c", more=LISTEN) as cluster:
+        yield cluster.form()
+
+
+class Node:
+    """The registry of one node, asked over the network."""
+
+    def __init__(self, cluster, name):
+        self.netns, self.address = cluster["a"].host.netns, (cluster[name].host.v4, 5000)
+
+    def connect(self):
+        return netlab.in_namespace(self.netns, lambda: http1.Connection(self.address, timeout_s=120))
+
+    def exchange(self, *arguments):
+        with self.connect() as connection:
+            return connection.exchange(*arguments)
+
+    def repository(self, name="team/app"):
+        return Repository(self, name)
+
+
+def nodes(cluster):
+    return [Node(cluster, name) for name in "abc"]
+
+
+def session(node, repo="team/app"):
+    begun = node.repository(repo).start_upload()
+    assert begun.status == 202, begun
+    location = begun.header("Location")
+    assert location.startswith(f"/v2/{repo}/blobs/uploads/")  # so the client stays where it is
+    return location
+
+
+def counter(cluster, name, what):
+    """A counter of one node's, as its own host sees it."""
+    def ask():
+        return http1.Client(("127.0.0.1", 5080)).exchange("GET", "/metrics").body.decode()
+    text = netlab.in_namespace(cluster[name].host.netns, ask)
+    return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith(f"fairlead_{what} "))
+
+
+def test_each_request_at_another_replica(cluster):
+    a, b, c = nodes(cluster)
+    data = [hashlib.sha256(b"%d" % i).digest() * 40_000 for i in range(4)]  # 1.2 MiB each
+    whole = b"".join(data)
+    before = [counter(cluster, "a", "peer_uploads_total"), *(counter(cluster, n, "uploads_relayed_total") for n in "abc")]
+    location = session(a)
+    first = b.exchange("PATCH", location, iter([data[0][:100_000], data[0][100_000:]]))  # in chunks
+    assert first.status == 202 and first.header("Range") == f"0-{len(data[0]) - 1}", first
+    assert first.header("Location") == location
+    at = len(data[0])
+    ranged = c.exchange("PATCH", location, data[1], {"Content-Range": f"{at}-{at + len(data[1]) - 1}"})
+    assert ranged.status == 202, ranged
+    wrong = b.exchange("PATCH", location, b"x", {"Content-Range": "7-7"})
+    assert wrong.status == 416 and wrong.header("Range") == f"0-{2 * at - 1}", wrong
+    assert wrong.header("Docker-Upload-UUID") == location.rpartition("/")[2]
+    with c.connect() as connection:
+        connection.send(connection.head("PATCH", location, {"Content-Length": at, "Expect": "100-continue"}))
+        assert connection.read_some().startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
+        connection.buffer = b""
+        connection.send(data[2])
+        assert connection.response("PATCH").status == 202
+        connection.request("GET", location)  # the connection is good for more
+        assert connection.response("GET").header("Range") == f"0-{3 * at - 1}"
+    status = a.exchange("GET", location)
+    assert status.status == 204 and status.header("Range") == f"0-{3 * at - 1}"
+    done = c.exchange("PUT", http1.with_query(location, ("digest", digest_of(whole))), data[3])
+    assert done.status == 201 and done.header("Docker-Content-Digest") == digest_of(whole), done
+    # What was acknowledged by one is there at all, at once.
+    config = b.repository().push_blob(b"{}")
+    manifest = image_manifest(config, 2, [(digest_of(whole), len(whole))])
+    b.repository().push_manifest("mixed", manifest)
+    for node in (a, b, c):
+        assert node.repository().manifest("mixed").body == manifest
+        assert node.repository().blob(digest_of(whole)).body == whole
+        mounted = node.repository("other/app").start_upload(("mount", digest_of(whole)), ("from", "team/app"))
+        assert mounted.status == 201, mounted
+    after = [counter(cluster, "a", "peer_uploads_total"), *(counter(cluster, n, "uploads_relayed_total") for n in "abc")]
+    assert [now - then for now, then in zip(after, before)] == [6, 0, 2, 4]
+    assert b.exchange("GET", location).status == 404
+
+
+def test_cancelled_and_unknown_anywhere(cluster):
+    a, b, c = nodes(cluster)
+    location = session(b)
+    assert c.exchange("GET", location.replace("team/app", "team/other")).codes() == ["BLOB_UPLOAD_UNKNOWN"]
+    assert a.exchange("DELETE", location).status == 204
+    for node in (a, b, c):
+        for method in ("GET", "PATCH", "DELETE"):
+            gone = node.exchange(method, location, b"x" if method == "PATCH" else None)
+            assert gone.status == 404 and gone.codes() == ["BLOB_UPLOAD_UNKNOWN"], gone
+    # Of a node that never was, and of none.
+    head, _, upload = location.rpartition("/")
+    for other in (upload[:32] + "00000000000000ff", upload[:32], "nonsense"):
+        assert a.exchange("GET", f"{head}/{other}").codes() == ["BLOB_UPLOAD_UNKNOWN"]
+
+
+def test_wrong_digest_at_another_replica(cluster):
+    a, b, c = nodes(cluster)
+    location = session(c)
+    assert a.exchange("PATCH", location, b"right").status == 202
+    wrong = b.exchange("PUT", http1.with_query(location, ("digest", digest_of(b"wrong"))))
+    assert wrong.status == 400 and wrong.codes() == ["DIGEST_INVALID"]
+    assert a.exchange("GET", location).status == 404
+
+
+def test_client_that_goes_away_in_the_middle(cluster):
+    """What the owner has got stays, and the client goes on behind it by whichever replica."""
+    a, b, c = nodes(cluster)
+    location, data = session(a), bytes(range(256)) * 8192
+    before = counter(cluster, "a", "peer_uploads_total")
+    with b.connect() as connection:
+        connection.send(connection.head("PATCH", location, {"Content-Length": len(data)}) + data[:1_500_000])
+        assert http1.wait_until(lambda: counter(cluster, "a", "peer_uploads_total") > before, 60)
+
+    def free():
+        status = c.exchange("GET", location)
+        return status if status.status == 204 else None  # 409: still at work on what has come
+    status = http1.wait_until(free, 60)
+    at = int(status.header("Range").partition("-")[2]) + 1 if status.header("Range") != "0-0" else 0
+    assert at <= 1_500_000
+    assert c.exchange("PATCH", location, data[at:], {"Content-Range": f"{at}-{len(data) - 1}"}).status == 202
+    assert b.exchange("PUT", http1.with_query(location, ("digest", digest_of(data)))).status == 201
+    assert c.repository().blob(digest_of(data)).body == data
+
+
+# ---------------------------------------------------------------- real clients
+
+def image_layout(folder, number, layers):
+    """An OCI layout with one image of incompressible layers."""
+    blobs = folder / "blobs/sha256"
+    blobs.mkdir(parents=True)
+
+    def put(data):
+        (blobs / hashlib.sha256(data).hexdigest()).write_bytes(data)
+        return digest_of(data), len(data)
+    stored = [put(hashlib.shake_128(b"%d %d" % (number, i)).digest(1_000_000 + i)) for i in range(layers)]
+    config = put(json.dumps({"architecture": "amd64", "os": "linux", "config": {}, "number": number,
+                             "rootfs": {"type": "layers", "diff_ids": [digest for digest, _ in stored]}}).encode())
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": IMAGE_TYPE, "config": descriptor(CONFIG_TYPE, *config),
+                           "layers": [descriptor(LAYER_TYPE.removesuffix("+gzip"), *each) for each in stored]}).encode()
+    entry = descriptor(IMAGE_TYPE, *put(manifest), annotations={"org.opencontainers.image.ref.name": "one"})
+    (folder / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+
+@pytest.fixture(scope="module")
+def folder():
+    path = pathlib.Path(tempfile.mkdtemp(prefix="fairlead-uploads-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def images(folder):
+    for number in range(3):
+        image_layout(folder / f"image{number}", number, 4)
+    return [folder / f"image{number}" for number in range(3)]
+
+
+def round_robin(host, folder, port, backends):
+    """HAProxy, which gives each request to the next one."""
+    path = folder / f"haproxy-{port}.cfg"
+    servers = "".join(f"  server b{i} {backend}\n" for i, backend in enumerate(backends))
+    path.write_text("defaults\n  mode http\n  timeout connect 5s\n  timeout client 120s\n  timeout server 120s\n"
+                    f"listen front\n  bind 127.0.0.1:{port}\n  balance roundrobin\n{servers}")
+    host.start("haproxy", "-db", "-f", path)
+
+
+def answers(host, port):
+    def ask():
+        try:
+            return http1.Client(("127.0.0.1", port)).exchange("GET", "/v2/").status == 200
+        except (OSError, http1.ConnectionEnded):
+            return False
+    return http1.wait_until(lambda: netlab.in_namespace(host.netns, ask), 60)
+
+
+def push(host, image, port, name):
+    return host.run("skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false", f"oci:{image}:one",
+                    f"docker://127.0.0.1:{port}/{name}", check=False)
+
+
+@pytest.mark.skipif(not shutil.which("haproxy") or not shutil.which("skopeo"), reason="haproxy or skopeo is missing")
+def test_images_through_a_round_robin(cluster, folder, images):
+    host = cluster["a"].host
+    round_robin(host, folder, FRONT, [f"{cluster[name].host.v4}:5000" for name in "abc"])
+    assert answers(host, FRONT)
+    before = counter(cluster, "b", "uploads_relayed_total")
+    for number, image in enumerate(images):
+        done = push(host, image, FRONT, f"round/robin:{number}")
+        assert done.returncode == 0, done.stderr
+    assert counter(cluster, "b", "uploads_relayed_total") > before
+    for number, node in enumerate(nodes(cluster)):
+        layers = json.loads(node.repository("round/robin").manifest(str(number)).body)["layers"]
+        for layer in layers:
+            assert digest_of(node.repository("round/robin").blob(layer["digest"]).body) == layer["digest"]
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ("haproxy", "skopeo", "docker-registry"))),
+                    reason="haproxy, skopeo or docker-registry is missing")
+def test_what_registries_do_otherwise(cluster, folder, images):
+    """Three of another kind with a store each: an upload that comes to the next one is unknown there."""
+    host = cluster["a"].host
+    for port in OTHERS:
+        config = folder / f"registry-{port}.yaml"
+        config.write_text(json.dumps({
+            "version": 0.1, "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(folder / f"store-{port}")}},
+            "http": {"addr": f"127.0.0.1:{port}", "relativeurls": True, "secret": "for all of them"}}))
+        host.start("docker-registry", "serve", config)
+    for port in OTHERS:
+        assert answers(host, port)
+    round_robin(host, folder, FRONT + 1, [f"127.0.0.1:{port}" for port in OTHERS])
+    assert answers(host, FRONT + 1)
+    assert push(host, images[0], FRONT + 1, "round/robin:0").returncode != 0
+
+
+# ---------------------------------------------------------------- the owner dies
+
+def test_owner_away_then_back(cluster):
+    """Its sessions are unknown meanwhile, so that clients begin anew; they are there again with it."""
+    a, b, c = nodes(cluster)
+    location = session(c)
+    assert a.exchange("PATCH", location, b"12345").status == 202
+    before = counter(cluster, "b", "uploads_unreached_total")
+    cluster["c"].kill()
+    for node in (a, b):
+        gone = node.exchange("PATCH", location, b"67890")
+        assert gone.status == 404 and gone.codes() == ["BLOB_UPLOAD_UNKNOWN"], gone
+    assert counter(cluster, "b", "uploads_unreached_total") == before + 1
+    digest = http1.wait_until(lambda: pushed(a, b, b"anew"), 60)
+    assert b.repository().blob(digest).body == b"anew"
+    cluster["c"].start()
+    status = http1.wait_until(lambda: (at := b.exchange("GET", location)).status == 204 and at, 60)
+    assert status.header("Range") == "0-4", status
+    assert b.exchange("PATCH", location, b"67890", {"Content-Range": "5-9"}).status == 202
+    done = a.exchange("PUT", http1.with_query(location, ("digest", digest_of(b"1234567890"))))
+    assert done.status == 201, done
+
+
+def pushed(one, other, data):
+    """Its digest, once a push that begins at one and ends at another one is taken."""
+    location = session(one)
+    done = other.exchange("PUT", http1.with_query(location, ("digest", digest_of(data))), data)
+    return digest_of(data) if done.status == 201 else None
