@@ -105,6 +105,39 @@ static void on_done(void *arg, enum cmd_status status, uint64_t index, const voi
         proposal_free(p);
 }
 
+struct job_write {
+    uv_write_t write;
+    struct frame_head head;
+    struct frame_job job;
+};
+
+_Static_assert(offsetof(struct job_write, job) ==
+                   offsetof(struct job_write, head) + sizeof(struct frame_head),
+               "sent in one piece");
+
+static void on_job_written(uv_write_t *write, int status)
+{
+    (void)status; /* a channel that broke is ended by its reader */
+    free(write->data);
+}
+
+int channel_job(struct channel *channel, uint64_t id, const struct frame_job *job)
+{
+    if (channel->closing || channel->ended)
+        return -ENOTCONN;
+    struct job_write *w = calloc(1, sizeof(*w));
+    CHECK(w);
+    w->write.data = w;
+    w->head =
+        (struct frame_head){.bytes = sizeof(w->job), .type = FRAME_JOB, .version = LINK_VERSION, .id = id};
+    w->job = *job;
+    uv_buf_t buf = uv_buf_init((char *)&w->head, sizeof(w->head) + sizeof(w->job));
+    int err = uv_write(&w->write, (uv_stream_t *)&channel->pipe, &buf, 1, on_job_written);
+    if (err)
+        free(w);
+    return err;
+}
+
 const char *channel_refuse(const void *cmd, size_t len)
 {
     struct wire_reader reader = {.buf = cmd, .len = len};
@@ -125,13 +158,8 @@ const char *channel_refuse(const void *cmd, size_t len)
     }
 }
 
-static void frame_complete(struct channel *channel)
+static void proposal_complete(struct channel *channel, void *cmd, size_t len)
 {
-    void *cmd = channel->body;
-    size_t len = channel->head.bytes;
-    channel->body = NULL;
-    channel->body_len = 0;
-    channel->head_len = 0;
     const char *why = channel_refuse(cmd, len);
     if (why) {
         free(cmd);
@@ -148,12 +176,65 @@ static void frame_complete(struct channel *channel)
     channel->handlers.propose(channel->arg, cmd, len, on_done, p);
 }
 
+static void job_complete(struct channel *channel, const void *body)
+{
+    struct frame_job_done done;
+    memcpy(&done, body, sizeof(done));
+    if (done.result >= JOB_RESULT_COUNT)
+        channel_end(channel, "a result of a job that makes no sense");
+    else
+        channel->handlers.job_done(channel->arg, channel->head.id, done.result, done.detail);
+}
+
+static void damaged_complete(struct channel *channel, const void *body)
+{
+    struct frame_damaged damaged;
+    struct digest digest;
+    memcpy(&damaged, body, sizeof(damaged));
+    if (digest_unpack(damaged.digest, sizeof(damaged.digest), &digest) == 0)
+        channel_end(channel, "a damaged blob without a digest");
+    else
+        channel->handlers.damaged(channel->arg, &digest, damaged.bytes);
+}
+
+static void frame_complete(struct channel *channel)
+{
+    void *body = channel->body;
+    channel->body = NULL;
+    channel->body_len = 0;
+    channel->head_len = 0;
+    if (channel->head.type == FRAME_PROPOSE) {
+        proposal_complete(channel, body, channel->head.bytes);
+        return;
+    }
+    if (channel->head.type == FRAME_JOB_DONE)
+        job_complete(channel, body);
+    else
+        damaged_complete(channel, body);
+    free(body);
+}
+
+static bool head_valid(const struct frame_head *head)
+{
+    if (head->version != LINK_VERSION)
+        return false;
+    switch (head->type) {
+    case FRAME_PROPOSE:
+        return head->bytes > 0 && head->bytes <= FRAME_BYTES_MAX;
+    case FRAME_JOB_DONE:
+        return head->bytes == sizeof(struct frame_job_done);
+    case FRAME_DAMAGED:
+        return head->bytes == sizeof(struct frame_damaged);
+    default:
+        return false;
+    }
+}
+
 static void head_complete(struct channel *channel)
 {
     const struct frame_head *head = &channel->head;
-    if (head->version != LINK_VERSION || head->type != FRAME_PROPOSE || head->bytes == 0 ||
-        head->bytes > FRAME_BYTES_MAX) {
-        channel_end(channel, "a frame that is not a proposal");
+    if (!head_valid(head)) {
+        channel_end(channel, "a frame that makes no sense");
         return;
     }
     channel->body = malloc(head->bytes);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Control's end of a ring's channel (msg.h): proposals in, results out. Bounded: while too many proposals are
- * under way, or their results are not taken, nothing more is read. The data plane is not trusted: a frame
- * that makes no sense, or a command that it has no business with, is a breach.
+ * Control's end of a ring's channel (msg.h): proposals in, results out; jobs out, their results in. Bounded:
+ * while too many proposals are under way, or their results are not taken, nothing more is read. The data
+ * plane is not trusted: a frame that makes no sense, or a command that it has no business with, is a breach.
  */
 #ifndef FL_CONTROL_CHANNEL_H
 #define FL_CONTROL_CHANNEL_H
@@ -29,6 +29,9 @@ typedef void (*channel_done)(void *arg, enum cmd_status status, uint64_t index, 
 struct channel_handlers {
     /* Takes cmd (malloc'd); done is called exactly once, perhaps before the return. */
     void (*propose)(void *arg, void *cmd, size_t len, channel_done done, void *done_arg);
+    /* What came of a job that was sent, or of one that was not: the data plane is not trusted. */
+    void (*job_done)(void *arg, uint64_t id, enum job_result result, uint64_t detail);
+    void (*damaged)(void *arg, const struct digest *digest, uint64_t bytes);
     /* At most once, then nothing more is read: why is NULL if the other end just closed. */
     void (*ended)(void *arg, const char *why);
 };
@@ -36,6 +39,9 @@ struct channel_handlers {
 /* Takes fd. 0 or -errno. */
 int channel_open(uv_loop_t *loop, int fd, const struct channel_handlers *handlers, void *arg,
                  struct channel **out);
+
+/* Sends a job, of which at most JOBS_UNDERWAY_MAX may be unanswered. 0 or -errno. */
+int channel_job(struct channel *channel, uint64_t id, const struct frame_job *job);
 
 /* No handler is called any more but for propose's done. The memory goes when the last proposal is done. */
 void channel_close(struct channel *channel);

@@ -22,6 +22,7 @@
 #include "control/daemon_listen.h"
 #include "control/daemon_peers.h"
 #include "control/events.h"
+#include "control/jobs.h"
 #include "control/nodes.h"
 #include "control/services.h"
 #include "control/socket/server.h"
@@ -256,6 +257,21 @@ static void on_ready(void *arg)
     if (d->greet)
         greet(d);
     events_note(d->events, "dataplane.ready", "the data plane serves");
+    jobs_ready(d->jobs);
+}
+
+static void on_job_done(void *arg, uint64_t id, enum job_result result, uint64_t detail)
+{
+    struct daemon *d = arg;
+    jobs_answer(d->jobs, id, result, detail);
+}
+
+static void on_damaged(void *arg, const struct digest *digest, uint64_t bytes)
+{
+    struct daemon *d = arg;
+    (void)bytes;
+    events_blob(d->events, "blob.damaged", digest,
+                "a reader found other bytes than its digest says; it is moved to store/damaged");
 }
 
 static void on_plan_applied(void *arg, uint64_t generation)
@@ -287,6 +303,8 @@ const struct supervise_handlers daemon_supervise_handlers = {
     .plan = on_plan_wanted,
     .certs = on_certs_wanted,
     .propose = on_propose,
+    .job_done = on_job_done,
+    .damaged = on_damaged,
     .ready = on_ready,
     .plan_applied = on_plan_applied,
     .failed = on_dataplane_failed,

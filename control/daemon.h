@@ -29,6 +29,7 @@ struct certs_store;
 struct services;
 struct nodes;
 struct backup;
+struct jobs;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -78,6 +79,7 @@ struct daemon {
     struct services *services;
     struct nodes *nodes;
     struct backup *backup;
+    struct jobs *jobs;
     bool has_pki;                  /* as seen last: STATE/pki is there */
     struct plan_services *proxied; /* those of the newest plan */
     struct certs_store *certs;

@@ -24,6 +24,7 @@
 #include "control/daemon_listen.h"
 #include "control/daemon_peers.h"
 #include "control/events.h"
+#include "control/jobs.h"
 #include "control/orphan.h"
 #include "control/backup.h"
 #include "control/nodes.h"
@@ -101,6 +102,12 @@ static int open_state(struct daemon *d, char *err)
     return cluster_each_setting(d->cluster, daemon_setting_load, d);
 }
 
+static int send_job(void *arg, uint32_t ring, uint64_t id, const struct frame_job *job)
+{
+    struct daemon *d = arg;
+    return supervise_send_job(d->supervise, ring, id, job);
+}
+
 static int open_supervise(struct daemon *d, char *err)
 {
     const struct supervise_config config = {.loop = &d->loop,
@@ -114,7 +121,10 @@ static int open_supervise(struct daemon *d, char *err)
                                             .adopted = &d->adopted,
                                             .handlers = daemon_supervise_handlers,
                                             .arg = d};
-    return supervise_open(&config, &d->supervise, err, ERROR_MAX);
+    int result = supervise_open(&config, &d->supervise, err, ERROR_MAX);
+    if (!result)
+        d->jobs = jobs_new(&(struct jobs_config){send_job, d, d->memory.rings});
+    return result;
 }
 
 static void on_signal(void *arg, int signum)
@@ -329,6 +339,7 @@ static int start_inside(struct daemon *d, char *err)
     d->backup = backup_new(&d->loop, d->cluster, d->folders.state_fd, d->folders.blobs_fd);
     return 0;
 err_supervise:
+    jobs_free(d->jobs);
     supervise_close(d->supervise);
 err_services:
     services_close(d->services);
@@ -399,6 +410,7 @@ void daemon_life_close(struct daemon *d)
 
 static void finish(struct daemon *d)
 {
+    jobs_free(d->jobs);
     services_free(d->services);
     nodes_free(d->nodes);
     events_close(d->events);

@@ -269,13 +269,26 @@ void events_log_ends(struct events *events, uint64_t index)
         events->index = index;
 }
 
-void events_note(struct events *events, const char *kind, const char *text)
+/* Of what control itself did or saw. */
+static json_t *note_new(struct events *events, const char *kind, const char *text)
 {
     json_t *event = event_new(kind, journal_now_ms());
     json_object_set_new(event, "actor", json_string("system"));
     set_node(events, event, events->nodes.self);
     json_object_set_new(event, "text", json_string(text));
     json_object_set_new(event, "result", json_string("ok"));
+    return event;
+}
+
+void events_note(struct events *events, const char *kind, const char *text)
+{
+    tell(events, note_new(events, kind, text));
+}
+
+void events_blob(struct events *events, const char *kind, const struct digest *digest, const char *text)
+{
+    json_t *event = note_new(events, kind, text);
+    set_digest(event, "digest", digest);
     tell(events, event);
 }
 

@@ -48,6 +48,9 @@ void events_log_ends(struct events *events, uint64_t index);
 /* Something that control itself did or saw. */
 void events_note(struct events *events, const char *kind, const char *text);
 
+/* The same, about a blob. */
+void events_blob(struct events *events, const char *kind, const struct digest *digest, const char *text);
+
 /* A verdict on a backend has changed. */
 struct events_backend {
     const char *kind, *service, *backend, *before, *reason, *text;

@@ -154,9 +154,14 @@ static int open_store(struct folders *folders, const struct dataplane_user *user
     err = folders->uploads_fd = open_folder(store, "uploads", 0750, user);
     if (err < 0)
         goto err_blobs;
+    err = folders->damaged_fd = open_folder(store, "damaged", 0750, user);
+    if (err < 0)
+        goto err_uploads;
     err = fsync(folders->blobs_fd) || fsync(store) || fsync(folders->state_fd) ? -errno : 0;
     if (!err)
         goto out;
+    close(folders->damaged_fd);
+err_uploads:
     close(folders->uploads_fd);
 err_blobs:
     close(folders->blobs_fd);
@@ -239,6 +244,7 @@ int folders_open(struct folders *folders, const char *state_dir, const char *run
         return 0;
     close(folders->blobs_fd);
     close(folders->uploads_fd);
+    close(folders->damaged_fd);
 err_state:
     close(folders->lock_fd);
     close(folders->state_fd);
@@ -251,6 +257,7 @@ out:
 
 void folders_close(struct folders *folders)
 {
+    close(folders->damaged_fd);
     close(folders->uploads_fd);
     close(folders->blobs_fd);
     close(folders->lock_fd);

@@ -3,7 +3,8 @@
  * The folders of a node:
  *   STATE/            0750  lock, dataplane.pid, names and private files, events.log
  *   STATE/raft/       0700  the log and the snapshots; made by the consensus, whole or not at all
- *   STATE/store/      0750  of the data plane's user: blobs/{sha256,sha512}/{00..ff}/, uploads/
+ *   STATE/store/      0750  of the data plane's user: blobs/{sha256,sha512}/{00..ff}/, uploads/,
+ *                           damaged/
  *   RUN/              0755  control.sock
  */
 #ifndef FL_CONTROL_FOLDERS_H
@@ -26,7 +27,7 @@ struct dataplane_user {
 };
 
 struct folders {
-    int state_fd, lock_fd, blobs_fd, uploads_fd;
+    int state_fd, lock_fd, blobs_fd, uploads_fd, damaged_fd;
 };
 
 /*

@@ -16,6 +16,18 @@ static void on_propose(void *arg, void *cmd, size_t len, channel_done done, void
     config->handlers.propose(config->arg, cmd, len, done, done_arg);
 }
 
+static void on_job_done(void *arg, uint64_t id, enum job_result result, uint64_t detail)
+{
+    const struct supervise_config *config = &((struct dataplane *)arg)->supervise->config;
+    config->handlers.job_done(config->arg, id, result, detail);
+}
+
+static void on_damaged(void *arg, const struct digest *digest, uint64_t bytes)
+{
+    const struct supervise_config *config = &((struct dataplane *)arg)->supervise->config;
+    config->handlers.damaged(config->arg, digest, bytes);
+}
+
 /* An end without a reason is mostly the process' end, which comes as an event of its own. */
 static void on_channel_ended(void *arg, const char *why)
 {
@@ -78,6 +90,7 @@ static int send_hello(struct dataplane *d)
         [HELLO_EPOCHS] = config->memory->epochs_fd,
         [HELLO_BLOBS] = config->folders->blobs_fd,
         [HELLO_UPLOADS] = config->folders->uploads_fd,
+        [HELLO_DAMAGED] = config->folders->damaged_fd,
         [HELLO_NAMES] = names_fd,
         [HELLO_ADOPT] = adopt_fd,
     };
@@ -94,7 +107,8 @@ static int send_hello(struct dataplane *d)
 
 static int send_ring(struct dataplane *d, uint32_t index)
 {
-    static const struct channel_handlers handlers = {.propose = on_propose, .ended = on_channel_ended};
+    static const struct channel_handlers handlers = {
+        .propose = on_propose, .job_done = on_job_done, .damaged = on_damaged, .ended = on_channel_ended};
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
         return -errno;

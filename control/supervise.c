@@ -398,6 +398,13 @@ void supervise_send_certs(struct supervise *s, int certs_fd, uint64_t generation
         close(certs_fd);
 }
 
+int supervise_send_job(struct supervise *s, uint32_t ring, uint64_t id, const struct frame_job *job)
+{
+    if (s->state != STATE_RUNNING || !can_be_told(s) || !s->dataplane->channels[ring])
+        return -ENOTCONN;
+    return channel_job(s->dataplane->channels[ring], id, job);
+}
+
 static void drop_words(struct supervise *s)
 {
     if (!s->words.count)

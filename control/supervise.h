@@ -45,6 +45,9 @@ struct supervise_handlers {
     /* The same for certificates; -ENOENT: there are none. */
     int (*certs)(void *arg, uint64_t *generation);
     void (*propose)(void *arg, void *cmd, size_t len, channel_done done, void *done_arg);
+    /* What came of a job that was sent to this data plane; a blob that it found damaged by itself. */
+    void (*job_done)(void *arg, uint64_t id, enum job_result result, uint64_t detail);
+    void (*damaged)(void *arg, const struct digest *digest, uint64_t bytes);
     void (*ready)(void *arg);
     void (*plan_applied)(void *arg, uint64_t generation);
     /* A data plane ended without having been told to. failures: in a row; ever_ready: one has served before;
@@ -90,6 +93,10 @@ void supervise_send_plan(struct supervise *s, int plan_fd, uint64_t generation);
 
 /* Hands certificates to the running data plane. Takes certs_fd. */
 void supervise_send_certs(struct supervise *s, int certs_fd, uint64_t generation);
+
+/* Sends a job to a ring of the data plane that serves; 0 or -errno. Those that are unanswered when it ends
+ * are never answered: ready() is the time to ask again. */
+int supervise_send_job(struct supervise *s, uint32_t ring, uint64_t id, const struct frame_job *job);
 
 /* The kernel's maps that the data plane reads and fills (msg.h, VERDICTS): for the one that runs, and for
  * those that will. Takes the descriptors; count 0: there are none. */

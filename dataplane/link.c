@@ -18,8 +18,9 @@
 #include "dataplane/loop.h"
 
 enum {
-    OUT_BYTES = FRAME_BYTES_MAX + (8 << 20),
-    OUT_KEPT_BYTES = 1 << 20, /* memory beyond it goes back when the buffer is empty */
+    PROPOSALS_BYTES = FRAME_BYTES_MAX + (8 << 20),
+    OUT_BYTES = PROPOSALS_BYTES + (1 << 20), /* the rest is for answers to jobs: small, and few at a time */
+    OUT_KEPT_BYTES = 1 << 20,                /* memory beyond it goes back when the buffer is empty */
     IN_BYTES = 64 << 10,
     RESULT_MAX = sizeof(struct frame_result) + sizeof(((struct proposal *)0)->detail),
 };
@@ -30,6 +31,8 @@ struct channel {
     bool connected;
     _Atomic int offered_fd; /* -1: none */
     struct op in, out;
+    struct channel_jobs jobs;
+    unsigned jobs_underway;
     uint64_t next_id;
     struct proposal *first, **last; /* oldest first: results mostly come in that order */
     uint8_t *out_buf;
@@ -114,6 +117,9 @@ static void disconnect(struct channel *c)
     loop_cancel(c->loop, &c->out);
     while (c->first)
         proposal_end(c, c->first, CMD_UNKNOWN_OUTCOME);
+    c->jobs_underway = 0;
+    if (c->jobs.lost)
+        c->jobs.lost(c->jobs.arg);
 }
 
 void channel_offer(struct channel *c, int fd)
@@ -160,6 +166,14 @@ static void send_more(struct channel *c)
         loop_send(c->loop, &c->out, c->fd, c->out_buf + c->out_at, c->out_len - c->out_at, 0);
 }
 
+/* There is room. */
+static void put(struct channel *c, const struct frame_head *head, const void *body)
+{
+    memcpy(c->out_buf + c->out_len, head, sizeof(*head));
+    memcpy(c->out_buf + c->out_len + sizeof(*head), body, head->bytes);
+    c->out_len += sizeof(*head) + head->bytes;
+}
+
 int channel_propose(struct channel *c, struct proposal *p, const void *cmd, size_t len)
 {
     struct frame_head head = {
@@ -168,11 +182,9 @@ int channel_propose(struct channel *c, struct proposal *p, const void *cmd, size
         return -ENOTCONN;
     if (len > COMMAND_BYTES_MAX)
         return -EMSGSIZE;
-    if (sizeof(head) + len > OUT_BYTES - c->out_len)
+    if (c->out_len > PROPOSALS_BYTES || sizeof(head) + len > PROPOSALS_BYTES - c->out_len)
         return -EAGAIN;
-    memcpy(c->out_buf + c->out_len, &head, sizeof(head));
-    memcpy(c->out_buf + c->out_len + sizeof(head), cmd, len);
-    c->out_len += sizeof(head) + len;
+    put(c, &head, cmd);
     p->id = head.id;
     p->index = 0;
     p->detail_len = 0;
@@ -214,8 +226,7 @@ static bool result(struct channel *c, const struct frame_head *head, const uint8
 {
     struct frame_result r;
     size_t detail = head->bytes - sizeof(r);
-    if (head->type != FRAME_RESULT || head->version != LINK_VERSION || head->bytes < sizeof(r) ||
-        head->bytes > RESULT_MAX)
+    if (head->type != FRAME_RESULT || head->bytes < sizeof(r) || head->bytes > RESULT_MAX)
         return false;
     memcpy(&r, body, sizeof(r));
     struct proposal *p = r.status < CMD_STATUS_COUNT ? find(c, head->id) : NULL;
@@ -228,6 +239,60 @@ static bool result(struct channel *c, const struct frame_head *head, const uint8
     return true;
 }
 
+/* ------------------------------------------------------------------ jobs */
+
+void channel_set_jobs(struct channel *c, const struct channel_jobs *jobs)
+{
+    c->jobs = *jobs;
+}
+
+static bool job(struct channel *c, const struct frame_head *head, const uint8_t *body)
+{
+    struct frame_job j;
+    if (head->bytes != sizeof(j) || !c->jobs.job || c->jobs_underway >= JOBS_UNDERWAY_MAX)
+        return false;
+    memcpy(&j, body, sizeof(j));
+    c->jobs_underway++;
+    c->jobs.job(c->jobs.arg, head->id, &j);
+    return true;
+}
+
+void channel_job_done(struct channel *c, uint64_t id, enum job_result result, uint64_t detail)
+{
+    const struct frame_job_done done = {.result = result, .detail = detail};
+    const struct frame_head head = {
+        .bytes = sizeof(done), .type = FRAME_JOB_DONE, .version = LINK_VERSION, .id = id};
+    CHECK(c->connected && c->jobs_underway > 0);
+    c->jobs_underway--;
+    if (sizeof(head) + sizeof(done) > OUT_BYTES - c->out_len) {
+        disconnect(c); /* control asks for more than it takes the answers of */
+        return;
+    }
+    put(c, &head, &done);
+    send_more(c);
+}
+
+void channel_damaged(struct channel *c, const struct digest *d, uint64_t bytes)
+{
+    struct frame_damaged damaged = {.bytes = bytes};
+    const struct frame_head head = {.bytes = sizeof(damaged), .type = FRAME_DAMAGED, .version = LINK_VERSION};
+    (void)digest_pack(d, damaged.digest);
+    if (!c->connected || c->out_len > PROPOSALS_BYTES ||
+        sizeof(head) + sizeof(damaged) > PROPOSALS_BYTES - c->out_len)
+        return;
+    put(c, &head, &damaged);
+    send_more(c);
+}
+
+/* ------------------------------------------------------------------ what comes */
+
+static bool frame(struct channel *c, const struct frame_head *head, const uint8_t *body)
+{
+    if (head->version != LINK_VERSION)
+        return false;
+    return head->type == FRAME_JOB ? job(c, head, body) : result(c, head, body);
+}
+
 static void in_done(struct op *op, const struct event *ev)
 {
     struct channel *c = container_of(op, struct channel, in);
@@ -238,7 +303,7 @@ static void in_done(struct op *op, const struct event *ev)
     c->in_len += (uint32_t)ev->res;
     size_t at = 0;
     struct frame_head head;
-    while (c->in_len - at >= sizeof(head)) {
+    while (c->connected && c->in_len - at >= sizeof(head)) {
         memcpy(&head, c->in_buf + at, sizeof(head));
         if (head.bytes > RESULT_MAX) {
             disconnect(c);
@@ -246,7 +311,7 @@ static void in_done(struct op *op, const struct event *ev)
         }
         if (c->in_len - at - sizeof(head) < head.bytes)
             break;
-        if (!result(c, &head, c->in_buf + at + sizeof(head))) {
+        if (!frame(c, &head, c->in_buf + at + sizeof(head))) {
             disconnect(c);
             return;
         }
@@ -254,5 +319,6 @@ static void in_done(struct op *op, const struct event *ev)
     }
     c->in_len -= at;
     memmove(c->in_buf, c->in_buf + at, c->in_len);
-    receive(c);
+    if (c->connected)
+        receive(c);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A ring's channel to control: proposals out, results in (msg.h). The only way a ring changes names.
+ * A ring's channel to control (msg.h): proposals out, results in, the only way a ring changes names; and jobs
+ * in, their results out.
  */
 #ifndef FL_LINK_H
 #define FL_LINK_H
@@ -10,6 +11,7 @@
 #include <stdint.h>
 
 #include "cmd.h"
+#include "msg.h"
 #include "dataplane/waiter.h"
 
 struct loop;
@@ -50,5 +52,23 @@ struct proposal {
  * (the queue to control is full), -EMSGSIZE.
  */
 int channel_propose(struct channel *c, struct proposal *p, const void *cmd, size_t len);
+
+/*
+ * Whoever does jobs. job: at most JOBS_UNDERWAY_MAX are unanswered at a time, more end the channel. lost:
+ * control has gone, and nobody waits for the answers any more: none of them may be given.
+ */
+struct channel_jobs {
+    void (*job)(void *arg, uint64_t id, const struct frame_job *job);
+    void (*lost)(void *arg);
+    void *arg;
+};
+void channel_set_jobs(struct channel *c, const struct channel_jobs *jobs);
+
+/* There is always room for it. */
+void channel_job_done(struct channel *c, uint64_t id, enum job_result result, uint64_t detail);
+
+/* Tells control of a blob that was found to be damaged and is quarantined; without control nobody is told:
+ * whoever comes next finds its file in damaged/. */
+void channel_damaged(struct channel *c, const struct digest *d, uint64_t bytes);
 
 #endif

@@ -171,6 +171,7 @@ static struct store_tuning tuning(const struct plan *p)
         .uploads_max = (uint32_t)p->setting[SET_REGISTRY_UPLOADS_MAX],
         .open_files = (uint32_t)p->setting[SET_STORE_OPEN_FILES],
         .upload_expiry_ms = p->setting[SET_REGISTRY_UPLOAD_EXPIRY],
+        .scrub_rate = p->setting[SET_SCRUB_RATE],
     };
 }
 
@@ -200,7 +201,9 @@ static int build(struct dataplane *d, const char **why)
     const struct plan *plan = d->plan;
     CHECK(plan); /* GO does not come without one */
     struct store_tuning t = tuning(plan);
-    int err = store_new(d->hello_fd[HELLO_BLOBS], d->hello_fd[HELLO_UPLOADS], &t, &d->store, why);
+    const struct store_folders folders = {d->hello_fd[HELLO_BLOBS], d->hello_fd[HELLO_UPLOADS],
+                                          d->hello_fd[HELLO_DAMAGED]};
+    int err = store_new(&folders, &t, &d->store, why);
     if (err)
         return err;
     (void)snprintf(names_path, sizeof(names_path), "/proc/self/fd/%d", d->hello_fd[HELLO_NAMES]);
@@ -551,7 +554,8 @@ int main(int argc, char **argv)
     err = build(&d, &why);
     if (err)
         fail(why, err);
-    int features = sandbox_enter(d.hello_fd[HELLO_BLOBS], d.hello_fd[HELLO_UPLOADS], &why);
+    _Static_assert(HELLO_UPLOADS == HELLO_BLOBS + 1 && HELLO_DAMAGED == HELLO_BLOBS + 2, "three folders");
+    int features = sandbox_enter(&d.hello_fd[HELLO_BLOBS], 3, &why);
     if (features < 0)
         fail(why, features);
     err = tls_tables_start(d.tls);

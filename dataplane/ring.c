@@ -18,6 +18,7 @@
 #include "dataplane/door.h"
 #include "dataplane/fetch/fetch.h"
 #include "dataplane/http2/http2.h"
+#include "dataplane/jobs.h"
 #include "dataplane/proxy/proxy.h"
 #include "dataplane/proxy/tcp.h"
 #include "dataplane/link.h"
@@ -107,6 +108,8 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
         err = tcp_ring_new(r, &r->tcp);
     if (!err)
         err = fetches_new(r, &r->fetches);
+    if (!err)
+        err = jobs_new(r, &r->jobs);
     timer_wheel_init(&r->wheel, loop_now_ms(r->loop));
     *out = r;
     return err;
@@ -117,6 +120,7 @@ void ring_free(struct ring *r)
     store_ring_free(r->store);
     channel_free(r->channel);
     door_ring_free(r->door);
+    jobs_free(r->jobs);
     fetches_free(r->fetches);
     tcp_ring_free(r->tcp);
     proxy_free(r->proxy);
@@ -469,10 +473,13 @@ static void step_drain(struct ring *r, uint64_t now_ms)
         begin_drain(r);
     if (now_ms >= by)
         end_drain(r);
-    if (r->conn_list == NULL)
+    if (r->conn_list == NULL) {
+        jobs_stop(r->jobs);
         fetches_stop(r->fetches);
+        store_ring_stop(r->store);
+    }
     r->stopped = r->conn_list == NULL && door_idle(r) && tcp_idle(r) && http2_idle(r->http2) &&
-                 fetches_idle(r->fetches) && store_ring_idle(r->store);
+                 fetches_idle(r->fetches) && jobs_idle(r->jobs) && store_ring_idle(r->store);
 }
 
 /* ------------------------------------------------------------------ running */
@@ -518,6 +525,7 @@ void ring_run(struct ring *r)
         atomic_store_explicit(&r->counters->counter[CTR_LIVENESS], now, memory_order_relaxed);
         door_turn(r);
         proxy_run(r->proxy, now);
+        store_ring_turn(r->store);
         take_turns(r);
         take_plan(r);
         take_words(r);

@@ -30,6 +30,7 @@ struct proxy;
 struct tcp_ring;
 struct door_ring;
 struct fetches;
+struct jobs;
 struct kernel_words;
 struct tls_helpers;
 struct tls_table;
@@ -86,6 +87,7 @@ struct ring {
     struct tcp_ring *tcp;
     struct door_ring *door;
     struct fetches *fetches; /* of blobs that are not here */
+    struct jobs *jobs;
 
     struct counters_page *page;
     struct ring_counters *counters;

@@ -54,7 +54,7 @@ static int landlock_allow(int ruleset, int dirfd, uint64_t handled)
 }
 
 /* 1: it holds; 0: this kernel has none; or -errno. */
-static int landlock_enter(int blobs_dirfd, int uploads_dirfd)
+static int landlock_enter(const int *folders, unsigned count)
 {
     int abi = (int)syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     if (abi < 2) /* the first version forbids every rename between folders */
@@ -64,9 +64,9 @@ static int landlock_enter(int blobs_dirfd, int uploads_dirfd)
     int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
     if (ruleset < 0)
         return -errno;
-    int err = landlock_allow(ruleset, blobs_dirfd, attr.handled_access_fs);
-    if (!err)
-        err = landlock_allow(ruleset, uploads_dirfd, attr.handled_access_fs);
+    int err = 0;
+    for (unsigned i = 0; i < count && !err; i++)
+        err = landlock_allow(ruleset, folders[i], attr.handled_access_fs);
     if (!err && syscall(SYS_landlock_restrict_self, ruleset, 0))
         err = -errno;
     close(ruleset);
@@ -196,10 +196,10 @@ static int seccomp_enter(void)
     return err;
 }
 
-static int confine(int blobs_dirfd, int uploads_dirfd, const char **why)
+static int confine(const int *folders, unsigned count, const char **why)
 {
     *why = "Landlock refused the rules for the store's folders";
-    int landlocked = landlock_enter(blobs_dirfd, uploads_dirfd);
+    int landlocked = landlock_enter(folders, count);
     if (landlocked < 0)
         return landlocked;
     *why = "the seccomp filter could not be loaded";
@@ -208,10 +208,10 @@ static int confine(int blobs_dirfd, int uploads_dirfd, const char **why)
 }
 #else
 /* The sanitizers' runtimes read /proc, trace their own process and call more than any list has. */
-static int confine(int blobs_dirfd, int uploads_dirfd, const char **why)
+static int confine(const int *folders, unsigned count, const char **why)
 {
-    (void)blobs_dirfd;
-    (void)uploads_dirfd;
+    (void)folders;
+    (void)count;
     (void)why;
     return 0;
 }
@@ -226,7 +226,7 @@ static int capabilities_drop(void)
     return err;
 }
 
-int sandbox_enter(int blobs_dirfd, int uploads_dirfd, const char **why)
+int sandbox_enter(const int *folders, unsigned count, const char **why)
 {
     *why = "no_new_privs could not be set";
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -235,7 +235,7 @@ int sandbox_enter(int blobs_dirfd, int uploads_dirfd, const char **why)
     int err = capabilities_drop();
     if (err)
         return err;
-    return confine(blobs_dirfd, uploads_dirfd, why);
+    return confine(folders, count, why);
 }
 
 void sandbox_hold_secrets(void)

@@ -14,7 +14,7 @@
 
 /* Returns enum dataplane_feature bits of what holds, or -errno with a sentence in *why. The folders are
  * borrowed. */
-int sandbox_enter(int blobs_dirfd, int uploads_dirfd, const char **why);
+int sandbox_enter(const int *folders, unsigned count, const char **why);
 
 /* From now on nobody of the same user looks into the process, and it leaves no core: it has private keys. Its
  * own /proc/self is closed to it afterwards. */

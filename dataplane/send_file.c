@@ -325,6 +325,10 @@ static void direct_turn(struct stream_full *f, size_t budget)
 
 void send_file_turn(struct stream_full *f)
 {
+    if (f->send.blob->damaged) { /* as was found while it went out: its end must not be believed */
+        conn_close(f->s.conn, CLOSE_BLOB_DAMAGED);
+        return;
+    }
     /* Who waits for a disk has no use for a long turn, and somebody else may come meanwhile. */
     bool long_turn = f->s.ring->streams.used == 1 && !f->send.was_warmed;
     size_t budget = long_turn ? ALONE_BYTES : TURN_BYTES;

@@ -4,8 +4,9 @@
  *
  * The link: a SOCK_SEQPACKET pair, descriptor LINK_FD in the data plane; one message a packet, descriptors by
  * SCM_RIGHTS. Control begins:
- *   HELLO (fds: counters memfd, log memfd, epochs memfd, blobs folder, uploads folder, names file, and a unix
- *          socket with a name, on which the data plane listens for the control that comes after this one)
+ *   HELLO (fds: counters memfd, log memfd, epochs memfd, the folders blobs, uploads and damaged, names file,
+ *          and a unix socket with a name, on which the data plane listens for the control that comes after
+ *          this one)
  *   RING x rings (fd: that ring's channel)      LISTENER x n (fd: a listening socket, and its slot)
  *   CERTS (fd: sealed memfd, certs.h)            VERDICTS (fds: the kernel's maps verdicts, to be read, and
  *   evidence; abi.h)                             PLAN (fd: sealed memfd)                      GO
@@ -29,20 +30,27 @@
  * A ring's channel: a SOCK_STREAM pair that carries frames: struct frame_head, then `bytes` of body.
  *   PROPOSE  data plane -> control: body is a command (cmd.h)
  *   RESULT   control -> data plane: body is struct frame_result, then its detail
- * If either end closes, every proposal under way has an unknown outcome.
+ *   JOB      control -> data plane: body is struct frame_job: background work on a blob of the store
+ *   JOB_DONE data plane -> control: body is struct frame_job_done; once for each job, in any order
+ *   DAMAGED  data plane -> control: body is struct frame_damaged: a blob was found to be damaged on its way
+ *            to somebody, and is quarantined; no answer. Its id is 0.
+ * If either end closes, every proposal under way has an unknown outcome, and so has every job: all kinds of
+ * jobs may be asked for again, whatever came of them.
  */
 #ifndef FL_MSG_H
 #define FL_MSG_H
 
 #include <stdint.h>
 
+#include "digest.h"
 #include "limits.h"
 
 enum {
     LINK_FD = 3, /* number of the link's descriptor in a new data plane */
-    LINK_VERSION = 5,
+    LINK_VERSION = 6,
     LINK_MESSAGE_MAX = 512,
-    LINK_FDS_MAX = 8,
+    LINK_FDS_MAX = 12,
+    JOBS_UNDERWAY_MAX = 64, /* of one channel */
 };
 
 enum link_type {
@@ -73,6 +81,7 @@ enum hello_fd {
     HELLO_EPOCHS,
     HELLO_BLOBS,
     HELLO_UPLOADS,
+    HELLO_DAMAGED,
     HELLO_NAMES,
     HELLO_ADOPT,
     HELLO_FDS
@@ -132,7 +141,13 @@ enum dataplane_feature {
 
 _Static_assert(sizeof(struct link_message) == 40, "wire");
 
-enum frame_type { FRAME_PROPOSE = 1, FRAME_RESULT = 2 };
+enum frame_type {
+    FRAME_PROPOSE = 1,
+    FRAME_RESULT = 2,
+    FRAME_JOB = 3,
+    FRAME_JOB_DONE = 4,
+    FRAME_DAMAGED = 5,
+};
 
 struct frame_head {
     uint32_t bytes; /* of the body; at most FRAME_BYTES_MAX */
@@ -147,6 +162,54 @@ struct frame_result {
     uint64_t index; /* of the log entry, 0 if there is none */
 };
 
+/* What a job is about is the blob of its digest; arg and detail mean something else in each kind. */
+enum job_kind {
+    JOB_NONE = 0,
+    /* Fetch it from the other replicas and keep it; JOB_OK also if it is here already. arg: its size. detail:
+       bytes that were fetched. */
+    JOB_KEEP = 1,
+    /* Read and hash it, at the pace of scrub.rate; a damaged one is quarantined: moved to store/damaged/,
+       where nobody is served from. arg: its size. detail: bytes that were read. */
+    JOB_VERIFY = 2,
+    JOB_KIND_COUNT
+};
+
+enum job_result {
+    JOB_OK = 0,
+    JOB_MISSING = 1,   /* no such file */
+    JOB_DAMAGED = 2,   /* other bytes than its digest says; quarantined, if the store could do that */
+    JOB_ERROR = 3,     /* of the file system; detail: errno */
+    JOB_NO_SPACE = 4,  /* the store is full */
+    JOB_NO_SOURCE = 5, /* nobody who can be asked now has it */
+    JOB_CANCELLED = 6, /* the data plane ends */
+    JOB_BUSY = 7,      /* no room for another one: ask again later */
+    JOB_RESULT_COUNT
+};
+
+/* Bits of frame_job.flags. */
+enum { JOB_REPLACE = 1 << 0 /* KEEP: fetch it also if it is here: that file cannot be read */ };
+
+struct frame_job {
+    uint32_t kind;  /* enum job_kind */
+    uint32_t flags; /* JOB_REPLACE */
+    uint64_t arg;
+    uint8_t digest[72]; /* packed, padded with zero */
+};
+
+struct frame_job_done {
+    uint32_t result; /* enum job_result */
+    uint32_t pad;
+    uint64_t detail;
+};
+
+struct frame_damaged {
+    uint64_t bytes; /* of the file */
+    uint8_t digest[72];
+};
+
 _Static_assert(sizeof(struct frame_head) == 16 && sizeof(struct frame_result) == 16, "wire");
+_Static_assert(sizeof(struct frame_job) == 88 && sizeof(struct frame_job_done) == 16 &&
+                   sizeof(struct frame_damaged) == 80,
+               "wire");
 
 #endif

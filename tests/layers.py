@@ -16,7 +16,7 @@ ROOMS = {
     "bpf/": ("abi.h", "vmlinux.h"),
     "dataplane/http/": (),
     "dataplane/store/": ("dataplane/waiter.h", "dataplane/arena.h", "dataplane/hash.h", "dataplane/loop.h", "dataplane/pool.h",
-                         "dataplane/http/view.h"),
+                         "dataplane/timer.h", "dataplane/http/view.h"),
     "dataplane/": ("dataplane/",),
     "control/state/": ("control/state/", "control/settings.h"),
     "control/compile/": ("control/compile/", "control/state/service.h", "control/state/node.h", "control/settings.h", "control/config.h"),

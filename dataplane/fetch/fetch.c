@@ -159,6 +159,7 @@ static void propose_link(struct fetch *f)
 static void kept(struct waiter *w, int res)
 {
     struct fetch *f = container_of(w, struct fetch, waiter);
+    fetch_entry_kept(f->entry, res == 0);
     if (res) { /* the readers have their file all the same */
         count_end(f, FETCH_NOT_KEPT);
         fetch_entry_unlist(f->entry);

@@ -91,7 +91,7 @@ struct fetch_reader {
     struct op read; /* of bytes that have left memory */
     uint32_t cold_at, cold_len;
     int error;
-    bool needs_read, left;
+    bool needs_read, left, keep;
     uint8_t cold[16 << 10];
 };
 
@@ -101,7 +101,8 @@ struct fetch_wish {
     struct view repo;                    /* copied */
     bool link;                           /* the names do not link it yet: they are to, once it is here */
     const struct fetch_sources *sources; /* copied */
-    uint64_t first, end;                 /* bytes that are wanted; end FETCH_SIZE_UNKNOWN: all */
+    bool keep;           /* news is not that it can be read, but that it is in the store, or will not be */
+    uint64_t first, end; /* bytes that are wanted; end FETCH_SIZE_UNKNOWN: all */
 };
 #define FETCH_SIZE_UNKNOWN UINT64_MAX
 

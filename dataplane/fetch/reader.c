@@ -41,6 +41,8 @@ static bool is_ready(const struct fetch_reader *r)
 {
     const struct fetch_entry *e = r->entry;
     uint8_t state = atomic_load(&e->state);
+    if (r->keep)
+        return state == FETCH_FAILED || atomic_load(&e->kept) != FETCH_KEPT_UNKNOWN;
     if (r->news)
         return state == FETCH_FAILED || state == FETCH_WHOLE ||
                (state == FETCH_OPEN && atomic_load(&e->size) > FETCH_HOLD_BACK);
@@ -216,6 +218,7 @@ static struct fetch_reader *open_reader(struct fetches *all, struct fetch_entry 
     r->news = news;
     r->arg = arg;
     r->all = all;
+    r->keep = wish->keep;
     r->over.ops = &ops;
     r->wire = (struct wire){.loop = all->ring->loop, .over = &r->over, .fd = -1};
     atomic_fetch_add(&e->readers, 1);

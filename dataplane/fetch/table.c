@@ -55,6 +55,7 @@ static struct fetch_entry *make(const struct digest *d, unsigned ring)
     atomic_store(&e->written, 0);
     atomic_store(&e->state, FETCH_ASKING);
     atomic_store(&e->fault, FETCH_FINE);
+    atomic_store(&e->kept, FETCH_KEPT_UNKNOWN);
     atomic_store(&e->waiting, 0);
     atomic_store(&e->readers, 0);
     return e;
@@ -138,6 +139,12 @@ void fetch_entry_state(struct fetch_entry *e, enum fetch_state state, enum fetch
 {
     atomic_store(&e->fault, (uint8_t)fault);
     atomic_store(&e->state, (uint8_t)state);
+    wake(e);
+}
+
+void fetch_entry_kept(struct fetch_entry *e, bool kept)
+{
+    atomic_store(&e->kept, kept ? FETCH_KEPT : FETCH_KEPT_NOT);
     wake(e);
 }
 

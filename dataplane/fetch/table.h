@@ -41,10 +41,14 @@ enum fetch_fault {
     FETCH_GIVEN_UP,   /* nobody wanted it any more */
 };
 
+/* Whether what is FETCH_WHOLE is in the store. */
+enum fetch_kept { FETCH_KEPT_UNKNOWN, FETCH_KEPT, FETCH_KEPT_NOT };
+
 struct fetch_entry {
     struct digest digest;
     _Atomic uint64_t size, written; /* size: once it is not FETCH_ASKING */
     _Atomic uint8_t state, fault;   /* enum fetch_state, enum fetch_fault */
+    _Atomic uint8_t kept;           /* enum fetch_kept */
     _Atomic uint64_t waiting;       /* a bit for each ring with readers that wait for news */
     _Atomic uint32_t readers;
     /* Under the mutex. */
@@ -78,6 +82,7 @@ void fetch_entry_file(struct fetch_entry *e, int fd);
 
 /* The fetch's: news for the readers of all rings. */
 void fetch_entry_state(struct fetch_entry *e, enum fetch_state state, enum fetch_fault fault);
+void fetch_entry_kept(struct fetch_entry *e, bool kept);
 void fetch_entry_written(struct fetch_entry *e, uint64_t written);
 
 /* How far it may be read. */

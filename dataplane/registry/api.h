@@ -9,6 +9,8 @@
 #ifndef FL_REGISTRY_API_H
 #define FL_REGISTRY_API_H
 
+#include <errno.h>
+
 #include "cmd.h"
 #include "dataplane/authorize.h"
 #include "dataplane/link.h"
@@ -152,6 +154,13 @@ void api_relayed(struct api *a);
 
 /* owner.c: true: the session is another replica's, which answers; the call and its memory are gone. */
 bool api_session_relay(struct api *a, uint64_t node);
+
+/* Whether an error of blob_open means that this node's store does not have it, or not any more: it is
+ * missing, damaged, or its disk cannot read it. */
+static inline bool api_blob_is_elsewhere(int err)
+{
+    return err == -ENOENT || err == -EBADMSG || err == -EIO;
+}
 
 /* elsewhere.c: a linked blob whose file is not here; a blob that is not linked. False: no source of it is
  * known, and nothing was answered. */

@@ -47,9 +47,9 @@ struct http_response *api_blob_head(struct api *a)
 
 static void blob_opened(struct api *a, int err)
 {
-    if (err == -ENOENT) {
-        if (api_blob_fetch(a))
-            return;
+    if (api_blob_is_elsewhere(err) && api_blob_fetch(a))
+        return;
+    if (err == -ENOENT || err == -EBADMSG) {
         /* As unknown as a blob that was never here: a push that asks first will bring it again. */
         error_answer(a->s, 404, ERROR_BLOB_UNKNOWN, "the blob's bytes are missing from this node's store",
                      "digest", api_digest_text(a));

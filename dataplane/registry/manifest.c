@@ -40,9 +40,9 @@ struct http_response *api_manifest_head(struct api *a, struct view media_type)
 
 static void manifest_opened(struct api *a, int err)
 {
-    if (err == -ENOENT) {
-        if (api_manifest_fetch(a))
-            return;
+    if (api_blob_is_elsewhere(err) && api_manifest_fetch(a))
+        return;
+    if (err == -ENOENT || err == -EBADMSG) {
         error_answer(a->s, 404, ERROR_MANIFEST_UNKNOWN,
                      "the manifest's bytes are missing from this node's store", "digest", api_digest_text(a));
         return;

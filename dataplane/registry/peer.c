@@ -45,7 +45,7 @@ static bool is_guarded(struct stream *s)
 static void opened(struct api *a, int err)
 {
     struct blob *blob = a->blob;
-    if (err == -ENOENT) {
+    if (err == -ENOENT || err == -EBADMSG) {
         error_answer(a->s, 404, ERROR_BLOB_UNKNOWN, "its bytes are not in this node's store", NULL, nothing);
         return;
     }

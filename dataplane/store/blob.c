@@ -205,6 +205,8 @@ static int file_take(struct store_ring *r)
 
 static int entry_open(struct store_ring *r, const struct digest *d, struct entry **out)
 {
+    if (store_is_condemned(r->store, d))
+        return -EBADMSG;
     struct entry *e = pool_take(&r->entries);
     char *path = pool_take(&r->paths);
     int err = e && path ? file_take(r) : -ENOMEM;
@@ -249,8 +251,10 @@ static bool read_begin(struct store_ring *r, struct entry *e)
 
 static int refer(struct store_ring *r, struct entry *e, uint64_t size, struct blob **out)
 {
-    if (e->blob.size != size)
-        return store_error(r, -EIO);
+    if (e->blob.size != size) {
+        store_suspect(r, &e->blob.digest);
+        return -EBADMSG;
+    }
     if (e->listed)
         list_remove(r, e);
     e->blob.refs++;
@@ -363,6 +367,10 @@ static void opened(struct store_ring *r, struct entry *e)
         return;
     }
     e->blob.fd = res;
+    if (e->blob.damaged) {
+        fail(r, e, -EBADMSG);
+        return;
+    }
     if (fstat(res, &st) || !S_ISREG(st.st_mode)) {
         fail(r, e, store_error(r, -EIO));
         return;
@@ -383,8 +391,13 @@ static bool bytes_are_right(struct store_ring *r, const struct entry *e)
 static void read_some(struct store_ring *r, struct entry *e)
 {
     int res = e->task.res;
-    if (res < 0 || (res == 0 && e->read < e->blob.size)) {
-        fail(r, e, store_error(r, res ? res : -EIO));
+    if (res < 0 || e->blob.damaged) {
+        fail(r, e, res < 0 ? store_error(r, res) : -EBADMSG);
+        return;
+    }
+    if (res == 0 && e->read < e->blob.size) { /* it has become shorter */
+        store_suspect(r, &e->blob.digest);
+        fail(r, e, -EBADMSG);
         return;
     }
     e->read += (uint32_t)res;
@@ -393,7 +406,8 @@ static void read_some(struct store_ring *r, struct entry *e)
         return;
     }
     if (!bytes_are_right(r, e)) {
-        fail(r, e, store_error(r, -EIO));
+        store_suspect(r, &e->blob.digest);
+        fail(r, e, -EBADMSG);
         return;
     }
     e->blob.bytes = cache_bytes(&r->cache, e->block);
@@ -443,6 +457,30 @@ void blob_forget(struct store_ring *r, const struct digest *d)
         evict(r, e);
     else
         detach(r, e);
+}
+
+static void condemn(struct store_ring *r, struct entry *e)
+{
+    if (e->listed) {
+        evict(r, e);
+        return;
+    }
+    detach(r, e);
+    e->blob.damaged = true;
+}
+
+void blob_condemn(struct store_ring *r, const struct digest *d)
+{
+    struct entry *e = find(r, d);
+    if (e)
+        condemn(r, e);
+}
+
+void blobs_condemn_all(struct store_ring *r)
+{
+    for (uint32_t i = 0; i < r->buckets; i++)
+        while (r->bucket[i])
+            condemn(r, r->bucket[i]);
 }
 
 /* ------------------------------------------------------------------ start and end */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The way of a complete file from uploads/ to blobs/: SYNC_FILE -> OPEN_FOLDER -> RENAME -> SYNC_FOLDER ->
- * CLOSE_FOLDER. The folder is opened before the rename, so that what can fail for want of a descriptor
- * fails before anything is seen. The folder that the file leaves is not synced: a rename is one step on the
- * disk (one transaction of the journal), so whatever keeps the new name has lost the old one; and were it
- * kept, it would name a session that nobody was promised and that expires.
+ * The way of a complete file from uploads/ to blobs/: SYNC_FILE -> OPEN_FOLDER -> [HELD] -> RENAME ->
+ * SYNC_FOLDER -> CLOSE_FOLDER. The folder is opened before the rename, so that what can fail for want of a
+ * descriptor fails before anything is seen. The folder that the file leaves is not synced: a rename is one
+ * step on the disk (one transaction of the journal), so whatever keeps the new name has lost the old one; and
+ * were it kept, it would name a session that nobody was promised and that expires.
  *
  * A failed sync cannot be repeated: the kernel reports it once, and may have marked the lost pages clean.
  *
@@ -32,9 +32,14 @@ static void order_sync(struct publish *p, int fd, enum publish_state state)
     loop_fsync(p->task.ring->loop, task_order(&p->task), fd);
 }
 
+/* In the rare case that a damaged file is just being moved out of its place, a sync more is waited for. */
 static void order_rename(struct publish *p)
 {
-    const struct store *s = p->task.ring->store;
+    struct store *s = p->task.ring->store;
+    if (!place_enter(s, &p->digest)) {
+        order_sync(p, s->blobs_dirfd, PUBLISH_HELD);
+        return;
+    }
     p->state = PUBLISH_RENAME;
     loop_renameat(p->task.ring->loop, task_order(&p->task), s->uploads_dirfd, p->name, s->blobs_dirfd,
                   p->path);
@@ -48,6 +53,7 @@ void publish_start(struct publish *p, struct store_ring *r, int fd, const char *
     p->err = 0;
     p->renamed = p->unsynced = false;
     p->name = name;
+    p->digest = *d;
     blob_path(d, p->path);
     memcpy(p->folder, p->path, BLOB_FOLDER_MAX);
     p->folder[BLOB_FOLDER_MAX] = '\0';
@@ -73,7 +79,9 @@ static void step(struct task *t)
 {
     struct publish *p = container_of(t, struct publish, task);
     struct store_ring *r = t->ring;
-    if (t->res < 0 && p->state != PUBLISH_CLOSE_FOLDER) {
+    if (p->state == PUBLISH_RENAME)
+        place_leave(r->store, &p->digest);
+    if (t->res < 0 && p->state != PUBLISH_CLOSE_FOLDER && p->state != PUBLISH_HELD) {
         p->unsynced = p->state == PUBLISH_SYNC_FILE || p->state == PUBLISH_SYNC_FOLDER;
         wind_up(p, t->res);
         return;
@@ -88,8 +96,12 @@ static void step(struct task *t)
         p->folder_fd = t->res;
         order_rename(p);
         break;
+    case PUBLISH_HELD:
+        order_rename(p);
+        break;
     case PUBLISH_RENAME:
         p->renamed = true;
+        store_pardon(r->store, &p->digest);
         if (p->folder_fd >= 0)
             order_sync(p, p->folder_fd, PUBLISH_SYNC_FOLDER);
         else

@@ -100,12 +100,17 @@ static void free_space_look(struct store *s)
                           memory_order_relaxed);
 }
 
+bool store_is_full(const struct store *s)
+{
+    int64_t room = atomic_load_explicit(&s->free_bytes, memory_order_relaxed);
+    uint64_t reserve = atomic_load_explicit(&s->reserve, memory_order_relaxed);
+    return room < 0 || (uint64_t)room < reserve;
+}
+
 int store_room_take(struct store_ring *r, uint64_t len)
 {
     struct store *s = r->store;
-    int64_t room = atomic_load_explicit(&s->free_bytes, memory_order_relaxed);
-    uint64_t reserve = atomic_load_explicit(&s->reserve, memory_order_relaxed);
-    if (room < 0 || (uint64_t)room < reserve) {
+    if (store_is_full(s)) {
         store_count(r, CTR_STORE_FULL);
         return -ENOSPC;
     }
@@ -153,27 +158,30 @@ static int folders_make_alg(int blobs_dirfd, const char *alg)
 
 static int folders_prepare(const struct store *s, const char **why)
 {
-    struct stat blobs, uploads;
+    struct stat blobs, uploads, damaged;
     *why = "the store's folders cannot be examined";
-    if (fstat(s->blobs_dirfd, &blobs) || fstat(s->uploads_dirfd, &uploads))
+    if (fstat(s->blobs_dirfd, &blobs) || fstat(s->uploads_dirfd, &uploads) ||
+        fstat(s->damaged_dirfd, &damaged))
         return -errno;
-    *why = "blobs/ and uploads/ must be on one file system: an upload becomes a blob by a rename";
-    if (blobs.st_dev != uploads.st_dev)
+    *why = "blobs/, uploads/ and damaged/ must be on one file system: an upload becomes a blob by a rename";
+    if (blobs.st_dev != uploads.st_dev || blobs.st_dev != damaged.st_dev)
         return -EXDEV;
     *why = "the folders under blobs/ cannot be made: check owner, permissions and free space";
     int err = folders_make_alg(s->blobs_dirfd, "sha256");
     return err ? err : folders_make_alg(s->blobs_dirfd, "sha512");
 }
 
-int store_new(int blobs_dirfd, int uploads_dirfd, const struct store_tuning *t, struct store **out,
+int store_new(const struct store_folders *folders, const struct store_tuning *t, struct store **out,
               const char **why)
 {
     struct store *s = calloc(1, sizeof(*s));
     *why = "no memory for the store";
     if (!s)
         return -ENOMEM;
-    s->blobs_dirfd = blobs_dirfd;
-    s->uploads_dirfd = uploads_dirfd;
+    s->blobs_dirfd = folders->blobs;
+    s->uploads_dirfd = folders->uploads;
+    s->damaged_dirfd = folders->damaged;
+    condemned_init(&s->condemned);
     store_tune(s, t);
     int err = sessions_init(&s->sessions);
     if (err)
@@ -191,6 +199,7 @@ int store_new(int blobs_dirfd, int uploads_dirfd, const struct store_tuning *t, 
 err_sessions:
     sessions_fini(&s->sessions);
 err_store:
+    condemned_fini(&s->condemned);
     free(s);
     return err;
 }
@@ -198,6 +207,7 @@ err_store:
 void store_free(struct store *s)
 {
     sessions_fini(&s->sessions);
+    condemned_fini(&s->condemned);
     free(s);
 }
 
@@ -210,6 +220,7 @@ void store_tune(struct store *s, const struct store_tuning *t)
     atomic_store_explicit(&s->uploads_max, t->uploads_max, memory_order_relaxed);
     atomic_store_explicit(&s->open_files, t->open_files, memory_order_relaxed);
     atomic_store_explicit(&s->upload_expiry_ms, t->upload_expiry_ms, memory_order_relaxed);
+    atomic_store_explicit(&s->scrub_rate, t->scrub_rate, memory_order_relaxed);
 }
 
 uint32_t store_uploads_open(const struct store *s)
@@ -226,11 +237,14 @@ static int pools_init(struct store_ring *r)
         err = pool_init(&r->pieces, PIECE_BYTES, PIECES);
     if (!err)
         err = writes_init(r);
+    if (!err)
+        err = verifies_init(r);
     return err;
 }
 
 static void pools_fini(struct store_ring *r)
 {
+    verifies_fini(r);
     pool_fini(&r->writes);
     pool_fini(&r->pieces);
     pool_fini(&r->errands);
@@ -246,6 +260,8 @@ int store_ring_new(struct store *s, struct loop *loop, struct ring_counters *cou
     r->loop = loop;
     r->counters = counters;
     r->line_last = &r->line_first;
+    r->verify_last = &r->verify_first;
+    r->news_seen = atomic_load(&s->condemned.news);
     int err = pools_init(r);
     if (!err && getrandom(&r->seed, sizeof(r->seed), 0) != sizeof(r->seed))
         err = -EIO;
@@ -261,9 +277,21 @@ int store_ring_new(struct store *s, struct loop *loop, struct ring_counters *cou
     return 0;
 }
 
+void store_ring_attach(struct store_ring *r, struct timer_wheel *wheel, const struct store_listener *listener)
+{
+    r->wheel = wheel;
+    r->listener = *listener;
+}
+
+void store_ring_turn(struct store_ring *r)
+{
+    if (atomic_load_explicit(&r->store->condemned.news, memory_order_relaxed) != r->news_seen)
+        store_ring_news(r);
+}
+
 bool store_ring_idle(const struct store_ring *r)
 {
-    return r->orders == 0;
+    return r->orders == 0 && !r->verify_list;
 }
 
 void store_ring_free(struct store_ring *r)
@@ -296,5 +324,5 @@ void store_ring_check(const struct store_ring *r, bool idle)
         return;
     CHECK(r->orders == 0);
     CHECK(r->writes.used == 0 && r->errands.used == 0 && r->pieces.used == 0);
-    CHECK(!r->line_first);
+    CHECK(!r->line_first && !r->verifying && !r->verify_first && !r->verify_list);
 }

@@ -5,6 +5,7 @@
  *   blobs/<alg>/<first two hex digits>/<hex>    a blob: complete, verified, never written again
  *   uploads/<id>.<hash of the repository>        a session's bytes so far
  *   uploads/w.<random>                           a whole small blob on its way
+ *   damaged/<alg>-<hex>                          what was a blob and has other bytes now: served to nobody
  *
  * A blob comes to be by a rename of a synced file, followed by a sync of its folder. So after a crash at any
  * point a file under blobs/ is whole, and an upload holds a prefix of what was received. There is no other
@@ -43,14 +44,19 @@ struct store_tuning {
     uint32_t uploads_max;
     uint32_t open_files; /* per ring */
     uint64_t upload_expiry_ms;
+    uint64_t scrub_rate; /* bytes a second, of all rings */
+};
+
+/* Of one file system; borrowed until the end. */
+struct store_folders {
+    int blobs, uploads, damaged;
 };
 
 /*
- * Borrows the two folder descriptors (of one file system) until the end. Makes the folders under blobs/,
- * takes note of the sessions under uploads/. *why on failure: a sentence for the operator. Called once,
- * before the threads and the sandbox.
+ * Makes the folders under blobs/, takes note of the sessions under uploads/. *why on failure: a sentence for
+ * the operator. Called once, before the threads and the sandbox.
  */
-int store_new(int blobs_dirfd, int uploads_dirfd, const struct store_tuning *t, struct store **out,
+int store_new(const struct store_folders *folders, const struct store_tuning *t, struct store **out,
               const char **why);
 void store_free(struct store *s);
 void store_tune(struct store *s,
@@ -62,6 +68,23 @@ int store_ring_new(struct store *s, struct loop *loop, struct ring_counters *cou
                    struct store_ring **out);
 /* Nothing may be under way (store_ring_idle) or referenced. Any thread, after the ring's. */
 void store_ring_free(struct store_ring *r);
+
+/*
+ * What a ring's part of the store needs beside its loop. damaged: a reader found a blob to be damaged; it is
+ * quarantined by now.
+ */
+struct timer_wheel;
+struct store_listener {
+    void (*damaged)(void *arg, const struct digest *d, uint64_t bytes);
+    void *arg;
+};
+void store_ring_attach(struct store_ring *r, struct timer_wheel *wheel,
+                       const struct store_listener *listener);
+
+/* Once a batch: lets go of what was found to be damaged. */
+void store_ring_turn(struct store_ring *r);
+
+void store_ring_stop(struct store_ring *r); /* the ring ends: what is done in the background is given up */
 
 /* Whether the store waits for nothing from the loop: also closes behind the requests' backs. */
 bool store_ring_idle(const struct store_ring *r);
@@ -84,6 +107,7 @@ struct blob {
     uint64_t size; /* bytes */
     int fd;        /* -1 if bytes is not NULL */
     uint32_t refs;
+    bool damaged;         /* it was found to be: no more of it may go out */
     const uint8_t *bytes; /* the whole content, verified, if it is small and in memory; else NULL */
     /* For the mover: the range that was last seen in the page cache, and when (0: never). */
     uint64_t resident_from, resident_to, resident_ms;
@@ -93,9 +117,9 @@ struct blob {
  * Opens a blob of a known size. Returns 0 with *out (a reference: give it back with blob_put), or
  * -EINPROGRESS: then w is woken with 0 and *out set, or an error. want_bytes: a small blob is to be read into
  * memory; bytes may be NULL all the same, where all memory is referenced or another request uses the file.
- * Without want_bytes there may be bytes. Errors: -ENOENT (no such file), -EIO (also: the file has another
- * size, or, read into memory, another digest), -EMFILE (store.open_files are all in use), -ENOMEM (tables all
- * in use).
+ * Without want_bytes there may be bytes. Errors: -ENOENT (no such file), -EBADMSG (damaged: it has
+ * another size, or, read into memory, another digest; it is verified, and quarantined), -EIO, -EMFILE
+ * (store.open_files are all in use), -ENOMEM (tables all in use).
  */
 int blob_open(struct store_ring *r, const struct digest *d, uint64_t size, bool want_bytes, struct blob **out,
               struct waiter *w);
@@ -104,6 +128,21 @@ void blob_put(struct store_ring *r, struct blob *b);
 
 /* Drops what this ring holds open or in memory of a blob that was deleted; references stay good. */
 void blob_forget(struct store_ring *r, const struct digest *d);
+
+/*
+ * Reads a blob from its disk and hashes it, in the background: verify.c. done comes once, never from within
+ * the call: 0; -EBADMSG: damaged, and quarantined; -ENOENT; -ECANCELED; else -errno of the file system.
+ * bytes: that were read. -EAGAIN: too many wait.
+ */
+#define BLOB_SIZE_UNKNOWN UINT64_MAX
+struct verify;
+typedef void verify_done(void *arg, int res, uint64_t bytes);
+int blob_verify(struct store_ring *r, const struct digest *d, uint64_t size, verify_done *done, void *arg,
+                struct verify **out);
+void verify_stop(struct verify *v); /* done comes soon, perhaps from within */
+
+/* Its file is another one by now, and what was there before was not good: every ring lets go of that. */
+void blob_replaced(struct store *s, const struct digest *d);
 
 /* ------------------------------------------------------------------ writing whole small blobs (manifests) */
 
@@ -185,6 +224,9 @@ int upload_fd(const struct upload *u);
 /* Whether all that was appended has that digest, as far as the running hash tells; a commit asks the file
  * where it does not. The session takes no more bytes then. */
 bool upload_is(struct upload *u, const struct digest *expected);
+
+/* Whether uploads are refused for want of room. */
+bool store_is_full(const struct store *s);
 
 /* Open sessions of the node. */
 uint32_t store_uploads_open(const struct store *s);

@@ -6,6 +6,8 @@
  *   blob.c      reading: the table of open blobs, small ones in memory (cache.c)
  *   session.c   the table of upload sessions: which there are, whose they are
  *   upload.c    a session at work: create, append, commit, cancel
+ *   verify.c    blobs are read and hashed in the background; damaged ones are moved to damaged/
+ *   condemned.c which blobs are damaged; the pace of looking for them
  *   publish.c   the way of a complete file into blobs/; whole small blobs
  *
  * Everything slow is a task: one order at a time, whose completion only stores its result and steps.
@@ -23,6 +25,7 @@
 #include "dataplane/hash.h"
 #include "dataplane/loop.h"
 #include "dataplane/pool.h"
+#include "dataplane/timer.h"
 #include "dataplane/store/cache.h"
 #include "dataplane/store/store.h"
 
@@ -48,6 +51,9 @@ enum {
     IDLE_FILE_MS = 10000,   /* and for how long */
     SWEEP_SESSIONS = 1024,  /* looked at by one tick */
     SWEEP_MAX = 64,         /* of them, those that one tick does something about */
+    CONDEMNED_MAX = 1024,   /* damaged blobs whose files could not be moved away */
+    CONDEMNED_NEWS = 64,    /* of them, kept for rings that have not looked yet */
+    VERIFIES = 96,          /* blobs that a ring verifies, or that wait for it */
     IO_BYTES_MAX = 1 << 30, /* of one read or write: results are int32 */
 };
 
@@ -72,6 +78,7 @@ struct op *task_order(struct task *t);
 
 enum publish_state {
     PUBLISH_SYNC_FILE,
+    PUBLISH_HELD, /* what is in its place is being moved away */
     PUBLISH_OPEN_FOLDER,
     PUBLISH_RENAME,
     PUBLISH_SYNC_FOLDER,
@@ -91,6 +98,7 @@ struct publish {
     bool unsynced; /* a sync failed: the kernel may have dropped what was written, no second try can be
                       trusted */
     const char *name;
+    struct digest digest;
     void (*done)(struct publish *p, int err);
     char folder[BLOB_FOLDER_MAX + 1];
     char path[BLOB_PATH_MAX + 1];
@@ -191,18 +199,55 @@ void upload_end(struct upload *u, struct store_ring *r, int err);
 
 /* ------------------------------------------------------------------ the process's part and the ring's */
 
+/* Damaged blobs. The mutex is taken when there are some. */
+struct condemned {
+    pthread_mutex_t mutex;
+    _Atomic uint32_t count;
+    _Atomic uint64_t news; /* how many there were */
+    struct digest list[CONDEMNED_MAX];
+    struct digest news_list[CONDEMNED_NEWS];
+};
+
+void condemned_init(struct condemned *c);
+void condemned_fini(struct condemned *c);
+
+/* From now on nobody opens it, and every ring lets go of it with its next batch. */
+void store_condemn(struct store *s, const struct digest *d);
+/* Its file is another one, or gone. */
+void store_pardon(struct store *s, const struct digest *d);
+bool store_is_condemned(struct store *s, const struct digest *d);
+void store_ring_news(struct store_ring *r); /* the ring lets go */
+
+/*
+ * The places of blobs' files: whoever renames a file into one has entered it, any number of them at a time;
+ * whoever takes away what it has looked at has closed it meanwhile, alone. False: not now.
+ */
+bool place_enter(struct store *s, const struct digest *d);
+void place_leave(struct store *s, const struct digest *d);
+bool place_close(struct store *s, const struct digest *d);
+void place_open(struct store *s, const struct digest *d);
+
+/* When these bytes may be read in the background, which are then taken off the pace (CLOCK_MONOTONIC, ms). */
+uint64_t store_pace(struct store *s, uint64_t bytes, uint64_t now_ms);
+
+enum { PLACES = 256 };
+
 struct store {
-    int blobs_dirfd, uploads_dirfd; /* borrowed */
+    int blobs_dirfd, uploads_dirfd, damaged_dirfd; /* borrowed */
     _Atomic uint64_t node;
     _Atomic bool sync;
     _Atomic uint64_t reserve, blob_bytes_max, upload_expiry_ms;
     _Atomic uint32_t uploads_max, open_files;
     _Atomic int64_t free_bytes; /* as of the last look, less what was written since */
     _Atomic uint32_t rings;
+    _Atomic uint64_t scrub_rate, paced_until_us;
+    _Atomic int32_t place[PLACES]; /* by the digest's first byte: who has entered; -1: closed */
+    struct condemned condemned;
     struct session_table sessions;
 };
 
 struct entry;
+struct verify;
 
 struct entry_list {
     struct entry *first, *last; /* first: used longest ago */
@@ -226,6 +271,13 @@ struct store_ring {
     struct pool writes, errands;
     struct pool pieces;
     struct upload *line_first, **line_last; /* sessions that wait for a piece */
+    struct timer_wheel *wheel;
+    struct store_listener listener;
+    uint64_t news_seen;                                     /* of struct condemned */
+    struct verify *verifying, *verify_first, **verify_last; /* the one at work; those in line */
+    struct verify *verify_list;                             /* all of them, the newest first */
+    struct pool verifies, verify_pieces;
+    uint8_t *verify_piece; /* page-aligned */
 };
 
 static inline void store_count(struct store_ring *r, enum counter_id id)
@@ -258,6 +310,15 @@ void store_close(struct store_ring *r, int fd);
  * the order then does nothing, or no harm to another file.
  */
 void store_write_back(struct store_ring *r, int fd, uint64_t offset, size_t len);
+
+/* blob.c: a damaged one is detached, and marked for those that refer to it. */
+void blob_condemn(struct store_ring *r, const struct digest *d);
+void blobs_condemn_all(struct store_ring *r);
+
+/* verify.c: a reader found other bytes than there should be. It is verified soon, if it is not already. */
+void store_suspect(struct store_ring *r, const struct digest *d);
+int verifies_init(struct store_ring *r);
+void verifies_fini(struct store_ring *r);
 
 int writes_init(struct store_ring *r);
 int blobs_init(struct store_ring *r, size_t cache_bytes_max);

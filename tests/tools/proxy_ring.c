@@ -201,7 +201,10 @@ static struct store *make_store(char *folder)
     (void)snprintf(path, sizeof(path), "%s/uploads", folder);
     CHECK(mkdir(path, 0700) == 0);
     int uploads = open(path, O_RDONLY | O_DIRECTORY);
-    CHECK(store_new(blobs, uploads, &tuning, &store, &why) == 0);
+    (void)snprintf(path, sizeof(path), "%s/damaged", folder);
+    CHECK(mkdir(path, 0700) == 0);
+    int damaged = open(path, O_RDONLY | O_DIRECTORY);
+    CHECK(store_new(&(struct store_folders){blobs, uploads, damaged}, &tuning, &store, &why) == 0);
     return store;
 }
 

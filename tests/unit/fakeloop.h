@@ -32,6 +32,7 @@ enum fake_kind {
     FAKE_RENAMEAT,
     FAKE_UNLINKAT,
     FAKE_SYNC_RANGE,
+    FAKE_STATX,
     FAKE_KINDS,
 };
 
@@ -179,7 +180,7 @@ static inline int fake_renameat(struct loop *l, const struct fake_order *o)
         return -errno;
     for (unsigned i = 0; i < l->unsynced_count; i++)
         l->renamed_unsynced += l->unsynced[i] == st.st_ino;
-    (void)snprintf(folder, sizeof(folder), "%s", o->path2);
+    (void)snprintf(folder, sizeof(folder), "./%s", o->path2);
     *strrchr(folder, '/') = '\0';
     CHECK(fstatat(o->fd2, folder, &st, 0) == 0);
     fake_dirty(l, st.st_ino);
@@ -215,6 +216,8 @@ static inline int fake_execute(struct loop *l, const struct fake_order *o)
         return unlinkat(o->fd, o->path, 0) ? -errno : 0;
     case FAKE_SYNC_RANGE:
         return sync_file_range(o->fd, (off_t)o->offset, (off_t)o->len, SYNC_FILE_RANGE_WRITE) ? -errno : 0;
+    case FAKE_STATX:
+        return statx(o->fd, o->path, o->flags, (unsigned)o->len, o->buf) ? -errno : 0;
     case FAKE_KINDS:
         break;
     }
@@ -351,6 +354,18 @@ void loop_renameat(struct loop *loop, struct op *op, int from_dirfd, const char 
 void loop_unlinkat(struct loop *loop, struct op *op, int dirfd, const char *path)
 {
     fake_order(loop, (struct fake_order){.op = op, .kind = FAKE_UNLINKAT, .fd = dirfd, .path = path});
+}
+
+void loop_statx(struct loop *loop, struct op *op, int dirfd, const char *path, int flags, unsigned mask,
+                struct statx *out)
+{
+    fake_order(loop, (struct fake_order){.op = op,
+                                         .kind = FAKE_STATX,
+                                         .fd = dirfd,
+                                         .path = path,
+                                         .flags = flags,
+                                         .len = mask,
+                                         .buf = out});
 }
 
 #endif

@@ -16,12 +16,15 @@
 
 struct fixture {
     char root[64];
-    int blobs, uploads; /* folders */
+    int blobs, uploads, damaged; /* folders */
     struct store_tuning tuning;
     struct store *store;
     struct loop *loop;
     struct ring_counters *counters;
     struct store_ring *ring;
+    struct timer_wheel wheel;
+    struct digest told; /* of a blob that was found to be damaged */
+    unsigned told_count;
 };
 
 struct wait_test {
@@ -62,15 +65,26 @@ static inline int taken(struct loop *l, int res, struct wait_test *w)
     return settled(l, res == 0 ? -EINPROGRESS : res, w);
 }
 
+static inline void fixture_told(void *arg, const struct digest *d, uint64_t bytes)
+{
+    struct fixture *f = arg;
+    (void)bytes;
+    f->told = *d;
+    f->told_count++;
+}
+
 static inline void fixture_open(struct fixture *f, uint64_t seed)
 {
     const char *why = NULL;
-    assert_int_equal(store_new(f->blobs, f->uploads, &f->tuning, &f->store, &why), 0);
+    assert_int_equal(
+        store_new(&(struct store_folders){f->blobs, f->uploads, f->damaged}, &f->tuning, &f->store, &why), 0);
     f->loop = fake_new(seed);
     f->counters = aligned_alloc(64, sizeof(*f->counters));
     assert_non_null(f->counters);
     memset(f->counters, 0, sizeof(*f->counters));
     assert_int_equal(store_ring_new(f->store, f->loop, f->counters, 1 << 20, &f->ring), 0);
+    timer_wheel_init(&f->wheel, loop_now_ms(f->loop));
+    store_ring_attach(f->ring, &f->wheel, &(struct store_listener){fixture_told, f});
 }
 
 /* Everything that was ordered has come back, nothing is held, and the process has as many descriptors as the
@@ -129,7 +143,9 @@ static inline void fixture_new(struct fixture *f, uint64_t seed)
     assert_int_equal(mkdirat(root, "blobs", 0750), 0);
     assert_int_equal(mkdirat(root, "uploads", 0750), 0);
     f->blobs = openat(root, "blobs", O_DIRECTORY | O_RDONLY);
+    assert_int_equal(mkdirat(root, "damaged", 0750), 0);
     f->uploads = openat(root, "uploads", O_DIRECTORY | O_RDONLY);
+    f->damaged = openat(root, "damaged", O_DIRECTORY | O_RDONLY);
     close(root);
     fixture_open(f, seed);
 }
@@ -140,6 +156,7 @@ static inline void fixture_free(struct fixture *f)
     fixture_close(f);
     close(f->blobs);
     close(f->uploads);
+    close(f->damaged);
     (void)snprintf(cmd, sizeof(cmd), "rm -rf %s", f->root);
     assert_int_equal(system(cmd), 0);
 }

@@ -25,6 +25,12 @@ struct fixture {
         void *arg;
     } held[HELD_MAX];
     size_t held_count, bytes;
+    struct {
+        uint64_t id, detail;
+        enum job_result result;
+        struct digest damaged;
+        int count;
+    } told;
     int ended;
     const char *why;
 };
@@ -39,6 +45,23 @@ static void on_propose(void *arg, void *cmd, size_t len, channel_done done, void
     free(cmd);
 }
 
+static void on_job_done(void *arg, uint64_t id, enum job_result result, uint64_t detail)
+{
+    struct fixture *f = arg;
+    f->told.id = id;
+    f->told.result = result;
+    f->told.detail = detail;
+    f->told.count++;
+}
+
+static void on_damaged(void *arg, const struct digest *digest, uint64_t bytes)
+{
+    struct fixture *f = arg;
+    f->told.damaged = *digest;
+    f->told.detail = bytes;
+    f->told.count++;
+}
+
 static void on_ended(void *arg, const char *why)
 {
     struct fixture *f = arg;
@@ -48,7 +71,7 @@ static void on_ended(void *arg, const char *why)
 
 static int setup(void **state)
 {
-    static const struct channel_handlers handlers = {on_propose, on_ended};
+    static const struct channel_handlers handlers = {on_propose, on_job_done, on_damaged, on_ended};
     struct fixture *f = calloc(1, sizeof(*f));
     int pair[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
@@ -161,6 +184,10 @@ static void test_breaches(void **state)
         {{.type = FRAME_PROPOSE, .version = LINK_VERSION}, CMD_NONE},
         {{.type = FRAME_PROPOSE, .version = LINK_VERSION}, CMD_TYPE_COUNT},
         {{.type = FRAME_PROPOSE, .version = LINK_VERSION, .bytes = 3}, CMD_BLOB_LINK},
+        {{.type = FRAME_JOB, .version = LINK_VERSION, .bytes = sizeof(struct frame_job)}, CMD_BLOB_LINK},
+        {{.type = FRAME_JOB_DONE, .version = LINK_VERSION, .bytes = 15}, CMD_BLOB_LINK},
+        {{.type = FRAME_JOB_DONE, .version = LINK_VERSION, .bytes = 16}, CMD_BLOB_LINK}, /* no result */
+        {{.type = FRAME_DAMAGED, .version = LINK_VERSION, .bytes = 8}, CMD_BLOB_LINK},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         if (i) {
@@ -217,6 +244,50 @@ static void test_backpressure(void **state)
     assert_true(f->held_count <= CHANNEL_PROPOSALS_MAX);
 }
 
+static void test_jobs(void **state)
+{
+    struct fixture *f = *state;
+    struct {
+        struct frame_head head;
+        struct frame_job job;
+    } got;
+    struct frame_job job = {.kind = JOB_VERIFY, .arg = 5};
+    struct {
+        struct frame_head head;
+        struct frame_job_done done;
+    } answer = {{.bytes = 16, .type = FRAME_JOB_DONE, .version = LINK_VERSION, .id = 77},
+                {.result = JOB_DAMAGED, .detail = 9}};
+    struct {
+        struct frame_head head;
+        struct frame_damaged damaged;
+    } note = {{.bytes = sizeof(struct frame_damaged), .type = FRAME_DAMAGED, .version = LINK_VERSION},
+              {.bytes = 12}};
+    struct digest d = {.alg = DIGEST_SHA256, .bytes = {1, 2, 3}};
+    assert_int_equal(channel_job(f->channel, 77, &job), 0);
+    turn(f);
+    assert_int_equal(recv(f->peer, &got, sizeof(got), MSG_WAITALL), sizeof(got));
+    assert_int_equal(got.head.type, FRAME_JOB);
+    assert_int_equal(got.head.id, 77);
+    assert_memory_equal(&got.job, &job, sizeof(job));
+    send_all(f, (const uint8_t *)&answer, sizeof(answer));
+    turn(f);
+    assert_int_equal(f->told.count, 1);
+    assert_int_equal(f->told.id, 77);
+    assert_int_equal(f->told.result, JOB_DAMAGED);
+    assert_int_equal(f->told.detail, 9);
+    (void)digest_pack(&d, note.damaged.digest);
+    send_all(f, (const uint8_t *)&note, sizeof(note));
+    turn(f);
+    assert_int_equal(f->told.count, 2);
+    assert_int_equal(f->told.detail, 12);
+    assert_true(digest_equal(&f->told.damaged, &d));
+    note.damaged.digest[0] = 0; /* of no algorithm */
+    send_all(f, (const uint8_t *)&note, sizeof(note));
+    turn(f);
+    assert_int_equal(f->ended, 1);
+    assert_int_equal(channel_job(f->channel, 78, &job), -ENOTCONN);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +296,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_breaches, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_end_closes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_backpressure, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_jobs, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

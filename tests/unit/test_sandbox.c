@@ -68,7 +68,7 @@ static void in_sandbox(int (*body)(struct loop *loop, int features))
         struct loop_config config = {.entries = 64, .recv_buffers = 16};
         if (loop_new(&config, &loop, &why))
             _exit(76);
-        int features = sandbox_enter(blobs, uploads, &why);
+        int features = sandbox_enter((const int[]){blobs, uploads}, 2, &why);
         if (features < 0 || loop_enable(loop))
             _exit(75);
         _exit(body(loop, features));

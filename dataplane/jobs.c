@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A kind of job is a line in kinds[]: how it begins, and how it is given up. */
+#include "dataplane/jobs.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "check.h"
+#include "dataplane/link.h"
+#include "dataplane/ring.h"
+#include "dataplane/fetch/fetch.h"
+#include "dataplane/store/store.h"
+
+struct job {
+    struct jobs *all;
+    struct job *next, **prev;
+    uint64_t id;
+    struct frame_job frame;
+    struct digest digest;
+    bool orphan; /* nobody waits for the answer */
+    /* Of its kind. */
+    struct waiter waiter;
+    struct blob *blob;
+    struct verify *verify;
+    struct fetch_reader *reader;
+};
+
+struct jobs {
+    struct ring *ring;
+    struct pool pool;
+    struct job *list;
+};
+
+/* Of controls that went there may be some left, which end soon. */
+enum { JOBS_MAX = 4 * JOBS_UNDERWAY_MAX };
+
+/* Answers, and frees it. */
+static void finish(struct job *j, enum job_result result, uint64_t detail)
+{
+    struct jobs *all = j->all;
+    if (!j->orphan)
+        channel_job_done(all->ring->channel, j->id, result, detail);
+    *j->prev = j->next;
+    if (j->next)
+        j->next->prev = j->prev;
+    ring_count(all->ring, CTR_JOBS_NOW, (uint64_t)-1);
+    pool_give(&all->pool, j);
+}
+
+static void finish_error(struct job *j, int err)
+{
+    if (err == -ENOSPC)
+        finish(j, JOB_NO_SPACE, 0);
+    else if (err == -ENOMEM || err == -EMFILE || err == -EAGAIN)
+        finish(j, JOB_BUSY, 0);
+    else
+        finish(j, JOB_ERROR, (uint64_t)-err);
+}
+
+/* ------------------------------------------------------------------ verify */
+
+static void verified(void *arg, int res, uint64_t bytes)
+{
+    struct job *j = arg;
+    j->verify = NULL;
+    switch (res) {
+    case 0:
+        finish(j, JOB_OK, bytes);
+        break;
+    case -EBADMSG:
+        finish(j, JOB_DAMAGED, bytes);
+        break;
+    case -ENOENT:
+        finish(j, JOB_MISSING, 0);
+        break;
+    case -ECANCELED:
+        finish(j, JOB_CANCELLED, 0);
+        break;
+    default:
+        finish_error(j, res);
+        break;
+    }
+}
+
+static void verify_begin(struct job *j)
+{
+    int err = blob_verify(j->all->ring->store, &j->digest, j->frame.arg, verified, j, &j->verify);
+    if (err)
+        finish_error(j, err);
+}
+
+static void verify_give_up(struct job *j)
+{
+    if (j->verify)
+        verify_stop(j->verify);
+}
+
+/* ------------------------------------------------------------------ keep */
+
+static enum job_result keep_result(const struct fetch_entry *e)
+{
+    if (atomic_load(&e->kept) == FETCH_KEPT)
+        return JOB_OK;
+    if (atomic_load(&e->state) != FETCH_FAILED || atomic_load(&e->fault) == FETCH_NOT_KEPT)
+        return JOB_NO_SPACE;
+    return atomic_load(&e->fault) == FETCH_GIVEN_UP ? JOB_BUSY : JOB_NO_SOURCE;
+}
+
+static void kept(struct fetch_reader *r)
+{
+    struct job *j = r->arg;
+    enum job_result result = keep_result(r->entry);
+    fetch_reader_leave(r);
+    j->reader = NULL;
+    if (result == JOB_OK && (j->frame.flags & JOB_REPLACE))
+        blob_replaced(j->all->ring->store_shared, &j->digest);
+    if (result == JOB_NO_SPACE && !store_is_full(j->all->ring->store_shared))
+        finish(j, JOB_ERROR, EIO);
+    else
+        finish(j, result, result == JOB_OK ? j->frame.arg : 0);
+}
+
+static void fetch(struct job *j)
+{
+    struct ring *ring = j->all->ring;
+    struct fetch_sources sources;
+    fetch_sources_find(ring->plan, view_of("", 0), false, &j->digest, &sources);
+    if (!sources.count) {
+        finish(j, JOB_NO_SOURCE, 0);
+        return;
+    }
+    const struct fetch_wish wish = {.digest = &j->digest,
+                                    .size = j->frame.arg,
+                                    .repo = view_of("", 0),
+                                    .sources = &sources,
+                                    .keep = true,
+                                    .end = j->frame.arg};
+    j->reader = fetch_read(ring->fetches, &wish, true, kept, j);
+    if (!j->reader)
+        finish(j, ring->draining ? JOB_CANCELLED : JOB_BUSY, 0);
+}
+
+static void looked(struct job *j, int res)
+{
+    if (res == 0) {
+        blob_put(j->all->ring->store, j->blob);
+        finish(j, JOB_OK, 0);
+    } else if (res == -ENOENT || res == -EBADMSG) {
+        fetch(j);
+    } else {
+        finish_error(j, res);
+    }
+}
+
+static void woken(struct waiter *w, int res)
+{
+    looked(container_of(w, struct job, waiter), res);
+}
+
+static void keep_begin(struct job *j)
+{
+    if (j->frame.flags & JOB_REPLACE) {
+        fetch(j);
+        return;
+    }
+    j->waiter.wake = woken;
+    int res = blob_open(j->all->ring->store, &j->digest, j->frame.arg, false, &j->blob, &j->waiter);
+    if (res != -EINPROGRESS)
+        looked(j, res);
+}
+
+static void keep_give_up(struct job *j)
+{
+    if (!j->reader)
+        return;
+    fetch_reader_leave(j->reader);
+    j->reader = NULL;
+    finish(j, JOB_CANCELLED, 0);
+}
+
+/* ------------------------------------------------------------------ all kinds */
+
+static const struct {
+    void (*begin)(struct job *j);
+    void (*give_up)(struct job *j); /* it ends soon */
+} kinds[JOB_KIND_COUNT] = {
+    [JOB_KEEP] = {keep_begin, keep_give_up},
+    [JOB_VERIFY] = {verify_begin, verify_give_up},
+};
+
+static void on_job(void *arg, uint64_t id, const struct frame_job *frame)
+{
+    struct jobs *all = arg;
+    struct job *j = all->ring->draining ? NULL : pool_take(&all->pool);
+    if (!j) {
+        channel_job_done(all->ring->channel, id, all->ring->draining ? JOB_CANCELLED : JOB_BUSY, 0);
+        return;
+    }
+    *j = (struct job){.all = all, .id = id, .frame = *frame, .next = all->list, .prev = &all->list};
+    if (j->next)
+        j->next->prev = &j->next;
+    all->list = j;
+    ring_count(all->ring, CTR_JOBS_NOW, 1);
+    if (frame->kind < JOB_KIND_COUNT && kinds[frame->kind].begin &&
+        digest_unpack(frame->digest, sizeof(frame->digest), &j->digest))
+        kinds[frame->kind].begin(j);
+    else
+        finish(j, JOB_ERROR, EINVAL);
+}
+
+static void give_up_all(struct jobs *all)
+{
+    for (struct job *j = all->list, *next; j; j = next) {
+        next = j->next;
+        kinds[j->frame.kind].give_up(j);
+    }
+}
+
+static void on_lost(void *arg)
+{
+    struct jobs *all = arg;
+    for (struct job *j = all->list; j; j = j->next)
+        j->orphan = true;
+    give_up_all(all);
+}
+
+void jobs_stop(struct jobs *all)
+{
+    give_up_all(all);
+}
+
+bool jobs_idle(const struct jobs *all)
+{
+    return !all->list;
+}
+
+static void on_damaged(void *arg, const struct digest *d, uint64_t bytes)
+{
+    struct jobs *all = arg;
+    channel_damaged(all->ring->channel, d, bytes);
+}
+
+int jobs_new(struct ring *ring, struct jobs **out)
+{
+    struct jobs *all = calloc(1, sizeof(*all));
+    if (!all)
+        return -ENOMEM;
+    int err = pool_init(&all->pool, sizeof(struct job), JOBS_MAX);
+    if (err) {
+        free(all);
+        return err;
+    }
+    all->ring = ring;
+    channel_set_jobs(ring->channel, &(struct channel_jobs){on_job, on_lost, all});
+    store_ring_attach(ring->store, &ring->wheel, &(struct store_listener){on_damaged, all});
+    *out = all;
+    return 0;
+}
+
+void jobs_free(struct jobs *all)
+{
+    pool_fini(&all->pool);
+    free(all);
+}
