@@ -152,6 +152,7 @@ const char *channel_refuse(const void *cmd, size_t len)
     case CMD_MANIFEST_PUT:
     case CMD_MANIFEST_DELETE:
     case CMD_TAG_DELETE:
+    case CMD_GC_KEEP:
         return NULL;
     default:
         return "a command of a type that is not the data plane's";

@@ -374,7 +374,8 @@ static bool worker_may(uint64_t from, const void *body, size_t len)
     uint16_t type = may ? cmd->head.type : CMD_NONE;
     if (type == CMD_NODE_SET)
         may = cmd->of_node.change.node.id == from && !(cmd->of_node.change.has & ~of_itself);
-    else if ((type >= CMD_CLUSTER_INIT && type <= CMD_CLUSTER_SET) || type == CMD_TRANSACTION)
+    else if ((type >= CMD_CLUSTER_INIT && type <= CMD_CLUSTER_SET) || type == CMD_TRANSACTION ||
+             type == CMD_GC_REPO || type == CMD_GC_BLOBS || type == CMD_GC_TOTALS)
         may = false;
     free(cmd);
     return may;

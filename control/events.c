@@ -64,6 +64,10 @@ const char *events_kind_name(uint16_t cmd_type)
         [CMD_NOTIFY_CURSOR] = "notify.cursor",
         [CMD_NOTIFY_SET] = "notify.set",
         [CMD_NOTIFY_RM] = "notify.delete",
+        [CMD_GC_REPO] = "gc.repo",
+        [CMD_GC_BLOBS] = "gc.blobs",
+        [CMD_GC_KEEP] = "gc.keep",
+        [CMD_GC_TOTALS] = "gc.totals",
     };
     return cmd_type < CMD_TYPE_COUNT && names[cmd_type] ? names[cmd_type] : "unknown";
 }
@@ -95,6 +99,7 @@ const char *events_status_name(enum cmd_status status)
         [CMD_DENIED] = "not allowed by a policy",
         [CMD_POLICY_UNKNOWN] = "policy unknown",
         [CMD_ENDPOINT_UNKNOWN] = "endpoint unknown",
+        [CMD_BLOB_DELETING] = "blob is being deleted",
     };
     return (unsigned)status < CMD_STATUS_COUNT ? names[status] : "unknown";
 }

@@ -69,6 +69,18 @@ enum cmd_type {
     /* Who holds a blob has changed: digest, cmd_holders that it gains, cmd_holders that it loses.
        CMD_BLOB_UNKNOWN if nobody ever linked it. */
     CMD_BLOB_COPIES = 23,
+    /* Steps of the garbage collection, on what one repository has: bytes repo, u8 kind (enum
+       names_mark_kind), u8 step (enum cmd_gc_step), u32 count, each: digest, u64 index of the mark that is
+       meant (0 for the first step). What has come to be used meanwhile is passed over. detail: u32 how
+       many it was done for, u64 their bytes. */
+    CMD_GC_REPO = 26,
+    /* The same for blobs that no repository links: u8 step, u32 count, each: digest, u64 index of the mark.
+     */
+    CMD_GC_BLOBS = 27,
+    /* A blob that was pushed again while its file is being removed stays: digest. */
+    CMD_GC_KEEP = 28,
+    /* Counts what all blobs take, if it is not counted yet: no fields. */
+    CMD_GC_TOTALS = 29,
     /* Policies (control/state/policy.h), all or none of the command: u64 revision that each has
        (CMD_REVISION_ANY, or 0: there is none yet), u32 count of prefixes whose policies go, each: bytes
        prefix; u32 count of policies, each: its fields. */
@@ -118,7 +130,16 @@ enum cmd_status {
     CMD_DENIED = 21,
     CMD_POLICY_UNKNOWN = 22,
     CMD_ENDPOINT_UNKNOWN = 23,
+    CMD_BLOB_DELETING = 24, /* its file is being removed: CMD_GC_KEEP, then again */
     CMD_STATUS_COUNT
+};
+
+/* Steps of CMD_GC_REPO: first, second, last; and of CMD_GC_BLOBS: first, last. */
+enum cmd_gc_step {
+    CMD_GC_SEE = 1,    /* -> NAMES_MARK_SEEN, of a blob -> NAMES_MARK_DELETING */
+    CMD_GC_GO = 2,     /* NAMES_MARK_SEEN -> NAMES_MARK_GOING */
+    CMD_GC_DROP = 3,   /* the thing marked so, and its mark, are removed */
+    CMD_GC_BATCH = 256 /* things in one command */
 };
 
 /* Who asked, for the audit record; set by whoever makes the command. */

@@ -49,11 +49,13 @@ enum names_db {
     NAMES_HELD,
     NAMES_POLICIES,
     NAMES_NOTICES,
+    NAMES_MARKS,
     NAMES_DB_COUNT
 };
 #define NAMES_DB_NAMES                                                                                       \
     {                                                                                                        \
-        "meta", "repos", "tags", "manifests", "links", "referrers", "blobs", "held", "policies", "notices"   \
+        "meta", "repos", "tags", "manifests", "links", "referrers", "blobs", "held", "policies", "notices",  \
+            "marks"                                                                                          \
     }
 
 /* NAMES_META: key "state" -> struct names_meta. */
@@ -155,6 +157,43 @@ struct names_notices {
 
 _Static_assert(sizeof(struct names_endpoint) == 568, "on disk");
 _Static_assert(sizeof(struct names_notices) == 16, "on disk");
+
+/* NAMES_MARKS: key NAMES_TOTALS_KEY, which no mark has -> struct names_totals, each blob counted once; in the
+ * same transaction as the rows. A state that was made by a version that did not count has no such row until
+ * CMD_GC_TOTALS. */
+struct names_totals {
+    uint64_t blobs, bytes;           /* all that have a row in NAMES_BLOBS */
+    uint64_t free_blobs, free_bytes; /* of these, those that no repository links */
+};
+#define NAMES_TOTALS_KEY "\xfftotals"
+
+/*
+ * NAMES_MARKS: what the garbage collection has found. Key REPO|kind DIGEST (enum names_mark_kind) of a
+ * blob's link or a manifest in a repository, which is there then; or |DIGEST of a blob that no repository
+ * links. Whoever names, pushes or mounts a thing takes its mark away, so that a step that says which mark it
+ * means takes nothing that came to be used meanwhile. Value: struct names_mark.
+ */
+enum names_mark_kind { NAMES_MARK_LINK = 'b', NAMES_MARK_MANIFEST = 'm' };
+enum names_mark_step {
+    NAMES_MARK_SEEN = 1, /* nothing named it when it was looked for */
+    /* Nothing has named it since. It can be pulled, and named by a manifest; but asked whether it is there
+     * (HEAD, mount) the answer is no, so that who pushes brings it again. */
+    NAMES_MARK_GOING = 2,
+    /* Of a blob: its file is being removed wherever there is one. Nothing links it any more before
+     * CMD_GC_KEEP, as whoever has just written a file again must keep that one from being removed first. */
+    NAMES_MARK_DELETING = 3,
+    NAMES_MARK_KEPT = 4, /* of a blob: it was, and is about to be linked again */
+};
+struct names_mark {
+    uint64_t index; /* of the log entry that made this step */
+    uint64_t time_ms;
+    uint64_t size; /* bytes of the thing */
+    uint8_t step;  /* enum names_mark_step */
+    uint8_t pad[7];
+};
+
+_Static_assert(sizeof(struct names_totals) == 32, "on disk");
+_Static_assert(sizeof(struct names_mark) == 32, "on disk");
 _Static_assert(sizeof(struct names_meta) == 48, "on disk");
 _Static_assert(sizeof(struct names_repo) == 48, "on disk");
 _Static_assert(sizeof(struct names_tag) == 80, "on disk");
@@ -231,6 +270,19 @@ static inline size_t names_key_digest(uint8_t *key, const char *repo, size_t rep
 {
     uint8_t packed[DIGEST_PACKED_MAX];
     return names_key(key, repo, repo_len, packed, digest_pack(d, packed));
+}
+
+/* The key of a mark in NAMES_MARKS. */
+static inline size_t names_key_mark(uint8_t *key, const char *repo, size_t repo_len, uint8_t kind,
+                                    const struct digest *d)
+{
+    uint8_t rest[1 + DIGEST_PACKED_MAX] = {kind};
+    return names_key(key, repo, repo_len, rest, 1 + digest_pack(d, rest + 1));
+}
+
+static inline size_t names_key_mark_blob(uint8_t *key, const struct digest *d)
+{
+    return names_key_digest(key, "", 0, d);
 }
 
 #endif

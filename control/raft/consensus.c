@@ -147,7 +147,7 @@ static bool makes_room(uint16_t type)
            type == CMD_SETTING_UNSET || type == CMD_SETTING_SET || type == CMD_SERVICE_RM ||
            type == CMD_BACKEND_RM || type == CMD_BACKEND_ADMIN || type == CMD_NODE_SET ||
            type == CMD_NODE_RM || type == CMD_TOKEN_RM || type == CMD_TAGS_EXPIRE || type == CMD_POLICY_RM ||
-           type == CMD_NOTIFY_CURSOR || type == CMD_NOTIFY_RM;
+           type == CMD_NOTIFY_CURSOR || type == CMD_NOTIFY_RM || type == CMD_GC_REPO || type == CMD_GC_BLOBS;
 }
 
 /* A node of the cluster that is too old would have to stop at a command that it does not know. */
@@ -162,8 +162,8 @@ static bool all_know(struct consensus *c, uint16_t type, struct entry *e)
     int rc = view ? state_cluster_read(kv, &cluster) : -ENOMEM;
     if (view)
         db_view_end(view);
-    if (rc == 0 && cluster.version >= needed)
-        return true;
+    if (rc == 0 && (cluster.version >= needed || (cluster.nodes == 0 && type > CMD_TRANSACTION)))
+        return true; /* or there is no other node */
     snprintf(e->refusal, sizeof(e->refusal),
              "the cluster runs version %u, and this needs %u; make it a cluster, or upgrade the older nodes",
              cluster.version, needed);

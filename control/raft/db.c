@@ -227,9 +227,9 @@ static int env_open(struct db *db, enum db_file file, char *err, size_t err_len)
     return rc ? fail(err, err_len, rc, "%s cannot be opened: %s", path, strerror(-rc)) : 0;
 }
 
-const char *const db_tables[STATE_DB_COUNT] = {"meta",     "repos",     "tags",  "manifests",
-                                               "links",    "referrers", "blobs", "held",
-                                               "policies", "notices",   "meta",  "data"};
+const char *const db_tables[STATE_DB_COUNT] = {"meta",      "repos", "tags", "manifests", "links",
+                                               "referrers", "blobs", "held", "policies",  "notices",
+                                               "marks",     "meta",  "data"};
 
 static int dbis_open(struct db *db, enum db_file file)
 {

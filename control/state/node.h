@@ -31,7 +31,8 @@ enum {
      * the one that holds is not proposed: an older node would have to stop at it.
      */
     CLUSTER_VERSION_FIRST = 1, /* as long as the state says nothing */
-    CLUSTER_VERSION = 3, /* this program's. 2: nodes, tokens, transactions; 3: holders of blobs, policies */
+    CLUSTER_VERSION =
+        3, /* this program's. 2: nodes, tokens, transactions; 3: holders of blobs, policies, garbage */
     CLUSTER_VERSION_HOLDERS = 3,
 };
 

@@ -37,11 +37,16 @@ static const apply_fn apply_type[CMD_TYPE_COUNT] = {
     [CMD_NOTIFY_CURSOR] = state_notify_cursor,
     [CMD_NOTIFY_SET] = state_notify_set,
     [CMD_NOTIFY_RM] = state_notify_rm,
+    [CMD_GC_REPO] = state_gc_repo,
+    [CMD_GC_BLOBS] = state_gc_blobs,
+    [CMD_GC_KEEP] = state_gc_keep,
+    [CMD_GC_TOTALS] = state_gc_totals,
 };
 
 bool state_type_is_names(uint16_t type)
 {
     return type < CMD_SETTING_SET || type == CMD_BLOB_COPIES ||
+           (type >= CMD_GC_REPO && type <= CMD_GC_TOTALS) ||
            (type >= CMD_POLICY_SET && type <= CMD_NOTIFY_RM);
 }
 

@@ -43,6 +43,19 @@ struct state_manifest {
     struct wire_reader refs; /* stands at the first reference; copy it to walk them, see state_ref_next() */
 };
 
+/* A step of the garbage collection. */
+struct state_gc {
+    uint8_t kind; /* enum names_mark_kind; of CMD_GC_REPO */
+    uint8_t step; /* enum cmd_gc_step */
+    uint32_t count;
+    struct wire_reader entries; /* stands at the first one; copy it to walk them, see state_gc_next() */
+};
+
+struct state_gc_entry {
+    struct digest digest;
+    uint64_t mark; /* index of the mark that is meant */
+};
+
 /* Of commands about nodes, tokens and the cluster: the member of the type. */
 union state_of_node {
     struct {
@@ -83,6 +96,7 @@ struct state_cmd {
     struct wire_reader endpoint; /* CMD_NOTIFY_SET: its bytes, to the end of the command */
     uint64_t notice_index;
     uint32_t notice_number;
+    struct state_gc gc;
     uint32_t parts_count;     /* of a transaction */
     struct wire_reader parts; /* stands at the first one; copy it to walk them, see state_part_next() */
 };
@@ -144,6 +158,12 @@ bool state_type_is_names(uint16_t type);
 
 /* Reads the next reference and moves on. The references were checked by state_parse(). */
 struct state_ref state_ref_next(struct wire_reader *refs);
+
+/* Reads the next thing of a step and moves on. They were checked by state_parse(). */
+struct state_gc_entry state_gc_next(struct wire_reader *entries);
+
+/* What all blobs take; -ENOENT: it is not counted in this state yet. */
+int state_totals_read(struct kv *kv, struct names_totals *out);
 
 /* Takes the next part of a transaction apart and moves on; head: the transaction's. 0, or -EINVAL with a text
  * in err, which cannot be for one that state_parse() has taken. */

@@ -66,10 +66,29 @@ int state_repo_need(struct kv *kv, const struct state_cmd *cmd, struct names_rep
                     struct state_event *out);
 /* Writes the row with the command's time and notes that the state changed. */
 int state_repo_save(struct kv *kv, struct names_repo *repo, struct state_event *out);
+/* The same without the time: nobody has changed anything in it. */
+int state_repo_write(struct kv *kv, const struct names_repo *repo, struct state_event *out);
 
 /* Removes a manifest's row and its row among the referrers of its subject. */
 int state_manifest_drop(struct kv *kv, struct state_text repo, const struct digest *d,
                         struct names_repo *row);
+
+/* A blob's link in a repository goes: the link's row, and what counts it. */
+int state_link_drop(struct kv *kv, struct state_text repo, const struct digest *d, struct names_repo *row);
+
+/* state_gc.c: somebody uses a thing of a repository, or all that a manifest names; *used is set if it had a
+ * mark. And all marks of a repository. */
+int state_mark_use(struct kv *kv, struct state_text repo, uint8_t kind, const struct digest *d, bool *used);
+int state_marks_use(struct kv *kv, const struct state_cmd *cmd, bool *used);
+int state_marks_drop(struct kv *kv, struct state_text repo);
+/* 1: the files of a blob without links are being removed; 0, -errno. */
+int state_blob_deleting(struct kv *kv, const struct digest *d);
+/* A blob had no links, and has one. */
+int state_blob_linked(struct kv *kv, const struct digest *d);
+
+/* What all blobs take, with a row that changes; NULL: there is no such blob (yet, or any more). Before the
+ * row is written. */
+int state_totals_move(struct kv *kv, const struct names_blob *before, const struct names_blob *now);
 
 /* One command type each. The command is in out->cmd. */
 int state_blob_link(struct kv *kv, struct state_event *out);
@@ -102,6 +121,10 @@ int state_tags_expire(struct kv *kv, struct state_event *out);
 int state_notify_cursor(struct kv *kv, struct state_event *out);
 int state_notify_set(struct kv *kv, struct state_event *out);
 int state_notify_rm(struct kv *kv, struct state_event *out);
+int state_gc_repo(struct kv *kv, struct state_event *out);
+int state_gc_blobs(struct kv *kv, struct state_event *out);
+int state_gc_keep(struct kv *kv, struct state_event *out);
+int state_gc_totals(struct kv *kv, struct state_event *out);
 
 /* Applies out->cmd by its type, which is no transaction's. */
 int state_apply_type(struct kv *kv, struct state_event *out);
@@ -119,10 +142,11 @@ struct state_half {
 void state_half_init(struct state_half *half, const struct state_tx *tx);
 
 /* state_parse_service.c: the types of services and backends; state_parse_node.c: those of nodes;
-   state_parse_policy.c: of policies and webhooks; state_transaction.c. */
+   state_parse_policy.c: of policies and webhooks; state_parse_gc.c; state_transaction.c. */
 int state_parse_service(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 int state_parse_node(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 int state_parse_policy(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
+int state_parse_gc(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 int state_parse_transaction(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 
 #endif

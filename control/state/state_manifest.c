@@ -316,6 +316,8 @@ int state_manifest_put(struct kv *kv, struct state_event *out)
     } else if (rc == 0) {
         rc = manifest_again(kv, cmd, &m, &changed);
     }
+    if (rc == 0)
+        rc = state_marks_use(kv, cmd, &changed);
     for (uint32_t i = 0; i < cmd->tags_count && rc == 0; i++) {
         rc = tag_point(kv, cmd, cmd->tags[i], &repo);
         changed |= rc > 0;
@@ -398,6 +400,7 @@ int state_manifest_delete(struct kv *kv, struct state_event *out)
     struct names_repo repo;
     struct manifest_key m;
     struct policy_rules rules;
+    bool marked = false;
     int rc = state_repo_need(kv, cmd, &repo, out);
     if (rc)
         return rc == -ENOENT ? 0 : rc;
@@ -410,6 +413,8 @@ int state_manifest_delete(struct kv *kv, struct state_event *out)
     if (rc)
         return rc == -EPERM ? 0 : rc;
     rc = tags_drop(kv, cmd, m.row.tag_count, &repo);
+    if (rc == 0)
+        rc = state_mark_use(kv, cmd->repo, NAMES_MARK_MANIFEST, &cmd->digest, &marked);
     if (rc == 0)
         rc = state_manifest_drop(kv, cmd->repo, &cmd->digest, &repo);
     return rc ? rc : state_repo_save(kv, &repo, out);

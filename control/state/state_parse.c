@@ -274,6 +274,11 @@ static int parse_policy(struct parse *p)
     return state_parse_policy(&p->r, p->out, p->err, p->err_len);
 }
 
+static int parse_gc(struct parse *p)
+{
+    return state_parse_gc(&p->r, p->out, p->err, p->err_len);
+}
+
 static int parse_transaction(struct parse *p)
 {
     if (p->r.len > STATE_TRANSACTION_BYTES_MAX)
@@ -312,6 +317,10 @@ static int (*const parse_body[CMD_TYPE_COUNT])(struct parse *p) = {
     [CMD_NOTIFY_CURSOR] = parse_policy,
     [CMD_NOTIFY_SET] = parse_policy,
     [CMD_NOTIFY_RM] = parse_policy,
+    [CMD_GC_REPO] = parse_gc,
+    [CMD_GC_BLOBS] = parse_gc,
+    [CMD_GC_KEEP] = parse_gc,
+    [CMD_GC_TOTALS] = parse_gc,
 };
 
 /* An entry too short for its magic is as foreign as one with a wrong magic. */

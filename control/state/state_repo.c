@@ -25,9 +25,14 @@ int state_repo_need(struct kv *kv, const struct state_cmd *cmd, struct names_rep
 
 int state_repo_save(struct kv *kv, struct names_repo *repo, struct state_event *out)
 {
+    repo->updated_ms = out->cmd.head.time_ms;
+    return state_repo_write(kv, repo, out);
+}
+
+int state_repo_write(struct kv *kv, const struct names_repo *repo, struct state_event *out)
+{
     struct state_key key = state_key_repo(out->cmd.repo);
     struct names_repo old;
-    repo->updated_ms = out->cmd.head.time_ms;
     out->changed = true;
     int rc = state_row_get(kv, NAMES_REPOS, &key, &old, sizeof(old));
     if (rc == -ENOENT)
@@ -115,6 +120,8 @@ int state_repo_delete(struct kv *kv, struct state_event *out)
         rc = manifests_drop(kv, cmd->repo, &repo);
     if (rc == 0)
         rc = links_drop(kv, cmd->repo, &repo);
+    if (rc == 0)
+        rc = state_marks_drop(kv, cmd->repo);
     if (rc == 0)
         rc = rows_drop(kv, NAMES_REFERRERS, cmd->repo, &referrers);
     if (rc)

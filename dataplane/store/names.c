@@ -340,6 +340,19 @@ int names_room_get(struct names *n, struct view repo, uint64_t *left)
     return 0;
 }
 
+int names_mark_get(struct names *n, struct view repo, uint8_t kind, const struct digest *d,
+                   struct names_mark *out)
+{
+    uint8_t key[NAMES_KEY_MAX];
+    return get_fixed(n, NAMES_MARKS, key, names_key_mark(key, repo.p, repo.len, kind, d), out, sizeof(*out));
+}
+
+int names_mark_blob_get(struct names *n, const struct digest *d, struct names_mark *out)
+{
+    uint8_t key[NAMES_KEY_MAX];
+    return get_fixed(n, NAMES_MARKS, key, names_key_mark_blob(key, d), out, sizeof(*out));
+}
+
 /* ------------------------------------------------------------------ walks */
 
 /*

@@ -67,6 +67,10 @@ int names_link_get(struct names *n, struct view repo, const struct digest *d, st
 int names_rules_get(struct names *n, struct view repo, struct policy_rules *out);
 int names_room_get(struct names *n, struct view repo, uint64_t *left);
 int names_blob_get(struct names *n, const struct digest *d, struct names_blob *out); /* in any repository */
+/* Marks of the garbage collection: on a link or manifest (enum names_mark_kind), on a blob. */
+int names_mark_get(struct names *n, struct view repo, uint8_t kind, const struct digest *d,
+                   struct names_mark *out);
+int names_mark_blob_get(struct names *n, const struct digest *d, struct names_mark *out);
 
 /*
  * Walks in the order of the keys' bytes, from the first one after `after` (absent or empty: from the

@@ -224,7 +224,8 @@ static void reader_open(struct fixture *f, struct reader *r)
     char path[160];
     snprintf(path, sizeof(path), "%s/names.mdb", f->dir.path);
     CHECK(mdb_env_create(&r->env) == 0);
-    CHECK(mdb_env_set_mapsize(r->env, f->config.map_bytes) == 0 && mdb_env_set_maxdbs(r->env, 8) == 0);
+    CHECK(mdb_env_set_mapsize(r->env, f->config.map_bytes) == 0 &&
+          mdb_env_set_maxdbs(r->env, NAMES_DB_COUNT) == 0);
     CHECK(mdb_env_open(r->env, path, MDB_RDONLY | MDB_NOSUBDIR | MDB_NOLOCK | MDB_NOTLS, 0) == 0);
     CHECK(mdb_txn_begin(r->env, NULL, MDB_RDONLY, &r->txn) == 0);
     CHECK(mdb_dbi_open(r->txn, "blobs", 0, &r->dbi) == 0);

@@ -362,6 +362,20 @@ static void compare_blob(struct run *r, int d, const struct names_blob *row, uin
     assert_memory_equal(row->holder, h.id, sizeof(h.id));
 }
 
+/* What all blobs take is counted without a walk, each once. */
+static void compare_totals(struct run *r, const uint64_t links[DIGESTS])
+{
+    struct names_totals expected = {0}, row = {0};
+    (void)state_totals_read(&r->m.kv, &row);
+    for (int d = 0; d < DIGESTS; d++) {
+        expected.blobs += r->model.known[d];
+        expected.bytes += r->model.known[d] ? size_of(d) : 0;
+        expected.free_blobs += r->model.known[d] && !links[d];
+        expected.free_bytes += r->model.known[d] && !links[d] ? size_of(d) : 0;
+    }
+    assert_memory_equal(&row, &expected, sizeof(row));
+}
+
 /* Every row is one that the model has, and there are no others. */
 static void compare(struct run *r)
 {
@@ -382,6 +396,8 @@ static void compare(struct run *r)
         compare_blob(r, d, &row, links[d]);
     }
     total[NAMES_HELD] = compare_held(r, links);
+    total[NAMES_MARKS] = total[NAMES_BLOBS] > 0;
+    compare_totals(r, links);
     for (int db = 0; db < NAMES_DB_COUNT; db++)
         assert_int_equal(r->m.db[db].count, total[db]);
 }
