@@ -121,7 +121,8 @@ void conn_accepted(struct ring *ring, int fd, uint16_t service, uint16_t port)
         return;
     }
     c->local_port = port;
-    conn_wait_request(c);
+    set_deadline(c, ring_setting(ring, SET_HTTP_IDLE_TIMEOUT));
+    loop_recv_first(ring->loop, &c->in, fd); /* clients speak as soon as they are connected */
 }
 
 bool conn_start(struct ring *ring, const struct wire *wire, uint16_t service, const struct conn_peer *peer,

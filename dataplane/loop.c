@@ -410,6 +410,15 @@ void loop_recv(struct loop *loop, struct op *op, int fd)
     finish(sqe, op);
 }
 
+void loop_recv_first(struct loop *loop, struct op *op, int fd)
+{
+    struct io_uring_sqe *sqe = order(loop, op);
+    io_uring_prep_recv(sqe, fd, NULL, 0, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = BUFFER_GROUP;
+    finish(sqe, op);
+}
+
 void loop_recv_into(struct loop *loop, struct op *op, int fd, void *buf, size_t len, int flags)
 {
     struct io_uring_sqe *sqe = order(loop, op);

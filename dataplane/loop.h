@@ -82,6 +82,8 @@ void loop_post_data(struct loop *loop, struct loop_post *post, struct op *op, in
 /* Sockets. flags: MSG_*. A recv with no free buffer completes with -ENOBUFS. */
 void loop_accept(struct loop *loop, struct op *op, int fd); /* many completions, res: descriptor */
 void loop_recv(struct loop *loop, struct op *op, int fd);   /* into a buffer of the loop's pool */
+void loop_recv_first(struct loop *loop, struct op *op,
+                     int fd); /* the same, where bytes may be there already */
 void loop_recv_into(struct loop *loop, struct op *op, int fd, void *buf, size_t len, int flags);
 void loop_send(struct loop *loop, struct op *op, int fd, const void *buf, size_t len, int flags);
 void loop_sendmsg(struct loop *loop, struct op *op, int fd, const struct msghdr *msg, int flags);

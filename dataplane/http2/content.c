@@ -133,7 +133,6 @@ static nghttp2_nv nv_of(struct view name, struct view value)
                         .valuelen = value.len};
 }
 
-enum { PIECE_LEAST = 4096 /* of content in one frame, if there is as much */ };
 enum { PSEUDO_MAX = 4, NVS_MAX = REQUEST_FIELDS_MAX + PSEUDO_MAX };
 
 static size_t put_fields(nghttp2_nv *nv, size_t n, const struct h1_head *head)
@@ -293,7 +292,10 @@ static ssize_t read_some(struct h2_stream *st, size_t room, uint32_t *flags)
     struct view content;
     switch (next(st, &head, &content)) {
     case H1_CONTENT: {
+        if (!h2_room_take(st, content.len))
+            return NGHTTP2_ERR_DEFERRED;
         size_t n = content.len < room ? content.len : room;
+        h2_room_used(st);
         st->content = content.p;
         h1_took(&st->reader, n);
         took(st, n);
@@ -330,7 +332,7 @@ ssize_t h2_send_read(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t lengt
     (void)id;
     (void)buf;
     uint32_t end = s->out_end + H2_OUT_RESERVE;
-    if (end + PIECE_LEAST > H2_OUT_BYTES)
+    if (end + H2_PIECE_LEAST > H2_OUT_BYTES)
         return NGHTTP2_ERR_PAUSE; /* the frame is made when the buffer is empty again */
     size_t room = H2_OUT_BYTES - end;
     return read_some(st, room < length ? room : length, flags);

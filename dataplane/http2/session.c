@@ -319,6 +319,7 @@ void h2_session_time(struct h2_session *s)
         at = least(head_deadline(s), idle_deadline(s));
         at = least(at, after(s, s->out_since_ms, SET_HTTP_SEND_TIMEOUT));
         at = least(at, s->goaway_at_ms ? s->goaway_at_ms : UINT64_MAX);
+        at = least(at, h2_rooms_deadline(s));
     }
     if (at != UINT64_MAX)
         timer_set(&s->ring->wheel, &s->timer, at);
@@ -337,5 +338,7 @@ static void expired(struct timer *t, uint64_t now_ms)
         h2_session_close(s, CLOSE_IDLE, NGHTTP2_NO_ERROR);
     else if (s->goaway_at_ms && now_ms >= s->goaway_at_ms)
         last_goaway(s);
+    else if (now_ms >= h2_rooms_deadline(s))
+        h2_rooms_expire(s);
     h2_session_time(s);
 }

@@ -7,6 +7,7 @@
  * frames.c    what nghttp2 tells: blocks of fields, content, ends
  * stream.c    a stream as a wire: orders of its user
  * content.c   what a stream has received and nobody has taken; what it sends
+ * room.c      whether the peer's windows leave enough for a frame
  *
  * nghttp2 must not be asked for output from within its callbacks (session.in_callback): then orders wait for
  * the end of the batch.
@@ -19,6 +20,7 @@
 #include "dataplane/http2/guard.h"
 #include "dataplane/http2/http2.h"
 #include "dataplane/http2/memory.h"
+#include "dataplane/http2/room.h"
 #include "dataplane/pool.h"
 #include "dataplane/ring.h"
 #include "dataplane/timer.h"
@@ -94,8 +96,11 @@ struct h2_session {
     uint64_t out_total;    /* bytes of frames ever made */
     uint64_t out_since_ms; /* the wire takes nothing since; 0: it does */
     uint64_t idle_since_ms, close_by_ms, goaway_at_ms;
-    uint64_t queued;   /* content of all streams that nobody has taken */
-    uint64_t withheld; /* of it: not yet given back to the session's window */
+    uint64_t queued;        /* content of all streams that nobody has taken */
+    uint64_t withheld;      /* of it: not yet given back to the session's window */
+    uint64_t room_since_ms; /* streams wait for more room in the peer's windows since; 0: none does */
+    uint32_t room_most;     /* that the session's window ever left */
+    bool room_now;          /* for long enough: one frame is made of what there is */
 };
 
 enum h2_order {
@@ -146,8 +151,10 @@ struct h2_stream {
     struct iovec one;
     struct op *out_op;
     struct loop_post out_post, close_post;
-    const char *content; /* of the frame that is being made */
-    uint64_t sent_at;    /* session->out_total after the last frame of it */
+    const char *content;  /* of the frame that is being made */
+    uint64_t sent_at;     /* session->out_total after the last frame of it */
+    uint32_t room_most;   /* that its window ever left */
+    uint32_t room_wanted; /* it waits for so much in the peer's windows; 0: it does not */
 };
 
 struct http2 {

@@ -179,6 +179,8 @@ static void streams_output(struct h2_session *s)
 
 static void flush(struct h2_session *s)
 {
+    if (s->state == H2_OPEN)
+        h2_rooms_look(s);
     for (size_t budget = H2_TURN_BYTES; budget && !s->out.inflight && s->state != H2_GONE;) {
         int err = h2_session_fill(s);
         if (err) {

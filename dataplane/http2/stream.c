@@ -177,9 +177,7 @@ bool h2_stream_writable(const struct h2_stream *st)
         return false;
     if (!st->head_sent)
         return true;
-    return s->out_end + H2_OUT_RESERVE < H2_OUT_BYTES / 2 &&
-           nghttp2_session_get_remote_window_size(s->ng) > 0 &&
-           nghttp2_session_get_stream_remote_window_size(s->ng, st->id) > 0;
+    return s->out_end + H2_OUT_RESERVE < H2_OUT_BYTES / 2 && h2_room_ready(st);
 }
 
 bool h2_stream_waits_room(const struct h2_stream *st)

@@ -272,8 +272,8 @@ static void shut_now(struct tls *t)
     ERR_clear_error();
     (void)SSL_shutdown(t->ssl);
     t->more = false;
-    if (t->out_at < t->out_len && flush_now(t, 0) == -EAGAIN) {
-        flush_order(t); /* then the FIN follows */
+    if (t->out_at < t->out_len && flush_now(t, MSG_MORE) == -EAGAIN) { /* the FIN goes with it */
+        flush_order(t);                                                /* then the FIN follows */
         return;
     }
     out_give(t);

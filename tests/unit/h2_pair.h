@@ -28,6 +28,7 @@ struct end {
     uint8_t *got;
     size_t got_len;
     bool used, ended, reading, hold, closed; /* hold: reads nothing now */
+    bool leaving;                            /* sends nothing more */
     int error;                               /* of receiving */
     const char *send;
     size_t send_len, sent;
@@ -49,10 +50,10 @@ static struct {
     bool no_conn;     /* conn_start has no memory */
 } pair;
 
-static void end_in_done(struct op *op, const struct event *ev);
-static void end_out_done(struct op *op, const struct event *ev);
+static inline void end_in_done(struct op *op, const struct event *ev);
+static inline void end_out_done(struct op *op, const struct event *ev);
 
-static void end_open(struct end *e, const struct wire *wire)
+static inline void end_open(struct end *e, const struct wire *wire)
 {
     uint8_t *memory = e->got;
     memset(e, 0, sizeof(*e));
@@ -64,7 +65,7 @@ static void end_open(struct end *e, const struct wire *wire)
     e->out.done = end_out_done;
 }
 
-static void end_read(struct end *e)
+static inline void end_read(struct end *e)
 {
     if (e->hold || e->ended || e->error || e->in.inflight || e->closed)
         return;
@@ -72,7 +73,7 @@ static void end_read(struct end *e)
     wire_recv_into(&e->wire, &e->in, e->got + e->got_len, PAIR_BYTES - e->got_len, 0);
 }
 
-static void end_in_done(struct op *op, const struct event *ev)
+static inline void end_in_done(struct op *op, const struct event *ev)
 {
     struct end *e = container_of(op, struct end, in);
     if (ev->res > 0)
@@ -84,13 +85,13 @@ static void end_in_done(struct op *op, const struct event *ev)
     end_read(e);
 }
 
-static void end_write(struct end *e)
+static inline void end_write(struct end *e)
 {
-    if (e->sent < e->send_len && !e->out.inflight && !e->send_error && !e->closed)
+    if (e->sent < e->send_len && !e->out.inflight && !e->send_error && !e->leaving)
         wire_send(&e->wire, &e->out, e->send + e->sent, e->send_len - e->sent, 0);
 }
 
-static void end_out_done(struct op *op, const struct event *ev)
+static inline void end_out_done(struct op *op, const struct event *ev)
 {
     struct end *e = container_of(op, struct end, out);
     if (e->closed)
@@ -104,7 +105,7 @@ static void end_out_done(struct op *op, const struct event *ev)
     end_write(e);
 }
 
-static void end_send(struct end *e, const void *text, size_t len)
+static inline void end_send(struct end *e, const void *text, size_t len)
 {
     CHECK(e->sent == e->send_len);
     e->send = text;
@@ -113,12 +114,12 @@ static void end_send(struct end *e, const void *text, size_t len)
     end_write(e);
 }
 
-static void end_say(struct end *e, const char *text)
+static inline void end_say(struct end *e, const char *text)
 {
     end_send(e, text, strlen(text));
 }
 
-static bool end_is(const struct end *e, const char *text)
+static inline bool end_is(const struct end *e, const char *text)
 {
     return e->got_len == strlen(text) && memcmp(e->got, text, e->got_len) == 0;
 }
@@ -143,7 +144,7 @@ bool conn_start(struct ring *ring, const struct wire *wire, uint16_t service, co
 
 /* ------------------------------------------------------------------ turns */
 
-static void pair_turn(void)
+static inline void pair_turn(void)
 {
     struct ring *r = pair.ring;
     int n = loop_turn(r->loop, http2_pending(r->http2) ? 0 : loop_clock_us() / 1000 + 2);
@@ -159,11 +160,11 @@ static void pair_turn(void)
         assert_true(condition);                                                                              \
     } while (0)
 
-static void end_close(struct end *e)
+static inline void end_close(struct end *e)
 {
     if (!e->used || e->closed)
         return;
-    e->hold = true;
+    e->hold = e->leaving = true;
     wire_cancel(&e->wire, &e->in);
     wire_cancel(&e->wire, &e->out);
     for (int i = 0; i < PAIR_TURNS && (e->in.inflight || e->out.inflight); i++)
@@ -177,14 +178,14 @@ static void end_close(struct end *e)
 
 /* ------------------------------------------------------------------ beginning and end */
 
-static void pair_changed(void *arg, struct h2_session *s)
+static inline void pair_changed(void *arg, struct h2_session *s)
 {
     (void)arg;
     (void)s;
     pair.changed++;
 }
 
-static void pair_gone(void *arg, struct h2_session *s, enum close_reason why)
+static inline void pair_gone(void *arg, struct h2_session *s, enum close_reason why)
 {
     (void)arg;
     (void)s;
@@ -203,7 +204,7 @@ static const struct setting_default {
     {SET_HTTP_LINGER_TIMEOUT, 200}, {SET_HTTP2_STREAMS_MAX, 100},      {SET_PROXY_IDLE_TIMEOUT, 60000},
 };
 
-static void pair_begin(void)
+static inline void pair_begin(void)
 {
     const char *why;
     struct loop_config lc = {.entries = 256, .recv_buffers = 128};
@@ -223,13 +224,13 @@ static void pair_begin(void)
     CHECK(http2_new(r, &r->http2) == 0);
 }
 
-static struct wire pair_wire(int fd)
+static inline struct wire pair_wire(int fd)
 {
     CHECK(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
     return wire_of_socket(pair.ring->loop, fd);
 }
 
-static void pair_start_client(int fd)
+static inline void pair_start_client(int fd)
 {
     struct h2_user user = {.changed = pair_changed, .gone = pair_gone};
     struct wire w = pair_wire(fd);
@@ -237,13 +238,13 @@ static void pair_start_client(int fd)
     CHECK(pair.client);
 }
 
-static void pair_start_server(int fd)
+static inline void pair_start_server(int fd)
 {
     struct wire w = pair_wire(fd);
     CHECK(h2_accepted(pair.ring, &w, 0, NULL, NULL, 0));
 }
 
-static void pair_both(void)
+static inline void pair_both(void)
 {
     int fd[2];
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
@@ -252,7 +253,7 @@ static void pair_both(void)
 }
 
 /* A session alone; the test has the other end. */
-static void pair_raw(bool client)
+static inline void pair_raw(bool client)
 {
     int fd[2];
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fd) == 0);
@@ -263,18 +264,18 @@ static void pair_raw(bool client)
     pair.raw = fd[1];
 }
 
-static uint64_t pair_closed(enum close_reason why)
+static inline uint64_t pair_closed(enum close_reason why)
 {
     return pair.page->ring[0].closed[why];
 }
 
-static uint64_t pair_count(enum counter_id id)
+static inline uint64_t pair_count(enum counter_id id)
 {
     return pair.page->ring[0].counter[id];
 }
 
 /* Everything is given back. */
-static void pair_end(void)
+static inline void pair_end(void)
 {
     struct http2 *h = pair.ring->http2;
     for (unsigned i = 0; i < pair.requests; i++) {
