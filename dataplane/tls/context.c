@@ -245,6 +245,16 @@ static bool offers(struct tls_context *c, const struct tls_world *w, const struc
     return c->offer_count > 0;
 }
 
+/* With one there is nothing to choose: it is checked once, and not for each connection. */
+static bool certificates_set(struct tls_context *c)
+{
+    const struct tls_material *only = &c->offer[0];
+    if (c->offer_count == 1)
+        return SSL_CTX_use_cert_and_key(c->ctx, only->cert, only->key, only->chain, 1) == 1;
+    SSL_CTX_set_cert_cb(c->ctx, choose_certificate, c);
+    return true;
+}
+
 struct tls_context *tls_context_server_new(const struct tls_world *w, const char *service,
                                            const struct plan_tls *tls, bool alpn, char *why, size_t cap)
 {
@@ -258,9 +268,15 @@ struct tls_context *tls_context_server_new(const struct tls_world *w, const char
         return NULL;
     }
     c->http2 = tls->http2;
+    if (!certificates_set(c)) {
+        (void)snprintf(why, cap, "its certificate cannot be used");
+        ERR_clear_error();
+        tls_context_put(c);
+        return NULL;
+    }
     SSL_CTX_set_session_cache_mode(c->ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_tlsext_ticket_key_evp_cb(c->ctx, ticket_key);
-    SSL_CTX_set_cert_cb(c->ctx, choose_certificate, c);
+    (void)SSL_CTX_set_num_tickets(c->ctx, 1); /* each costs 20 us; who resumes with it gets another */
     SSL_CTX_set_tlsext_servername_callback(c->ctx, server_name);
     SSL_CTX_set_tlsext_status_cb(c->ctx, staple);
     SSL_CTX_set_tlsext_status_arg(c->ctx, c);

@@ -41,6 +41,11 @@ struct tls_helpers *tls_helpers_new(unsigned threads, unsigned waiting_max)
     return NULL;
 }
 
+const BIO_METHOD *tls_helpers_method(const struct tls_helpers *h)
+{
+    return h->out_method;
+}
+
 static struct tls *reversed(struct tls *t)
 {
     struct tls *oldest = NULL;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * TLS on a socket. A handshake is a chain of short steps on helper threads (helpers.h), between which the
- * ring waits for the socket: the ring that everybody else's bytes go through never computes one. What comes
- * out is a wire (wire.h): in user space, or, where the kernel takes over the records, one whose descriptor
- * may be sent to (and received from) as it is.
+ * ring waits for the socket: the ring that everybody else's bytes go through computes no signature and no
+ * exchange of keys, only the end of TLS 1.3's, which costs no more than a request. What comes out is a wire
+ * (wire.h): in user space, or, where the kernel takes over the records, one whose descriptor may be sent to
+ * (and received from) as it is.
  *
  * A stream that ends without close_notify ends with -ECONNRESET and not with 0: it may have been cut.
  */

@@ -95,7 +95,10 @@ bool tls_out_take(struct tls *t);     /* an outbuf; false: there is none now */
 /* Makes records of as much of the content as there is room for in outbuf. The bytes taken, or -errno. */
 ssize_t tls_content_write(struct tls *t, const struct msghdr *msg);
 
-/* handshake.c: on a helper's thread */
+/* helpers.c: of the BIO that records leave by; good for any thread */
+const BIO_METHOD *tls_helpers_method(const struct tls_helpers *h);
+
+/* handshake.c: on a helper's thread, or on the ring's if it is a cheap one */
 void tls_handshake_step(struct tls *t, const BIO_METHOD *out_method);
 
 #endif

@@ -4,6 +4,7 @@ Timers: test_http_timeouts.py."""
 
 import email.utils
 import resource
+import select
 import socket
 import statistics
 import struct
@@ -51,6 +52,23 @@ def test_connection_close(connection):
     answer = connection.response()
     assert answer.status == 200 and answer.closes()
     assert connection.closed_by_server()
+
+
+@fairlead_only
+def test_last_answer_and_the_end_are_one_segment(connection):
+    """A client that asked for it is told both at once."""
+    waits = select.poll()
+    waits.register(connection.sock, select.POLLIN | select.POLLRDHUP)
+    connection.send(ping(connection, headers={"Connection": "close"}))
+    [(_, events)] = waits.poll(15_000)
+    assert events & select.POLLIN and events & select.POLLRDHUP
+    assert connection.response().status == 200
+
+
+def test_bytes_behind_the_last_request(connection):
+    """They are not read, and do not cost the answer."""
+    connection.send(ping(connection, headers={"Connection": "close"}) + b"GET /v2/ HTTP/1.1\r\n" * 500)
+    assert connection.response().status == 200
 
 
 @gap("answers in HTTP/1.0")
