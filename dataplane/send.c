@@ -112,7 +112,7 @@ static bool is_last_word(const struct stream_full *f)
 /*
  * Answers go out together at the end of the batch: the clients are woken once. Only the first one of a
  * connection is sent at once, so that many new connections at a time do not take as many streams. If it is
- * the last one, too, the FIN goes in the same segment: a fifth less of all the kernel's work for such a
+ * the last one, too, the FIN goes in the same segment: a tenth less of the kernel's work for such a
  * connection.
  */
 static void bytes_begin(struct stream_full *f)

@@ -117,11 +117,11 @@ struct plan_proxy {
     uint32_t eject_ms;       /* for how long, the first time */
     uint32_t
         eject_latency; /* percent of the median latency of all above which a backend is taken out; 0: never */
-    uint32_t stall_rate;  /* bytes a second below which a resumable body has stalled; 0: never */
-    uint32_t stall_ms;    /* for this long */
-    uint32_t resumes_max; /* of one body */
-    uint32_t hedge_ms;    /* GETs not answered by then are asked of a second backend, too; 0: never */
-    uint32_t pad1;
+    uint32_t stall_rate;     /* bytes a second below which a resumable body has stalled; 0: never */
+    uint32_t stall_ms;       /* for this long */
+    uint32_t resumes_max;    /* of one body */
+    uint32_t hedge_ms;       /* GETs not answered by then are asked of a second backend, too; 0: never */
+    uint32_t half_closed_ms; /* of a tunnel of which one direction has ended; 0: as idle_timeout_ms */
     char backend_ca[PLAN_NAME_MAX];          /* "": the system's */
     char backend_certificate[PLAN_NAME_MAX]; /* "": none */
     char backend_name[PLAN_NAME_MAX];        /* for SNI and verification; "": the backend's address */

@@ -151,9 +151,9 @@ static bool makes_room(uint16_t type)
 }
 
 /* A node of the cluster that is too old would have to stop at a command that it does not know. */
-static bool all_know(struct consensus *c, uint16_t type, struct entry *e)
+static bool all_know(struct consensus *c, struct entry *e)
 {
-    uint32_t needed = node_version_of_command(type);
+    uint32_t needed = state_version_needed(e->data, e->len);
     struct node_cluster cluster = {.version = CLUSTER_VERSION_FIRST};
     struct kv *kv;
     if (needed <= CLUSTER_VERSION_FIRST)
@@ -162,7 +162,7 @@ static bool all_know(struct consensus *c, uint16_t type, struct entry *e)
     int rc = view ? state_cluster_read(kv, &cluster) : -ENOMEM;
     if (view)
         db_view_end(view);
-    if (rc == 0 && (cluster.version >= needed || (cluster.nodes == 0 && type > CMD_TRANSACTION)))
+    if (rc == 0 && (cluster.version >= needed || (cluster.nodes == 0 && needed > 2)))
         return true; /* or there is no other node */
     snprintf(e->refusal, sizeof(e->refusal),
              "the cluster runs version %u, and this needs %u; make it a cluster, or upgrade the older nodes",
@@ -206,7 +206,7 @@ static enum cmd_status admit(struct consensus *c, struct entry *e)
         return CMD_NO_LEADER;
     const uint8_t *at = (const uint8_t *)e->data + 6;
     uint16_t type = (uint16_t)(at[0] | at[1] << 8);
-    if (!all_know(c, type, e))
+    if (!all_know(c, e))
         return CMD_TOO_NEW;
     if (c->waiting.count + c->under_way >= CONSENSUS_PROPOSALS_MAX ||
         c->waiting.bytes + c->under_way_bytes + e->len > CONSENSUS_PROPOSAL_BYTES_MAX)

@@ -6,8 +6,12 @@
 #include "check.h"
 #include "control/state/codec.h"
 
-/* Version 1 of a service has no fields of the proxy, 2 no names; version 1 of a backend no Unix socket. */
-enum { SVC_VERSION = 3, BACKEND_VERSION = 2, ROW_VERSION = 1 };
+/*
+ * Version 1 of a service has no fields of the proxy, 2 no names, 3 no half_closed_timeout; version 1 of a
+ * backend no Unix socket. Version 4 is written where it says more than 3: nodes that do not know it read the
+ * others (state_version_needed).
+ */
+enum { SVC_VERSION = 4, SVC_VERSION_HALF_CLOSED = 4, BACKEND_VERSION = 2, ROW_VERSION = 1 };
 
 static void put_check(struct wire_writer *w, const struct svc_check *c)
 {
@@ -134,7 +138,7 @@ static void get_names(struct wire_reader *r, struct svc *s)
 
 void svc_put(struct wire_writer *w, const struct svc *s)
 {
-    wire_put_u8(w, SVC_VERSION);
+    wire_put_u8(w, s->proxy.half_closed_ms ? SVC_VERSION_HALF_CLOSED : SVC_VERSION_HALF_CLOSED - 1);
     codec_put_text(w, s->name);
     codec_put_address(w, &s->address);
     wire_put_u8(w, s->kind);
@@ -149,6 +153,8 @@ void svc_put(struct wire_writer *w, const struct svc *s)
     put_check(w, &s->check);
     put_proxy(w, s);
     codec_put_text(w, s->names);
+    if (s->proxy.half_closed_ms)
+        wire_put_u32(w, s->proxy.half_closed_ms);
 }
 
 void svc_get(struct wire_reader *r, struct svc *s)
@@ -173,6 +179,8 @@ void svc_get(struct wire_reader *r, struct svc *s)
         get_proxy(r, s);
     if (version >= 3)
         get_names(r, s);
+    if (version >= SVC_VERSION_HALF_CLOSED)
+        s->proxy.half_closed_ms = codec_get_range(r, 4, 1, SVC_DAY_MS);
 }
 
 void svc_backend_put(struct wire_writer *w, const struct svc_backend *b)

@@ -102,6 +102,7 @@ static const struct field svc_field_list[] = {
     {"connect_timeout", FIELD_MS, IN(proxy.connect_timeout_ms), NULL, MS_RANGE},
     {"response_timeout", FIELD_MS, IN(proxy.response_timeout_ms), NULL, 0, SVC_DAY_MS},
     {"idle_timeout", FIELD_MS, IN(proxy.idle_timeout_ms), NULL, 0, SVC_DAY_MS},
+    {"half_closed_timeout", FIELD_MS, IN(proxy.half_closed_ms), NULL, 0, SVC_DAY_MS},
     {"retries", FIELD_U32, IN(proxy.retries), NULL, 0, 16},
     {"retry_budget", FIELD_U32, IN(proxy.retry_budget), NULL, 0, 1000},
     {"slow_start", FIELD_MS, IN(proxy.slow_start_ms), NULL, 0, SVC_INTERVAL_MS_MAX},

@@ -105,6 +105,29 @@ enum cmd_status state_check(const void *cmd, size_t len, const struct state_sett
     return check_one(&c, settings, err, err_len);
 }
 
+static uint32_t version_of(const struct state_cmd *c)
+{
+    uint32_t needed = node_version_of_command(c->head.type);
+    bool fields = c->head.type == CMD_SERVICE_SET && c->svc.proxy.half_closed_ms;
+    return fields && needed < CLUSTER_VERSION_HOLDERS ? CLUSTER_VERSION_HOLDERS : needed;
+}
+
+uint32_t state_version_needed(const void *cmd, size_t len)
+{
+    struct state_cmd c, part;
+    char err[8];
+    if (state_parse(cmd, len, &c, err, sizeof(err)))
+        return CLUSTER_VERSION_FIRST; /* it is refused for that */
+    uint32_t needed = version_of(&c);
+    struct wire_reader r = c.parts;
+    for (uint32_t i = 0; c.head.type == CMD_TRANSACTION && i < c.parts_count; i++) {
+        if (state_part_next(&r, &c.head, &part, err, sizeof(err)))
+            break;
+        needed = version_of(&part) > needed ? version_of(&part) : needed;
+    }
+    return needed;
+}
+
 int state_apply_type(struct kv *kv, struct state_event *out)
 {
     return apply_type[out->cmd.head.type](kv, out);

@@ -142,6 +142,9 @@ int state_parse(const void *cmd, size_t len, struct state_cmd *out, char *err, s
 enum cmd_status state_check(const void *cmd, size_t len, const struct state_setting_check *settings,
                             char *err, size_t err_len);
 
+/* The cluster version from which on all nodes know the command, and what is in it. */
+uint32_t state_version_needed(const void *cmd, size_t len);
+
 /*
  * Applies the entry `index`. 0: out->status says what came of it (also for a refused or malformed command).
  * -EPROTO: the entry is of a version or type that this node does not know; it must stop, not skip it.

@@ -43,7 +43,7 @@ struct tcp {
     struct proxy_header addresses;
     uint64_t id, start_us, open_us;
     uint64_t counted_in, counted_out;
-    uint32_t retries, queue_max, queue_timeout_ms, idle_timeout_ms, incarnation;
+    uint32_t retries, queue_max, queue_timeout_ms, idle_timeout_ms, half_closed_ms, incarnation;
     uint16_t service;
     uint8_t technique, policy, tried_count;
     uint8_t state;  /* enum tcp_state */
@@ -245,6 +245,7 @@ static void open_tunnel(struct tcp *t, struct upstream *u)
         .early_client = view_of((const char *)t->early, t->early_len),
         .technique = (enum pump_technique)t->technique,
         .idle_timeout_ms = t->idle_timeout_ms,
+        .half_closed_ms = t->half_closed_ms,
         .balance = balance_of(t),
         .target = t->target,
         .done = tunnel_done,
@@ -397,6 +398,7 @@ void tcp_upgraded(struct tcp *t, const struct tcp_upgrade *u)
     t->start_us = loop_clock_us();
     t->technique = u->p->technique;
     t->idle_timeout_ms = u->idle_timeout_ms;
+    t->half_closed_ms = u->p->half_closed_ms;
     memcpy(t->name, u->service, sizeof(t->name));
     memcpy(t->backend, u->backend, sizeof(t->backend));
     list_enter(t);
@@ -463,6 +465,7 @@ static struct tcp *tcp_open(struct ring *ring, const struct wire *wire, const st
     t->queue_max = s->proxy.queue_max;
     t->queue_timeout_ms = s->proxy.queue_timeout_ms;
     t->idle_timeout_ms = s->proxy.idle_timeout_ms;
+    t->half_closed_ms = s->proxy.half_closed_ms;
     t->technique = s->proxy.technique;
     t->policy = s->proxy.policy;
     memcpy(t->name, s->name, sizeof(t->name));

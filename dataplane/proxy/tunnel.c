@@ -163,6 +163,13 @@ static void look_at_ends(struct tunnel *t)
     }
 }
 
+static bool idle_too_long(const struct tunnel *t, uint64_t now_ms)
+{
+    bool half = !pump_active(&t->up) || !pump_active(&t->down);
+    uint32_t most_ms = half && t->c.half_closed_ms ? t->c.half_closed_ms : t->c.idle_timeout_ms;
+    return most_ms && now_ms >= progress_ms(t) + most_ms;
+}
+
 static void look(struct timer *timer, uint64_t now_ms)
 {
     struct tunnel *t = container_of(timer, struct tunnel, timer);
@@ -170,7 +177,7 @@ static void look(struct timer *timer, uint64_t now_ms)
         t->c.look(t);
     if (t->c.target && balance_is_down(t->c.balance, t->c.target))
         tunnel_stop(t, CLOSE_BACKEND_DOWN);
-    else if (t->c.idle_timeout_ms && now_ms >= progress_ms(t) + t->c.idle_timeout_ms)
+    else if (idle_too_long(t, now_ms))
         tunnel_stop(t, CLOSE_TUNNEL_IDLE);
     else
         look_at_ends(t);

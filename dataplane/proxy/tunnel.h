@@ -32,6 +32,7 @@ struct tunnel_config {
     struct view early_server;     /* borrowed until done */
     enum pump_technique technique;
     uint32_t idle_timeout_ms; /* after this long without a byte either way it ends; 0: never */
+    uint32_t half_closed_ms;  /* the same, once one direction has ended; 0: no other than that */
     struct balance *balance;  /* with target: ended when the kernel calls that down. NULL: nobody asks */
     struct target *target;
     /* Once, never from within a call of the owner's; nothing is under way on the wires then. reason:

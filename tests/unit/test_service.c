@@ -167,6 +167,7 @@ static void test_bytes(void **state)
     memset(a.proxy.backend_certificate, 'd', PLAN_NAME_MAX - 1);
     memset(a.proxy.backend_name, 'e', PLAN_NAME_MAX - 1);
     a.proxy.hedge_ms = 77;
+    a.proxy.half_closed_ms = 78;
     memset(a.names, 'f', SVC_NAMES_MAX);
     for (size_t i = 60; i < SVC_NAMES_MAX; i += 60) /* the longest list that there can be */
         a.names[i] = i % 240 ? '.' : ',';
@@ -185,6 +186,24 @@ static void test_bytes(void **state)
         svc_row_get(&r, &b);
         assert_true(r.failed);
         free(exact);
+    }
+}
+
+/* A newer version's field is written where it says something: older nodes read the rest. */
+static void test_bytes_for_older_nodes(void **state)
+{
+    struct svc a = service_make("web", "10.0.0.1:80"), b;
+    uint8_t room[SVC_ROW_BYTES_MAX];
+    (void)state;
+    for (uint32_t ms = 0; ms < 2; ms++) {
+        struct wire_writer w = {.buf = room, .cap = sizeof(room)};
+        a.proxy.half_closed_ms = ms;
+        svc_put(&w, &a);
+        assert_int_equal(room[0], ms ? 4 : 3);
+        struct wire_reader r = {.buf = room, .len = w.len};
+        svc_get(&r, &b);
+        assert_true(wire_at_end(&r));
+        assert_int_equal(b.proxy.half_closed_ms, ms);
     }
 }
 
@@ -544,6 +563,7 @@ int main(void)
         cmocka_unit_test(test_what_goes_together),
         cmocka_unit_test(test_differences),
         cmocka_unit_test(test_differences_of_names),
+        cmocka_unit_test(test_bytes_for_older_nodes),
         cmocka_unit_test(test_bytes_of_version_1),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_addresses_of_a_table),

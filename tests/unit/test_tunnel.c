@@ -339,6 +339,24 @@ static void test_stop_and_idle(void **state)
     }
 }
 
+/* One side has said all, the other says nothing: for so long, and not as long as any silence may last. */
+static void test_half_closed(void **state)
+{
+    (void)state;
+    for (int other = 0; other < 2; other++) {
+        struct pair p;
+        pair_start(&p, PUMP_TECHNIQUE_AUTO, 60000, 0);
+        p.tunnel.c.half_closed_ms = 700;
+        exchange(&p, 100, 100);
+        UNTIL(&p, p.looks > 2);
+        assert_false(p.done);
+        end_shut(other ? &p.server : &p.client);
+        UNTIL(&p, p.done && (p.client.error || p.server.error));
+        assert_int_equal(p.reason, CLOSE_TUNNEL_IDLE);
+        pair_fini(&p);
+    }
+}
+
 /* The kernel calls the backend down: also a tunnel in which nobody has anything to say ends. */
 static void test_called_down(void **state)
 {
@@ -391,13 +409,10 @@ static void test_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_both_ways),
-        cmocka_unit_test(test_last_bytes),
-        cmocka_unit_test(test_reset),
-        cmocka_unit_test(test_reset_while_sending),
-        cmocka_unit_test(test_stop_and_idle),
-        cmocka_unit_test(test_called_down),
-        cmocka_unit_test(test_slow_reader_of_a_broken_end),
+        cmocka_unit_test(test_both_ways),     cmocka_unit_test(test_last_bytes),
+        cmocka_unit_test(test_reset),         cmocka_unit_test(test_reset_while_sending),
+        cmocka_unit_test(test_stop_and_idle), cmocka_unit_test(test_half_closed),
+        cmocka_unit_test(test_called_down),   cmocka_unit_test(test_slow_reader_of_a_broken_end),
         cmocka_unit_test(test_many),
     };
     rig_init(&rig, RIG_SMALLS, 8);
