@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What does it cost to pass bytes, requests, TLS and tunnels on, beside HAProxy and nginx, with the same backend and clients?"""
 
+import time
+
 import measure
 import plot
 from relays import BareRelay, FairleadFiles, Haproxy, NginxFiles, NginxProxy, Origin, make_certificate, origin_digest, syscalls
@@ -8,7 +10,7 @@ from servers import WORKERS
 
 TITLE = "Relaying, with HAProxy (splice-auto), nginx and a bare splice loop in front of the same backend"
 QUICK = measure.QUICK
-SECONDS = 0.3 if QUICK else 3
+SECONDS = 0.3 if QUICK else 2
 BIG = (16 if QUICK else 256) << 20
 BIG_CASES = ((1, 2), (64, 64)) if QUICK else ((1, 12), (64, 64))  # connections, bodies of one run
 SMALL = 1024
@@ -219,7 +221,10 @@ def by_size(bench):
 
 def run(bench):
     rows = []
-    for part in (big_bodies, verified_bodies, small_requests, over_tls, files_over_tls, memory, by_size):
+    parts = (big_bodies, verified_bodies, small_requests, over_tls, files_over_tls, memory, by_size)
+    started = time.monotonic()
+    for number, part in enumerate(parts, 1):
+        print(f"relay: {number} of {len(parts)}, {part.__name__}, after {time.monotonic() - started:.0f} s", flush=True)
         try:
             rows += part(bench)
         except (measure.BenchError, OSError) as error:
