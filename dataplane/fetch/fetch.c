@@ -38,7 +38,7 @@ static void free_fetch(struct fetch *f)
     question_end(&f->question, QUESTION_DROPPED, false);
     question_forgive(&f->question);
     fetch_entry_unlist(f->entry);
-    fetch_entry_put(f->entry);
+    fetch_entry_put(f->entry, all->ring->store);
     *f->prev = f->next;
     if (f->next)
         f->next->prev = f->prev;
@@ -362,11 +362,11 @@ static void created(struct waiter *w, int res)
     int fd = res ? -1 : fcntl(upload_fd(f->upload), F_DUPFD_CLOEXEC, 0);
     if (fd < 0 || f->stop_fault) {
         if (fd >= 0)
-            fetch_entry_file(f->entry, fd);
+            fetch_entry_file(f->entry, fd, f->all->ring->store);
         over(f, f->stop_fault ? f->stop_fault : FETCH_NOT_KEPT);
         return;
     }
-    fetch_entry_file(f->entry, fd);
+    fetch_entry_file(f->entry, fd, f->all->ring->store);
     fetch_entry_written(f->entry, 0);
     fetch_sink_open(f);
     f->started = false;

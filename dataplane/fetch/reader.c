@@ -140,8 +140,9 @@ static void read_done(struct op *op, const struct event *ev)
     struct fetch_reader *r = container_of(op, struct fetch_reader, read);
     if (r->left) {
         struct fetch_entry *e = r->entry;
+        struct store_ring *store = r->all->ring->store;
         pool_give(&r->all->readers, r);
-        fetch_entry_put(e);
+        fetch_entry_put(e, store);
         return;
     }
     r->needs_read = false;
@@ -237,7 +238,7 @@ struct fetch_reader *fetch_read(struct fetches *all, const struct fetch_wish *wi
     struct fetch_reader *r = open_reader(all, e, wish, news, arg);
     if (!first || (r && fetch_begin(all, e, wish))) {
         if (!r)
-            fetch_entry_put(e);
+            fetch_entry_put(e, all->ring->store);
         else if (!first)
             ring_count(all->ring, CTR_FETCH_JOINED, 1);
         return r;
@@ -248,7 +249,7 @@ struct fetch_reader *fetch_read(struct fetches *all, const struct fetch_wish *wi
     if (r)
         fetch_reader_leave(r);
     else
-        fetch_entry_put(e);
+        fetch_entry_put(e, all->ring->store);
     return NULL;
 }
 
@@ -258,7 +259,7 @@ struct fetch_reader *fetch_watch(struct fetches *all, struct fetch_entry *e,
     struct fetch_wish wish = {.end = 0};
     struct fetch_reader *r = open_reader(all, e, &wish, news, arg);
     if (!r)
-        fetch_entry_put(e);
+        fetch_entry_put(e, all->ring->store);
     return r;
 }
 
@@ -272,6 +273,7 @@ void fetch_reader_leave(struct fetch_reader *r)
     r->left = true;
     if (r->read.inflight)
         return; /* its completion frees it */
+    struct store_ring *store = r->all->ring->store;
     pool_give(&r->all->readers, r);
-    fetch_entry_put(e);
+    fetch_entry_put(e, store);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #include "check.h"
 #include "dataplane/ring.h"
@@ -14,7 +15,6 @@ enum {
     TRIES_MAX = 32,
     AGAIN_MS = 200,         /* nobody could go on: asked again then, */
     AGAIN_WITHIN_MS = 5000, /* for as long */
-    HOLD_BACK = 64,         /* last bytes that wait for the digest */
     LOOK_MS = 500,          /* how often a source is looked at that */
     STALL_MS = 10000,       /* says nothing for so long, */
     QUIET_MS = 200,         /* or is down */
@@ -25,6 +25,13 @@ static void go_alone(struct serve *sv);
 
 /* ------------------------------------------------------------------ the end */
 
+static void leave_served(struct serve *sv)
+{
+    if (sv->served)
+        fetch_reader_leave(sv->served);
+    sv->served = NULL;
+}
+
 static void release(struct serve *sv)
 {
     if (sv->released)
@@ -33,6 +40,7 @@ static void release(struct serve *sv)
     if (sv->reader)
         fetch_reader_leave(sv->reader);
     sv->reader = NULL;
+    leave_served(sv);
     timer_clear(&sv->timer);
     question_end(&sv->question, QUESTION_DROPPED, false);
     question_forgive(&sv->question);
@@ -73,15 +81,90 @@ void serve_abort(struct serve *sv)
 
 /* ------------------------------------------------------------------ bytes */
 
+/* All but the last bytes: those that the client does not get from this source are not in it. */
+static void hash_more(struct serve *sv, const uint8_t *bytes, size_t len)
+{
+    size_t all = sv->lag_len + len, direct = len > SERVE_LAG_BYTES ? len - SERVE_LAG_BYTES : 0;
+    size_t lagging = all <= SERVE_LAG_BYTES ? 0 : all - SERVE_LAG_BYTES - direct;
+    hash_add(&sv->hash, sv->lag, lagging);
+    sv->lag_len = (uint8_t)(sv->lag_len - lagging);
+    memmove(sv->lag, sv->lag + lagging, sv->lag_len);
+    hash_add(&sv->hash, bytes, direct);
+    memcpy(sv->lag + sv->lag_len, bytes + direct, len - direct);
+    sv->lag_len = (uint8_t)(sv->lag_len + len - direct);
+    sv->hashed += len;
+}
+
+/* Before another source: what the client did not get is forgotten. False: the hash has seen more. */
+static bool hash_settle(struct serve *sv)
+{
+    uint64_t moved = sv->pump.moved;
+    if (!sv->hashing) {
+        hash_begin(&sv->hash, sv->order.digest.alg);
+        sv->hashed = sv->lag_len = 0;
+        sv->hashing = true;
+    } else if (sv->hashed > moved) {
+        if (sv->hashed - moved > sv->lag_len)
+            return false;
+        sv->lag_len = (uint8_t)(sv->lag_len - (sv->hashed - moved));
+        sv->hashed = moved;
+    }
+    sv->known = sv->hashed;
+    return true;
+}
+
+/* Whether the client got these bytes from the growing file. What has left memory is not waited for. */
+static bool was_served(struct serve *sv, const uint8_t *bytes, size_t len)
+{
+    struct fetch_reader *r = sv->served;
+    for (size_t at = 0; at < len && !sv->mismatch;) {
+        size_t n = len - at < sizeof(r->cold) ? len - at : sizeof(r->cold);
+        struct iovec iov = {r->cold, n};
+        ssize_t got =
+            r->read.inflight ? -1 : preadv2(r->entry->fd, &iov, 1, (off_t)(sv->hashed + at), RWF_NOWAIT);
+        if (got <= 0) {
+            sv->unsure = true;
+            return false;
+        }
+        sv->mismatch = memcmp(r->cold, bytes + at, (size_t)got) != 0;
+        at += (size_t)got;
+    }
+    return !sv->mismatch;
+}
+
+static int tap_content(struct serve *sv, const uint8_t *bytes, size_t len)
+{
+    size_t known = len < sv->known ? len : (size_t)sv->known;
+    sv->known -= known;
+    bytes += known;
+    len -= known;
+    while (len) {
+        uint64_t left = sv->hashed < sv->unproven ? sv->unproven - sv->hashed : 0;
+        size_t n = left && left < len ? (size_t)left : len;
+        if (left && !was_served(sv, bytes, n))
+            return -EBADMSG;
+        hash_more(sv, bytes, n);
+        bytes += n;
+        len -= n;
+    }
+    if (sv->hashed >= sv->unproven)
+        leave_served(sv);
+    return 0;
+}
+
 static int tap(void *arg, const uint8_t *bytes, size_t len)
 {
     struct serve *sv = arg;
     struct digest got;
     if (len) {
-        hash_add(&sv->hash, bytes, len);
-        return 0;
+        int err = tap_content(sv, bytes, len);
+        if (sv->mismatch)
+            ring_count(sv->s->ring, CTR_FETCH_WRONG, 1);
+        return err;
     }
+    hash_add(&sv->hash, sv->lag, sv->lag_len);
     hash_end(&sv->hash, &got);
+    sv->hashing = false;
     if (digest_equal(&got, &sv->order.digest)) {
         pump_release(&sv->pump, true);
         return 0;
@@ -99,8 +182,12 @@ static void reader_stopped(struct serve *sv)
     bool alone = fault == FETCH_NOT_KEPT || fault == FETCH_GIVEN_UP ||
                  (fault == FETCH_SPOILT && !sv->pump.moved) ||
                  fault == FETCH_FINE; /* its file cannot be read */
-    fetch_reader_leave(sv->reader);
+    leave_served(sv);
+    sv->served = sv->reader;
     sv->reader = NULL;
+    sv->unproven = sv->pump.moved;
+    if (sv->order.part || !sv->unproven)
+        leave_served(sv);
     if (alone)
         go_alone(sv);
     else
@@ -123,8 +210,8 @@ static void pumped(struct pump *p, enum pump_end end, int err)
     } else {
         question_end(&sv->question, QUESTION_BROKEN, false);
         sv->stopped_ms = ring_now_ms(sv->s->ring);
-        if (sv->mismatch && sv->pump.moved)
-            refuse(sv, FETCH_SPOILT);
+        if ((sv->mismatch || sv->unsure) && sv->pump.moved)
+            refuse(sv, sv->mismatch ? FETCH_SPOILT : FETCH_CUT);
         else
             go_alone(sv);
     }
@@ -229,10 +316,13 @@ static void start_alone(struct serve *sv)
                                  .skip = skip,
                                  .done = pumped,
                                  .arg = sv};
+    if (!sv->order.part && !hash_settle(sv)) {
+        refuse(sv, FETCH_CUT);
+        return;
+    }
     if (!sv->order.part) {
-        hash_begin(&sv->hash, sv->order.digest.alg);
         config.tap = tap;
-        config.hold_back = HOLD_BACK;
+        config.hold_back = SERVE_LAG_BYTES;
     }
     sv->timer.fire = look;
     timer_set(&sv->s->ring->wheel, &sv->timer, ring_now_ms(sv->s->ring) + LOOK_MS);

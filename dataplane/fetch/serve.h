@@ -9,7 +9,8 @@
  * cannot be checked against the digest.
  *
  * What a client gets alone and whole is hashed on the way, and its last bytes wait for the digest. One that
- * has some of it already gets the rest of another whole one, whose beginning is hashed and dropped.
+ * has some of it already gets the rest of another whole one: the hash goes on over what the client gets. What
+ * came from a growing file was not hashed: the beginning of the other one is, and has to be the same.
  */
 #ifndef FL_FETCH_SERVE_H
 #define FL_FETCH_SERVE_H
@@ -18,6 +19,8 @@
 #include "dataplane/stream.h"
 #include "dataplane/fetch/fetch.h"
 #include "dataplane/move/pump.h"
+
+enum { SERVE_LAG_BYTES = 64 /* last bytes that wait for the digest */ };
 
 struct serve_order {
     struct digest digest;
@@ -39,12 +42,17 @@ struct serve {
     struct fetch_reader *reader; /* NULL: alone */
     struct question question;
     struct pump pump;
+    /* Of what the client has, and of its last bytes, which may have to come again: hashed of it, lag apart.
+     */
     struct hash hash;
+    uint64_t hashed, known, unproven; /* known: of this source, bytes that are in it */
+    uint8_t lag_len, lag[SERVE_LAG_BYTES];
+    struct fetch_reader *served; /* the first `unproven` bytes came from its file: they are compared */
     unsigned source, tries;
     struct timer timer;
     uint64_t stopped_ms; /* when the last source stopped in the middle */
     uint64_t skip;       /* bytes of the answer that the client has, or does not want */
-    bool hashing, mismatch, keep_alive;
+    bool hashing, mismatch, unsure, keep_alive;
     bool answered; /* the stream has its answer, or the beginning of one */
     bool relaying; /* the pump is at work */
     bool started;  /* it was */

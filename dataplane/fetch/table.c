@@ -4,11 +4,11 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
-#include <unistd.h>
 
 #include "check.h"
 #include "limits.h"
 #include "dataplane/loop.h"
+#include "dataplane/store/store.h"
 
 static struct {
     pthread_mutex_t mutex;
@@ -91,8 +91,7 @@ struct fetch_entry *fetch_entry_find(const struct digest *d)
     return e;
 }
 
-/* The file has a name, or another descriptor, or nothing to write back: closing it takes no time. */
-void fetch_entry_put(struct fetch_entry *e)
+void fetch_entry_put(struct fetch_entry *e, struct store_ring *store)
 {
     int fd = -1;
     pthread_mutex_lock(&table.mutex);
@@ -104,7 +103,7 @@ void fetch_entry_put(struct fetch_entry *e)
     }
     pthread_mutex_unlock(&table.mutex);
     if (fd >= 0)
-        close(fd);
+        store_close(store, fd);
 }
 
 void fetch_entry_unlist(struct fetch_entry *e)
@@ -114,14 +113,14 @@ void fetch_entry_unlist(struct fetch_entry *e)
     pthread_mutex_unlock(&table.mutex);
 }
 
-void fetch_entry_file(struct fetch_entry *e, int fd)
+void fetch_entry_file(struct fetch_entry *e, int fd, struct store_ring *store)
 {
     pthread_mutex_lock(&table.mutex);
     int old = e->fd;
     e->fd = fd;
     pthread_mutex_unlock(&table.mutex);
     if (old >= 0)
-        close(old);
+        store_close(store, old);
 }
 
 /* ------------------------------------------------------------------ news */

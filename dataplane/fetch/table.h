@@ -15,6 +15,7 @@
 #include "digest.h"
 
 struct loop;
+struct store_ring;
 
 enum {
     FETCHES_MAX = 512,          /* of the process, with those that are over and still read from */
@@ -72,13 +73,15 @@ void fetch_entry_hold(struct fetch_entry *e); /* another one */
 /* A reader's reference to one that is under way, or lingers. NULL: there is none. */
 struct fetch_entry *fetch_entry_find(const struct digest *d);
 
-void fetch_entry_put(struct fetch_entry *e);
+/* The last one closes the file, by an order to the calling ring's loop: one that has no name any more and is
+ * large takes the disk a while to be rid of. */
+void fetch_entry_put(struct fetch_entry *e, struct store_ring *store);
 
 /* Nobody finds it any more. */
 void fetch_entry_unlist(struct fetch_entry *e);
 
 /* The fetch's: takes fd (a duplicate of its own). The one before it is closed: nobody has read from it. */
-void fetch_entry_file(struct fetch_entry *e, int fd);
+void fetch_entry_file(struct fetch_entry *e, int fd, struct store_ring *store);
 
 /* The fetch's: news for the readers of all rings. */
 void fetch_entry_state(struct fetch_entry *e, enum fetch_state state, enum fetch_fault fault);

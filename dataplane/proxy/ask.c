@@ -124,12 +124,27 @@ void ask_drop(struct ask *a)
     wire_cancel(&a->upstream->wire, a->state == ASK_SEND ? &a->upstream->out : &a->upstream->in);
 }
 
+/* ------------------------------------------------------------------ the connection */
+
+static void got(struct upstream *u, int err, void *arg);
+
+static void connect_new(struct ask *a, const struct plan_service *service, const struct proxy_header *client)
+{
+    struct asks *asks = a->asks;
+    a->state = ASK_CONNECT;
+    a->upstream = upstream_take(asks->upstreams, a->target, service, a->service_index, client, got, a);
+    if (!a->upstream) /* no memory: the timer, which is due at once, says so */
+        timer_set(&asks->ring->wheel, &a->timer, ring_now_ms(asks->ring));
+}
+
 /* ------------------------------------------------------------------ the answer */
 
+/* A kept connection may still be watched: then that is waited for first. */
 static void receive(struct ask *a)
 {
     a->state = ASK_RECV;
-    wire_recv_into(&a->upstream->wire, &a->upstream->in, a->buffer + a->len, ASK_BYTES - a->len, 0);
+    if (!a->upstream->in.inflight)
+        wire_recv_into(&a->upstream->wire, &a->upstream->in, a->buffer + a->len, ASK_BYTES - a->len, 0);
 }
 
 /* The next head in the buffer: 1, 0 (more is needed), or -errno. Interim answers are passed over. */
@@ -158,6 +173,22 @@ static int read_head(struct ask *a)
     }
 }
 
+/* Kept, and closed by the backend meanwhile: the same question again, on a new connection. */
+static bool repeat(struct ask *a)
+{
+    const struct plan_service *service = plan_service_of(a->asks->ring->plan, a->service_index);
+    if (!a->upstream->reused || a->repeated || a->got_any || !service ||
+        service->incarnation != a->incarnation)
+        return false;
+    ring_count(a->asks->ring, CTR_UPSTREAM_STALE, 1);
+    upstream_give(a->upstream, false);
+    a->repeated = true;
+    a->len = a->request_bytes;
+    a->at = 0;
+    connect_new(a, service, NULL);
+    return true;
+}
+
 static void received(struct op *op, const struct event *ev)
 {
     struct upstream *u = container_of(op, struct upstream, in);
@@ -166,6 +197,9 @@ static void received(struct op *op, const struct event *ev)
         free_dropped(a);
         return;
     }
+    if (ev->res <= 0 && ev->res != -ECANCELED && repeat(a))
+        return;
+    a->got_any = true;
     if (ev->res <= 0) {
         fail(a, ev->res ? ev->res : -ECONNRESET, BALANCE_FAILED);
         return;
@@ -193,6 +227,19 @@ static void send_rest(struct ask *a)
     wire_send(&a->upstream->wire, &a->upstream->out, a->buffer + a->at, a->len - a->at, 0);
 }
 
+/* The watch over a kept connection has ended. */
+static void readable(struct op *op, const struct event *ev)
+{
+    struct ask *a = container_of(op, struct upstream, in)->user;
+    a->upstream->in.done = received;
+    if (a->state != ASK_RECV) /* what it is about is received when the question is out */
+        return;
+    if (a->dropped || ev->res < 0)
+        received(op, ev);
+    else
+        receive(a);
+}
+
 static void sent(struct op *op, const struct event *ev)
 {
     struct upstream *u = container_of(op, struct upstream, out);
@@ -201,6 +248,8 @@ static void sent(struct op *op, const struct event *ev)
         free_dropped(a);
         return;
     }
+    if (ev->res <= 0 && ev->res != -ECANCELED && repeat(a))
+        return;
     if (ev->res <= 0) {
         fail(a, ev->res ? ev->res : -EPIPE, BALANCE_FAILED);
         return;
@@ -242,6 +291,24 @@ static void expired(struct timer *t, uint64_t now_ms)
     wire_cancel(&a->upstream->wire, a->state == ASK_SEND ? &a->upstream->out : &a->upstream->in);
 }
 
+/* One that an answer was read to its end on, in HTTP/1.1: over HTTP/2 all share a session anyway. */
+static bool take_kept(struct ask *a, const struct plan_service *service)
+{
+    struct upstream *u = NULL;
+    if (service->proxy.backend_http == 2)
+        return false;
+    while ((u = upstream_idle(a->asks->upstreams, a->target, service)) != NULL && upstream_stale(u))
+        upstream_give(u, false);
+    if (!u)
+        return false;
+    a->upstream = u;
+    u->user = a;
+    u->out.done = sent;
+    u->in.done = u->in.inflight ? readable : received;
+    send_rest(a);
+    return true;
+}
+
 void ask_start(struct ask *a, const struct ask_config *c)
 {
     struct asks *asks = a->asks;
@@ -251,11 +318,13 @@ void ask_start(struct ask *a, const struct ask_config *c)
     a->method = c->method;
     a->done = c->done;
     a->arg = c->arg;
+    a->service_index = c->service_index;
+    a->incarnation = c->service->incarnation;
+    a->request_bytes = c->request_bytes;
     a->began_us = loop_clock_us();
     a->timer.fire = expired;
     a->state = ASK_CONNECT;
     timer_set(&asks->ring->wheel, &a->timer, ring_now_ms(asks->ring) + c->timeout_ms);
-    a->upstream = upstream_take(asks->upstreams, c->target, c->service, c->service_index, c->client, got, a);
-    if (!a->upstream) /* no memory: the timer, which is due at once, says so */
-        timer_set(&asks->ring->wheel, &a->timer, ring_now_ms(asks->ring));
+    if (!take_kept(a, c->service))
+        connect_new(a, c->service, c->client);
 }

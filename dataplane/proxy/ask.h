@@ -41,10 +41,11 @@ struct ask {
     struct asks *asks;
     struct timer timer;
     uint64_t began_us;
-    size_t len, at, last_len;
+    size_t len, at, last_len, request_bytes;
+    uint32_t service_index, incarnation;
     enum http_method method;
     uint8_t state;
-    bool dropped;
+    bool dropped, repeated, got_any;
     uint8_t buffer[ASK_BYTES];
 };
 

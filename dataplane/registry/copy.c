@@ -39,7 +39,7 @@ static void tell_others(struct elsewhere *e, enum fetch_fault fault)
         return;
     fetch_entry_state(e->entry, fault ? FETCH_FAILED : FETCH_WHOLE, fault);
     fetch_entry_unlist(e->entry);
-    fetch_entry_put(e->entry);
+    fetch_entry_put(e->entry, e->a->s->ring->store);
     e->entry = NULL;
 }
 

@@ -228,6 +228,12 @@ bool upload_is(struct upload *u, const struct digest *expected);
 /* Whether uploads are refused for want of room. */
 bool store_is_full(const struct store *s);
 
+/*
+ * Closes a descriptor by the loop, behind everybody's back; at once if more than a few hundred such errands
+ * are under way.
+ */
+void store_close(struct store_ring *r, int fd);
+
 /* Open sessions of the node. */
 uint32_t store_uploads_open(const struct store *s);
 

@@ -301,11 +301,6 @@ int store_room_take(struct store_ring *r, uint64_t len);
 uint64_t hash_repo(const char *repo, size_t len);
 
 /*
- * Closes a descriptor by the loop, behind everybody's back. If all errands are taken, at once: the file has
- * other links or bytes in memory only, so that is a matter of microseconds.
- */
-void store_close(struct store_ring *r, int fd);
-/*
  * Sends a range to the disk early; or not, if all errands are taken. The descriptor may be closed meanwhile:
  * the order then does nothing, or no harm to another file.
  */

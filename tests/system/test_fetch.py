@@ -72,6 +72,11 @@ class Mirror(harness.FairleadRegistry):
             text = answer.read().decode()
         return {name: int(value) for name, value in re.findall(r"^fairlead_(fetch\w+) (\d+)$", text, re.M)}
 
+    def upstream(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=20) as answer:
+            text = answer.read().decode()
+        return {name: int(value) for name, value in re.findall(r"^fairlead_(upstream\w+) (\d+)$", text, re.M)}
+
     def file(self, digest):
         return self.state / "store" / "blobs" / "sha256" / digest[:2] / digest
 
@@ -315,6 +320,53 @@ def test_no_room():
         assert figures["fetch_not_kept_total"] == 1 and figures["fetch_alone_total"] == 1
         wrong = blob(backends, 2, ("any", 0, "corrupt", 1_000_000, 0))
         assert node.pull(wrong) == "aborted"
+
+
+@pytest.mark.parametrize("tampered", [False, True])
+def test_what_was_served_before_it_was_given_up(tampered):
+    """The store takes no more in the middle: the client has a part from it, which nobody hashed, and gets the rest from
+    other answers. Its last bytes come only if what it had before is the same there."""
+    with mirror(settings={"registry.blob_bytes_max": 2_000_000}) as (node, backends):
+        digest = blob(backends, 1, ("plain", 1, "hold", 1_500_000, 0), ("plain", 1, "reset", 2_500_000, 0))
+        target = f"/v2/hub/x/blobs/sha256:{digest}"
+        with http1.Connection(node.address, timeout_s=60) as first, http1.Connection(node.address, timeout_s=60) as client:
+            first.request("GET", target)
+            assert http1.wait_until(lambda: [path for path in node.uploads() if path.stat().st_size > 1_400_000], 60)
+            if tampered:
+                with open(node.uploads()[0], "r+b") as file:
+                    file.seek(1000)
+                    byte = file.read(1)[0]
+                    file.seek(1000)
+                    file.write(bytes([byte ^ 1]))
+            client.request("GET", target, headers={"Connection": "close"})
+            got = b""
+            while len(got) < 1_200_000:
+                got += client.read_some()
+            go(backends[0])
+            with contextlib.suppress(OSError):
+                while piece := client.read_some():
+                    got += piece
+        body = got.partition(b"\r\n\r\n")[2]
+        if tampered:
+            assert 1_000_000 < len(body) < SIZE
+        else:
+            assert hashlib.sha256(body).hexdigest() == digest
+            assert backends[0].seen(digest)[0] >= 3
+        assert node.nothing_left() and not node.file(digest).exists()
+
+
+def test_connections_are_kept():
+    """Questions go over the ones that earlier answers came on; what was closed meanwhile fails none."""
+    with mirror(rings=1) as (node, backends):
+        before = node.upstream()
+        for seed in range(8):
+            digest = blob(backends, seed, size=SMALL)
+            assert node.pull(digest) == "right" and node.keeps(digest) and node.quiet()
+        after = node.upstream()
+        assert after["upstream_reused_total"] - before["upstream_reused_total"] >= 7
+        assert after["upstream_connects_total"] - before["upstream_connects_total"] <= 1
+        backends[0].kill()
+        assert node.pull(digest) == "right"
 
 
 def test_the_source_is_away():
