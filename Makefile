@@ -30,7 +30,7 @@ LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
 MALLOC := $(if $(SAN),,-l:libjemalloc_pic.a -lm)
 DATAPLANE_LIBS := -luring -llmdb -lssl -lcrypto -lseccomp -lcap -lnghttp2 -lpthread
 CONTROL_LIBS := -luv -lraft -llmdb -lssl -lcrypto -ljansson -lyaml -lcap -lbpf -lmnl -lpthread $(MALLOC)
-CLI_LIBS := -ljansson
+CLI_LIBS := -ljansson -lcurl -lcrypto
 
 DATAPLANE_SRC := $(wildcard dataplane/*.c dataplane/*/*.c)
 CLI_SRC := $(wildcard control/cli/*.c)

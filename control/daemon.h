@@ -30,6 +30,7 @@ struct services;
 struct nodes;
 struct backup;
 struct jobs;
+struct importer;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -80,6 +81,7 @@ struct daemon {
     struct nodes *nodes;
     struct backup *backup;
     struct jobs *jobs;
+    struct importer *importer;
     bool has_pki;                  /* as seen last: STATE/pki is there */
     struct plan_services *proxied; /* those of the newest plan */
     struct certs_store *certs;

@@ -27,6 +27,7 @@
 #include "control/jobs.h"
 #include "control/orphan.h"
 #include "control/backup.h"
+#include "control/importer.h"
 #include "control/nodes.h"
 #include "control/services.h"
 #include "control/socket/server.h"
@@ -336,6 +337,7 @@ static int start_inside(struct daemon *d, char *err)
     result = server_open(d, &d->server, err, ERROR_MAX);
     if (result)
         goto err_supervise;
+    d->importer = importer_new(&d->loop, &d->folders, &d->user);
     d->backup = backup_new(&d->loop, d->cluster, d->folders.state_fd, d->folders.blobs_fd);
     return 0;
 err_supervise:
@@ -386,10 +388,16 @@ static void on_cluster_closed(void *arg)
     signals_close(&d->signals);
 }
 
-static void on_backup_stopped(void *arg)
+static void on_importer_stopped(void *arg)
 {
     struct daemon *d = arg;
     cluster_close(d->cluster, on_cluster_closed, d);
+}
+
+static void on_backup_stopped(void *arg)
+{
+    struct daemon *d = arg;
+    importer_stop(d->importer, on_importer_stopped, d);
 }
 
 void daemon_life_close(struct daemon *d)

@@ -41,6 +41,7 @@ enum option {
     OPTION_VERIFY = 1 << 24,
     OPTION_STATE = 1 << 25,
     OPTION_PASSPHRASE = 1 << 26,
+    OPTION_REGISTRY = 1 << 27,
     OPTIONS_EVERYWHERE = OPTION_JSON | OPTION_SOCKET | OPTION_HELP,
 };
 
@@ -141,6 +142,9 @@ int command_apply(struct cli *cli);
 /* cli_backup.c */
 int command_backup_create(struct cli *cli);
 int command_backup_restore(struct cli *cli);
+/* cli_import.c, cli_export.c */
+int command_import(struct cli *cli);
+int command_export(struct cli *cli);
 /* cli_nodes.c */
 int command_node_ls(struct cli *cli);
 int command_node_promote(struct cli *cli);

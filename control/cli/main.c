@@ -140,6 +140,20 @@ const struct command commands[] = {
      "For a fairleadd that does not run: --state DIR is empty or not there. fairleadd --restore does the "
      "work.",
      command_backup_restore},
+    {"import", "FOLDER [NAME]", OPTION_REGISTRY,
+     "take the images of a docker-registry's tree or of an OCI layout on this host's disks (administrators)",
+     "Blobs are cloned or linked where the file system can, so that they need no second room; each is hashed "
+     "first. "
+     "NAME: the\nrepository that a layout becomes, or what stands before the names of a tree. What is there "
+     "already is "
+     "not done again.",
+     command_import},
+    {"export", "REPOSITORY[:TAG] FOLDER", OPTION_REGISTRY,
+     "write images with all they refer to as an OCI layout",
+     "All tags, if none is given, with their signatures and other referrers. What is in the folder already "
+     "is not fetched "
+     "again.",
+     command_export},
     {"certificate ls", "", 0, "certificates: subject, names, until when they are good, who uses them", NULL,
      command_certificate_ls},
     {"certificate reload", "", 0, "read the files of all certificates again, now",
@@ -191,6 +205,8 @@ const struct option_info option_infos[] = {
     {OPTION_BLOBS, "blobs", NULL, "with this node's blobs"},
     {OPTION_VERIFY, "verify", NULL, "read and check it, no more"},
     {OPTION_STATE, "state", "DIR", "the state's folder (default /var/lib/fairlead)"},
+    {OPTION_REGISTRY, "registry", "URL",
+     "of another registry than this node's, as in https://registry.example"},
     {OPTION_PASSPHRASE, "passphrase-file", "FILE", "its first line is the passphrase"},
     {OPTION_COPIES, "copies", "N", "of each blob; 0: two, if there are two replicas"},
     {OPTION_COPIES_MIN, "copies-min", "N", "enough while a replica is down"},

@@ -97,6 +97,7 @@ const struct rpc_method methods[] = {
     {"cluster.show", RPC_READ_ONLY, method_cluster_show},
     {"cluster.set", RPC_ADMIN, method_cluster_set},
     {"apply", RPC_OPERATOR, method_apply},
+    {"blob.import", RPC_ADMIN, method_blob_import},
     {"backup.create", RPC_ADMIN, method_backup_create},
     {"backup.status", RPC_READ_ONLY, method_backup_status},
     {"certificate.list", RPC_READ_ONLY, method_certificate_list},

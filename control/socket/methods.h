@@ -61,6 +61,9 @@ void method_apply(void *context, struct rpc_call *call, json_t *params);
 void method_backup_create(void *context, struct rpc_call *call, json_t *params);
 void method_backup_status(void *context, struct rpc_call *call, json_t *params);
 
+/* methods_import.c */
+void method_blob_import(void *context, struct rpc_call *call, json_t *params);
+
 /* methods_tokens.c */
 void method_token_create(void *context, struct rpc_call *call, json_t *params);
 void method_token_list(void *context, struct rpc_call *call, json_t *params);
