@@ -69,6 +69,11 @@ static void on_leader(void *arg, uint64_t leader)
     forward_leader(c, leader);
 }
 
+static void on_source(void *arg, uint64_t manager)
+{
+    net_source(arg, manager);
+}
+
 /*
  * Certificates without a state: it was lost, and with it what this node has promised and acknowledged. A new
  * one under the old name could make a majority forget.
@@ -100,6 +105,7 @@ static int open_consensus(struct cluster *c, char *err, size_t err_len)
         .event = on_event,
         .restored = on_restored,
         .leader = on_leader,
+        .source = on_source,
         .fatal = on_fatal,
         .reader_stuck = on_reader_stuck,
         .arg = c,

@@ -162,8 +162,9 @@ static void dispatch(struct proposal *p)
         propose_here(p);
         return;
     }
-    /* A worker does not know who leads: any manager asks for it. */
-    uint64_t to = s.leader_id || net_is_manager(c, s.node_id) ? s.leader_id : net_some_manager(c);
+    /* A worker is not connected with who leads: the manager that it follows asks for it. */
+    bool manager = !s.following && (s.leader_id || net_is_manager(c, s.node_id));
+    uint64_t to = manager ? s.leader_id : net_some_manager(c);
     if (to == 0)
         return;
     int rc = mesh_send(c->mesh, to, CLUSTER_FRAME_PROPOSE, p->id, p->cmd, p->len);

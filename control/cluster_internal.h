@@ -54,6 +54,8 @@ struct cluster {
     size_t known_count;
     uint32_t certificate_life_s;
     uv_timer_t upkeep;
+    uv_timer_t dial;  /* whom this node dials is to be said anew */
+    uint64_t source;  /* the manager that this node follows; 0: it takes part in Raft */
     struct forward forward;
     struct joining *joining; /* NULL: none is under way */
     bool left;               /* this host has joined another cluster: what is written from now on is lost */
@@ -71,6 +73,8 @@ bool net_is_manager(const struct cluster *c, uint64_t node);
 /* One of the managers that are connected, another one each time; 0: none is. */
 uint64_t net_some_manager(const struct cluster *c);
 void net_count(const struct cluster *c, size_t *others, size_t *connected);
+/* The manager that this node follows: the one that it needs to be connected with. */
+void net_source(struct cluster *c, uint64_t manager);
 /* Of what was opened; may be called where nothing was. */
 void net_close(struct cluster *c, void (*closed)(struct cluster *c));
 

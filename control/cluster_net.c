@@ -84,8 +84,10 @@ static void on_up(void *arg, uint64_t node)
 
 static void on_down(void *arg, uint64_t node, enum mesh_reason why)
 {
+    struct cluster *c = arg;
     (void)why;
-    forward_down(arg, node);
+    forward_down(c, node);
+    consensus_down(c->consensus, node);
 }
 
 /* ------------------------------------------------------------------ nodes */
@@ -98,10 +100,12 @@ static bool mesh_address_of(const struct node *n, struct config_address *out)
 }
 
 /*
- * Managers are all connected with each other, the younger one dials the older; workers dial every manager. A
- * node whose address is not known yet may come by itself.
+ * Managers are all connected with each other, the younger one dials the older; a worker dials the manager that
+ * it follows, so that thousands of them are no load for the others. A node whose address is not known yet may
+ * come by itself.
  */
-static size_t mesh_nodes_of(const struct node_table *t, uint64_t self, struct mesh_node *out)
+static size_t mesh_nodes_of(const struct cluster *c, const struct node_table *t, uint64_t self,
+                            struct mesh_node *out)
 {
     const struct node *me = node_find(t, self);
     bool manager = me && me->role == NODE_MANAGER;
@@ -112,7 +116,8 @@ static size_t mesh_nodes_of(const struct node_table *t, uint64_t self, struct me
         if (n->id == self || (!manager && !other))
             continue;
         out[count] = (struct mesh_node){.id = n->id};
-        out[count].dial = other && (!manager || n->id < self) && mesh_address_of(n, &out[count].address);
+        bool dial = c->source ? n->id == c->source : !manager || n->id < self;
+        out[count].dial = other && dial && mesh_address_of(n, &out[count].address);
         count++;
     }
     return count;
@@ -127,9 +132,15 @@ static void set_first_nodes(struct cluster *c)
     c->known = calloc(count + 1, sizeof(*c->known));
     CHECK(c->known);
     c->known_count = count;
-    for (size_t i = 0; i < count; i++)
+    struct consensus_place place = {.self = CONSENSUS_SELF_UNKNOWN};
+    for (size_t i = 0; i < count; i++) {
         c->known[i] = (struct known_node){node[i].id, true};
+        node[i].dial &= !c->source || c->source == node[i].id;
+        if (place.count < CONSENSUS_SOURCES_MAX)
+            place.manager[place.count++] = node[i].id;
+    }
     mesh_set_nodes(c->mesh, node, count);
+    consensus_place(c->consensus, &place);
 }
 
 static void set_members(struct cluster *c, const struct node_table *t)
@@ -141,6 +152,40 @@ static void set_members(struct cluster *c, const struct node_table *t)
             member[count++] = (struct consensus_member){.id = t->node[i].id, .voter = true};
     if (count)
         consensus_members(c->consensus, member, count);
+}
+
+static void set_place(struct cluster *c, const struct node_table *t, const struct node *me)
+{
+    struct consensus_place place = {.self = me->role == NODE_MANAGER ? CONSENSUS_SELF_MANAGER
+                                                                     : CONSENSUS_SELF_WORKER,
+                                    /* Who does not answer for names needs no promise about them. */
+                                    .lease = me->replica};
+    for (size_t i = 0; i < t->count && place.count < CONSENSUS_SOURCES_MAX; i++)
+        if (t->node[i].role == NODE_MANAGER && t->node[i].id != me->id)
+            place.manager[place.count++] = t->node[i].id;
+    consensus_place(c->consensus, &place);
+}
+
+static void on_dial(uv_timer_t *timer)
+{
+    struct cluster *c = timer->data;
+    struct node_table t;
+    if (c->closing || cluster_nodes(c, &t))
+        return;
+    cluster_set_nodes(c, &t);
+    node_table_fini(&t);
+    for (size_t i = 0; c->source && i < c->known_count; i++)
+        if (c->known[i].manager && c->known[i].id != c->source)
+            mesh_hang_up(c->mesh, c->known[i].id);
+}
+
+/* Not at once: it may be told while a frame is being read. */
+void net_source(struct cluster *c, uint64_t manager)
+{
+    if (c->source == manager || !c->mesh)
+        return;
+    c->source = manager;
+    uv_timer_start(&c->dial, on_dial, 0, 0);
 }
 
 void cluster_set_nodes(struct cluster *c, const struct node_table *t)
@@ -162,10 +207,11 @@ void cluster_set_nodes(struct cluster *c, const struct node_table *t)
     free(c->known);
     c->known = known;
     c->known_count = t->count;
-    size_t count = mesh_nodes_of(t, self, node);
+    size_t count = mesh_nodes_of(c, t, self, node);
     mesh_set_nodes(c->mesh, node, count);
     free(node);
     set_members(c, t);
+    set_place(c, t, node_find(t, self));
 }
 
 const char *cluster_mesh_reason(const struct cluster *c, unsigned i, uint64_t *count)
@@ -276,7 +322,8 @@ static int open_mesh(struct cluster *c, const struct consensus_status *s, char *
     if (rc)
         return rc;
     CHECK(uv_timer_init(c->config.loop, &c->upkeep) == 0);
-    c->upkeep.data = c;
+    CHECK(uv_timer_init(c->config.loop, &c->dial) == 0);
+    c->upkeep.data = c->dial.data = c;
     uv_timer_start(&c->upkeep, on_upkeep, UPKEEP_FIRST_MS, UPKEEP_MS);
     forward_open(c);
     return 0;
@@ -323,17 +370,25 @@ static void on_upkeep_closed(uv_handle_t *handle)
     forward_close(c, on_forward_closed);
 }
 
+static void on_dial_closed(uv_handle_t *handle)
+{
+    struct cluster *c = handle->data;
+    uv_close((uv_handle_t *)&c->upkeep, on_upkeep_closed);
+}
+
 static void on_mesh_closed(void *arg)
 {
     struct cluster *c = arg;
-    uv_close((uv_handle_t *)&c->upkeep, on_upkeep_closed);
+    uv_close((uv_handle_t *)&c->dial, on_dial_closed);
 }
 
 void net_close(struct cluster *c, void (*closed)(struct cluster *c))
 {
     struct mesh *mesh = c->mesh;
-    if (mesh)
-        uv_timer_stop(&c->upkeep); /* it looks at what goes now */
+    if (mesh) {
+        uv_timer_stop(&c->upkeep); /* they look at what goes now */
+        uv_timer_stop(&c->dial);
+    }
     pki_files_fini(&c->pki);
     pki_identity_free(c->identity);
     free(c->known);

@@ -127,6 +127,13 @@ void mesh_drop(struct mesh *mesh, uint64_t node, enum mesh_reason why)
         conn_end(conn, why, mesh_reason_text(why), true);
 }
 
+void mesh_hang_up(struct mesh *mesh, uint64_t node)
+{
+    const struct peer *peer = mesh_peer(mesh, node);
+    if (peer && peer->conn)
+        conn_end(peer->conn, MESH_SHUTDOWN, mesh_reason_text(MESH_SHUTDOWN), false);
+}
+
 bool mesh_node_status(const struct mesh *mesh, uint64_t node, struct mesh_node_status *out)
 {
     const struct peer *peer = mesh_peer(mesh, node);

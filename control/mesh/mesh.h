@@ -149,6 +149,9 @@ size_t mesh_room(const struct mesh *mesh, uint64_t node);
  * anew as after any other end. */
 void mesh_drop(struct mesh *mesh, uint64_t node, enum mesh_reason why);
 
+/* Ends the connection, if there is one, since it is not needed. */
+void mesh_hang_up(struct mesh *mesh, uint64_t node);
+
 /* The answer to a stranger; frees the guest, who may have gone meanwhile. */
 void mesh_guest_reply(struct mesh_guest *guest, const void *body, size_t len);
 /* Its address, for the logs. */

@@ -306,6 +306,8 @@ static void parts_free(struct consensus *c)
     free(c->cache);
     give_forget(c);
     take_forget(c);
+    follow_free(c);
+    feed_free(c);
     peers_free(c);
     if (c->db)
         db_close(c->db);
@@ -397,7 +399,9 @@ void consensus_pump(struct consensus *c)
         disk_pump(c);
         apply_pump(c);
         install_pump(c);
+        follow_pump(c);
         snapshot_pump(c);
+        feed_pump(c);
         lease_pump(c);
         lease_publish(c);
     }
@@ -446,7 +450,7 @@ void consensus_on_timer(struct consensus *c, enum consensus_timer which)
         on_tick(c);
     else if (which == CONSENSUS_TIMER_RETRY)
         on_retry(c);
-    else if (!c->dead)
+    else if (!c->dead && !c->follow.active)
         step_timeout(c);
     consensus_pump(c);
 }
@@ -457,7 +461,7 @@ void consensus_arm(struct consensus *c)
     uint64_t now = consensus_now_ms(c), due = raft_timeout(&c->raft), promised = lease_promised_until(c);
     if (!c->handle || c->told_closed)
         return;
-    if (c->leads && c->raft.configuration.n > 1) {
+    if (c->follow.active || (c->leads && c->raft.configuration.n > 1)) {
         c->host.timer_stop(c->handle, CONSENSUS_TIMER_RAFT);
         return;
     }
@@ -564,6 +568,7 @@ int consensus_open(const struct consensus_config *config, struct consensus **out
     }
     c->config.join = NULL; /* the caller's */
     *out = c;
+    feed_open(c);
     /* The first round looks for room on the disk and reserves some. */
     c->disk.reserve_bytes = 1;
     consensus_wake(c);

@@ -49,6 +49,14 @@ enum consensus_frame_type {
     CONSENSUS_FRAME_SNAPSHOT_PART = 33, /* the piece */
     CONSENSUS_FRAME_SNAPSHOT_GONE = 34, /* there is no such snapshot any more */
     CONSENSUS_FRAME_SNAPSHOT_END = 36,
+    /* Of nodes that follow the log without taking part: follow_codec.h. */
+    CONSENSUS_FRAME_FOLLOW_ASK = 36,
+    CONSENSUS_FRAME_FOLLOW_REFUSED = 37,
+    CONSENSUS_FRAME_FOLLOW_GRANT = 38,
+    CONSENSUS_FRAME_FOLLOW_ENTRIES = 39,
+    CONSENSUS_FRAME_FOLLOW_RENEW = 40,
+    CONSENSUS_FRAME_FOLLOW_SNAPSHOT = 41,
+    CONSENSUS_FRAME_FOLLOW_END = 42, /* 42 to 47 are free */
 };
 
 /* To the other nodes; none in a cluster of one. */
@@ -94,6 +102,9 @@ struct consensus_config {
     void (*restored)(void *arg, uint64_t index);
     /* This node begins or ends to lead, or sees another one lead; 0: nobody. May be NULL. */
     void (*leader)(void *arg, uint64_t leader_id);
+    /* This node follows that manager from now on, and needs a connection to it and to no other; 0: it takes
+     * part in Raft. May be NULL. */
+    void (*source)(void *arg, uint64_t manager);
     /* The node must stop: nothing is taken any more. Once. Not from inside consensus_open(). */
     void (*fatal)(void *arg, const char *why);
     /* The ring reads one transaction for far too long: its data plane must be killed, and then its word in
@@ -116,7 +127,11 @@ struct consensus_status {
     bool lease;        /* it holds a read lease */
     bool installing;   /* a snapshot of another node is being taken over */
     bool room;         /* false: proposals are refused for want of disk space */
-    const char *state; /* "follower", "candidate", "leader" */
+    const char *state; /* "follower", "candidate", "leader"; "worker": it follows the log and has none */
+    bool following;    /* it is a worker */
+    uint64_t source;   /* the manager that it follows; 0: none yet */
+    uint64_t followers; /* nodes that follow this one */
+    uint64_t followers_entries, followers_snapshots; /* that were sent to them */
 };
 
 /*
@@ -195,6 +210,44 @@ void consensus_change(struct consensus *c, enum consensus_change what, uint64_t 
 /* Hands leadership over to a node that votes; 0: to the one that is nearest. No proposals are taken
  * meanwhile, an election timeout at most. consensus_close() on a leader does it by itself. */
 void consensus_transfer(struct consensus *c, uint64_t node, consensus_changed done, void *arg);
+
+/* --- who follows --- */
+
+/* What the state says of this node. */
+enum consensus_self {
+    CONSENSUS_SELF_UNKNOWN, /* nothing yet */
+    CONSENSUS_SELF_MANAGER,
+    CONSENSUS_SELF_WORKER,
+};
+
+enum { CONSENSUS_SOURCES_MAX = 16, CONSENSUS_FOLLOWERS_MAX = 8192 };
+
+/*
+ * Managers, any of which has the log, and what this node is to be; told each time that it changes. A node that
+ * Raft's configuration does not have follows one of them, chosen at random: it applies what is agreed upon as
+ * it comes, keeps no log, and takes a snapshot where the manager's log does not go back to what it has. When
+ * the manager is silent it follows another one. It becomes a manager when the state says so, with what it
+ * has; who is no manager any more follows as soon as Raft has let go of it. lease: it asks for read leases.
+ */
+struct consensus_place {
+    uint64_t manager[CONSENSUS_SOURCES_MAX];
+    size_t count;
+    enum consensus_self self;
+    bool lease;
+};
+void consensus_place(struct consensus *c, const struct consensus_place *place);
+
+/* The node is not connected any more. */
+void consensus_down(struct consensus *c, uint64_t node);
+
+/* A node that follows this one. */
+struct consensus_follower {
+    uint64_t id, applied;
+    bool lease;
+};
+/* Those behind the id `after`, in order; returns how many of at most max were filled in. */
+size_t consensus_followers(const struct consensus *c, uint64_t after, struct consensus_follower *out,
+                           size_t max);
 
 /* --- reads (decision: a write is answered when it is applied wherever somebody may read it) --- */
 

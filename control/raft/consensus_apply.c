@@ -65,7 +65,7 @@ static void apply_work(struct consensus_job *work)
 static void tell_one(struct consensus *c, struct apply_item *item)
 {
     struct entry *e = item->entry;
-    if (e->type == RAFT_CHANGE)
+    if (e->type == RAFT_CHANGE && !c->follow.active)
         step_configuration(c, e->index, e->data, e->len);
     if (e->type != RAFT_COMMAND) {
         entry_answer(c, e, CMD_OK, NULL, 0);
@@ -84,6 +84,7 @@ void apply_tell(struct consensus *c, struct apply_job *job)
         c->applied = job->items[i].entry->index;
         c->applied_term = job->items[i].entry->term;
         tell_one(c, &job->items[i]);
+        feed_keep(c, job->items[i].entry);
     }
     c->counts.names_bytes = job->sizes.bytes[DB_NAMES];
     c->counts.private_bytes = job->sizes.bytes[DB_PRIVATE];
@@ -137,6 +138,14 @@ static int snapshot_meta_make(struct consensus *c, struct db_applied applied)
     meta->node_id = c->vote.node_id;
     meta->index = applied.index;
     meta->term = applied.term;
+    if (c->follow.active) {
+        meta->configuration_index = c->follow.marker.configuration_index;
+        meta->configuration_len = c->follow.marker.configuration_len;
+        meta->configuration = malloc(meta->configuration_len + 1);
+        CHECK(meta->configuration);
+        memcpy(meta->configuration, c->follow.marker.configuration, meta->configuration_len);
+        return 0;
+    }
     meta->configuration_index = c->raft.configuration_committed_index;
     int rc = raft_configuration_encode(&c->raft.configuration_committed, &buf);
     if (rc)
@@ -165,7 +174,10 @@ static void snapshot_done(struct consensus_job *work)
     } else if (job->rc == 0 && !c->dead) {
         c->snapshot_index = job->meta.index;
         c->counts.snapshots++;
-        step_snapshot(c, &job->meta);
+        if (c->follow.active)
+            follow_snapshot_made(c, &job->meta);
+        else
+            step_snapshot(c, &job->meta);
         if (job->meta.index > c->config.trailing_entries)
             c->drop_to = job->meta.index - c->config.trailing_entries;
         snapshot_note(c, &job->meta);
@@ -197,6 +209,8 @@ static void apply_done(struct consensus_job *work)
         apply_tell(c, job);
         lease_applied(c);
         if (touched)
+            c->follow.touched = job->applied.index;
+        if (touched && c->snapshot.wanted)
             snapshot_start(c, job->applied);
     } else {
         c->snapshot.wanted = c->snapshot.wanted && !touched;
@@ -234,7 +248,7 @@ void apply_pump(struct consensus *c)
         return;
     if (more)
         job_fill(c, last);
-    job->touch = c->snapshot.wanted;
+    job->touch = c->snapshot.wanted || follow_touch_due(c);
     job->busy = true;
     job->job = (struct consensus_job){.run = apply_work, .done = apply_done};
     consensus_job_start(c, &job->job);
@@ -256,7 +270,8 @@ void snapshot_pump(struct consensus *c)
 {
     struct snapshot_job *job = &c->snapshot;
     if (job->busy || job->wanted || c->closing || c->dead || c->taking || c->installing ||
-        c->applied < c->snapshot_retry_at || c->applied <= c->snapshot_index || !snapshot_due(c))
+        c->follow.active || c->applied < c->snapshot_retry_at || c->applied <= c->snapshot_index ||
+        !snapshot_due(c))
         return;
     job->wanted = true;
     apply_pump(c);

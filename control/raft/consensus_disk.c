@@ -134,7 +134,7 @@ static void job_fill(struct consensus *c)
 void disk_pump(struct consensus *c)
 {
     struct disk_job *job = &c->disk;
-    if (job->busy || c->dead || c->stalled || c->installing)
+    if (job->busy || c->dead || c->stalled || c->installing || c->follow.active)
         return;
     if (cache_last(c) > c->persisted)
         job_fill(c);

@@ -43,6 +43,13 @@ uint64_t snapshot_keep(const struct consensus *c, uint64_t newest)
     return keep;
 }
 
+const struct snapshot_meta *snapshot_give(struct consensus *c)
+{
+    if (c->giving.newest.index)
+        use(c, c->giving.newest.index);
+    return &c->giving.newest;
+}
+
 void snapshot_offer(struct consensus *c, const struct raft_message *message)
 {
     struct giving *g = &c->giving;

@@ -10,6 +10,8 @@
 #include "consensus.h"
 #include "consensus_host.h"
 #include "db.h"
+#include "follow_codec.h"
+#include "follow_marker.h"
 #include "lease.h"
 #include "log.h"
 #include "snapshot.h"
@@ -185,6 +187,53 @@ struct giving {
     unsigned count;
 };
 
+/* How this node follows: consensus_follow.c. */
+struct follow {
+    bool active;   /* it takes no part in Raft */
+    bool accepted; /* the source sends */
+    bool leaving;  /* it is to take part: nothing is taken any more */
+    struct consensus_place place;
+    uint64_t source; /* that is asked, or sends; 0: none */
+    uint32_t session;
+    uint64_t asked_ms, heard_ms, source_ms, renewed_ms, retry_at_ms, leader_lost_ms;
+    uint64_t leader;
+    uint64_t held_until_ms, floor; /* of the lease */
+    uint64_t touched;              /* with so much applied both files were brought to one position */
+    struct follow_marker marker;
+};
+
+enum { FEED_FRAMES_MAX = 8, FEED_RING = 1024, FEED_RING_BYTES_MAX = 8 << 20 };
+
+/* A node that follows this one: a place in the log, and no queue. */
+struct feeder {
+    uint64_t id;
+    uint32_t session;
+    enum { FEED_CHECK, FEED_ENTRIES, FEED_SNAPSHOT } phase;
+    uint64_t next, term;  /* what it gets next; the term of the entry before */
+    uint64_t applied;     /* there */
+    uint64_t heard_ms, offered_ms;
+    uint64_t expires_ms, floor; /* of its lease */
+    uint64_t behind_at, behind_ms; /* since when it has not applied so much */
+    uint64_t unread[FEED_FRAMES_MAX]; /* last index of each frame that it has not applied */
+    unsigned unread_count;
+};
+
+/* What others follow: consensus_feed.c. */
+struct feed {
+    struct feeder *follower; /* by id */
+    size_t count, cap;
+    /* The newest entries that are applied, so that those who are near need no disk. */
+    struct entry *ring[FEED_RING];
+    uint64_t ring_first, ring_last; /* 0: there are none */
+    size_t ring_bytes;
+    /* The last frame that was made: many want the same one. */
+    uint8_t *frame;
+    size_t frame_len;
+    uint64_t frame_first, frame_last, frame_term; /* 0: none */
+    uint64_t blind_until_ms; /* leases that this node gave before it was started anew may last so long */
+    uint64_t said;           /* what was last said to be applied here, and wherever somebody relies on it */
+};
+
 struct consensus {
     struct consensus_config config;
     struct consensus_transport transport; /* send NULL: none */
@@ -219,6 +268,8 @@ struct consensus {
     uint64_t leader_told, leader_heard_ms;
     struct giving giving;
     struct taking *taking;
+    struct follow follow;
+    struct feed feed;
     struct consensus_status counts; /* the counters in it */
     size_t capacity;                /* bytes that an append may have for sure */
     uint64_t close_by_ms;
@@ -323,6 +374,8 @@ int lease_on_renew(struct consensus *c, struct peer *from, const void *body, siz
 int lease_on_grant(struct consensus *c, struct peer *from, const void *body, size_t len);
 /* Whether a promise to a leader keeps this node from voting, and until when. */
 uint64_t lease_promised_until(const struct consensus *c);
+/* Until when this node may read, NAMES_FRESH_NEVER or NAMES_FRESH_ALWAYS. */
+uint64_t lease_held_until(const struct consensus *c);
 
 /* consensus_give.c, consensus_take.c */
 /* Tells the peer the handle of the newest snapshot. */
@@ -342,6 +395,38 @@ void give_forget(struct consensus *c);
 void take_forget(struct consensus *c);
 bool take_busy(const struct consensus *c);
 
+/* Takes what meta holds: a snapshot that the source offers. */
+void take_for_follower(struct consensus *c, uint64_t from, struct snapshot_meta *meta);
+/* The newest one, which is not removed while it is asked for; index 0: there is none. */
+const struct snapshot_meta *snapshot_give(struct consensus *c);
+
+/* consensus_follow.c: this node follows. */
+/* After the files were opened: whether it does. */
+int follow_load(struct consensus *c, const struct snapshot_meta *snapshot, char *err, size_t err_len);
+void follow_tick(struct consensus *c);
+void follow_pump(struct consensus *c);
+void follow_applied(struct consensus *c);
+bool follow_touch_due(const struct consensus *c);
+/* A snapshot was made of what it has, or could not be: the first step to take part. */
+void follow_snapshot_made(struct consensus *c, const struct snapshot_meta *meta);
+/* Around the moment at which a snapshot's files take their place. 0 or -errno. */
+int follow_install_begin(struct consensus *c, uint64_t index);
+int follow_install_end(struct consensus *c, const struct snapshot_meta *meta);
+uint64_t follow_held_until(const struct consensus *c);
+int follow_frame(struct consensus *c, uint64_t from, uint16_t type, const void *body, size_t len);
+void follow_free(struct consensus *c);
+
+/* consensus_feed.c: others follow this node. */
+void feed_open(struct consensus *c);
+void feed_keep(struct consensus *c, struct entry *e);
+void feed_pump(struct consensus *c);
+void feed_tick(struct consensus *c);
+void feed_down(struct consensus *c, uint64_t node);
+/* How far this node is, and everybody who reads by a lease of its. */
+uint64_t feed_applied(struct consensus *c);
+int feed_frame(struct consensus *c, uint64_t from, uint16_t type, const void *body, size_t len);
+void feed_free(struct consensus *c);
+
 /* consensus_disk.c */
 void disk_pump(struct consensus *c);
 void submit_pump(struct consensus *c);
@@ -357,6 +442,8 @@ void apply_tell(struct consensus *c, struct apply_job *job);
 
 /* consensus_open.c */
 int consensus_load(struct consensus *c, char *err, size_t err_len);
+/* The library begins anew from what the log has behind the snapshot; NULL: without one. */
+int consensus_raft_reopen(struct consensus *c, const struct snapshot_meta *snapshot, char *err, size_t err_len);
 /* Makes this node the only voter, in the log of the folder. */
 int consensus_force(struct consensus *c, char *err, size_t err_len);
 

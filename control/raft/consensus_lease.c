@@ -56,13 +56,13 @@ void lease_end_lead(struct consensus *c)
     c->lease.promised_until_ms = consensus_now_ms(c) + c->config.lease_ms;
 }
 
-static bool applied_everywhere(const struct consensus *c, uint64_t index)
+static bool applied_everywhere(struct consensus *c, uint64_t index)
 {
     uint64_t now = consensus_now_ms(c);
     for (size_t i = 0; i < c->peers; i++)
         if (c->peer[i].lease.expires_ms > now && c->peer[i].lease.applied < index)
             return false;
-    return c->applied >= index && now >= c->lease.wait_until_ms;
+    return feed_applied(c) >= index && now >= c->lease.wait_until_ms;
 }
 
 void consensus_await(struct consensus *c, uint64_t index, consensus_changed done, void *arg)
@@ -142,11 +142,11 @@ static void renew_send(struct consensus *c)
     raft_id leader;
     const char *address;
     raft_leader(&c->raft, &leader, &address);
-    if (c->leads || !leader || c->closing || c->installing || !c->transport.send)
+    if (c->leads || !leader || c->closing || c->installing || !c->transport.send || c->follow.active)
         return;
     struct lease *l = &c->lease;
     struct lease_renew renew = {
-        .term = raft_current_term(&c->raft), .stamp_ms = consensus_now_ms(c), .applied = c->applied};
+        .term = raft_current_term(&c->raft), .stamp_ms = consensus_now_ms(c), .applied = feed_applied(c)};
     if (l->term == renew.term)
         renew.echo_ms = l->echo_ms;
     send_frame(c, leader, CONSENSUS_FRAME_RENEW, frame, lease_renew_encode(&renew, frame));
@@ -156,11 +156,14 @@ void lease_tick(struct consensus *c)
 {
     step_forget_leader(c);
     renew_send(c);
+    feed_tick(c);
+    follow_tick(c);
 }
 
 void lease_applied(struct consensus *c)
 {
     renew_send(c);
+    follow_applied(c);
 }
 
 int lease_on_grant(struct consensus *c, struct peer *from, const void *body, size_t len)
@@ -196,14 +199,15 @@ uint64_t lease_promised_until(const struct consensus *c)
     return c->lease.promised_until_ms;
 }
 
-/* NAMES_FRESH_NEVER: there is none. */
-static uint64_t held_until(const struct consensus *c)
+uint64_t lease_held_until(const struct consensus *c)
 {
     const struct lease *l = &c->lease;
     uint64_t now = consensus_now_ms(c);
     uint32_t valid_ms;
     if (c->dead || c->installing)
         return NAMES_FRESH_NEVER;
+    if (c->follow.active)
+        return follow_held_until(c);
     if (!c->leads)
         return c->applied >= l->floor && l->held_until_ms > now ? l->held_until_ms : NAMES_FRESH_NEVER;
     if (c->raft.configuration.n == 1)
@@ -214,11 +218,11 @@ static uint64_t held_until(const struct consensus *c)
 
 bool consensus_lease(const struct consensus *c)
 {
-    return held_until(c) > consensus_now_ms(c);
+    return lease_held_until(c) > consensus_now_ms(c);
 }
 
 void lease_publish(const struct consensus *c)
 {
     if (c->config.epochs)
-        atomic_store(&c->config.epochs->fresh_until_ms, held_until(c));
+        atomic_store(&c->config.epochs->fresh_until_ms, lease_held_until(c));
 }

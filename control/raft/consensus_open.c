@@ -190,6 +190,13 @@ static int log_load(struct loading *l)
         return fail(l, rc == -ENOENT ? -EUCLEAN : rc, "%s/%s/vote cannot be read: %s", c->dir, log_folder,
                     strerror(-rc));
     rc = identity_check(l);
+    if (rc == 0) {
+        rc = follow_marker_read(c->raft_fd, &c->follow.marker);
+        c->follow.active = rc == 0;
+        if (rc && rc != -ENOENT)
+            return fail(l, rc, "%s/%s/follow cannot be read: %s", c->dir, log_folder, strerror(-rc));
+        rc = 0;
+    }
     if (rc == 0)
         rc = log_open_in(l, c->raft_fd);
     if (rc)
@@ -202,6 +209,8 @@ static int log_load(struct loading *l)
         return fail(l, -EUCLEAN, "the snapshot belongs to another cluster");
     rc = 0;
     c->snapshot_index = l->has_snapshot ? l->snapshot.index : 0;
+    if (c->follow.active)
+        return 0;
     if (l->has_snapshot)
         rc = log_give_way(l);
     if (rc == 0 && log_first(c->log) > c->snapshot_index + 1)
@@ -255,7 +264,8 @@ static int db_load(struct loading *l)
     if (rc == 0)
         rc = db_open_here(l);
     for (int i = DB_FILES - 1; i >= 0 && rc == 0; i--)
-        if (l->has_snapshot && db_applied(c->db, i).index + 1 < log_first(c->log))
+        if (l->has_snapshot && (c->follow.active ? c->follow.marker.install == l->snapshot.index
+                                                 : db_applied(c->db, i).index + 1 < log_first(c->log)))
             rc = restore_in_place(l, i);
     return rc;
 }
@@ -445,6 +455,23 @@ static int start(struct loading *l)
     return rc;
 }
 
+int consensus_raft_reopen(struct consensus *c, const struct snapshot_meta *snapshot, char *err, size_t err_len)
+{
+    raft_close(&c->raft, NULL);
+    int rc = raft_prepare(c);
+    return rc ? rc : step_start(c, snapshot, err, err_len);
+}
+
+/* A node that follows has no log that counts; what it has is what its files have. */
+static int start_following(struct loading *l)
+{
+    struct consensus *c = l->c;
+    int rc = raft_prepare(c);
+    if (rc == 0)
+        rc = follow_load(c, l->has_snapshot ? &l->snapshot : NULL, l->err, l->err_len);
+    return rc;
+}
+
 int consensus_load(struct consensus *c, char *err, size_t err_len)
 {
     struct loading l = {.c = c, .err = err, .err_len = err_len};
@@ -452,7 +479,7 @@ int consensus_load(struct consensus *c, char *err, size_t err_len)
     if (rc == 0)
         rc = db_load(&l);
     if (rc == 0)
-        rc = start(&l);
+        rc = c->follow.active ? start_following(&l) : start(&l);
     if (rc == 0 && c->dead)
         rc = fail(&l, -EUCLEAN, "the log and the Raft library contradict each other");
     if (rc == 0 && l.has_snapshot)
@@ -468,6 +495,11 @@ int consensus_force(struct consensus *c, char *err, size_t err_len)
     if (!exists(c->dir_fd, log_folder))
         return fail(&l, -ENOENT, "%s has no state of a cluster", c->dir);
     int rc = log_load(&l);
+    if (rc == 0 && c->follow.active)
+        return fail(&l, -EINVAL,
+                    "%s is a worker's and has no log: a manager has to be the one that survives, or a backup "
+                    "(`fairlead backup restore`)",
+                    c->dir);
     struct vote next = c->vote;
     next.term++;
     next.voted_for = next.node_id;

@@ -25,7 +25,12 @@ void consensus_status(const struct consensus *c, struct consensus_status *out)
     out->lease = consensus_lease(c);
     out->installing = c->installing;
     out->room = !c->no_room && !c->stalled && !c->apply_stalled;
-    out->state = raft_state_name(raft_state(r));
+    out->state = c->follow.active ? "worker" : raft_state_name(raft_state(r));
+    out->following = c->follow.active;
+    out->source = c->follow.active && c->follow.accepted ? c->follow.source : 0;
+    out->followers = c->feed.count;
+    if (c->follow.active)
+        out->leader_id = c->dead || !c->follow.accepted ? 0 : c->follow.leader;
 }
 
 int consensus_copy(struct consensus *c, enum db_file file, int fd)

@@ -145,6 +145,14 @@ int consensus_frame(struct consensus *c, uint64_t from, uint16_t type, const voi
     /* Whoever reads a snapshot need not be known; it may be one of thousands. */
     if (type == CONSENSUS_FRAME_SNAPSHOT_GET)
         return snapshot_on_get(c, from, body, len);
+    /* Those who follow are thousands, too. */
+    if (type == CONSENSUS_FRAME_FOLLOW_ASK || type == CONSENSUS_FRAME_FOLLOW_RENEW)
+        return feed_frame(c, from, type, body, len);
+    if (type >= CONSENSUS_FRAME_FOLLOW_ASK && type < CONSENSUS_FRAME_FOLLOW_END)
+        return follow_frame(c, from, type, body, len);
+    /* What is sent to one that takes part, and does not yet or any more, is lost: it comes again. */
+    if (c->follow.active && type < CONSENSUS_FRAME_RAFT_END)
+        return 0;
     struct peer *peer = peer_get(c, from);
     int rc = -ENOTSUP;
     if (!peer)

@@ -71,11 +71,24 @@ static int install(struct taking *t)
     int rc = 0;
     /* The names last: they are what readers see. The log before them would leave, for a moment, a state that
      * nothing leads up to. */
+    if (c->follow.active) {
+        int marked = follow_install_begin(c, t->meta.index);
+        if (marked)
+            return marked;
+    }
     for (int i = DB_FILES - 1; i >= 0 && rc == 0; i--) {
         char path[4096], folder[SNAPSHOT_NAME_BYTES];
         snapshot_name(t->meta.index, folder);
         int len = snprintf(path, sizeof(path), "%s/raft/%s/%s", c->dir, folder, db_file_name(i));
         rc = len < (int)sizeof(path) ? db_restore(c->db, i, path) : -ENAMETOOLONG;
+    }
+    if (c->follow.active) {
+        /* Nobody needs the copy any more: this node makes another one if it ever takes part. */
+        if (rc == 0)
+            rc = follow_install_end(c, &t->meta);
+        if (rc == 0)
+            snapshot_remove_older(c->config.ops, c->raft_fd, t->meta.index + 1);
+        return rc;
     }
     if (rc == 0)
         rc = log_reset(c->log, t->meta.index + 1);
@@ -164,8 +177,16 @@ static void installed(struct taking *t)
     c->disk.reserve_bytes = 1;
     c->snapshot_retry_at = 0;
     c->counts.installed++;
-    step_installed(c, &t->meta);
-    snapshot_note(c, &t->meta);
+    if (c->follow.active) {
+        c->commit = index;
+        c->snapshot_index = 0;
+        c->follow.accepted = false; /* it asks for what is behind it */
+        c->follow.asked_ms = 0;
+        c->follow.touched = index;
+    } else {
+        step_installed(c, &t->meta);
+        snapshot_note(c, &t->meta);
+    }
     take_forget(c);
     if (c->config.restored && !c->dead)
         c->config.restored(c->config.arg, index);
@@ -216,7 +237,12 @@ void install_pump(struct consensus *c)
             take_forget(c);
             return;
         }
-        step_install(c, t->from, t->term, &t->meta);
+        if (c->follow.active) {
+            cache_truncate(c, 0, CMD_UNKNOWN_OUTCOME);
+            c->installing = true;
+        } else {
+            step_install(c, t->from, t->term, &t->meta);
+        }
         if (!c->installing) {
             take_forget(c);
             return;
@@ -247,6 +273,16 @@ static bool goes_on(struct taking *t, uint64_t from, raft_term term, const struc
     return stood_ms < (from == t->from ? GIVE_UP_MS : OTHER_SOURCE_MS);
 }
 
+static void take_begin(struct consensus *c, uint64_t from, raft_term term, struct snapshot_meta *meta)
+{
+    struct taking *t = calloc(1, sizeof(*t));
+    CHECK(t);
+    *t = (struct taking){.c = c, .from = from, .term = term, .meta = *meta, .moved_ms = consensus_now_ms(c)};
+    meta->configuration = NULL;
+    c->taking = t;
+    take_start(t, TAKE_BEGIN);
+}
+
 int snapshot_on_offer(struct consensus *c, uint64_t from, raft_term term, struct snapshot_meta *meta)
 {
     if (memcmp(meta->cluster_id, c->vote.cluster_id, sizeof(meta->cluster_id)) != 0)
@@ -261,13 +297,16 @@ int snapshot_on_offer(struct consensus *c, uint64_t from, raft_term term, struct
         step_install(c, from, term, meta);
         return 0;
     }
-    struct taking *t = calloc(1, sizeof(*t));
-    CHECK(t);
-    *t = (struct taking){.c = c, .from = from, .term = term, .meta = *meta, .moved_ms = consensus_now_ms(c)};
-    meta->configuration = NULL;
-    c->taking = t;
-    take_start(t, TAKE_BEGIN);
+    take_begin(c, from, term, meta);
     return 0;
+}
+
+void take_for_follower(struct consensus *c, uint64_t from, struct snapshot_meta *meta)
+{
+    if (c->closing || c->installing || (c->taking && goes_on(c->taking, from, 0, meta)))
+        return;
+    take_forget(c);
+    take_begin(c, from, 0, meta);
 }
 
 static bool is_of(const struct taking *t, uint64_t from, const struct snapshot_piece *piece)
