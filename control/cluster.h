@@ -126,9 +126,9 @@ void cluster_set_certificate_life(struct cluster *c, uint64_t life_ms);
 /*
  * Makes this host a node of another cluster: asks the manager at the address, and stores what it gives. done
  * comes exactly once, from the loop. why: NULL: it is decided, and the daemon is to be restarted; else what
- * is wrong and what to do, and nothing has changed.
+ * is wrong and what to do, and nothing has changed; later: what is wrong goes away by itself.
  */
-typedef void (*cluster_joined)(void *arg, uint64_t node_id, const char *why);
+typedef void (*cluster_joined)(void *arg, uint64_t node_id, const char *why, bool later);
 void cluster_join(struct cluster *c, const char *address, const char *token, cluster_joined done, void *arg);
 
 /* closed() comes from the loop; proposals under way end before it. */

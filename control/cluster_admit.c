@@ -54,6 +54,32 @@ __attribute__((format(printf, 3, 4))) static void refuse(struct cluster *c, stru
     reply(guest, &(struct frame_join_reply){.refusal = {text, strlen(text)}});
 }
 
+/* It asks again by itself: what it waits for comes without anybody's doing. */
+static void put_off(struct cluster *c, struct mesh_guest *guest, const char *text)
+{
+    journal_info(c->config.journal, "cluster", "the host at %s is to wait: %s", mesh_guest_address(guest),
+                 text);
+    reply(guest, &(struct frame_join_reply){.refusal = {text, strlen(text)}, .node_id = FRAME_JOIN_LATER});
+}
+
+/* A manager that has only just joined is not connected yet; the state refuses another one until it is. */
+static bool manager_comes_up(struct cluster *c, const struct node_join *join, char text[REFUSAL_MAX])
+{
+    struct node_table t;
+    bool comes = false;
+    if (cluster_nodes(c, &t))
+        return false;
+    for (uint32_t i = 0; i < join->down.count && !comes; i++) {
+        const struct node *n = node_find(&t, join->down.id[i]);
+        comes = n && journal_now_ms() - n->joined_ms < NODE_JOINING_MS;
+        if (comes)
+            snprintf(text, REFUSAL_MAX, "the manager '%s', which joined just now, is not connected yet",
+                     n->name);
+    }
+    node_table_fini(&t);
+    return comes;
+}
+
 static struct frame_text frame_text_of(const char *text)
 {
     return (struct frame_text){text, strlen(text)};
@@ -121,11 +147,16 @@ static void on_added(void *arg, enum cmd_status status, uint64_t index, const vo
     struct admission *a = arg;
     struct cluster *c = a->cluster;
     struct node_table t = {0};
+    char text[REFUSAL_MAX];
     (void)index;
     if (status == CMD_OK && cluster_nodes(c, &t) == 0)
         welcome(a, node_cmd_added_id(detail, len), &t);
     else if (status == CMD_UNKNOWN_OUTCOME)
-        refuse(c, a->guest, "the leader was lost meanwhile: it may be a node or not; ask again");
+        put_off(c, a->guest, "the leader was lost meanwhile: it may be a node or not");
+    else if (status == CMD_NO_LEADER)
+        put_off(c, a->guest, "nobody leads the cluster at the moment");
+    else if (status == CMD_MANAGERS && manager_comes_up(c, &a->join, text))
+        put_off(c, a->guest, text);
     else
         refuse(c, a->guest, "%s%s%.*s", events_status_name(status), len ? ": " : "", len ? (int)len : 0,
                len ? (const char *)detail : "");
@@ -165,6 +196,8 @@ static bool address_take(struct frame_text from, struct svc_address *out)
     return from.len == 0 || svc_address_parse(text, out) == 0;
 }
 
+static const char no_ca_key[] = "this manager has no CA key yet and cannot sign";
+
 /* What is asked for, as a command; a text for what is wrong, or NULL. */
 static const char *join_take(struct cluster *c, const struct frame_join *in, struct node_join *out)
 {
@@ -178,7 +211,7 @@ static const char *join_take(struct cluster *c, const struct frame_join *in, str
         return "its request for a certificate is none";
     if (!c->pki.ca_key.data ||
         pki_fingerprint_signer(c->pki.ca.data, c->pki.ca.len, c->pki.ca_key.data, c->pki.ca_key.len, n->ca))
-        return "this node has no CA key and cannot sign; ask another manager, or again in a moment";
+        return no_ca_key;
     memcpy(n->name, in->name.data, in->name.len);
     n->version = in->cluster_version;
     n->availability = NODE_ACTIVE;
@@ -203,7 +236,9 @@ void admit_join(void *arg, struct mesh_guest *guest, const void *body, size_t le
     bool known = !wrong && token_known(c, a->join.token, guest);
     if (known)
         wrong = join_take(c, &in, &a->join);
-    if (wrong)
+    if (wrong == no_ca_key)
+        put_off(c, guest, wrong);
+    else if (wrong)
         refuse(c, guest, "%s", wrong);
     if (wrong || !known) {
         free(a);

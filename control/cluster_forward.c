@@ -375,12 +375,14 @@ static bool worker_may(uint64_t from, const void *body, size_t len)
     uint16_t type = may ? cmd->head.type : CMD_NONE;
     if (type == CMD_NODE_SET)
         may = cmd->of_node.change.node.id == from && !(cmd->of_node.change.has & ~of_itself);
-    else if ((type >= CMD_CLUSTER_INIT && type <= CMD_CLUSTER_SET) || type == CMD_TRANSACTION ||
-             type == CMD_GC_REPO || type == CMD_GC_BLOBS || type == CMD_GC_TOTALS)
+    else if ((type >= CMD_CLUSTER_INIT && type <= CMD_CLUSTER_SET) || type == CMD_GC_REPO ||
+             type == CMD_GC_BLOBS || type == CMD_GC_TOTALS)
         may = false;
     free(cmd);
     return may;
 }
+
+static const char only_managers[] = "nodes and tokens are changed on managers alone; run this on one of them";
 
 static void on_propose(struct cluster *c, uint64_t from, uint64_t id, const void *body, size_t len)
 {
@@ -388,9 +390,12 @@ static void on_propose(struct cluster *c, uint64_t from, uint64_t id, const void
     CHECK(s);
     *s = (struct served){.cluster = c, .from = from, .id = id};
     bool full = c->forward.served++ >= FORWARD_MAX;
-    if (full || len < CMD_TIME_OFFSET || len > COMMAND_BYTES_MAX ||
-        (!net_is_manager(c, from) && !worker_may(from, body, len))) {
+    if (full || len < CMD_TIME_OFFSET || len > COMMAND_BYTES_MAX) {
         answer(s, full ? CMD_BUSY : CMD_INVALID, 0, NULL, 0);
+        return;
+    }
+    if (!net_is_manager(c, from) && !worker_may(from, body, len)) {
+        answer(s, CMD_INVALID, 0, only_managers, sizeof(only_managers) - 1);
         return;
     }
     void *copy = malloc(len);

@@ -9,8 +9,9 @@
 #include "control/raft/consensus.h"
 
 enum {
-    CLUSTER_FRAME_PROPOSE = MESH_TYPES_CLUSTER, /* a command; id: the sender's number of it */
-    CLUSTER_FRAME_RESULT,                       /* u16 status, u64 index, bytes detail; the same id */
+    CLUSTER_FRAME_PROPOSE = MESH_TYPES_CLUSTER,    /* a command; id: the sender's number of it */
+    CLUSTER_FRAME_FOLLOWERS = 47,                  /* who follows the sender: cluster_followers.c */
+    CLUSTER_FRAME_RESULT = MESH_TYPES_CLUSTER + 1, /* u16 status, u64 index, bytes detail; the same id */
 };
 
 enum {
@@ -54,11 +55,12 @@ struct cluster {
     size_t known_count;
     uint32_t certificate_life_s;
     uv_timer_t upkeep;
-    uv_timer_t dial;  /* whom this node dials is to be said anew */
-    uint64_t source;  /* the manager that this node follows; 0: it takes part in Raft */
+    uv_timer_t dial; /* whom this node dials is to be said anew */
+    uint64_t source; /* the manager that this node follows; 0: it takes part in Raft */
     struct forward forward;
-    struct joining *joining; /* NULL: none is under way */
-    bool left;               /* this host has joined another cluster: what is written from now on is lost */
+    struct followers_report *reports; /* of other managers */
+    struct joining *joining;          /* NULL: none is under way */
+    bool left; /* this host has joined another cluster: what is written from now on is lost */
     bool closing;
     void (*net_closed)(struct cluster *c);
     void (*closed)(void *arg);
@@ -96,6 +98,13 @@ void forward_applied(struct cluster *c, uint64_t index);
 /* Answers all that is left. */
 void forward_stop(struct cluster *c);
 void forward_close(struct cluster *c, uv_close_cb closed);
+
+/* cluster_followers.c: to the other managers, and from them. */
+void followers_tell(struct cluster *c);
+int followers_frame(struct cluster *c, uint64_t from, const void *body, size_t len);
+/* The manager that the node follows, and how far it is; 0: not known. */
+uint64_t followers_find(const struct cluster *c, uint64_t node, uint64_t *applied);
+void followers_close(struct cluster *c);
 
 /* cluster_join.c: an answer that comes now comes too late. */
 void join_stop(struct cluster *c);

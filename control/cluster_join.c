@@ -75,32 +75,33 @@ static void look_at_state(struct cluster *c, char why[JOINER_WHY_MAX])
     node_table_fini(&nodes);
 }
 
-static void finish(struct joining *j, uint64_t node, const char *why)
+static void finish(struct joining *j, uint64_t node, const char *why, bool later)
 {
     if (j->cluster && j->cluster->joining == j)
         j->cluster->joining = NULL;
-    j->done(j->arg, node, why);
+    j->done(j->arg, node, why, later);
     free(j);
 }
 
-static void on_answer(void *arg, const struct pki_files *files, const struct pki_name *name, const char *why)
+static void on_answer(void *arg, const struct pki_files *files, const struct pki_name *name, const char *why,
+                      bool later)
 {
     struct joining *j = arg;
     char err[PKI_ERR_MAX], late[JOINER_WHY_MAX];
     if (!why && !j->cluster)
         why = "fairleadd stops; ask again when it has started";
     if (why) {
-        finish(j, 0, why);
+        finish(j, 0, why, later);
         return;
     }
     look_at_state(j->cluster, late); /* something may have been pushed meanwhile */
     if (late[0])
-        finish(j, 0, late);
+        finish(j, 0, late, false);
     else if (joining_decide(j->cluster->dir_fd, files, err))
-        finish(j, 0, err);
+        finish(j, 0, err, false);
     else {
         j->cluster->left = true;
-        finish(j, name->node_id, NULL);
+        finish(j, name->node_id, NULL, false);
     }
 }
 
@@ -113,7 +114,7 @@ void join_stop(struct cluster *c)
 static void on_soon_closed(uv_handle_t *handle)
 {
     struct joining *j = handle->data;
-    finish(j, 0, j->why);
+    finish(j, 0, j->why, false);
 }
 
 static void on_soon(uv_timer_t *timer)

@@ -61,6 +61,8 @@ static void on_frame(void *arg, uint64_t from, uint16_t type, uint64_t id, const
     int rc = 0;
     if (type < MESH_TYPES_RAFT)
         admit_frame(c, from, type, id, body, len);
+    else if (type == CLUSTER_FRAME_FOLLOWERS)
+        rc = followers_frame(c, from, body, len);
     else if (type >= MESH_TYPES_CLUSTER)
         forward_frame(c, from, type, id, body, len);
     else if (type >= MESH_TYPES_FOLLOW || net_is_manager(c, from) || in_raft(c, from))
@@ -72,6 +74,7 @@ static void on_frame(void *arg, uint64_t from, uint16_t type, uint64_t id, const
 static void on_upkeep(uv_timer_t *timer)
 {
     admit_upkeep(timer->data);
+    followers_tell(timer->data);
 }
 
 static void on_up(void *arg, uint64_t node)
@@ -100,9 +103,9 @@ static bool mesh_address_of(const struct node *n, struct config_address *out)
 }
 
 /*
- * Managers are all connected with each other, the younger one dials the older; a worker dials the manager that
- * it follows, so that thousands of them are no load for the others. A node whose address is not known yet may
- * come by itself.
+ * Managers are all connected with each other, the younger one dials the older; a worker dials the manager
+ * that it follows, so that thousands of them are no load for the others. A node whose address is not known
+ * yet may come by itself.
  */
 static size_t mesh_nodes_of(const struct cluster *c, const struct node_table *t, uint64_t self,
                             struct mesh_node *out)
@@ -389,6 +392,7 @@ void net_close(struct cluster *c, void (*closed)(struct cluster *c))
         uv_timer_stop(&c->upkeep); /* they look at what goes now */
         uv_timer_stop(&c->dial);
     }
+    followers_close(c);
     pki_files_fini(&c->pki);
     pki_identity_free(c->identity);
     free(c->known);
@@ -405,9 +409,11 @@ void net_close(struct cluster *c, void (*closed)(struct cluster *c))
 
 /* ------------------------------------------------------------------ what is seen of nodes */
 
-/* Whether one of the two dials the other. */
+/* Whether one of the two dials the other, or a manager ought to know of it. */
 static bool is_expected(const struct cluster *c, const struct node *n)
 {
+    if (c->source)
+        return n->id == c->source;
     return c->mesh && (net_is_manager(c, pki_identity_name(c->identity)->node_id) || n->role == NODE_MANAGER);
 }
 
@@ -435,6 +441,9 @@ void cluster_node_seen(struct cluster *c, const struct node *n, struct node_seen
                               .commit = s.commit_index};
     if (!out->self)
         seen_in_mesh(c, n->id, out);
+    if (!out->self && c->mesh && n->role == NODE_WORKER &&
+        (out->follows = followers_find(c, n->id, &out->applied)))
+        out->progress = out->connected = true;
     size_t count = consensus_servers(c->consensus, server, CONSENSUS_MEMBERS_MAX);
     for (size_t i = 0; i < count && i < CONSENSUS_MEMBERS_MAX; i++) {
         if (server[i].id != n->id)
@@ -447,5 +456,6 @@ void cluster_node_seen(struct cluster *c, const struct node *n, struct node_seen
         out->progress = true;
         out->applied = s.applied_index;
         out->snapshot = s.installing;
+        out->follows = s.source;
     }
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "control/cli/cli.h"
@@ -198,6 +199,31 @@ int command_node_rm(struct cli *cli)
 
 /* --- joining --- */
 
+/* Asks again as long as the cluster says that it is a matter of time, and says what it waits for. */
+static json_t *ask_until_decided(struct cli *cli, json_t *params)
+{
+    enum { TRIES = 120, EVERY_US = 500000 };
+    char said[512] = "";
+    json_t *answer = NULL;
+    for (int i = 0; i < TRIES; i++) {
+        answer = cli_ask(cli, "node.join", json_incref(params));
+        const char *waits = json_string_value(json_object_get(answer, "waits"));
+        if (!waits)
+            break;
+        if (strcmp(said, waits) != 0)
+            fprintf(stderr, "waiting: %s\n", waits);
+        snprintf(said, sizeof(said), "%s", waits);
+        json_decref(answer);
+        answer = NULL;
+        if (i + 1 == TRIES)
+            cli_fail("it took too long; nothing was changed on this host; ask again");
+        else
+            usleep(EVERY_US);
+    }
+    json_decref(params);
+    return answer;
+}
+
 int command_node_join(struct cli *cli)
 {
     const char *token = cli_value(cli, OPTION_TOKEN);
@@ -209,7 +235,7 @@ int command_node_join(struct cli *cli)
     json_t *params = json_pack("{s:s, s:s}", "address", cli->argument[0], "token", token);
     if (!params)
         return cli_fail("a value is not UTF-8; write it in plain text");
-    json_t *answer = cli_ask(cli, "node.join", params);
+    json_t *answer = ask_until_decided(cli, params);
     if (!answer)
         return EXIT_FAILED;
     if (cli->options & OPTION_JSON)

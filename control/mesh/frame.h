@@ -65,10 +65,12 @@ struct frame_manager {
     struct frame_text name, mesh_address;
 };
 
+enum { FRAME_JOIN_LATER = 1 };
+
 struct frame_join_reply {
     struct frame_text refusal; /* len 0: it was taken */
     uint8_t cluster_id[16];
-    uint64_t node_id;
+    uint64_t node_id; /* of a refusal: FRAME_JOIN_LATER where the reason goes away by itself, else 0 */
     struct frame_text name, cert, ca;
     size_t manager_count;
     struct frame_manager manager[FRAME_MANAGERS_MAX];

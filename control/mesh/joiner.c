@@ -23,6 +23,7 @@ struct joiner {
     size_t body_len;
     char manager[ADDRESS_TEXT_MAX];
     bool answered;
+    bool later; /* it is refused for now */
     joiner_done done;
     void *arg;
 };
@@ -50,7 +51,7 @@ static void finish(struct joiner *j, const struct pki_files *files, const struct
                    const char *why)
 {
     uv_close((uv_handle_t *)&j->patience, on_patience_closed);
-    j->done(j->arg, files, name, why);
+    j->done(j->arg, files, name, why, j->later);
 }
 
 static void give_up(struct joiner *j, const char *why)
@@ -111,8 +112,9 @@ static void on_reply(struct joiner *j, const uint8_t *body, size_t len)
     char why[PKI_ERR_MAX] = "it makes no sense", text[JOINER_WHY_MAX];
     int rc = frame_join_reply_get(body, len, &reply);
     if (rc == 0 && reply.refusal.len) {
-        snprintf(text, sizeof(text), "%s refuses: %.*s", j->manager, (int)reply.refusal.len,
-                 reply.refusal.data);
+        j->later = reply.node_id == FRAME_JOIN_LATER;
+        snprintf(text, sizeof(text), "%s %s: %.*s", j->manager, j->later ? "is not ready yet" : "refuses",
+                 (int)reply.refusal.len, reply.refusal.data);
         give_up(j, text);
         return;
     }

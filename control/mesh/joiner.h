@@ -20,9 +20,9 @@ struct joiner_ask {
 };
 
 /* files: what to store, the key in it too; borrowed until the return. NULL: it did not work, why says what
- * and what to do. */
+ * and what to do; later: the same may work in a moment. */
 typedef void (*joiner_done)(void *arg, const struct pki_files *files, const struct pki_name *name,
-                            const char *why);
+                            const char *why, bool later);
 
 /* done comes from the loop, exactly once. 0 or -ENOMEM. */
 int joiner_start(uv_loop_t *loop, const struct joiner_ask *ask, joiner_done done, void *arg);

@@ -123,13 +123,13 @@ struct consensus_status {
     uint64_t fsync_us[LATENCY_BUCKETS]; /* as in shared.h */
     uint64_t installed;                 /* snapshots that came from another node */
     bool leads;
-    bool voter;        /* this node votes */
-    bool lease;        /* it holds a read lease */
-    bool installing;   /* a snapshot of another node is being taken over */
-    bool room;         /* false: proposals are refused for want of disk space */
-    const char *state; /* "follower", "candidate", "leader"; "worker": it follows the log and has none */
-    bool following;    /* it is a worker */
-    uint64_t source;   /* the manager that it follows; 0: none yet */
+    bool voter;         /* this node votes */
+    bool lease;         /* it holds a read lease */
+    bool installing;    /* a snapshot of another node is being taken over */
+    bool room;          /* false: proposals are refused for want of disk space */
+    const char *state;  /* "follower", "candidate", "leader"; "worker": it follows the log and has none */
+    bool following;     /* it is a worker */
+    uint64_t source;    /* the manager that it follows; 0: none yet */
     uint64_t followers; /* nodes that follow this one */
     uint64_t followers_entries, followers_snapshots; /* that were sent to them */
 };
@@ -223,11 +223,12 @@ enum consensus_self {
 enum { CONSENSUS_SOURCES_MAX = 16, CONSENSUS_FOLLOWERS_MAX = 8192 };
 
 /*
- * Managers, any of which has the log, and what this node is to be; told each time that it changes. A node that
- * Raft's configuration does not have follows one of them, chosen at random: it applies what is agreed upon as
- * it comes, keeps no log, and takes a snapshot where the manager's log does not go back to what it has. When
- * the manager is silent it follows another one. It becomes a manager when the state says so, with what it
- * has; who is no manager any more follows as soon as Raft has let go of it. lease: it asks for read leases.
+ * Managers, any of which has the log, and what this node is to be; told each time that it changes. A node
+ * that Raft's configuration does not have follows one of them, chosen at random: it applies what is agreed
+ * upon as it comes, keeps no log, and takes a snapshot where the manager's log does not go back to what it
+ * has. When the manager is silent it follows another one. It becomes a manager when the state says so, with
+ * what it has; who is no manager any more follows as soon as Raft has let go of it. lease: it asks for read
+ * leases.
  */
 struct consensus_place {
     uint64_t manager[CONSENSUS_SOURCES_MAX];

@@ -269,9 +269,8 @@ static bool snapshot_due(const struct consensus *c)
 void snapshot_pump(struct consensus *c)
 {
     struct snapshot_job *job = &c->snapshot;
-    if (job->busy || job->wanted || c->closing || c->dead || c->taking || c->installing ||
-        c->follow.active || c->applied < c->snapshot_retry_at || c->applied <= c->snapshot_index ||
-        !snapshot_due(c))
+    if (job->busy || job->wanted || c->closing || c->dead || c->taking || c->installing || c->follow.active ||
+        c->applied < c->snapshot_retry_at || c->applied <= c->snapshot_index || !snapshot_due(c))
         return;
     job->wanted = true;
     apply_pump(c);

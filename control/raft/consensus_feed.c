@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Others follow this node. A follower is a place in the log and the few frames that it has not applied yet:
- * one that is slow has no queue here, it falls back into the log, and where the log does not go back so far, to
- * a snapshot. Who is near gets what was applied last from memory, as one frame that is made once for all.
+ * one that is slow has no queue here, it falls back into the log, and where the log does not go back so far,
+ * to a snapshot. Who is near gets what was applied last from memory, as one frame that is made once for all.
  *
  * A follower may hold a read lease, by the one that this node has: it ends before that does, and until it
  * ends nothing counts as applied here that is not applied there (feed_applied). So whoever leads waits for
@@ -15,9 +15,9 @@
 
 enum {
     FEED_FRAME_BYTES = 256 << 10, /* of one frame, unless one entry alone is larger */
-    SILENT_MS = 10000,           /* a follower of which nothing was heard for so long is forgotten */
+    SILENT_MS = 10000,            /* a follower of which nothing was heard for so long is forgotten */
     OFFER_EVERY_MS = 1000,
-    READS_MAX = 4, /* of the log, at once: others are on the loop, too */
+    READS_MAX = 4,      /* of the log, at once: others are on the loop, too */
     HOLDS_UP_PARTS = 4, /* of a lease: who is behind for so long gets no more of it */
 };
 
@@ -121,8 +121,8 @@ void feed_keep(struct consensus *c, struct entry *e)
     }
     if (f->ring_first && e->index != f->ring_last + 1)
         ring_clear(f);
-    while (f->ring_first && (f->ring_last - f->ring_first + 1 >= FEED_RING ||
-                             f->ring_bytes + e->len > FEED_RING_BYTES_MAX))
+    while (f->ring_first &&
+           (f->ring_last - f->ring_first + 1 >= FEED_RING || f->ring_bytes + e->len > FEED_RING_BYTES_MAX))
         ring_drop(f);
     f->ring[e->index % FEED_RING] = e;
     e->refs++;

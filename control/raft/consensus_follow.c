@@ -18,14 +18,14 @@
 
 enum {
     ASK_EVERY_MS = 500,
-    ASK_FROM_RAFT_MS = 1000,   /* of one that takes part, as far as it knows, and hears of no leader */
-    CONNECT_MS = 3000,         /* so long a manager has to become connected and to answer */
-    SILENT_MS = 2000,          /* a source that said nothing for so long is none */
-    LEADERLESS_MS = 3000,      /* nor is one that knows no leader for so long, if there is another */
-    LEAVE_LEADER_MS = 5000,    /* the leader has enough to do: at least so long a node stays with it */
-    RENEW_MS = 500,            /* without a lease */
-    BACKOFF_MS = 100,          /* after a source was lost, up to three times as much */
-    TOUCH_ENTRIES = 1024,      /* so many entries a start may have to ask for again */
+    ASK_FROM_RAFT_MS = 1000, /* of one that takes part, as far as it knows, and hears of no leader */
+    CONNECT_MS = 3000,       /* so long a manager has to become connected and to answer */
+    SILENT_MS = 2000,        /* a source that said nothing for so long is none */
+    LEADERLESS_MS = 3000,    /* nor is one that knows no leader for so long, if there is another */
+    LEAVE_LEADER_MS = 5000,  /* the leader has enough to do: at least so long a node stays with it */
+    RENEW_MS = 500,          /* without a lease */
+    BACKOFF_MS = 100,        /* after a source was lost, up to three times as much */
+    TOUCH_ENTRIES = 1024,    /* so many entries a start may have to ask for again */
     CACHED_MAX = 4 * FOLLOW_ENTRIES_MAX * FEED_FRAMES_MAX,
     MADE_AGAIN_MS = 1000,
 };
@@ -62,20 +62,19 @@ static void source_set(struct consensus *c, uint64_t source)
     f->source = source;
     f->session++;
     f->accepted = false;
-    f->asked_ms = 0;
+    f->asked_ms = f->there = 0;
     f->source_ms = f->heard_ms = consensus_now_ms(c);
     f->leader_lost_ms = 0;
     source_tell(c);
 }
 
-/* The lease goes with it: who takes over does not know what it stands for. */
+/* A lease that it gave counts to its end: the manager, or whoever waits for that one, waits for it so long.
+ */
 static void source_lose(struct consensus *c)
 {
     struct follow *f = &c->follow;
     f->retry_at_ms = consensus_now_ms(c) + BACKOFF_MS + chance(c, 2 * BACKOFF_MS);
-    f->leader = f->held_until_ms = 0;
     source_set(c, source_pick(c, f->source));
-    lease_publish(c);
 }
 
 static void ask(struct consensus *c)
@@ -107,7 +106,8 @@ static void renew(struct consensus *c)
 /* It may be that Raft's configuration does not have this node any more, or never had. */
 static bool may_be_out_of_raft(const struct consensus *c, uint64_t now)
 {
-    return !c->leads && !c->installing && !c->taking && now - c->leader_heard_ms >= 2 * c->config.election_ms &&
+    return !c->leads && !c->installing && !c->taking &&
+           now - c->leader_heard_ms >= 2 * c->config.election_ms &&
            now - c->follow.asked_ms >= ASK_FROM_RAFT_MS;
 }
 
@@ -180,7 +180,7 @@ bool follow_touch_due(const struct consensus *c)
 uint64_t follow_held_until(const struct consensus *c)
 {
     const struct follow *f = &c->follow;
-    bool held = f->accepted && c->applied >= f->floor && f->held_until_ms > consensus_now_ms(c);
+    bool held = c->applied >= f->floor && f->held_until_ms > consensus_now_ms(c);
     return held ? f->held_until_ms : NAMES_FRESH_NEVER;
 }
 
@@ -294,6 +294,18 @@ void follow_snapshot_made(struct consensus *c, const struct snapshot_meta *meta)
         leave(c, meta);
 }
 
+/* Its own row, and not what was told of it a moment ago. */
+static bool row_is_manager(const struct consensus *c)
+{
+    struct node row;
+    struct kv *kv;
+    struct db_view *view = db_view_begin(c->db, &kv);
+    bool manager = view && state_node_read(kv, c->vote.node_id, &row) == 0 && row.role == NODE_MANAGER;
+    if (view)
+        db_view_end(view);
+    return manager;
+}
+
 void follow_pump(struct consensus *c)
 {
     struct follow *f = &c->follow;
@@ -301,6 +313,9 @@ void follow_pump(struct consensus *c)
         c->applied == 0 || !f->marker.configuration)
         return;
     if (!f->leaving) {
+        /* A row of long ago means nothing. */
+        if (!f->accepted || !f->there || c->applied < f->there || !row_is_manager(c))
+            return;
         f->leaving = true;
         source_set(c, 0);
         f->retry_at_ms = 0;
@@ -397,6 +412,9 @@ static int on_grant(struct consensus *c, uint64_t from, const void *body, size_t
     f->accepted = true;
     f->heard_ms = now;
     f->leader = in.leader;
+    f->said_ms = now;
+    if (in.stamp_ms)
+        f->there = in.applied;
     f->leader_lost_ms = in.leader ? 0 : f->leader_lost_ms ? f->leader_lost_ms : now;
     if (in.valid_ms && in.stamp_ms) {
         f->held_until_ms = in.stamp_ms + in.valid_ms;

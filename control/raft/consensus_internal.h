@@ -196,7 +196,8 @@ struct follow {
     uint64_t source; /* that is asked, or sends; 0: none */
     uint32_t session;
     uint64_t asked_ms, heard_ms, source_ms, renewed_ms, retry_at_ms, leader_lost_ms;
-    uint64_t leader;
+    uint64_t leader, said_ms;
+    uint64_t there;                /* how far the source was when it answered; 0: it did not yet */
     uint64_t held_until_ms, floor; /* of the lease */
     uint64_t touched;              /* with so much applied both files were brought to one position */
     struct follow_marker marker;
@@ -209,11 +210,11 @@ struct feeder {
     uint64_t id;
     uint32_t session;
     enum { FEED_CHECK, FEED_ENTRIES, FEED_SNAPSHOT } phase;
-    uint64_t next, term;  /* what it gets next; the term of the entry before */
-    uint64_t applied;     /* there */
+    uint64_t next, term; /* what it gets next; the term of the entry before */
+    uint64_t applied;    /* there */
     uint64_t heard_ms, offered_ms;
-    uint64_t expires_ms, floor; /* of its lease */
-    uint64_t behind_at, behind_ms; /* since when it has not applied so much */
+    uint64_t expires_ms, floor;       /* of its lease */
+    uint64_t behind_at, behind_ms;    /* since when it has not applied so much */
     uint64_t unread[FEED_FRAMES_MAX]; /* last index of each frame that it has not applied */
     unsigned unread_count;
 };
@@ -443,7 +444,8 @@ void apply_tell(struct consensus *c, struct apply_job *job);
 /* consensus_open.c */
 int consensus_load(struct consensus *c, char *err, size_t err_len);
 /* The library begins anew from what the log has behind the snapshot; NULL: without one. */
-int consensus_raft_reopen(struct consensus *c, const struct snapshot_meta *snapshot, char *err, size_t err_len);
+int consensus_raft_reopen(struct consensus *c, const struct snapshot_meta *snapshot, char *err,
+                          size_t err_len);
 /* Makes this node the only voter, in the log of the folder. */
 int consensus_force(struct consensus *c, char *err, size_t err_len);
 

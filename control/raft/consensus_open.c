@@ -455,7 +455,8 @@ static int start(struct loading *l)
     return rc;
 }
 
-int consensus_raft_reopen(struct consensus *c, const struct snapshot_meta *snapshot, char *err, size_t err_len)
+int consensus_raft_reopen(struct consensus *c, const struct snapshot_meta *snapshot, char *err,
+                          size_t err_len)
 {
     raft_close(&c->raft, NULL);
     int rc = raft_prepare(c);

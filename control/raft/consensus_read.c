@@ -30,7 +30,9 @@ void consensus_status(const struct consensus *c, struct consensus_status *out)
     out->source = c->follow.active && c->follow.accepted ? c->follow.source : 0;
     out->followers = c->feed.count;
     if (c->follow.active)
-        out->leader_id = c->dead || !c->follow.accepted ? 0 : c->follow.leader;
+        out->leader_id = c->dead || consensus_now_ms(c) - c->follow.said_ms >= c->config.election_ms * 2
+                             ? 0
+                             : c->follow.leader;
 }
 
 int consensus_copy(struct consensus *c, enum db_file file, int fd)

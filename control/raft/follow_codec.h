@@ -6,8 +6,8 @@
  *
  *   follower                              manager
  *   ASK {applied, term} ----------------> looks whether its log has just that
- *           <---- GRANT, then ENTRIES ... or SNAPSHOT (a handle; its pieces are asked for as Raft's), or REFUSED
- *   RENEW {applied} now and then -------> GRANT: how far the cluster is, who leads, a lease
+ *           <---- GRANT, then ENTRIES ... or SNAPSHOT (a handle; its pieces are asked for as Raft's), or
+ * REFUSED RENEW {applied} now and then -------> GRANT: how far the cluster is, who leads, a lease
  */
 #ifndef FL_RAFT_FOLLOW_CODEC_H
 #define FL_RAFT_FOLLOW_CODEC_H
@@ -85,7 +85,8 @@ int follow_refused_decode(const void *data, size_t len, struct follow_refused *o
 int follow_renew_decode(const void *data, size_t len, struct follow_renew *out);
 int follow_grant_decode(const void *data, size_t len, struct follow_grant *out);
 
-/* Room for FOLLOW_ENTRIES_HEAD_BYTES, and for each FOLLOW_ENTRY_HEAD_BYTES and its data. Returns the length. */
+/* Room for FOLLOW_ENTRIES_HEAD_BYTES, and for each FOLLOW_ENTRY_HEAD_BYTES and its data. Returns the length.
+ */
 size_t follow_entries_encode(uint64_t first, uint64_t prev_term, const struct follow_entry *entry,
                              uint32_t count, uint8_t *out);
 /* Looks at all of them. As above. */

@@ -11,11 +11,14 @@ struct join_call {
     struct rpc_call *call;
 };
 
-static void on_joined(void *arg, uint64_t node, const char *why)
+static void on_joined(void *arg, uint64_t node, const char *why, bool later)
 {
     struct join_call *j = arg;
     struct daemon *d = j->daemon;
-    if (why) {
+    if (why && later) {
+        journal_info(d->journal, "cluster", "joining: %s", why);
+        rpc_reply(j->call, json_pack("{s:s}", "waits", why));
+    } else if (why) {
         rpc_fail(j->call, RPC_UNAVAILABLE, "nothing was changed on this host", "%s", why);
     } else {
         journal_info(d->journal, "cluster", "this host is node %llu of another cluster now; it begins anew",

@@ -39,7 +39,8 @@ json_t *node_json(const struct node *n, const struct node_view *view)
     const struct node_seen *seen = &view->seen;
     uint64_t lag = seen->commit > seen->applied ? seen->commit - seen->applied : 0;
     json_t *row = json_pack(
-        "{s:o, s:s, s:s, s:b, s:s, s:s, s:s, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+        "{s:o, s:s, s:s, s:b, s:s, s:s, s:s, s:b, s:b, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "s:o}",
         "id", number(n->id), "name", n->name, "role", node_role_name(n->role), "replica", n->replica,
         "availability", node_availability_name(n->availability), "state",
         node_state_name(view->verdict.state), "reason", view->verdict.reason, "leader", seen->leader, "self",
@@ -47,7 +48,7 @@ json_t *node_json(const struct node *n, const struct node_view *view)
         number(n->version), "applied", seen->progress ? number(seen->applied) : json_null(), "lag",
         seen->progress ? number(lag) : json_null(), "joined", time_json(n->joined_ms), "updated",
         time_json(n->updated_ms), "revision", number(n->revision), "key", node_hash_json(n->key), "ca",
-        node_hash_json(n->ca));
+        node_hash_json(n->ca), "follows", seen->follows ? number(seen->follows) : json_null());
     CHECK(row);
     return row;
 }

@@ -30,6 +30,7 @@ struct node_seen {
     bool snapshot;     /* a snapshot is on its way to it */
     bool progress;     /* applied is known */
     uint64_t applied;  /* index */
+    uint64_t follows;  /* a worker: the manager that sends it the log; 0: not known */
     uint64_t commit;   /* of the cluster, as far as is known here */
 };
 

@@ -112,14 +112,14 @@ class Cluster:
     def alive(self):
         return [node for node in self.nodes.values() if node.process and node.process.poll() is None]
 
-    def wait_until_whole(self, names=None):
-        """Each that lives shows all of them as managers that vote and are ready."""
+    def wait_until_whole(self, names=None, seen_by=None):
+        """Each that lives (or of those that are given) shows all of them as managers that vote and are ready."""
         wanted = set(names or self.names)
 
         def whole():
             return all(
                 {name for name, row in node.nodes().items() if row["state"] == "ready" and row["role"] == "manager"} >= wanted
-                for node in self.alive())
+                for node in (seen_by or self.alive()))
         return http1.wait_until(whole, START_S)
 
     def leader(self):
