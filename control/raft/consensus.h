@@ -105,6 +105,9 @@ struct consensus_config {
     /* This node follows that manager from now on, and needs a connection to it and to no other; 0: it takes
      * part in Raft. May be NULL. */
     void (*source)(void *arg, uint64_t manager);
+    /* Whether the state says that this node is a manager, asked before it becomes one; NULL: its row is
+     * looked at. */
+    bool (*is_manager)(void *arg);
     /* The node must stop: nothing is taken any more. Once. Not from inside consensus_open(). */
     void (*fatal)(void *arg, const char *why);
     /* The ring reads one transaction for far too long: its data plane must be killed, and then its word in

@@ -204,14 +204,12 @@ static void send_entries(struct consensus *c, struct feeder *e, unsigned *reads)
     while (e->phase == FEED_ENTRIES && e->next <= c->applied && room(e)) {
         /* The one that was made last fits if it goes as far as there is something, or begins there too. */
         if (!f->frame || f->frame_first != e->next || (f->frame_last < c->applied && in_ring(f, e->next))) {
-            int rc = 0;
-            if (in_ring(f, e->next))
+            int rc = in_ring(f, e->next) ? 0 : *reads ? frame_from_log(c, e) : -EAGAIN;
+            if (rc == 0 && in_ring(f, e->next))
                 frame_from_ring(c, e);
-            else if (*reads == 0)
-                rc = -EAGAIN;
-            else
-                rc = (*reads)--, frame_from_log(c, e);
-            if (rc == -ENOENT)
+            else if (*reads)
+                --*reads;
+            if (rc == -ENOENT || rc == -EUCLEAN)
                 e->phase = FEED_SNAPSHOT;
             if (rc)
                 return;
@@ -482,14 +480,7 @@ void feed_tick(struct consensus *c)
 
 void feed_open(struct consensus *c)
 {
-    struct node_cluster cluster = {.nodes = 0};
-    struct kv *kv;
-    struct db_view *view = db_view_begin(c->db, &kv);
-    if (view) {
-        (void)state_cluster_read(kv, &cluster);
-        db_view_end(view);
-    }
-    if (c->transport.send && cluster.nodes > 1 && !c->follow.active)
+    if (c->transport.send && c->applied && !c->follow.active)
         c->feed.blind_until_ms = consensus_now_ms(c) + c->config.lease_ms;
 }
 

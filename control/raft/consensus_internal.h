@@ -280,7 +280,7 @@ struct consensus {
     void *closed_arg;
 };
 
-/* consensus.c */
+/* consensus.c, consensus_cache.c */
 void consensus_pump(struct consensus *c);
 __attribute__((format(printf, 2, 3))) void consensus_die(struct consensus *c, const char *format, ...);
 static inline uint64_t consensus_now_ms(const struct consensus *c)

@@ -2,8 +2,8 @@
 /*
  * Whole clusters in one thread, with a clock, threads and a network that a seed decides about: frames are
  * lost, late, doubled, out of order; nodes are cut off (one way too), killed between any two steps, with the
- * end of their log torn; they vote, stop to, join with nothing and are filled by snapshots. The folders are
- * real.
+ * end of their log torn; they vote, stop to, join with nothing and are filled by snapshots. Workers follow
+ * them, become managers and workers again. The folders are real.
  *
  * Always: one leader a term; every node applies the same entries in the same order; who holds a read lease
  * has all that was answered. In the end: what was answered with CMD_OK is on all of them, and all have the
@@ -27,7 +27,8 @@
 #include "temp_dir.h"
 
 enum {
-    SERVERS_MAX = 5,
+    SERVERS_MAX = 7, /* with workers */
+    WORKERS_MAX = 2,
     LINKS_MAX = 4096,
     TERMS_MAX = 8192,
     ENTRIES_MAX = 16384,
@@ -72,7 +73,8 @@ struct happening_one {
 
 struct world {
     struct server server[SERVERS_MAX];
-    unsigned count;
+    unsigned count, all; /* managers to begin with, and workers behind them */
+    bool worker[SERVERS_MAX];
     struct happening_one *first;
     uint64_t now_ms, orders, random, seed;
     bool cut[SERVERS_MAX][SERVERS_MAX], calm;
@@ -198,7 +200,7 @@ static int on_send(void *arg, uint64_t node, uint16_t type, const void *body, si
     struct server *s = arg;
     struct world *w = s->world;
     unsigned copies = 1 + chance(w, w->doubled);
-    if (node == 0 || node > w->count)
+    if (node == 0 || node > w->all)
         return -ENOTCONN;
     struct server *to = &w->server[node - 1];
     for (unsigned i = 0; i < copies; i++) {
@@ -290,6 +292,31 @@ static void on_fatal(void *arg, const char *why)
     fail_world(s->world, "a node stopped", s->id, 0);
 }
 
+static bool is_manager(void *arg)
+{
+    const struct server *s = arg;
+    return !s->world->worker[s->id - 1];
+}
+
+/* What the state would say. */
+static void place_tell(struct server *s)
+{
+    const struct world *w = s->world;
+    struct consensus_member wanted[SERVERS_MAX];
+    struct consensus_place place = {.self = is_manager(s) ? CONSENSUS_SELF_MANAGER : CONSENSUS_SELF_WORKER,
+                                    .lease = s->id % 2};
+    size_t count = 0;
+    for (unsigned i = 0; i < w->all; i++) {
+        if (w->worker[i])
+            continue;
+        wanted[count++] = w->wanted[i];
+        if (i + 1 != s->id)
+            place.manager[place.count++] = i + 1;
+    }
+    consensus_members(s->c, wanted, count);
+    consensus_place(s->c, &place);
+}
+
 static void server_start(struct server *s)
 {
     struct world *w = s->world;
@@ -316,6 +343,7 @@ static void server_start(struct server *s)
                                           .election_ms = ELECTION_MS,
                                           .heartbeat_ms = 40,
                                           .event = on_event,
+                                          .is_manager = is_manager,
                                           .fatal = on_fatal,
                                           .arg = s};
     s->config.join = &join;
@@ -325,7 +353,7 @@ static void server_start(struct server *s)
         print_message("%s\n", err);
         fail_world(w, "a node does not start", s->id, 0);
     }
-    consensus_members(s->c, w->wanted, w->count);
+    place_tell(s);
 }
 
 /* A job that was to run leaves a part of what it would have written. */
@@ -426,7 +454,7 @@ static void propose(struct world *w, struct server *s)
 static struct server *leader(struct world *w)
 {
     struct server *best = NULL;
-    for (unsigned i = 0; i < w->count; i++)
+    for (unsigned i = 0; i < w->all; i++)
         if (w->server[i].c && w->server[i].c->leads &&
             (!best || w->server[i].c->vote.term > best->c->vote.term))
             best = &w->server[i];
@@ -435,7 +463,7 @@ static struct server *leader(struct world *w)
 
 static void look(struct world *w)
 {
-    for (unsigned i = 0; i < w->count; i++) {
+    for (unsigned i = 0; i < w->all; i++) {
         const struct consensus *c = w->server[i].c;
         if (!c)
             continue;
@@ -469,9 +497,19 @@ static void until(struct world *w, uint64_t at_ms)
 
 static void wanted_tell(struct world *w)
 {
-    for (unsigned i = 0; i < w->count; i++)
+    for (unsigned i = 0; i < w->all; i++)
         if (w->server[i].c)
-            consensus_members(w->server[i].c, w->wanted, w->count);
+            place_tell(&w->server[i]);
+}
+
+/* One of those that began as workers. */
+static void role_change(struct world *w)
+{
+    if (w->all == w->count)
+        return;
+    unsigned i = w->count + pick(w, w->all - w->count);
+    w->worker[i] = !w->worker[i];
+    wanted_tell(w);
 }
 
 static void voters_change(struct world *w)
@@ -487,8 +525,8 @@ static void voters_change(struct world *w)
 
 static void cut(struct world *w)
 {
-    unsigned a = pick(w, w->count), way = pick(w, 3);
-    for (unsigned b = 0; b < w->count; b++) {
+    unsigned a = pick(w, w->all), way = pick(w, 3);
+    for (unsigned b = 0; b < w->all; b++) {
         if (a == b || chance(w, 30))
             continue;
         w->cut[a][b] |= way != 1;
@@ -511,7 +549,7 @@ static void transfer(struct world *w)
 static void trouble(struct world *w)
 {
     unsigned what = pick(w, 1000);
-    struct server *s = &w->server[pick(w, w->count)];
+    struct server *s = &w->server[pick(w, w->all)];
     if (what < 8)
         server_kill(s);
     else if (what < 12)
@@ -528,6 +566,8 @@ static void trouble(struct world *w)
         transfer(w);
     else if (what < 80)
         w->loss = pick(w, 3) ? pick(w, 10) : pick(w, 60);
+    else if (what >= 996)
+        role_change(w);
     else if (what < 83)
         w->delay_ms = pick(w, 3) ? pick(w, 10) : pick(w, 200);
 }
@@ -538,7 +578,7 @@ static void calm(struct world *w)
     w->loss = w->doubled = 0;
     w->delay_ms = 5;
     memset(w->cut, 0, sizeof(w->cut));
-    for (unsigned i = 0; i < w->count; i++)
+    for (unsigned i = 0; i < w->all; i++)
         w->wanted[i].voter = true;
     wanted_tell(w);
 }
@@ -546,13 +586,19 @@ static void calm(struct world *w)
 static bool settled(struct world *w)
 {
     const struct server *l = leader(w);
-    if (!l || w->in_flight || l->c->raft.configuration.n != w->count ||
+    unsigned managers = 0;
+    for (unsigned i = 0; i < w->all; i++)
+        managers += !w->worker[i];
+    if (!l || w->in_flight || l->c->raft.configuration.n != managers ||
         l->c->raft.configuration_uncommitted_index)
         return false;
-    for (unsigned i = 0; i < w->count; i++) {
+    for (unsigned i = 0; i < managers; i++)
+        if (l->c->raft.configuration.servers[i].role != RAFT_VOTER)
+            return false;
+    for (unsigned i = 0; i < w->all; i++) {
         const struct consensus *c = w->server[i].c;
         if (!c || w->server[i].closing || c->applied != l->c->applied || cache_last(c) != c->applied ||
-            c->installing || l->c->raft.configuration.servers[i].role != RAFT_VOTER)
+            c->installing || c->follow.active != w->worker[i])
             return false;
     }
     return true;
@@ -627,33 +673,35 @@ static void identity_make(struct server *s)
     close(fd);
 }
 
-static void world_make(struct world *w, uint64_t seed)
+static void world_make(struct world *w, uint64_t seed, unsigned workers)
 {
     w->seed = seed;
     w->random = seed * 0x9e3779b97f4a7c15ull + 1;
     pick(w, 2);
     w->count = pick(w, 3) ? 3 : 5;
+    w->all = w->count + workers;
     w->now_ms = 1000;
     w->loss = pick(w, 5);
     w->doubled = pick(w, 5);
     w->delay_ms = 1 + pick(w, 12);
-    for (unsigned i = 0; i < w->count; i++) {
+    for (unsigned i = 0; i < w->all; i++) {
         struct server *s = &w->server[i];
         s->world = w;
         s->id = i + 1;
         s->clock_ms = pick(w, 1000000);
+        w->worker[i] = i >= w->count;
         w->wanted[i] = (struct consensus_member){i + 1, true};
         temp_dir_make(&s->dir);
     }
     identity_make(&w->server[0]);
     w->server[0].joined = true;
-    for (unsigned i = 0; i < w->count; i++)
+    for (unsigned i = 0; i < w->all; i++)
         server_start(&w->server[i]);
 }
 
 static void world_end(struct world *w)
 {
-    for (unsigned i = 0; i < w->count; i++) {
+    for (unsigned i = 0; i < w->all; i++) {
         server_kill(&w->server[i]);
         temp_dir_remove(&w->server[i].dir);
     }
@@ -669,7 +717,7 @@ static void settle(struct world *w)
     uint64_t end = w->now_ms + SETTLE_MS;
     calm(w);
     for (unsigned round = 0; w->now_ms < end && !(round > 20 && settled(w)); round++) {
-        for (unsigned i = 0; i < w->count; i++)
+        for (unsigned i = 0; i < w->all; i++)
             if (!w->server[i].c)
                 server_start(&w->server[i]);
         struct server *l = leader(w);
@@ -679,35 +727,36 @@ static void settle(struct world *w)
         until(w, w->now_ms + 50);
     }
     if (!settled(w)) {
-        for (unsigned i = 0; i < w->count; i++) {
+        for (unsigned i = 0; i < w->all; i++) {
             const struct consensus *c = w->server[i].c;
             if (c)
                 print_message("node %u: leads %d term %llu applied %llu commit %llu persisted %llu last %llu "
                               "servers %u "
-                              "installing %d taking %d stalled %d\n",
+                              "installing %d taking %d stalled %d follows %d\n",
                               i + 1, c->leads, (unsigned long long)c->vote.term,
                               (unsigned long long)c->applied, (unsigned long long)c->commit,
                               (unsigned long long)c->persisted, (unsigned long long)cache_last(c),
-                              c->raft.configuration.n, c->installing, c->taking != NULL, c->stalled);
+                              c->raft.configuration.n, c->installing, c->taking != NULL, c->stalled,
+                              c->follow.active);
         }
         fail_world(w, "no end of the trouble", w->in_flight, 0);
     }
 }
 
-static void seed_run(uint64_t seed, struct world *sum)
+static void seed_run(uint64_t seed, unsigned workers, struct world *sum)
 {
     struct world *w = calloc(1, sizeof(*w));
     CHECK(w);
-    world_make(w, seed);
+    world_make(w, seed, workers);
     for (uint64_t end = w->now_ms + TROUBLE_MS; w->now_ms < end;) {
-        struct server *s = chance(w, 80) ? leader(w) : &w->server[pick(w, w->count)];
+        struct server *s = chance(w, 80) ? leader(w) : &w->server[pick(w, w->all)];
         for (unsigned i = pick(w, 4); s && s->c && i && w->in_flight < 40 && w->proposed < LINKS_MAX / 2; i--)
             propose(w, s);
         trouble(w);
         until(w, w->now_ms + 5);
     }
     settle(w);
-    for (unsigned i = 0; i < w->count; i++) {
+    for (unsigned i = 0; i < w->all; i++) {
         check_acknowledged(w, &w->server[i]);
         if (i)
             compare(w, &w->server[0], &w->server[i]);
@@ -746,12 +795,12 @@ static void test_seeds(void **state)
     (void)state;
     CHECK(sum);
     if (one)
-        seed_run(one, sum);
+        seed_run(one, one % (WORKERS_MAX + 1), sum);
     for (size_t i = 0; i < ARRAY_SIZE(kept) && !one; i++)
-        seed_run(kept[i], sum);
+        seed_run(kept[i], 0, sum);
     for (uint64_t seed = number_of("FAIRLEAD_TEST_FROM", 1);
          !one && count < seeds && seconds() - start < time_s; seed++, count++)
-        seed_run(seed, sum);
+        seed_run(seed, seed % (WORKERS_MAX + 1), sum);
     print_message(
         "%llu seeds: %u proposed, %u committed, %u answered, %u kills (%u torn), %u snapshots taken over\n",
         (unsigned long long)count, sum->proposed, sum->ok, sum->answered, sum->kills, sum->torn,
