@@ -263,6 +263,8 @@ static int term_of(struct consensus *c, uint64_t index, uint64_t *term)
     *term = 0;
     if (index == c->applied)
         *term = c->applied_term;
+    else if (index == c->giving.newest.index) /* the log may begin behind it */
+        *term = c->giving.newest.term;
     else if (in_ring(f, index))
         *term = f->ring[index % FEED_RING]->term;
     else if (c->disk.busy)
