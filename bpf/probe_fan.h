@@ -77,6 +77,8 @@ static __noinline int fan_shot(struct __sk_buff *skb, struct checkup *p, __u32 i
         return -1;
     shot_begin(p, shot, n, &s);
     __sync_fetch_and_add(is_http ? &p->state->http_probes : &p->state->probes, 1);
+    if (!is_http)
+        shot->used = ABI_SHOT_SERIES; /* out of turn, be it the first */
     if (segment_write(skb, &s))
         return -1;
     if (!is_http)

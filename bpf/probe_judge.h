@@ -14,10 +14,11 @@
  *
  * After evidence a series of probes follows the first at a fast pace: a process that dies closes its
  * connections before its listening socket, so that the first may still be answered. A suspicion lasts at
- * least as long.
+ * least as long. They are sent for the reset; that they are not answered says nothing, as a moment's
+ * standstill would have all of them missed.
  *
- * A miss counts only if the probe left this host and the clock ran since (probe_void). A suspicion is cleared
- * only by the answer to a probe that was sent after it.
+ * A miss counts only if the probe left this host and the clock ran since (probe_void, tick_lateness). A
+ * suspicion is cleared only by the answer to a probe that was sent after it.
  *
  * Fields of probe_state are written by the tick, by `rx` on any processor, and by a timer. Each shot's end is
  * claimed by compare-and-swap of sent_ns; a row's count that a race makes one too small costs one probe more.
@@ -42,6 +43,20 @@ enum {
     NS_PER_US = 1000,
     TLS_SILENCE_S = 60, /* nobody makes handshakes any more */
 };
+
+/* The clock's last late tick. One by itself is forgiven: this processor stood still, and answers may wait
+ * behind the tick. */
+struct tick_lateness {
+    __u64 forgiven_ns; /* probes from before it are not missed */
+    __u32 is_late;     /* the last tick was */
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct tick_lateness);
+} tick_lateness SEC(".maps");
 
 /* One backend and what belongs to it. */
 struct checkup {
@@ -230,48 +245,63 @@ INLINE bool probe_void(const struct checkup *p, __u64 sent_ns)
     return sent_ns <= p->clock->resumed_ns || p->clock->fan_ns < sent_ns;
 }
 
-INLINE void judge_miss(struct checkup *p)
+/* So many of its probes were missed. */
+INLINE void judge_misses(struct checkup *p, __u32 missed)
 {
     struct abi_probe_state *s = p->state;
-    __sync_fetch_and_add(&s->timeouts, 1);
-    if (s->misses < 0xff)
-        s->misses++;
-    if (s->misses >= probe_fall(p))
+    __u32 misses = s->misses + missed;
+    __sync_fetch_and_add(&s->timeouts, missed);
+    s->misses = misses < 0xff ? misses : 0xff;
+    if (misses >= probe_fall(p))
         judge_down(p, ABI_PROBE_TIMEOUT);
-    else if (s->misses >= JUDGE_DOUBT)
+    else if (misses >= JUDGE_DOUBT)
         judge_doubt(p, ABI_PROBE_TIMEOUT);
 }
 
-/* One of the TCP probes. Returns how long it still has, 0: it is over. */
-INLINE __u64 judge_shot(struct checkup *p, struct abi_probe_shot *shot, __u64 timeout_ns, __u64 late_ns)
+/* What one pass over a backend's probes finds. */
+struct judge_pass {
+    __u64 timeout_ns;
+    __u64 late_ns;  /* who judges so much too late was stopped with the host, and cannot say what happened */
+    __u64 clock_ns; /* what was sent before waited with a late tick */
+    __u64 left_ns;  /* that the next one has, 0: none is under way */
+    __u32 missed;
+};
+
+INLINE void judge_shot(const struct checkup *p, struct abi_probe_shot *shot, struct judge_pass *j)
 {
     __u64 sent_ns = *(volatile __u64 *)&shot->sent_ns;
+    __u32 used = shot->used;
     if (!sent_ns)
-        return 0;
+        return;
     __u64 age_ns = p->now > sent_ns ? p->now - sent_ns : 0;
-    if (age_ns < timeout_ns)
-        return timeout_ns - age_ns;
-    if (shot_claim(shot) && !probe_void(p, sent_ns) && age_ns - timeout_ns < late_ns)
-        judge_miss(p);
-    return 0;
+    if (age_ns < j->timeout_ns) {
+        __u64 left_ns = j->timeout_ns - age_ns;
+        j->left_ns = j->left_ns && j->left_ns < left_ns ? j->left_ns : left_ns;
+        return;
+    }
+    if (shot_claim(shot) && used != ABI_SHOT_SERIES && sent_ns > j->clock_ns && !probe_void(p, sent_ns) &&
+        age_ns - j->timeout_ns < j->late_ns)
+        j->missed++;
 }
 
-/* Judges TCP probes whose time is up. Returns how long the next one has, 0: none is under way. `late_ns`: who
- * judges so much too late was stopped with the host, and cannot say what happened. */
-static __noinline __u64 judge_shots(struct checkup *p, __u64 late_ns)
+/* Judges a backend's TCP probes whose time is up. Returns how long the next one has, 0: none is under way. */
+__noinline __u64 judge_shots(__u32 id, __u64 late_ns)
 {
-    __u64 next_ns = 0;
-    if (!p || !p->state || !p->check || !p->clock || !p->backend)
+    __u32 zero = 0;
+    struct checkup p;
+    const struct tick_lateness *late = bpf_map_lookup_elem(&tick_lateness, &zero);
+    if (!late || !probe_get(&p, id))
         return 0;
-    __u64 timeout_ns = probe_timeout_ns(p);
+    p.now = bpf_ktime_get_ns();
+    struct judge_pass j = {
+        .timeout_ns = probe_timeout_ns(&p), .late_ns = late_ns, .clock_ns = late->forgiven_ns};
     /* Unrolled: the verifier of 6.1 takes no loop whose body is entered in the middle. */
 #pragma unroll
-    for (int i = 0; i < ABI_PROBE_SHOTS; i++) {
-        __u64 left_ns = judge_shot(p, &p->state->tcp[i], timeout_ns, late_ns);
-        if (left_ns && (!next_ns || left_ns < next_ns))
-            next_ns = left_ns;
-    }
-    return next_ns;
+    for (int i = 0; i < ABI_PROBE_SHOTS; i++)
+        judge_shot(&p, &p.state->tcp[i], &j);
+    if (j.missed)
+        judge_misses(&p, j.missed);
+    return j.left_ns;
 }
 
 /* At a visit of the clock: `slack_ns` is what it may be early, so that a time limit of as many ticks is over

@@ -52,7 +52,7 @@ INLINE void shot_begin(struct checkup *p, struct abi_probe_shot *shot, const str
     shot->sequence = s->sequence;
     shot->source_port = port;
     shot->accepted = 0;
-    shot->used = 1;
+    shot->used = ABI_SHOT_ONE;
     barrier();
     shot->sent_ns = now;
 }

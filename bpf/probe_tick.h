@@ -24,6 +24,8 @@ enum {
     EARLY_PARTS = 4, /* a tick within a quarter of the period is too early */
     EARLY_MAX = 3,   /* as many in a row let the token live */
     TOKEN_LOST_TICKS = 2,
+    LATE_TICKS = 2,     /* a tick that comes later than so many periods ... */
+    LATE_NS = 10000000, /* ... and this is late: jiffies, and what a busy host does */
     WANTED_PER_TICK = 64,
 };
 
@@ -90,7 +92,9 @@ static __noinline int send_shot(struct __sk_buff *skb, struct checkup *p, __u32 
     return 1;
 }
 
-INLINE __u32 visit(struct __sk_buff *skb, __u32 id, __u64 slack_ns)
+/* Global, as judge_shots is: the verifier looks at it once and not where it is called. Returns the time limit
+ * of what was sent, 0: nothing was. */
+__noinline __u32 visit(struct __sk_buff *skb, __u32 id, __u64 slack_ns)
 {
     struct checkup p;
     if (!probe_get(&p, id))
@@ -98,7 +102,7 @@ INLINE __u32 visit(struct __sk_buff *skb, __u32 id, __u64 slack_ns)
     p.now = bpf_ktime_get_ns();
     if (p.state->generation != p.backend->generation)
         probe_renew(&p);
-    judge_shots(&p, ~0ull);
+    judge_shots(id, ~0ull);
     judge_http_time(&p, slack_ns);
     if (!probe_due(&p))
         return 0;
@@ -145,11 +149,23 @@ static long judge_step(__u32 i, struct judge_walk *w)
         w->at = 0;
     if (!listed || !probe_get(&p, *listed) || p.state->generation != p.backend->generation)
         return 0;
-    p.now = bpf_ktime_get_ns();
-    __u64 left_ns = judge_shots(&p, w->late_ns);
+    __u64 left_ns = judge_shots(*listed, w->late_ns);
     if (left_ns && (!w->left_ns || left_ns < w->left_ns))
         w->left_ns = left_ns;
     return 0;
+}
+
+INLINE __u64 tick_limit_ns(const struct abi_node *n)
+{
+    return LATE_TICKS * n->tick_ns + LATE_NS;
+}
+
+/* While the clock is late it is left to the next tick to judge: answers may wait as it does. */
+INLINE bool clock_late(const struct abi_node *n)
+{
+    __u32 zero = 0;
+    const struct abi_tick_state *t = bpf_map_lookup_elem(&tick_state, &zero);
+    return t && bpf_ktime_get_ns() > t->last_ns + tick_limit_ns(n);
 }
 
 static int judge_fired(void *map, __u32 *key, struct probe_batch *batch)
@@ -157,7 +173,7 @@ static int judge_fired(void *map, __u32 *key, struct probe_batch *batch)
     __u32 zero = 0, c = *key;
     struct abi_node *n = node_get(&node);
     struct abi_probe_plan *plan = bpf_map_lookup_elem(&probe_plan, &zero);
-    if (!n || !plan)
+    if (!n || !plan || clock_late(n))
         return 0;
     struct judge_walk w = {.first = class_at(plan, c)->first,
                            .count = class_at(plan, c)->count,
@@ -383,6 +399,17 @@ INLINE bool tick_early(struct __sk_buff *skb, const struct abi_node *n, struct a
     return false;
 }
 
+INLINE void tick_note_lateness(const struct abi_node *n, __u64 gap_ns, __u64 now)
+{
+    __u32 zero = 0;
+    struct tick_lateness *l = bpf_map_lookup_elem(&tick_lateness, &zero);
+    bool late = gap_ns > tick_limit_ns(n);
+    if (l && late && !l->is_late)
+        l->forgiven_ns = now;
+    if (l)
+        l->is_late = late;
+}
+
 /* Whether this packet is a tick. */
 INLINE bool tick_begin(struct __sk_buff *skb, const struct abi_node *n, struct abi_tick_state *t, __u64 now)
 {
@@ -396,6 +423,7 @@ INLINE bool tick_begin(struct __sk_buff *skb, const struct abi_node *n, struct a
     if (!first && gap_ns < n->tick_ns / EARLY_PARTS)
         return tick_early(skb, n, t, op == ARP_REPLY);
     t->fast = 0;
+    tick_note_lateness(n, first ? 0 : gap_ns, now);
     if (first || gap_ns > n->stale_ns)
         t->resumed_ns = now;
     if (!first && gap_ns > n->stale_ns)

@@ -48,9 +48,6 @@ INLINE void note_connect(struct bpf_sock *sk, const struct abi_endpoint *front, 
         note->canary = 0;
         note->late = 0;
     }
-    struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
-    if (stats)
-        __sync_fetch_and_add(&stats->connects, 1);
 }
 
 INLINE enum steer_result steer_by_rows(struct bpf_sock *sk, const struct abi_service *s,

@@ -73,6 +73,10 @@ INLINE void connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
         __sync_fetch_and_add(&stats->active, 1);
         note->counted = 1;
     }
+    /* Here and not in `steer`: with thousands of services a backend's counts are in nobody's cache, and are
+     * looked up once. */
+    if (stats && note->front.port)
+        __sync_fetch_and_add(&stats->connects, 1);
 }
 
 INLINE void note_rtt(struct abi_backend_stats *stats, __u32 srtt_us)

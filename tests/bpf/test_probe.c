@@ -787,6 +787,35 @@ static void test_a_tick_too_early_is_none(void **state)
     assert_int_equal(state_of(TCP_ID).probes, 0);
 }
 
+/* Layout of the program's own map. */
+static void set_lateness(bool late)
+{
+    struct {
+        uint64_t forgiven_ns;
+        uint32_t is_late;
+    } value = {.is_late = late};
+    uint32_t zero = 0;
+    put(lab.probe->maps.tick_lateness, &zero, &value);
+}
+
+/* However many of a series are missed: a standstill of a few ms has them all. */
+static void test_a_series_that_is_missed_says_nothing(void **state)
+{
+    (void)state;
+    uint32_t id = TCP_ID;
+    set_up(false, ABI_UP);
+    struct abi_probe_state s = state_of(id);
+    for (size_t i = 0; i < ABI_PROBE_SHOTS; i++)
+        s.tcp[i] = (struct abi_probe_shot){.sent_ns = now_ns() - 30 * MS, .used = ABI_SHOT_SERIES};
+    put(lab.probe->maps.probe_state, &id, &s);
+    set_lateness(false);
+    set_clock(now_ns() - 20 * MS);
+    assert_int_equal(tick(), PASS);
+    assert_verdict(id, ABI_UP, ABI_NONE);
+    assert_int_equal(state_of(id).misses, 0);
+    drain();
+}
+
 static void test_misses_make_down_and_only_while_the_clock_runs(void **state)
 {
     (void)state;
@@ -795,6 +824,8 @@ static void test_misses_make_down_and_only_while_the_clock_runs(void **state)
         int64_t last_ms, fan_ms, sent_ms; /* ago */
         uint8_t misses;                   /* so far */
         uint32_t state;
+        uint8_t used;
+        bool late; /* the tick before was */
     } cases[] = {
         {"the last of the row", 20, 20, 30, FALL - 1, ABI_DOWN},
         {"the second", 20, 20, 30, 1, ABI_SUSPECT},
@@ -802,6 +833,9 @@ static void test_misses_make_down_and_only_while_the_clock_runs(void **state)
         {"its time is not up", 20, 5, 8, FALL - 1, ABI_UP},
         {"the clock stood still", 300, 20, 30, FALL - 1, ABI_UP},
         {"it never came to the fan", 20, 40, 30, FALL - 1, ABI_UP},
+        {"one of a series", 20, 20, 30, FALL - 1, ABI_UP, ABI_SHOT_SERIES, false},
+        {"the tick is late", 70, 20, 30, FALL - 1, ABI_UP, ABI_SHOT_ONE, false},
+        {"it always is", 70, 20, 30, FALL - 1, ABI_DOWN, ABI_SHOT_ONE, true},
     };
     uint32_t id = TCP_ID;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -815,6 +849,8 @@ static void test_misses_make_down_and_only_while_the_clock_runs(void **state)
         s.misses = cases[i].misses;
         s.next = 1;
         s.tcp[0].sent_ns = now - (uint64_t)cases[i].sent_ms * MS;
+        s.tcp[0].used = cases[i].used ? cases[i].used : ABI_SHOT_ONE;
+        set_lateness(cases[i].late);
         put(lab.probe->maps.tick_state, &zero, &t);
         put(lab.probe->maps.probe_state, &id, &s);
         assert_int_equal(tick(), PASS);
@@ -901,6 +937,7 @@ int main(void)
         cmocka_unit_test(test_handshakes_of_control),
         cmocka_unit_test(test_a_tick_too_early_is_none),
         cmocka_unit_test(test_misses_make_down_and_only_while_the_clock_runs),
+        cmocka_unit_test(test_a_series_that_is_missed_says_nothing),
         cmocka_unit_test(test_the_timer_judges),
         cmocka_unit_test(test_random_packets),
     };

@@ -7,6 +7,7 @@
 #include <linux/io_uring.h>
 
 #include "bpf/steer.skel.h"
+#include "bpf/watch.skel.h"
 
 enum { PORT = 8000, SERVICE_PORT = 80 };
 
@@ -20,16 +21,20 @@ static int open_lab(void **state)
 {
     (void)state;
     LIBBPF_OPTS(bpf_object_open_opts, opts, .pin_root_path = "/sys/fs/bpf");
-    struct abi_node node = {.node_id = 7};
+    struct abi_node node = {.node_id = 7, .flags = ABI_NODE_PROBES}; /* probes alone take a suspicion back */
     uint32_t zero = 0;
     lab_open(&lab);
     struct steer_bpf *steer = steer_bpf__open_opts(&opts);
+    struct watch_bpf *watch = watch_bpf__open_opts(&opts);
     assert_non_null(steer);
+    assert_non_null(watch);
     lab_load(&lab, steer->obj);
+    lab_load(&lab, watch->obj);
     lab_attach_cgroup(&lab, steer->progs.steer_connect4);
     lab_attach_cgroup(&lab, steer->progs.steer_connect6);
     lab_attach_cgroup(&lab, steer->progs.steer_getpeername4);
     lab_attach_cgroup(&lab, steer->progs.steer_getpeername6);
+    lab_attach_cgroup(&lab, watch->progs.watch_sockets); /* it counts */
     lab_set(&lab, "node", &zero, &node);
     return 0;
 }
