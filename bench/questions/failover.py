@@ -36,6 +36,7 @@ SUSPECT, DOWN = 2, 3
 STATES = {SUSPECT: "suspect", DOWN: "down"}
 REASONS = re.findall(r"ABI_REASON\(\w+, \"([\w-]+)\"", (ROOT / "include/abi.h").read_text())
 COLLECT_TRIALS = 10
+PROGRESS_TRIALS = 50
 
 
 def lab_tools(build):
@@ -48,6 +49,18 @@ def lab_tools(build):
 
 def now_ns():
     return time.monotonic_ns()
+
+
+class Progress:
+    """Tells how far a series is."""
+
+    def __init__(self, what, trials):
+        self.what, self.trials, self.began = what, trials, time.monotonic()
+
+    def tell(self, number):
+        if number % PROGRESS_TRIALS == 0 or number == self.trials:
+            print(f"  {self.what}: {number} of {self.trials} trials, {time.monotonic() - self.began:.0f} s",
+                  file=sys.stderr, flush=True)
 
 
 class Site:
@@ -133,12 +146,13 @@ class Site:
             self.wait_up(name, START_S)
         client = self.lab["client"].reach(self.address, self.port, interval_us=1000, timeout_ms=200)
         time.sleep(0.2)
-        happened = []
+        happened, progress = [], Progress(f"{self.name}, {event}", trials)
         for number in range(trials):
             name = BACKENDS[number % len(BACKENDS)]
             happened.append((self.trial(event, name), name))
             if number % COLLECT_TRIALS == COLLECT_TRIALS - 1:
                 self.detections()  # before the kernel's history goes round
+            progress.tell(number + 1)
         attempts = client.stop()
         downs = self.detections()
         found = {"detection": [], "window": []}
@@ -277,46 +291,55 @@ class HaproxySite(Site):
         return self.downs
 
 
+def bfdd_config(lab, log, own, others):
+    lines = ["log timestamp precision 6", f"log file {log}", "debug bfd peer", "bfd"]
+    for other in others:
+        lines += [f" peer {lab[other].v4} local-address {lab[own].v4} interface eth0",
+                  f"  transmit-interval {HEARTBEAT_MS}", f"  receive-interval {HEARTBEAT_MS}",
+                  f"  detect-multiplier {MULTIPLIER}", "  no shutdown", "!"]
+    return lines
+
+
 def bfdd_silence(netlab, trials):
-    """bfdd against bfdd, 10 ms x 3: detection of silence."""
+    """bfdd against bfdd, 10 ms x 3: detection of silence. A host's session comes back while the others have their turn."""
     import test_bfd
-    with netlab.Lab("client", "b1") as lab:
-        daemons, logs = [], {}
+    with netlab.Lab("client", *BACKENDS) as lab:
+        daemons = []
         try:
-            for name in ("client", "b1"):
-                logs[name] = lab.folder / f"bfdd-{name}.log"
-                logs[name].touch()
-                shutil.chown(logs[name], "frr", "frr")
             lab.folder.chmod(0o755)
-            for own, other in (("client", "b1"), ("b1", "client")):
-                daemons.append(test_bfd.Bfdd(lab[own], [
-                    "log timestamp precision 6", f"log file {logs[own]}", "debug bfd peer", "bfd",
-                    f" peer {lab[other].v4} local-address {lab[own].v4} interface eth0",
-                    f"  transmit-interval {HEARTBEAT_MS}", f"  receive-interval {HEARTBEAT_MS}",
-                    f"  detect-multiplier {MULTIPLIER}", "  no shutdown", "!"]))
-            one = daemons[0]
-            found = []
-            for _ in range(trials):
-                end = time.monotonic() + 15
-                while one.status(lab["b1"].v4) != "up":
-                    if time.monotonic() > end:
-                        raise measure.BenchError("bfdd's session does not come up")
-                    time.sleep(0.05)
-                time.sleep(0.1)
-                lab["b1"].silence()
-                found.append(watch_log(logs["client"], time.time()))
-                lab["b1"].unsilence()
+            for own, others in (("client", BACKENDS), *((name, ("client",)) for name in BACKENDS)):
+                log = lab.folder / f"bfdd-{own}.log"
+                log.touch()
+                shutil.chown(log, "frr", "frr")
+                daemons.append(test_bfd.Bfdd(lab[own], bfdd_config(lab, log, own, others)))
+            found, progress = [], Progress("frr bfdd, host silence", trials)
+            for number in range(trials):
+                found.append(bfdd_trial(lab, daemons[0], BACKENDS[number % len(BACKENDS)]))
+                progress.tell(number + 1)
             return {"detection": found}
         finally:
             for daemon in daemons:
                 daemon.close()
 
 
-def watch_log(log, at):
-    """Milliseconds until the log says that the session went down."""
+def bfdd_trial(lab, client, name):
+    end = time.monotonic() + 15
+    while client.status(lab[name].v4) != "up":
+        if time.monotonic() > end:
+            raise measure.BenchError("bfdd's session does not come up")
+        time.sleep(0.05)
+    time.sleep(0.1)
+    lab[name].silence()
+    found = watch_log(lab.folder / "bfdd-client.log", time.time(), lab[name].v4)
+    lab[name].unsilence()
+    return found
+
+
+def watch_log(log, at, address):
+    """Milliseconds until the log says that the peer's session went down."""
     time.sleep(0.3)
     for line in reversed(log.read_text(errors="replace").splitlines()):
-        if "state-change" in line and "up -> down" in line:
+        if "state-change" in line and f"peer:{address} " in line and "up -> down" in line:
             stamp, _, micros = line[:26].partition(".")
             when = time.mktime(time.strptime(stamp, "%Y/%m/%d %H:%M:%S")) + float("0." + micros)
             if when >= at - 0.001:

@@ -827,12 +827,12 @@ static void test_misses_make_down_and_only_while_the_clock_runs(void **state)
         uint8_t used;
         bool late; /* the tick before was */
     } cases[] = {
-        {"the last of the row", 20, 20, 30, FALL - 1, ABI_DOWN},
-        {"the second", 20, 20, 30, 1, ABI_SUSPECT},
-        {"the first", 20, 20, 30, 0, ABI_UP},
-        {"its time is not up", 20, 5, 8, FALL - 1, ABI_UP},
-        {"the clock stood still", 300, 20, 30, FALL - 1, ABI_UP},
-        {"it never came to the fan", 20, 40, 30, FALL - 1, ABI_UP},
+        {"the last of the row", 20, 20, 30, FALL - 1, ABI_DOWN, ABI_SHOT_ONE, false},
+        {"the second", 20, 20, 30, 1, ABI_SUSPECT, ABI_SHOT_ONE, false},
+        {"the first", 20, 20, 30, 0, ABI_UP, ABI_SHOT_ONE, false},
+        {"its time is not up", 20, 5, 8, FALL - 1, ABI_UP, ABI_SHOT_ONE, false},
+        {"the clock stood still", 300, 20, 30, FALL - 1, ABI_UP, ABI_SHOT_ONE, false},
+        {"it never came to the fan", 20, 40, 30, FALL - 1, ABI_UP, ABI_SHOT_ONE, false},
         {"one of a series", 20, 20, 30, FALL - 1, ABI_UP, ABI_SHOT_SERIES, false},
         {"the tick is late", 70, 20, 30, FALL - 1, ABI_UP, ABI_SHOT_ONE, false},
         {"it always is", 70, 20, 30, FALL - 1, ABI_DOWN, ABI_SHOT_ONE, true},
@@ -849,7 +849,7 @@ static void test_misses_make_down_and_only_while_the_clock_runs(void **state)
         s.misses = cases[i].misses;
         s.next = 1;
         s.tcp[0].sent_ns = now - (uint64_t)cases[i].sent_ms * MS;
-        s.tcp[0].used = cases[i].used ? cases[i].used : ABI_SHOT_ONE;
+        s.tcp[0].used = cases[i].used;
         set_lateness(cases[i].late);
         put(lab.probe->maps.tick_state, &zero, &t);
         put(lab.probe->maps.probe_state, &id, &s);
