@@ -325,10 +325,8 @@ struct abi_probe_plan {
     struct abi_probe_class class[ABI_PROBE_CLASSES];
 };
 
-/* ABI_SHOT_SERIES: one of a series, which is not missed when no answer comes. */
+/* One probe under way, or the last one there was; a series's is not missed when no answer comes. */
 enum abi_shot { ABI_SHOT_NONE = 0, ABI_SHOT_ONE = 1, ABI_SHOT_SERIES = 2 };
-
-/* One probe under way, or the last one there was. */
 struct abi_probe_shot {
     __u64 sent_ns;     /* 0: answered, or given up */
     __u32 sequence;    /* of its SYN, host byte order: random */
