@@ -284,7 +284,8 @@ INLINE void judge_shot(const struct checkup *p, struct abi_probe_shot *shot, str
         j->missed++;
 }
 
-/* Judges a backend's TCP probes whose time is up. Returns how long the next one has, 0: none is under way. */
+/* Judges a backend's TCP probes whose time is up. Returns how long the next one has, 0: none is under way.
+ * Global: the verifier looks at it once, and not wherever it is called. */
 __noinline __u64 judge_shots(__u32 id, __u64 late_ns)
 {
     __u32 zero = 0;

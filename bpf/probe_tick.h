@@ -92,9 +92,8 @@ static __noinline int send_shot(struct __sk_buff *skb, struct checkup *p, __u32 
     return 1;
 }
 
-/* Global, as judge_shots is: the verifier looks at it once and not where it is called. Returns the time limit
- * of what was sent, 0: nothing was. */
-__noinline __u32 visit(struct __sk_buff *skb, __u32 id, __u64 slack_ns)
+/* Returns the time limit of what was sent, 0: nothing was. */
+INLINE __u32 visit(struct __sk_buff *skb, __u32 id, __u64 slack_ns)
 {
     struct checkup p;
     if (!probe_get(&p, id))
