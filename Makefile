@@ -29,7 +29,7 @@ LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
 # Linked in: the shared one brings the whole C++ library with it. The data plane allocates at start only.
 MALLOC := $(if $(SAN),,-l:libjemalloc_pic.a -lm)
 DATAPLANE_LIBS := -luring -llmdb -lssl -lcrypto -lseccomp -lcap -lnghttp2 -lpthread
-CONTROL_LIBS := -luv -lraft -llmdb -lssl -lcrypto -ljansson -lyaml -lcap -lbpf -lmnl -lpthread $(MALLOC)
+CONTROL_LIBS := -luv -lraft -llmdb -lssl -lcrypto -ljansson -lyaml -lcap -lbpf -lmnl -lcurl -lpthread $(MALLOC)
 CLI_LIBS := -ljansson -lcurl -lcrypto
 
 DATAPLANE_SRC := $(wildcard dataplane/*.c dataplane/*/*.c)

@@ -250,6 +250,50 @@ static void change_settings(struct making *m)
     }
 }
 
+/* --- policies --- */
+
+static void tell_policy(struct making *m, const struct policy *from, const struct policy *to)
+{
+    json_t *row = row_new(m, from ? "change" : "add", "policy", policy_prefix_text(to->prefix));
+    json_t *fields = json_array();
+    char old[POLICY_TEXT_MAX], new[POLICY_TEXT_MAX];
+    for (size_t i = 0; i < policy_field_count(); i++) {
+        const char *key = policy_field_key(i);
+        const char *now = policy_field_text(to, key, new);
+        const char *was = from ? policy_field_text(from, key, old) : "";
+        if (*now || *was)
+            add_field(fields, key, *was ? was : NULL, *now ? now : NULL);
+    }
+    json_object_set_new(row, "fields", fields);
+}
+
+static void change_policies(struct making *m)
+{
+    const struct policy_table *state = m->in->state_policies, *file = m->in->file_policies;
+    const char **gone = calloc(state->count + 1, sizeof(*gone));
+    struct policy *set = calloc(file->count + 1, sizeof(*set));
+    size_t gone_count = 0, set_count = 0;
+    CHECK(gone && set);
+    for (size_t i = 0; i < state->count && m->in->prune; i++) {
+        if (policy_find(file, state->list[i].prefix))
+            continue;
+        row_new(m, "remove", "policy", policy_prefix_text(state->list[i].prefix));
+        gone[gone_count++] = state->list[i].prefix;
+    }
+    for (size_t i = 0; i < file->count; i++) {
+        const struct policy *now = policy_find(state, file->list[i].prefix);
+        if (now && policy_same(now, &file->list[i]))
+            continue;
+        tell_policy(m, now, &file->list[i]);
+        set[set_count++] = file->list[i];
+    }
+    if (gone_count || set_count)
+        m->out->policies_cmd = policy_cmd_set(m->in->actor, m->in->source, CMD_REVISION_ANY, gone, gone_count,
+                                              set, set_count, &m->out->policies_len);
+    free(gone);
+    free(set);
+}
+
 void changes_make(const struct changes_input *in, struct changes *out)
 {
     struct making m = {.in = in, .out = out};
@@ -259,12 +303,15 @@ void changes_make(const struct changes_input *in, struct changes *out)
         change_services(&m);
     if (in->has_settings)
         change_settings(&m);
+    if (in->has_policies)
+        change_policies(&m);
     end(&m);
 }
 
 void changes_fini(struct changes *c)
 {
     free(c->cmd);
+    free(c->policies_cmd);
     json_decref(c->list);
     *c = (struct changes){.cmd = NULL};
 }

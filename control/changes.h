@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A file of services, backends and settings against what the state says: the differences, as one transaction
- * and for people. Pure.
+ * A file of services, backends, settings and policies against what the state says: the differences, as one
+ * transaction and for people. Pure.
  */
 #ifndef FL_CONTROL_CHANGES_H
 #define FL_CONTROL_CHANGES_H
@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "control/settings.h"
+#include "control/state/policy.h"
 #include "control/state/service.h"
 
 struct changes_input {
@@ -17,7 +18,8 @@ struct changes_input {
     const struct svc_table *file; /* sorted as the configuration's; every origin counts as SVC_FROM_API */
     const struct setting_values *state_settings;
     const struct setting_values *file_settings;
-    bool has_services, has_settings; /* the file has these sections */
+    const struct policy_table *state_policies, *file_policies;
+    bool has_services, has_settings, has_policies; /* the file has these sections */
     /* What the state has and the sections of the file do not goes. What the configuration file says stays. */
     bool prune;
     const char *actor, *source; /* of the transaction */
@@ -26,7 +28,11 @@ struct changes_input {
 struct changes {
     void *cmd; /* CMD_TRANSACTION, malloc'd; NULL: there is nothing to do */
     size_t len;
-    /* [{"action": "add" | "change" | "remove", "kind": "service" | "backend" | "setting", "name",
+    /* CMD_POLICY_SET, to be proposed before the transaction: names and configuration are in two files. NULL:
+     * there is nothing to do. */
+    void *policies_cmd;
+    size_t policies_len;
+    /* [{"action": "add" | "change" | "remove", "kind": "service" | "backend" | "setting" | "policy", "name",
      *   "service" (a backend's), "fields": [{"key", "old", "new"}]}] */
     json_t *list;
     bool too_large; /* for one transaction: there is no command */

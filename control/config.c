@@ -360,10 +360,17 @@ static void read_changed_settings(struct cfg_reader *r, const yaml_node_t *node,
     read_settings(r, node, NULL);
 }
 
+static void read_changed_policies(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    ((struct config_changes *)target)->policies = true;
+    cfg_policies(r, node, NULL);
+}
+
 static void read_changes(struct cfg_reader *r, const yaml_node_t *root)
 {
     static const struct cfg_key_row keys[] = {{"services", read_changed_services},
-                                              {"settings", read_changed_settings}};
+                                              {"settings", read_changed_settings},
+                                              {"policies", read_changed_policies}};
     cfg_mapping(r, root, "a file of changes", keys, ARRAY_SIZE(keys), r->changes);
 }
 
@@ -505,6 +512,7 @@ void config_fini(struct config *config)
     config_services_fini(&config->services);
     config_certificates_fini(&config->certificates);
     config_sources_fini(&config->sources);
+    policy_table_fini(&config->policies);
     memset(config, 0, sizeof(*config));
 }
 

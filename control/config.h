@@ -16,6 +16,7 @@
 #include "control/config_certificates.h"
 #include "control/config_services.h"
 #include "control/config_sources.h"
+#include "control/state/policy.h"
 #include "control/settings.h"
 #include "limits.h"
 #include "plan.h"
@@ -81,6 +82,7 @@ struct config {
     struct config_services services;
     struct config_certificates certificates;
     struct config_sources sources;
+    struct policy_table policies; /* of a file of changes */
 };
 
 /* Errors as "FILE:LINE:COL: what is wrong; what to write instead", a line each. */
@@ -114,11 +116,11 @@ int config_read(struct config *config, const char *path, struct config_report *r
 
 /* Which sections a file of changes has. */
 struct config_changes {
-    bool services, settings;
+    bool services, settings, policies;
 };
 
-/* A file of changes: the sections `services` and `settings` alone, in the same grammar. The rest of config
- * stays as it is. */
+/* A file of changes: the sections `services`, `settings` and `policies` alone, in the same grammar. The rest
+ * of config stays as it is. */
 int config_parse_changes(struct config *config, const char *name, const char *text, size_t len,
                          struct config_changes *given, struct config_report *report);
 

@@ -58,6 +58,9 @@ bool cfg_mapping(struct cfg_reader *r, const yaml_node_t *node, const char *wher
 /* config_sources.c: the section. */
 void cfg_sources(struct cfg_reader *r, const yaml_node_t *node, void *target);
 
+/* config_policies.c: the section. */
+void cfg_policies(struct cfg_reader *r, const yaml_node_t *node, void *target);
+
 /* config_cluster.c: where other replicas fetch blobs, behind the addresses of the registry. */
 void cfg_cluster_listen(struct cfg_reader *r);
 

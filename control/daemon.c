@@ -24,6 +24,7 @@
 #include "control/events.h"
 #include "control/jobs.h"
 #include "control/nodes.h"
+#include "control/retention_run.h"
 #include "control/services.h"
 #include "control/socket/server.h"
 
@@ -125,6 +126,9 @@ static void apply_own_settings(struct daemon *d)
                                  setting_effective(&d->settings, SET_STATE_SNAPSHOT_ENTRIES, &source));
     cluster_set_certificate_life(d->cluster,
                                  setting_effective(&d->settings, SET_CLUSTER_CERTIFICATE_LIFE, &source));
+    if (d->retention)
+        retention_set_interval(d->retention,
+                               setting_effective(&d->settings, SET_REGISTRY_RETENTION_INTERVAL, &source));
     daemon_kernel_update(d);
 }
 

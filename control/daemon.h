@@ -31,6 +31,8 @@ struct nodes;
 struct backup;
 struct jobs;
 struct importer;
+struct notify;
+struct retention_runs;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -82,6 +84,8 @@ struct daemon {
     struct backup *backup;
     struct jobs *jobs;
     struct importer *importer;
+    struct notify *notify;
+    struct retention_runs *retention;
     bool has_pki;                  /* as seen last: STATE/pki is there */
     struct plan_services *proxied; /* those of the newest plan */
     struct certs_store *certs;

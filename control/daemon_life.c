@@ -29,6 +29,8 @@
 #include "control/backup.h"
 #include "control/importer.h"
 #include "control/nodes.h"
+#include "control/notify.h"
+#include "control/retention_run.h"
 #include "control/services.h"
 #include "control/socket/server.h"
 
@@ -308,6 +310,17 @@ static void open_nodes(struct daemon *d)
     events_set_nodes(d->events, &(struct events_nodes){status.node_id, node_name, d});
 }
 
+/* What goes on beside everything else, for as long as this node leads. */
+static void open_background(struct daemon *d)
+{
+    const struct notify_config notify = {
+        .loop = &d->loop, .cluster = d->cluster, .events = d->events, .node = d->node_name};
+    enum setting_source source;
+    d->notify = notify_new(&notify);
+    d->retention = retention_open(&d->loop, d->cluster,
+                                  setting_effective(&d->settings, SET_REGISTRY_RETENTION_INTERVAL, &source));
+}
+
 /* Everything that needs the locked state. On failure what was opened is closed again. */
 static int start_inside(struct daemon *d, char *err)
 {
@@ -339,6 +352,7 @@ static int start_inside(struct daemon *d, char *err)
         goto err_supervise;
     d->importer = importer_new(&d->loop, &d->folders, &d->user);
     d->backup = backup_new(&d->loop, d->cluster, d->folders.state_fd, d->folders.blobs_fd);
+    open_background(d);
     return 0;
 err_supervise:
     jobs_free(d->jobs);
@@ -406,6 +420,10 @@ void daemon_life_close(struct daemon *d)
     daemon_kernel_close(d);
     services_close(d->services);
     nodes_close(d->nodes);
+    notify_close(d->notify);
+    d->notify = NULL;
+    retention_close(d->retention);
+    d->retention = NULL;
     while (daemon_drain_logs(d))
         continue;
     uv_close((uv_handle_t *)&d->log_timer, NULL);

@@ -8,6 +8,7 @@
 #include "control/daemon_life.h"
 #include "control/events.h"
 #include "control/nodes.h"
+#include "control/notify.h"
 #include "control/services.h"
 
 /* A value that a later version of the table refuses is not used, and said so. */
@@ -65,7 +66,11 @@ static void on_event(void *arg, const struct state_event *event)
         services_event(d->services, event);
     if (d->nodes)
         nodes_event(d->nodes, event);
-    events_state(d->events, event);
+    if (d->notify)
+        notify_event(d->notify, event);
+    /* How far webhooks are is news to nobody, and comes once a second. */
+    if (event->cmd.head.type != CMD_NOTIFY_CURSOR)
+        events_state(d->events, event);
 }
 
 static void on_fatal(void *arg, const char *why)
@@ -93,6 +98,8 @@ static void on_restored(void *arg)
         journal_error(d->journal, "settings", "the state cannot be read: %s", strerror(-err));
     services_reload(d->services);
     nodes_reload(d->nodes);
+    if (d->notify)
+        notify_event(d->notify, NULL);
     daemon_publish_plan(d);
 }
 

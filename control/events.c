@@ -13,6 +13,7 @@
 #include "control/cmd_origin.h"
 #include "control/event_nodes.h"
 #include "control/sink.h"
+#include "control/state/policy.h"
 
 #define FILE_NAME     "events.log"
 #define FILE_NAME_OLD "events.log.1"
@@ -211,6 +212,28 @@ static void set_backends(json_t *event, const struct state_cmd *cmd)
         json_object_set_new(event, "admin", json_string(svc_admin_name(cmd->admin)));
 }
 
+/* Some of the prefixes whose policies are set or go. */
+static void set_policies(json_t *event, const struct state_cmd *cmd)
+{
+    enum { PREFIXES_SHOWN = 16 };
+    struct wire_reader set = cmd->policies, gone = cmd->prefixes;
+    struct policy p;
+    if (cmd->head.type != CMD_POLICY_SET)
+        return;
+    json_t *list = json_array(), *removed = json_array();
+    for (uint32_t i = 0; i < cmd->policies_count && i < PREFIXES_SHOWN; i++) {
+        policy_get(&set, &p);
+        json_array_append_new(list, json_string(policy_prefix_text(p.prefix)));
+    }
+    for (uint32_t i = 0; i < cmd->prefixes_count && i < PREFIXES_SHOWN; i++) {
+        size_t len;
+        const char *text = (const char *)wire_get_bytes(&gone, &len);
+        json_array_append_new(removed, len ? json_stringn(text, len) : json_string("*"));
+    }
+    json_object_set_new(event, "policies", list);
+    json_object_set_new(event, "policies_removed", removed);
+}
+
 /* What a command is about, but for who and when. */
 static void set_fields(json_t *event, const struct state_cmd *cmd)
 {
@@ -222,6 +245,7 @@ static void set_fields(json_t *event, const struct state_cmd *cmd)
     set_text(event, "value", cmd->value.data, cmd->value.len);
     set_text(event, "service", cmd->service.data, cmd->service.len);
     set_backends(event, cmd);
+    set_policies(event, cmd);
 }
 
 /* Some of the parts of a transaction, and how many there are. */

@@ -20,7 +20,7 @@
 
 #include "limits.h"
 
-enum { POLICY_VERSION = 1, POLICY_KEY_MAX = REPO_NAME_MAX + 1 };
+enum { POLICY_VERSION = 1, POLICY_KEY_MAX = REPO_NAME_MAX + 1, POLICY_KEEP_MAX = 10000 };
 
 /* Numbers of the fields; a policy says something about those whose bit is in `has`. */
 enum policy_field {

@@ -28,6 +28,7 @@ ROOMS = {
 RESERVED = {
     "liburing.h": (("dataplane/loop.c",), "the loop is the only user of io_uring"),
     "uv.h": (("control/",), "libuv is control's loop"),
+    "curl/curl.h": (("control/webhook.c", "control/cli/http.c"), "HTTP as a client, outside the data plane"),
     "raft.h": (("control/raft/",), "only the adapter knows the Raft library"),
     "seccomp.h": (("dataplane/sandbox.c",), "the sandbox is in one file"),
     "yaml.h": (("control/config",), "only the configuration's reader knows YAML"),

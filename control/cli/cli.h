@@ -122,6 +122,12 @@ int command_policy_ls(struct cli *cli);
 int command_policy_show(struct cli *cli);
 int command_policy_set(struct cli *cli);
 int command_policy_rm(struct cli *cli);
+int command_policy_retention(struct cli *cli);
+/* cli_notify.c */
+int command_notify_ls(struct cli *cli);
+int command_notify_set(struct cli *cli);
+int command_notify_rm(struct cli *cli);
+int command_notify_test(struct cli *cli);
 /* cli_services.c */
 void cli_print_services(const json_t *rows);
 void cli_print_backends(const json_t *rows);

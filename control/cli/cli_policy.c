@@ -113,3 +113,29 @@ int command_policy_rm(struct cli *cli)
     json_t *params = json_pack("{s:s}", "prefix", cli->argument[0]);
     return finish(cli, cli_ask(cli, "policy.delete", params), "removed");
 }
+
+int command_policy_retention(struct cli *cli)
+{
+    static const char *const titles[] = {"REPOSITORY", "TAG", "DIGEST", "PUSHED", NULL};
+    json_t *params = json_pack("{s:s}", "after", cli->argument_count ? cli->argument[0] : ""), *row;
+    size_t i;
+    if (cli->limit)
+        json_object_set_new(params, "limit", json_integer(cli->limit));
+    json_t *answer = cli_ask(cli, "policy.retention", params);
+    if (!answer)
+        return EXIT_FAILED;
+    if (cli->options & OPTION_JSON) {
+        cli_print_json(cli, answer);
+        json_decref(answer);
+        return EXIT_OK;
+    }
+    struct table *table = table_new(titles);
+    json_array_foreach(json_object_get(answer, "tags"), i, row)
+        table_row(table, cli_text(row, "repo"), cli_text(row, "tag"), cli_text(row, "digest"),
+                  cli_text(row, "updated"));
+    table_print(table, stdout);
+    if (json_is_true(json_object_get(answer, "more")))
+        fprintf(stderr, "fairlead: there are more\n");
+    json_decref(answer);
+    return EXIT_OK;
+}

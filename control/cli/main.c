@@ -47,6 +47,25 @@ const struct command commands[] = {
      command_policy_set},
     {"policy rm", "PREFIX", OPTION_YES, "remove the policy of a prefix",
      "On a terminal it asks first, unless --yes is given.", command_policy_rm},
+    {"policy retention", "[AFTER]", OPTION_DRY_RUN | OPTION_LIMIT, "tags that retention would remove now",
+     "It only looks (--dry-run may be said); the node that leads removes them every "
+     "registry.retention_interval. "
+     "AFTER: of the repositories behind this one.",
+     command_policy_retention},
+    {"notify ls", "", 0, "webhooks: what they are told of, how far they are", NULL, command_notify_ls},
+    {"notify set", "NAME KEY=VALUE...", 0, "make a webhook, or change fields of one",
+     "As in `fairlead notify set ci url=https://ci.example/hook prefix=team actions=push "
+     "header.Authorization=@token`.\n"
+     "Keys: url, prefix ('*': all), actions (push,delete,mount), media_types (patterns, as in *manifest*), "
+     "header.NAME.\n"
+     "A header's value @FILE is the first line of the file; without a value the header goes. Values are "
+     "never "
+     "shown.",
+     command_notify_set},
+    {"notify rm", "NAME", OPTION_YES, "remove a webhook, and what waits for it",
+     "On a terminal it asks first, unless --yes is given.", command_notify_rm},
+    {"notify test", "NAME", 0, "send an envelope without events, from this node, and say what is answered",
+     NULL, command_notify_test},
     {"service ls", "", 0, "services with address, policy, check and the state of their backends", NULL,
      command_service_ls},
     {"service show", "SERVICE", 0, "a service with every field and its backends", NULL, command_service_show},

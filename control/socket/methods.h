@@ -27,6 +27,14 @@ void method_policy_show(void *context, struct rpc_call *call, json_t *params);
 void method_policy_set(void *context, struct rpc_call *call, json_t *params);
 void method_policy_delete(void *context, struct rpc_call *call, json_t *params);
 
+void method_policy_retention(void *context, struct rpc_call *call, json_t *params);
+
+/* methods_notify.c */
+void method_notify_list(void *context, struct rpc_call *call, json_t *params);
+void method_notify_set(void *context, struct rpc_call *call, json_t *params);
+void method_notify_delete(void *context, struct rpc_call *call, json_t *params);
+void method_notify_test(void *context, struct rpc_call *call, json_t *params);
+
 /* methods_kernel.c */
 void method_kernel_status(void *context, struct rpc_call *call, json_t *params);
 void method_kernel_detach(void *context, struct rpc_call *call, json_t *params);

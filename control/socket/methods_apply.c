@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "control/changes.h"
+#include "control/cluster_policy.h"
 #include "control/daemon.h"
 #include "control/services.h"
 #include "control/socket/methods.h"
@@ -68,13 +69,65 @@ static void on_committed(struct daemon *d, struct rpc_call *call, json_t *result
     server_reply_applied(d->server, call, result, d->generation);
 }
 
+/* What is done when the policies are. */
+struct applying {
+    struct daemon *daemon;
+    struct rpc_call *call;
+    json_t *result;
+    void *cmd; /* the transaction; NULL: there is none */
+    size_t len;
+};
+
+static void on_policies_done(void *arg, enum cmd_status status, uint64_t index, const void *detail,
+                             size_t detail_len)
+{
+    struct applying *a = arg;
+    if (status != CMD_OK) {
+        propose_refuse(a->daemon, a->call, status, detail, detail_len);
+        json_decref(a->result);
+        free(a->cmd);
+    } else if (a->cmd) {
+        propose_command(a->daemon, a->call, a->cmd, a->len, a->result, on_committed);
+    } else {
+        json_object_set_new(a->result, "index", json_integer((json_int_t)index));
+        rpc_reply(a->call, a->result);
+    }
+    free(a);
+}
+
+/* Takes both commands out of changes. */
+static void propose(struct daemon *d, struct rpc_call *call, struct changes *changes, json_t *result)
+{
+    void *cmd = changes->cmd, *policies = changes->policies_cmd;
+    changes->cmd = changes->policies_cmd = NULL;
+    if (!policies) {
+        propose_command(d, call, cmd, changes->len, result, on_committed);
+        return;
+    }
+    struct applying *a = malloc(sizeof(*a));
+    CHECK(a);
+    *a = (struct applying){d, call, result, cmd, changes->len};
+    cluster_propose(d->cluster, policies, changes->policies_len, on_policies_done, a);
+}
+
 static void apply(struct daemon *d, struct rpc_call *call, const struct config *file,
                   const struct config_changes *given, bool prune, bool dry)
 {
+    struct policy_table policies;
+    int err = cluster_policies(d->cluster, &policies, NULL);
+    if (err) {
+        policy_table_fini(&policies);
+        rpc_fail(call, RPC_INTERNAL, "look at the error log of fairleadd", "the state cannot be read: %s",
+                 strerror(-err));
+        return;
+    }
     const struct changes_input in = {.state = services_table(d->services),
                                      .file = &file->services.table,
                                      .state_settings = &d->settings.state,
                                      .file_settings = &file->settings,
+                                     .state_policies = &policies,
+                                     .file_policies = &file->policies,
+                                     .has_policies = given->policies,
                                      .has_services = given->services,
                                      .has_settings = given->settings,
                                      .prune = prune,
@@ -83,15 +136,15 @@ static void apply(struct daemon *d, struct rpc_call *call, const struct config *
     struct changes changes;
     changes_make(&in, &changes);
     if (try_it(d, call, &changes)) {
-        json_t *result = json_pack("{s:O, s:b}", "changes", changes.list, "dry_run", dry || !changes.cmd);
-        if (dry || !changes.cmd) {
+        bool nothing = dry || (!changes.cmd && !changes.policies_cmd);
+        json_t *result = json_pack("{s:O, s:b}", "changes", changes.list, "dry_run", nothing);
+        if (nothing)
             rpc_reply(call, result);
-        } else {
-            propose_command(d, call, changes.cmd, changes.len, result, on_committed);
-            changes.cmd = NULL;
-        }
+        else
+            propose(d, call, &changes, result);
     }
     changes_fini(&changes);
+    policy_table_fini(&policies);
 }
 
 void method_apply(void *context, struct rpc_call *call, json_t *params)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Policies of repositories on the control socket. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "control/socket/methods.h"
 #include "control/socket/policy_json.h"
 #include "control/socket/propose.h"
+#include "control/retention_run.h"
 
 #define HINT_PREFIX "write the beginning of names, to the end of a component, as in team or team/app, or '*'"
 
@@ -112,4 +114,34 @@ void method_policy_delete(void *context, struct rpc_call *call, json_t *params)
     if (rpc_params(call, params, "{s:s}", "prefix", &text) && prefix_read(call, text, prefix))
         propose_texts(context, call, CMD_POLICY_RM, prefix, NULL,
                       json_pack("{s:s}", "prefix", policy_prefix_text(prefix)), NULL);
+}
+
+static void on_looked(void *arg, json_t *rows, bool more, int err)
+{
+    struct rpc_call *call = arg;
+    if (err) {
+        json_decref(rows);
+        state_unreadable(call, err);
+        return;
+    }
+    rpc_reply(call, json_pack("{s:o, s:b}", "tags", rows, "more", more));
+}
+
+/* What retention would remove now. */
+void method_policy_retention(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    const char *after = "";
+    json_int_t limit = RETENTION_ROWS_MAX;
+    if (!rpc_params(call, params, "{s?s, s?I}", "after", &after, "limit", &limit))
+        return;
+    if (limit < 1 || limit > RETENTION_ROWS_MAX) {
+        rpc_fail(call, RPC_INVALID_PARAMS, "give a limit from 1 to 1000", "limit is out of range");
+        return;
+    }
+    int rc = retention_look(d->retention, after, (size_t)limit, on_looked, call);
+    if (rc == -EBUSY)
+        rpc_fail(call, RPC_BUSY, "try again in a moment", "others look at the same already");
+    else if (rc)
+        rpc_fail(call, RPC_INVALID_PARAMS, "give the name of a repository", "after is not a name");
 }

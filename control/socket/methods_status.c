@@ -8,6 +8,7 @@
 #include "control/daemon.h"
 #include "control/daemon_listen.h"
 #include "control/journal.h"
+#include "control/notify.h"
 #include "control/services.h"
 #include "control/settings.h"
 #include "control/socket/figures.h"
@@ -163,6 +164,8 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state, co
         json_array_append_new(list, json_string("writes are not possible now: nobody leads"));
     services_warn(d->services, list);
     daemon_listen_warn(d, list);
+    if (d->notify)
+        notify_warn(d->notify, list);
     if (services_probes_per_s(d->services, NULL, 0) >
         setting_effective(&d->settings, SET_KERNEL_PROBES_PER_S, &source))
         json_array_append_new(list, json_string("the checks of all services cost more probes a second than "
@@ -192,6 +195,8 @@ void method_status(void *context, struct rpc_call *call, json_t *params)
     json_object_set_new(result, "balancing", service_status(d));
     json_object_set_new(result, "peers", peer_status(d));
     json_object_set_new(result, "addresses", address_status(d));
+    if (d->notify)
+        json_object_set_new(result, "webhooks", notify_json(d->notify) ?: json_null());
     json_object_set_new(result, "traffic", traffic_status(d));
     json_object_set_new(result, "warnings", warnings(d, &state, store));
     json_object_set_new(result, "store", store);

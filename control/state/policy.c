@@ -184,7 +184,10 @@ static int field_read(const struct row *row, struct names_policy *p, const char 
     case FORM_BYTES:
         return read_units(text, byte_units, ARRAY_SIZE(byte_units), at);
     case FORM_NUMBER:
-        return read_units(text, no_units, ARRAY_SIZE(no_units), at);
+        return read_units(text, no_units, ARRAY_SIZE(no_units), at) ||
+                       (row->field == POLICY_KEEP_LAST && p->keep_last > POLICY_KEEP_MAX)
+                   ? -EINVAL
+                   : 0;
     case FORM_TIME:
         return policy_time_parse(text, at);
     }
@@ -198,7 +201,7 @@ static const char *hint(enum form form)
         [FORM_CREATE] = "push or existing",
         [FORM_PATTERNS] = "patterns with commas between them, at most 255 bytes, as in v*,!*-rc?, or none",
         [FORM_BYTES] = "bytes with KiB, MiB, GiB or TiB, as in 50GiB, or 0 (no limit)",
-        [FORM_NUMBER] = "a whole number, or 0 (no limit)",
+        [FORM_NUMBER] = "a whole number (keep_last: at most 10000), or 0 (no limit)",
         [FORM_TIME] = "a time with s, m, h or d, as in 30d, or 0 (does not count)",
     };
     return texts[form];

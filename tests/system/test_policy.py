@@ -143,3 +143,25 @@ def test_what_cannot_be_is_said(node):
     assert "did you mean 'quota.tags'" in cli(node, "policy", "set", "x", "quota.tag=1", code=1)
     assert "write true or false" in cli(node, "policy", "set", "x", "read_only=2", code=1)
     assert "no policy of 'x'" in cli(node, "policy", "rm", "x", "--yes", code=1)
+
+
+def test_policies_in_a_file_of_changes(node):
+    path = node.folder / "changes.yaml"
+
+    def apply(policies, *options):
+        path.write_text(json.dumps({"policies": policies, "settings": {"log.rate": 77}}))
+        return cli(node, "apply", "-f", str(path), *options)
+
+    wanted = [{"prefix": "by/file", "immutable": ["v*", "!v0"], "quota": {"bytes": "1GiB"}, "read_only": False}]
+    shown = apply(wanted, "--dry-run")
+    assert "+ policy by/file" in shown
+    assert "no policy of 'by/file'" in cli(node, "policy", "rm", "by/file", "--yes", code=1)
+    assert "+ setting log.rate 77" in apply(wanted)
+    (row,) = [row for row in json.loads(cli(node, "policy", "ls", "--json"))["policies"] if row["prefix"] == "by/file"]
+    assert (row["immutable"], row["quota"], row["read_only"]) == ("v*,!v0", {"bytes": "1GiB"}, "false")
+    assert "nothing to do" in apply(wanted)
+    wanted[0]["immutable"] = "none"
+    assert "v*,!v0 -> none" in apply(wanted)
+    path.write_text(json.dumps({"policies": [{"prefix": "by", "imutable": "x"}]}))
+    assert "unknown key 'imutable'" in cli(node, "apply", "-f", str(path), code=1)
+    cli(node, "policy", "rm", "by/file", "--yes")

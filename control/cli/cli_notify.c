@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Webhooks. */
+#include <errno.h>
+#include <string.h>
+
+#include "check.h"
+#include "control/cli/cli.h"
+#include "control/cli/table.h"
+
+enum { TEXT_MAX = 512, VALUE_MAX = 4096 };
+
+static const char header_prefix[] = "header.";
+
+static int finish(const struct cli *cli, json_t *answer, const char *done)
+{
+    if (!answer)
+        return EXIT_FAILED;
+    if (cli->options & OPTION_JSON)
+        cli_print_json(cli, answer);
+    else
+        printf("%s\n", done);
+    json_decref(answer);
+    return EXIT_OK;
+}
+
+static const char *list_text(const json_t *list, char out[TEXT_MAX])
+{
+    size_t used = 0, i;
+    json_t *item;
+    snprintf(out, TEXT_MAX, "-");
+    json_array_foreach(list, i, item)
+    {
+        if (used < TEXT_MAX)
+            used +=
+                (size_t)snprintf(out + used, TEXT_MAX - used, "%s%s", i ? "," : "", json_string_value(item));
+    }
+    return out;
+}
+
+static void print_endpoint(struct table *table, const json_t *row)
+{
+    char actions[TEXT_MAX], headers[TEXT_MAX], dropped[FIGURE_MAX], state[TEXT_MAX];
+    const char *types = cli_text(row, "media_types");
+    snprintf(state, sizeof(state), "%s%s%s", *cli_text(row, "state") ? cli_text(row, "state") : "-",
+             *cli_text(row, "error") ? ": " : "", cli_text(row, "error"));
+    table_row(table, cli_text(row, "name"), cli_text(row, "url"), cli_text(row, "prefix"),
+              list_text(json_object_get(row, "actions"), actions), *types ? types : "-",
+              list_text(json_object_get(row, "headers"), headers),
+              figure_count(cli_real(row, "dropped"), dropped), state);
+}
+
+int command_notify_ls(struct cli *cli)
+{
+    static const char *const titles[] = {"NAME",    "URL",      "PREFIX", "ACTIONS", "TYPES",
+                                         "HEADERS", ">DROPPED", "STATE",  NULL};
+    json_t *answer = cli_ask(cli, "notify.list", json_object()), *row;
+    size_t i;
+    if (!answer)
+        return EXIT_FAILED;
+    if (cli->options & OPTION_JSON) {
+        cli_print_json(cli, answer);
+        json_decref(answer);
+        return EXIT_OK;
+    }
+    struct table *table = table_new(titles);
+    json_array_foreach(json_object_get(answer, "endpoints"), i, row) print_endpoint(table, row);
+    table_print(table, stdout);
+    printf("%lld notices wait, %lld were dropped\n", cli_number(answer, "waiting"),
+           cli_number(answer, "dropped"));
+    json_decref(answer);
+    return EXIT_OK;
+}
+
+/* A header's value as it is meant; NULL after an error was printed. */
+static json_t *header_value(const char *text)
+{
+    char line[VALUE_MAX] = "";
+    if (!*text)
+        return json_null();
+    if (*text != '@')
+        return json_string(text);
+    FILE *file = fopen(text + 1, "re");
+    bool read = file && fgets(line, sizeof(line), file);
+    int error = errno;
+    if (file)
+        fclose(file);
+    if (!read) {
+        fprintf(stderr, "fairlead: %s: %s\n", text + 1, file ? "the file is empty" : strerror(error));
+        return NULL;
+    }
+    line[strcspn(line, "\r\n")] = '\0';
+    json_t *value = json_string(line);
+    explicit_bzero(line, sizeof(line));
+    return value;
+}
+
+int command_notify_set(struct cli *cli)
+{
+    json_t *fields = cli_take_fields(cli, 1, "url=https://ci.example/hook"), *value;
+    json_t *params = json_pack("{s:s}", "name", cli->argument[0]), *headers = json_object();
+    const char *key;
+    bool wrong = !fields;
+    json_object_foreach(fields, key, value)
+    {
+        bool header = strncmp(key, header_prefix, sizeof(header_prefix) - 1) == 0;
+        json_t *item = header ? header_value(json_string_value(value)) : json_incref(value);
+        wrong |= !item;
+        if (item)
+            json_object_set_new(header ? headers : params, header ? key + sizeof(header_prefix) - 1 : key,
+                                item);
+    }
+    json_decref(fields);
+    json_object_set_new(params, "headers", headers);
+    if (wrong) {
+        json_decref(params);
+        return EXIT_USAGE;
+    }
+    return finish(cli, cli_ask(cli, "notify.set", params), "set");
+}
+
+int command_notify_rm(struct cli *cli)
+{
+    if (!cli_is_meant(cli, cli->argument[0]))
+        return cli_fail("nothing was deleted");
+    return finish(cli, cli_ask(cli, "notify.delete", json_pack("{s:s}", "name", cli->argument[0])),
+                  "removed");
+}
+
+int command_notify_test(struct cli *cli)
+{
+    json_t *answer = cli_ask(cli, "notify.test", json_pack("{s:s}", "name", cli->argument[0]));
+    char text[TEXT_MAX];
+    snprintf(text, sizeof(text), "answered %lld", cli_number(answer, "status"));
+    return finish(cli, answer, text);
+}

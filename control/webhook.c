@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* libcurl tells which sockets it waits for and for how long; the loop tells it when one is ready. */
+#include "control/webhook.h"
+
+#include <curl/curl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+
+struct webhook {
+    struct webhook *next;
+    CURL *easy;
+    struct curl_slist *headers;
+    webhook_done done;
+    void *arg;
+    char error[CURL_ERROR_SIZE];
+};
+
+struct webhooks {
+    CURLM *multi;
+    uv_loop_t *loop;
+    uv_timer_t timer;
+    struct webhook *first;
+};
+
+/* A socket of libcurl's that is waited for. */
+struct watch {
+    uv_poll_t poll;
+    struct webhooks *owner;
+    curl_socket_t fd;
+};
+
+static void webhook_free(struct webhook *h)
+{
+    curl_slist_free_all(h->headers);
+    curl_easy_cleanup(h->easy);
+    free(h);
+}
+
+static struct webhook *unlist(struct webhooks *w, const CURL *easy)
+{
+    for (struct webhook **at = &w->first; *at; at = &(*at)->next) {
+        struct webhook *h = *at;
+        if (h->easy != easy)
+            continue;
+        *at = h->next;
+        return h;
+    }
+    IMPOSSIBLE("a transfer that is nobody's");
+}
+
+/* What has ended is told; who is told may post again. */
+static void tell_done(struct webhooks *w)
+{
+    CURLMsg *message;
+    int left;
+    while ((message = curl_multi_info_read(w->multi, &left))) {
+        if (message->msg != CURLMSG_DONE)
+            continue;
+        CURLcode result = message->data.result;
+        struct webhook *h = unlist(w, message->easy_handle);
+        long status = 0;
+        curl_multi_remove_handle(w->multi, h->easy);
+        if (result == CURLE_OK)
+            curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
+        const char *why = h->error[0] ? h->error : curl_easy_strerror(result);
+        h->done(h->arg, status, status ? "" : why);
+        webhook_free(h);
+    }
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct webhooks *w = timer->data;
+    int running;
+    curl_multi_socket_action(w->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    tell_done(w);
+}
+
+static int on_timeout_wanted(CURLM *multi, long timeout_ms, void *arg)
+{
+    struct webhooks *w = arg;
+    (void)multi;
+    if (timeout_ms < 0)
+        uv_timer_stop(&w->timer);
+    else
+        uv_timer_start(&w->timer, on_timer, (uint64_t)timeout_ms, 0);
+    return 0;
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events)
+{
+    struct watch *watch = poll->data;
+    struct webhooks *w = watch->owner;
+    int running, flags = status < 0 ? CURL_CSELECT_ERR : 0;
+    flags |= events & UV_READABLE ? CURL_CSELECT_IN : 0;
+    flags |= events & UV_WRITABLE ? CURL_CSELECT_OUT : 0;
+    curl_multi_socket_action(w->multi, watch->fd, flags, &running);
+    tell_done(w);
+}
+
+static void on_watch_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
+{
+    struct webhooks *w = arg;
+    struct watch *watch = socket_arg;
+    (void)easy;
+    if (what == CURL_POLL_REMOVE) {
+        if (watch) {
+            curl_multi_assign(w->multi, fd, NULL);
+            uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+        }
+        return 0;
+    }
+    if (!watch) {
+        watch = calloc(1, sizeof(*watch));
+        CHECK(watch);
+        watch->owner = w;
+        watch->fd = fd;
+        watch->poll.data = watch;
+        CHECK(uv_poll_init_socket(w->loop, &watch->poll, fd) == 0);
+        curl_multi_assign(w->multi, fd, watch);
+    }
+    int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+    uv_poll_start(&watch->poll, events, on_ready);
+    return 0;
+}
+
+struct webhooks *webhooks_new(uv_loop_t *loop)
+{
+    struct webhooks *w = calloc(1, sizeof(*w));
+    CHECK(w && curl_global_init(CURL_GLOBAL_DEFAULT) == 0);
+    w->loop = loop;
+    w->multi = curl_multi_init();
+    CHECK(w->multi && uv_timer_init(loop, &w->timer) == 0);
+    w->timer.data = w;
+    curl_multi_setopt(w->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl_multi_setopt(w->multi, CURLMOPT_SOCKETDATA, w);
+    curl_multi_setopt(w->multi, CURLMOPT_TIMERFUNCTION, on_timeout_wanted);
+    curl_multi_setopt(w->multi, CURLMOPT_TIMERDATA, w);
+    curl_multi_setopt(w->multi, CURLMOPT_MAXCONNECTS, 16L);
+    return w;
+}
+
+static void on_timer_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+void webhooks_close(struct webhooks *w)
+{
+    while (w->first) {
+        struct webhook *h = w->first;
+        w->first = h->next;
+        curl_multi_remove_handle(w->multi, h->easy);
+        h->done(h->arg, 0, "the daemon stops");
+        webhook_free(h);
+    }
+    curl_multi_cleanup(w->multi);
+    curl_global_cleanup();
+    uv_close((uv_handle_t *)&w->timer, on_timer_closed);
+}
+
+static size_t drop(char *data, size_t size, size_t count, void *arg)
+{
+    (void)data;
+    (void)arg;
+    return size * count;
+}
+
+static void header_add(struct webhook *h, const char *text)
+{
+    struct curl_slist *list = curl_slist_append(h->headers, text);
+    CHECK(list);
+    h->headers = list;
+}
+
+void webhook_post(struct webhooks *w, const struct webhook_request *request, webhook_done done, void *arg)
+{
+    struct webhook *h = calloc(1, sizeof(*h));
+    char type[128];
+    CHECK(h);
+    *h = (struct webhook){.next = w->first, .easy = curl_easy_init(), .done = done, .arg = arg};
+    CHECK(h->easy);
+    w->first = h;
+    snprintf(type, sizeof(type), "Content-Type: %s", request->content_type);
+    header_add(h, type);
+    header_add(h, "Expect:"); /* it would wait a second for a server that does not know it */
+    for (uint32_t i = 0; i < request->headers_count; i++)
+        header_add(h, request->header[i]);
+    curl_easy_setopt(h->easy, CURLOPT_URL, request->url);
+    curl_easy_setopt(h->easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(h->easy, CURLOPT_PROXY, "");
+    curl_easy_setopt(h->easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(h->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)WEBHOOK_CONNECT_MS);
+    curl_easy_setopt(h->easy, CURLOPT_TIMEOUT_MS, (long)WEBHOOK_TIMEOUT_MS);
+    curl_easy_setopt(h->easy, CURLOPT_USERAGENT, "fairlead/" FL_VERSION);
+    curl_easy_setopt(h->easy, CURLOPT_HTTPHEADER, h->headers);
+    curl_easy_setopt(h->easy, CURLOPT_WRITEFUNCTION, drop);
+    curl_easy_setopt(h->easy, CURLOPT_ERRORBUFFER, h->error);
+    curl_easy_setopt(h->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->len);
+    curl_easy_setopt(h->easy, CURLOPT_COPYPOSTFIELDS, request->body);
+    CHECK(curl_multi_add_handle(w->multi, h->easy) == CURLM_OK);
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * POST requests to servers outside, over HTTP and HTTPS, on control's loop: the one user of libcurl. TLS is
+ * verified with the system's CAs, redirects are not followed, no proxy of the environment is used, and what
+ * is answered is dropped but for its status.
+ */
+#ifndef FL_CONTROL_WEBHOOK_H
+#define FL_CONTROL_WEBHOOK_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+enum { WEBHOOK_CONNECT_MS = 5000, WEBHOOK_TIMEOUT_MS = 20000, WEBHOOK_ERROR_MAX = 256 };
+
+struct webhooks;
+
+struct webhooks *webhooks_new(uv_loop_t *loop);
+
+/* Requests under way are told that they end; what is left is freed by the loop. */
+void webhooks_close(struct webhooks *w);
+
+struct webhook_request {
+    const char *url, *content_type;
+    char *const *header; /* "Name: value" */
+    uint32_t headers_count;
+    const char *body;
+    size_t len;
+};
+
+/* status: of the answer; 0: there was none, and error says why. */
+typedef void (*webhook_done)(void *arg, long status, const char *error);
+
+/* Copies everything. done comes once, from the loop. */
+void webhook_post(struct webhooks *w, const struct webhook_request *request, webhook_done done, void *arg);
+
+#endif
