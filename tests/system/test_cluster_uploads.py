@@ -250,9 +250,10 @@ def test_owner_away_then_back(cluster):
     before = counter(cluster, "b", "uploads_unreached_total")
     cluster["c"].kill()
     for node in (a, b):
-        gone = node.exchange("PATCH", location, b"67890")
+        # A connection that was kept may break only now: 503, try again.
+        gone = http1.wait_until(lambda: (at := node.exchange("PATCH", location, b"67890")).status != 503 and at, 60)
         assert gone.status == 404 and gone.codes() == ["BLOB_UPLOAD_UNKNOWN"], gone
-    assert counter(cluster, "b", "uploads_unreached_total") == before + 1
+    assert counter(cluster, "b", "uploads_unreached_total") > before
     digest = http1.wait_until(lambda: pushed(a, b, b"anew"), 60)
     assert b.repository().blob(digest).body == b"anew"
     cluster["c"].start()
