@@ -107,6 +107,10 @@ int cluster_copy_private(struct cluster *c, int fd);
 int cluster_nodes(struct cluster *c, struct node_table *out);
 int cluster_tokens(struct cluster *c, struct node_tokens *out);
 
+/* How much is held by how many, as state_held_read has it. */
+int cluster_held(struct cluster *c, uint32_t wanted, bool (*lives)(void *arg, uint64_t node), void *arg,
+                 struct state_held *out);
+
 /* The nodes have changed: who is to be connected, and who votes. Copied. */
 void cluster_set_nodes(struct cluster *c, const struct node_table *t);
 

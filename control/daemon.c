@@ -96,6 +96,7 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
     }
     struct plan_input input = {.generation = generation,
                                .node_id = status.node_id,
+                               .copies = daemon_copies(d),
                                .setting = settings,
                                .address = addresses,
                                .address_count = count,

@@ -72,6 +72,15 @@ struct plan_peers *daemon_peers(struct daemon *d)
     return plan_peers_compile(nodes_table(d->nodes), status.node_id);
 }
 
+struct plan_copies daemon_copies(struct daemon *d)
+{
+    struct cluster_status status;
+    if (!d->nodes)
+        return (struct plan_copies){.wanted = 1, .least = 1};
+    cluster_status(d->cluster, &status);
+    return plan_copies_compile(nodes_table(d->nodes), status.node_id);
+}
+
 /* Of a service that is not there, or has no data plane's path, nothing can be asked. */
 static uint16_t place_of_name(const struct daemon *d, const char *name)
 {

@@ -23,6 +23,9 @@ void daemon_peers_tick(struct daemon *d);
 /* The other replicas for a plan; NULL: none, or this node cannot show them who it is. Freed by the caller. */
 struct plan_peers *daemon_peers(struct daemon *d);
 
+/* For a plan: how many copies there are to be. */
+struct plan_copies daemon_copies(struct daemon *d);
+
 /* For a plan: the configuration's sources and the peers; returns how many. */
 size_t daemon_sources(const struct daemon *d, const struct plan_peers *peers,
                       struct plan_source out[PLAN_SOURCES_MAX]);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "placement.h"
 #include "control/daemon.h"
 #include "control/nodes.h"
 #include "control/peer_view.h"
@@ -25,6 +26,24 @@ void node_view(struct daemon *d, const struct node *n, struct node_view *out)
     cluster_node_seen(d->cluster, n, &out->seen);
     out->seen.heartbeat = heartbeat_of(d, n->name);
     node_judge(n, &out->seen, journal_now_ms(), &out->verdict);
+}
+
+/* A copy on a replica that does not answer is no copy until it does. */
+static bool holder_lives(void *arg, uint64_t id)
+{
+    struct daemon *d = arg;
+    struct node_view view;
+    const struct node *n = node_find(nodes_table(d->nodes), id);
+    if (!n || !n->replica)
+        return false;
+    node_view(d, n, &view);
+    return view.verdict.state != NODE_STATE_DOWN && view.verdict.state != NODE_STATE_UNREACHABLE;
+}
+
+int node_view_held(struct daemon *d, struct state_held *out)
+{
+    const struct node_cluster *c = &nodes_table(d->nodes)->cluster;
+    return cluster_held(d->cluster, placement_wanted(c->copies, c->replicas), holder_lives, d, out);
 }
 
 void node_view_down(struct daemon *d, struct node_down *out)

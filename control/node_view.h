@@ -4,6 +4,7 @@
 #define FL_CONTROL_NODE_VIEW_H
 
 #include "control/state/node_state.h"
+#include "control/state/state.h"
 
 struct daemon;
 
@@ -13,6 +14,9 @@ struct node_view {
 };
 
 void node_view(struct daemon *d, const struct node *n, struct node_view *out);
+
+/* How much of what is pushed is on how many replicas that live. 0 or -errno. */
+int node_view_held(struct daemon *d, struct state_held *out);
 
 /* The managers that do not answer: what a change of the managers is proposed with. */
 void node_view_down(struct daemon *d, struct node_down *out);

@@ -17,6 +17,7 @@
 #include "dataplane/conn.h"
 #include "dataplane/door.h"
 #include "dataplane/fetch/fetch.h"
+#include "dataplane/registry/copies.h"
 #include "dataplane/http2/http2.h"
 #include "dataplane/jobs.h"
 #include "dataplane/proxy/proxy.h"
@@ -110,6 +111,8 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
         err = fetches_new(r, &r->fetches);
     if (!err)
         err = jobs_new(r, &r->jobs);
+    if (!err)
+        err = copying_new(r, &r->copying);
     timer_wheel_init(&r->wheel, loop_now_ms(r->loop));
     *out = r;
     return err;
@@ -121,6 +124,7 @@ void ring_free(struct ring *r)
     channel_free(r->channel);
     door_ring_free(r->door);
     jobs_free(r->jobs);
+    copying_free(r->copying);
     fetches_free(r->fetches);
     tcp_ring_free(r->tcp);
     proxy_free(r->proxy);

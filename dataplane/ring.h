@@ -29,6 +29,7 @@ struct channel;
 struct proxy;
 struct tcp_ring;
 struct door_ring;
+struct copying;
 struct fetches;
 struct jobs;
 struct kernel_words;
@@ -88,6 +89,7 @@ struct ring {
     struct door_ring *door;
     struct fetches *fetches; /* of blobs that are not here */
     struct jobs *jobs;
+    struct copying *copying; /* of what is pushed, to other replicas */
 
     struct counters_page *page;
     struct ring_counters *counters;

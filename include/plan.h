@@ -16,7 +16,7 @@
 
 enum {
     PLAN_MAGIC = 0x31504c46, /* "FLP1" */
-    PLAN_VERSION = 5,
+    PLAN_VERSION = 6,
 };
 
 enum setting_type { SETTING_BOOL, SETTING_NUMBER, SETTING_BYTES, SETTING_MS, SETTING_BYTES_PER_S };
@@ -164,6 +164,7 @@ struct plan_backend {
     uint16_t port;       /* host byte order */
     uint8_t ip[16];      /* IPv4 as ::ffff:a.b.c.d */
     uint32_t peer;       /* it hangs on a peer's heartbeats (abi_backend.peer) */
+    uint64_t node;       /* of the service of peers: which node that is; else 0 */
     char unix_path[PLAN_UNIX_PATH_MAX];
     char name[PLAN_NAME_MAX];
 };
@@ -201,6 +202,15 @@ struct plan_source {
     char upstream[REPO_NAME_MAX + 1]; /* stands there in its place */
 };
 
+/* How many replicas are to hold what is pushed. */
+struct plan_copies {
+    uint8_t told;   /* the cluster's version lets commands say who holds a blob */
+    uint8_t keeps;  /* this node is a replica: its own copy counts */
+    uint8_t wanted; /* copies; not more than there are replicas */
+    uint8_t least;  /* with so many a push is acknowledged where more cannot be had in time */
+    uint8_t pad[4];
+};
+
 /* The arrays stand behind it, in this order, each aligned to 8 bytes: services, listeners, backends, rows
  * (uint16_t: index into the service's backends, or PLAN_NO_ROW), names, sources. */
 struct plan {
@@ -210,6 +220,7 @@ struct plan {
     uint64_t generation; /* grows by one with each plan */
     uint8_t cluster_id[16];
     uint64_t node_id;
+    struct plan_copies copies;
     uint64_t setting[SETTINGS_COUNT];
     uint32_t service_count, listener_count, backend_count, row_count, name_count, source_count;
     uint64_t service_at, listener_at, backend_at, row_at, name_at, source_at; /* bytes from the beginning */

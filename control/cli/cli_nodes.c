@@ -103,12 +103,12 @@ int command_cluster_show(struct cli *cli)
         json_object_foreach(json_object_get(answer, "cluster"), key, value)
         {
             if (json_is_string(value))
-                printf("%-12s %s\n", key, json_string_value(value));
+                printf("%-16s %s\n", key, json_string_value(value));
             else if (json_is_integer(value))
-                printf("%-12s %lld\n", key, (long long)json_integer_value(value));
+                printf("%-16s %lld\n", key, (long long)json_integer_value(value));
         }
-        printf("%-12s %s\n", "leader", or_dash(cli_text(answer, "leader")));
-        printf("%-12s %s\n", "this node", or_dash(cli_text(answer, "self")));
+        printf("%-16s %s\n", "leader", or_dash(cli_text(answer, "leader")));
+        printf("%-16s %s\n", "this node", or_dash(cli_text(answer, "self")));
         print_warnings(answer);
     }
     json_decref(answer);

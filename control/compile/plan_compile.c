@@ -136,6 +136,7 @@ static int compile_into(const struct plan_input *in, struct plan *plan, const ch
     plan->generation = in->generation;
     memcpy(plan->cluster_id, in->cluster_id, sizeof(plan->cluster_id));
     plan->node_id = in->node_id;
+    plan->copies = in->copies;
     int err = compile_settings(plan, in->setting, err_text);
     compile_services(in, &to);
     if (in->source_count)

@@ -44,6 +44,7 @@ struct plan_input {
     uint64_t generation;
     uint8_t cluster_id[16];
     uint64_t node_id;
+    struct plan_copies copies;
     const uint64_t *setting; /* SETTINGS_COUNT effective values */
     const struct plan_address *address;
     size_t address_count;

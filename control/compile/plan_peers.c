@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "placement.h"
 
 /* A replica that cannot be reached is passed over in a moment: others may have the blob. */
 static const struct plan_proxy way = {
@@ -42,7 +43,8 @@ static void add(struct plan_peers *p, const struct node *n)
                                .generation = 1,
                                .weight = 1,
                                .draining = n->availability == NODE_DRAIN,
-                               .port = n->data.port};
+                               .port = n->data.port,
+                               .node = n->id};
     memcpy(b->ip, n->data.ip, sizeof(b->ip));
     memcpy(b->name, n->name, strnlen(n->name, sizeof(b->name) - 1));
 }
@@ -71,6 +73,18 @@ struct plan_peers *plan_peers_compile(const struct node_table *nodes, uint64_t s
             add(p, &nodes->node[i]);
     p->source = (struct plan_source){.kind = PLAN_SOURCE_PEERS, .service = PLAN_PLACE_PEERS};
     return p;
+}
+
+struct plan_copies plan_copies_compile(const struct node_table *nodes, uint64_t self)
+{
+    const struct node_cluster *c = &nodes->cluster;
+    const struct node *row = node_find(nodes, self);
+    uint32_t wanted = placement_wanted(c->copies, c->replicas);
+    uint32_t least = c->copies_min ? c->copies_min : 1;
+    return (struct plan_copies){.told = c->version >= CLUSTER_VERSION_HOLDERS,
+                                .keeps = row && row->replica,
+                                .wanted = (uint8_t)wanted,
+                                .least = (uint8_t)(least < wanted ? least : wanted)};
 }
 
 void plan_peers_free(struct plan_peers *peers)

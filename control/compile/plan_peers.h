@@ -26,4 +26,7 @@ struct plan_peers {
 struct plan_peers *plan_peers_compile(const struct node_table *nodes, uint64_t self);
 void plan_peers_free(struct plan_peers *peers);
 
+/* How many copies this node has to see to when it takes a push in. */
+struct plan_copies plan_copies_compile(const struct node_table *nodes, uint64_t self);
+
 #endif

@@ -28,6 +28,14 @@ static void set_cluster(struct daemon *d, json_t *answer)
         snprintf(id + 2 * i, 3, "%02x", status.cluster_id[i]);
     json_t *cluster = node_cluster_json(&t->cluster);
     json_object_set_new(cluster, "id", json_string(id));
+    struct state_held held;
+    if (node_view_held(d, &held) == 0) {
+        json_object_set_new(cluster, "blobs", json_integer((json_int_t)held.blobs));
+        json_object_set_new(cluster, "blob_bytes", json_integer((json_int_t)held.bytes));
+        json_object_set_new(cluster, "endangered", json_integer((json_int_t)held.endangered));
+        json_object_set_new(cluster, "endangered_bytes", json_integer((json_int_t)held.endangered_bytes));
+        json_object_set_new(cluster, "lost", json_integer((json_int_t)held.lost));
+    }
     json_object_set_new(answer, "cluster", cluster);
     json_object_set_new(answer, "warnings", node_warnings_json(&t->cluster));
 }

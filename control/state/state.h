@@ -181,6 +181,16 @@ bool state_tag_valid(const char *tag, size_t len);
 /* The table of all services and backends in the state; svc_table_fini frees it. 0 or -errno. */
 int state_services_read(struct kv *kv, struct svc_table *out);
 
+/* What is linked and has holders that are known (names.h): how much that is, and how much of it has fewer
+ * holders that live than are wanted, or none. */
+struct state_held {
+    uint64_t blobs, bytes;
+    uint64_t endangered, endangered_bytes; /* also those without any */
+    uint64_t lost;                         /* without any */
+};
+int state_held_read(struct kv *kv, uint32_t wanted, bool (*lives)(void *arg, uint64_t node), void *arg,
+                    struct state_held *out);
+
 /* Builds the key of a setting in PRIVATE_DATA; room for NAMES_KEY_MAX. Returns its length. */
 size_t state_setting_key(uint8_t *out, const char *key, size_t len);
 

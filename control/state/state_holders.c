@@ -110,3 +110,33 @@ int state_blob_copies(struct kv *kv, struct state_event *out)
     }
     return rc ? rc : state_holders_change(kv, out);
 }
+
+int state_held_read(struct kv *kv, uint32_t wanted, bool (*lives)(void *arg, uint64_t node), void *arg,
+                    struct state_held *out)
+{
+    struct kv_bytes key, value;
+    struct state_key at = {.len = 1}; /* that of no holder is the first one */
+    bool after = false;
+    int rc;
+    memset(out, 0, sizeof(*out));
+    while ((rc = kv_seek(kv, NAMES_HELD, state_key_bytes(&at), after, &key, &value)) == 0) {
+        struct names_held row;
+        uint64_t id;
+        uint32_t living = 0;
+        if (value.len != sizeof(row) || key.len < 1 || key.len > NAMES_HELD_KEY_MAX)
+            return -EUCLEAN;
+        memcpy(&row, value.data, sizeof(row));
+        memcpy(at.data, key.data, at.len = key.len);
+        for (size_t i = 1; i + sizeof(id) <= at.len; i += sizeof(id)) {
+            memcpy(&id, at.data + i, sizeof(id));
+            living += lives(arg, id);
+        }
+        out->blobs += row.blobs;
+        out->bytes += row.bytes;
+        out->endangered += living < wanted ? row.blobs : 0;
+        out->endangered_bytes += living < wanted ? row.bytes : 0;
+        out->lost += living ? 0 : row.blobs;
+        after = true;
+    }
+    return rc == -ENOENT ? 0 : rc;
+}

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "dataplane/holders.h"
 #include "dataplane/ring.h"
 #include "dataplane/fetch/private.h"
 #include "dataplane/http/range.h"
@@ -148,6 +149,7 @@ static void propose_link(struct fetch *f)
     wire_put_bytes(&w, f->repo, f->repo_len);
     cmd_put_digest(&w, &f->entry->digest);
     wire_put_u64(&w, f->size);
+    holders_put(&w, ring->plan, NULL);
     f->step = STEP_LINK;
     f->proposal.waiter.wake = linked;
     f->proposal.deadline_ms = ring_now_ms(ring) + ring_setting(ring, SET_REGISTRY_COMMIT_TIMEOUT);
@@ -257,7 +259,7 @@ static void flow(struct fetch *f, uint64_t skip)
     struct pump_config config = {
         .ring = f->all->ring,
         .from = q->wire,
-        .to = &f->sink,
+        .to = &f->sink.wire,
         .in = chunked ? PUMP_CHUNKED : PUMP_LENGTH,
         .out = PUMP_LENGTH,
         .length = chunked ? 0 : q->answer->content_length,
@@ -348,6 +350,8 @@ static void ask(struct fetch *f)
     q->not_found_passes = true;
     q->accept = f->sources.manifest ? fetch_manifest_types : NULL;
     q->done = answered;
+    if (f->sources.list[f->source].kind == PLAN_SOURCE_PEERS)
+        fetch_prefer_holders(q->ring, &f->entry->digest, q);
     q->range_len = 0;
     if (at)
         q->range_len = (size_t)snprintf(q->range, sizeof(q->range), "bytes=%llu-", (unsigned long long)at);
@@ -355,6 +359,13 @@ static void ask(struct fetch *f)
 }
 
 /* ------------------------------------------------------------------ the beginning */
+
+static void wrote(struct sink *s, size_t bytes)
+{
+    struct fetch *f = container_of(s, struct fetch, sink);
+    ring_count(f->all->ring, CTR_FETCH_BYTES, bytes);
+    fetch_entry_written(f->entry, upload_offset(f->upload));
+}
 
 static void created(struct waiter *w, int res)
 {
@@ -368,7 +379,7 @@ static void created(struct waiter *w, int res)
     }
     fetch_entry_file(f->entry, fd, f->all->ring->store);
     fetch_entry_written(f->entry, 0);
-    fetch_sink_open(f);
+    sink_open(&f->sink, f->all->ring, f->upload, wrote);
     f->started = false;
     ask(f);
 }
@@ -439,7 +450,7 @@ static uint64_t stall_ms(const struct fetch *f)
 static void look_at_flow(struct fetch *f, uint64_t now_ms)
 {
     uint64_t quiet_ms = now_ms - f->pump.progress_ms;
-    if (f->writing && now_ms - f->writing_since_ms >= DISK_MS && !f->stop_fault) {
+    if (f->sink.writing && now_ms - f->sink.writing_since_ms >= DISK_MS && !f->stop_fault) {
         f->stop_fault = FETCH_NOT_KEPT; /* the readers need not wait for the write */
         count_end(f, FETCH_NOT_KEPT);
         fetch_entry_unlist(f->entry);

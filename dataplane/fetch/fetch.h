@@ -30,6 +30,7 @@
 #include "dataplane/http/view.h"
 
 struct fetches;
+struct names_blob;
 struct ring;
 
 /* What a ring has for it. */
@@ -65,6 +66,15 @@ size_t fetch_source_path(const struct plan_source *source, struct view repo, con
 
 void fetch_sources_find(const struct plan *plan, struct view repo, bool manifest, const struct digest *d,
                         struct fetch_sources *out);
+
+/* The place in the plan of the service whose backends are the other replicas, or PLAN_NO_SERVICE. */
+uint16_t fetch_peers_service(const struct plan *plan);
+/* 1 + the id of the backend that a node is, as question.only has it; 0: it is no other replica. */
+uint32_t fetch_peer_of(const struct plan *plan, uint64_t node);
+/* Those that the names say hold the blob are asked first. */
+void fetch_prefer_holders(struct ring *ring, const struct digest *d, struct question *q);
+/* Whether one of those that the names say hold it is a replica still. True where they say nothing. */
+bool fetch_is_held(const struct plan *plan, const struct names_blob *blob);
 
 /* The media types of manifests, for a question's Accept. */
 extern const char fetch_manifest_types[];

@@ -7,6 +7,7 @@
 
 #include "dataplane/ring.h"
 #include "dataplane/fetch/private.h"
+#include "dataplane/store/names.h"
 
 enum { TRIM_MOST = 64 };
 
@@ -83,6 +84,48 @@ size_t fetch_source_path(const struct plan_source *source, struct view repo, con
                      source->upstream, (int)(repo.len - source->prefix_len), repo.p + source->prefix_len,
                      middle, (int)last.len, last.p);
     return n > 0 && n < QUESTION_PATH_MAX ? (size_t)n : 0;
+}
+
+uint16_t fetch_peers_service(const struct plan *plan)
+{
+    for (uint32_t i = 0; i < plan->source_count; i++)
+        if (plan_source(plan, i)->kind == PLAN_SOURCE_PEERS)
+            return plan_source(plan, i)->service;
+    return PLAN_NO_SERVICE;
+}
+
+uint32_t fetch_peer_of(const struct plan *plan, uint64_t node)
+{
+    const struct plan_service *s = plan_service_of(plan, fetch_peers_service(plan));
+    for (uint32_t i = 0; s && i < s->backend_count; i++)
+        if (plan_backend(plan, s->first_backend + i)->node == node)
+            return plan_backend(plan, s->first_backend + i)->id + 1;
+    return 0;
+}
+
+void fetch_prefer_holders(struct ring *ring, const struct digest *d, struct question *q)
+{
+    struct names_blob blob;
+    unsigned count = 0;
+    memset(q->prefer, 0, sizeof(q->prefer));
+    if (!ring->names || names_begin(ring->names))
+        return;
+    int err = names_blob_get(ring->names, d, &blob);
+    names_end(ring->names);
+    for (unsigned i = 0; err == 0 && i < blob.holder_count; i++) {
+        uint32_t id = fetch_peer_of(ring->plan, blob.holder[i]);
+        if (id)
+            q->prefer[count++] = id;
+    }
+}
+
+bool fetch_is_held(const struct plan *plan, const struct names_blob *blob)
+{
+    bool held = blob->version == 0;
+    for (unsigned i = 0; i < blob->holder_count && !held; i++)
+        held =
+            (plan->copies.keeps && blob->holder[i] == plan->node_id) || fetch_peer_of(plan, blob->holder[i]);
+    return held;
 }
 
 static void add_peers(const struct plan *plan, const struct digest *d, struct fetch_sources *out)

@@ -8,6 +8,7 @@
 #include "dataplane/timer.h"
 #include "dataplane/waiter.h"
 #include "dataplane/fetch/fetch.h"
+#include "dataplane/fetch/sink.h"
 #include "dataplane/move/pump.h"
 
 struct upload;
@@ -45,14 +46,7 @@ struct fetch {
     struct waiter waiter; /* of the session */
     struct timer timer;
     struct proposal proposal;
-    /* The session as a wire. */
-    struct wire sink;
-    struct wire_over over;
-    struct op *writing;
-    size_t writing_bytes;
-    uint64_t writing_since_ms;
-    struct loop_post post;
-    struct waiter written;
+    struct sink sink;
     size_t repo_len;
     char repo[REPO_NAME_MAX];
 };
@@ -68,8 +62,5 @@ struct fetches {
 bool fetch_begin(struct fetches *all, struct fetch_entry *e, const struct fetch_wish *wish);
 void fetch_look(struct fetch *f); /* ten times a second */
 void fetch_stop(struct fetch *f);
-
-/* sink.c */
-void fetch_sink_open(struct fetch *f);
 
 #endif

@@ -103,10 +103,16 @@ static size_t write_request(const struct question *q, const struct plan_service 
     at = put(out, at, cap, "Range: ", view_of(q->range, q->range_len));
     at = put(out, at, cap, "If-None-Match: ", view_of(q->etag, q->etag_len));
     at = put(out, at, cap, "", VIEW_LIT("Accept-Encoding: identity"));
-    if (at + 2 >= cap)
+    if (view_present(q->body) || q->method == HTTP_POST) {
+        n = at < cap ? snprintf(out + at, cap - at, "Content-Length: %zu\r\n", q->body.len) : 0;
+        at = n < 0 ? cap : at + (size_t)n;
+    }
+    if (at + 2 + q->body.len >= cap)
         return 0;
     memcpy(out + at, "\r\n", 2);
-    return at + 2;
+    if (q->body.len)
+        memcpy(out + at + 2, q->body.p, q->body.len);
+    return at + 2 + q->body.len;
 }
 
 static bool was_tried(const struct question *q, const struct target *t)
@@ -115,6 +121,21 @@ static bool was_tried(const struct question *q, const struct target *t)
         if (q->tried[i] == t)
             return true;
     return false;
+}
+
+/* The next one of those that are to be asked first, as balance_ask has it; 0: there is none. */
+static uint32_t next_preferred(const struct question *q)
+{
+    if (q->only)
+        return q->only;
+    for (unsigned i = 0; i < QUESTION_PREFER_MAX && q->prefer[i]; i++) {
+        bool was_asked = false;
+        for (unsigned k = 0; k < q->tried_count; k++)
+            was_asked |= q->tried[k]->id + 1 == q->prefer[i];
+        if (!was_asked)
+            return q->prefer[i];
+    }
+    return 0;
 }
 
 /* One that was not asked yet; NULL: there is none, *busy: just now. */
@@ -131,13 +152,14 @@ static struct target *choose(struct question *q, const struct plan_service *serv
                               .now_ms = ring_now_ms(q->ring),
                               .tried = tried,
                               .tried_count = q->tried_count,
+                              .prefer = next_preferred(q),
                               .ahead = true};
     *busy = false;
     if (q->tried_count == QUESTION_TRIED_MAX)
         return NULL;
     struct target *t = balance_choose(b, &ask, &why);
     *busy = !t && why == BALANCE_BUSY;
-    if (!t || !was_tried(q, t))
+    if (!t || (!was_tried(q, t) && (!q->only || t->id + 1 == q->only)))
         return t;
     balance_finish(b, t, BALANCE_CANCELLED, 0, ask.now_ms);
     return NULL;
@@ -199,7 +221,8 @@ static void ask_target(struct question *q, const struct plan_service *service, s
                                       .service_index = q->service,
                                       .method = q->method,
                                       .request_bytes = bytes,
-                                      .timeout_ms = service->proxy.response_timeout_ms
+                                      .timeout_ms = q->timeout_ms ? q->timeout_ms
+                                                    : service->proxy.response_timeout_ms
                                                         ? service->proxy.response_timeout_ms
                                                         : HEAD_MS,
                                       .done = asked,

@@ -32,6 +32,8 @@ enum {
     QUESTION_PATH_MAX = 768,
     QUESTION_FIELD_MAX = DIGEST_TEXT_MAX + 8,
     QUESTION_TRIED_MAX = 32,
+    QUESTION_PREFER_MAX = BLOB_HOLDERS_MAX,
+    QUESTION_BODY_MAX = 12 << 10,
 };
 
 enum question_end {
@@ -49,6 +51,11 @@ struct question {
     enum http_method method;
     bool not_found_passes; /* 404 of one backend says nothing about the next one */
     const char *accept;    /* static, or NULL */
+    uint32_t only;         /* 1 + id of the one backend that is asked; 0: any */
+    uint32_t
+        prefer[QUESTION_PREFER_MAX]; /* 1 + id each: those that are asked before others; 0 ends the list */
+    uint64_t timeout_ms;             /* until the answer's head; 0: as the service says */
+    struct view body;                /* goes with the request; small: ASK_BYTES hold both. Borrowed */
     size_t path_len, range_len, etag_len;
     char path[QUESTION_PATH_MAX];
     char range[QUESTION_FIELD_MAX];

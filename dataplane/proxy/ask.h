@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One question without a body to one backend, beside the exchange that it belongs to: the rest of a body that
+ * One question to one backend, in one piece, beside the exchange that it belongs to: the rest of a body that
  * stopped, or the second one of a hedged request. It ends with the head of an answer and the connection that
  * its content comes on, or with an error; then the backend has been told off already.
  *
@@ -61,9 +61,9 @@ struct ask_config {
     const struct plan_service *service;
     uint32_t service_index;
     const struct proxy_header *client; /* who it is for; may be NULL */
-    enum http_method method;           /* HTTP_GET or HTTP_HEAD */
-    size_t request_bytes;
-    uint64_t timeout_ms; /* until the head of the answer */
+    enum http_method method;           /* of a request that may be sent twice */
+    size_t request_bytes;              /* its head, and the body, if it has one */
+    uint64_t timeout_ms;               /* until the head of the answer */
     void (*done)(struct ask *a, int err);
     void *arg;
 };

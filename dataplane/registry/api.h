@@ -22,7 +22,9 @@
 #include "dataplane/stream.h"
 
 struct api;
+struct copies;
 struct elsewhere;
+struct keep;
 struct manifest;
 
 /* res: 0 or -errno from the store and the body, enum cmd_status from control. */
@@ -38,6 +40,8 @@ struct api {
     bool relayed;                   /* by another replica, which has looked whether it is allowed */
     const char *relayed_for;        /* the client's address there, if it is known */
     struct elsewhere *elsewhere;    /* of what is not in this node's store; in the arena */
+    struct copies *copies;          /* that are being made on other replicas; NULL: none */
+    struct keep *keep;              /* for another replica; in the arena */
     struct digest digest;           /* of the object that the call is about, once known */
     uint64_t size;                  /* bytes of that object */
     char etag[DIGEST_TEXT_MAX + 3]; /* api_etag: the digest in quotes */
@@ -161,6 +165,9 @@ static inline bool api_blob_is_elsewhere(int err)
 {
     return err == -ENOENT || err == -EBADMSG || err == -EIO;
 }
+
+/* elsewhere.c: whether one of the replicas that the names say hold the blob is still one. */
+bool api_is_held(struct api *a, const struct names_blob *blob);
 
 /* elsewhere.c: a linked blob whose file is not here; a blob that is not linked. False: no source of it is
  * known, and nothing was answered. */

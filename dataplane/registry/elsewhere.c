@@ -4,14 +4,15 @@
  * registry behind the repository's prefix); those that they do not link may be known to that registry.
  *
  *   linked, GET                   read along with a fetch (fetch/serve)
- *   linked, HEAD                  from the names
- *   not linked, HEAD              the registry is asked
- *   not linked, GET               fetched, and linked when it is here; if it is here already, for another
- *                                 repository, the registry has to say that this one has it, too
+ *   linked, HEAD                  from the names, if a source has it. If no replica that can be asked has:
+ * 404, so that a client which asks before it pushes pushes it again (a GET is 503 then) not linked, HEAD the
+ * registry is asked not linked, GET               fetched, and linked when it is here; if it is here already,
+ * for another repository, the registry has to say that this one has it, too
  */
 #include "check.h"
 #include "dataplane/registry/api.h"
 #include "dataplane/registry/elsewhere.h"
+#include "dataplane/holders.h"
 #include "dataplane/ring.h"
 #include "dataplane/http/response_reader.h"
 
@@ -172,6 +173,50 @@ static void serve(struct api *a, bool link)
     serve_begin(&e->serve, a->s);
 }
 
+static void answer_head(struct api *a, bool manifest)
+{
+    if (manifest)
+        (void)api_manifest_head(a, view_of(a->manifest.media_type, a->manifest.media_type_len));
+    else
+        (void)api_blob_head(a);
+    stream_send_length(a->s, a->size);
+}
+
+static void peers_answered(struct elsewhere *e, enum question_end end)
+{
+    struct api *a = e->a;
+    bool good = end == QUESTION_ANSWERED && e->question.answer->status == 200;
+    bool manifest = a->route.endpoint == ROUTE_MANIFEST;
+    question_end(&e->question, good ? QUESTION_GOOD : QUESTION_DROPPED,
+                 good && e->question.answer->keep_alive);
+    api_source_done(e);
+    if (good)
+        answer_head(a, manifest);
+    else
+        api_answer_unknown(a, manifest ? ERROR_MANIFEST_UNKNOWN : ERROR_BLOB_UNKNOWN,
+                           "no replica that can be asked now has its bytes", "reference");
+}
+
+/* What a registry behind the repository has can be fetched again; of what only replicas may have, they know.
+ */
+static void head(struct api *a, const struct fetch_sources *sources)
+{
+    if (sources->list[sources->count - 1].kind != PLAN_SOURCE_PEERS) {
+        answer_head(a, sources->manifest);
+        return;
+    }
+    if (!api_elsewhere(a))
+        return;
+    struct question *q = &a->elsewhere->question;
+    q->service = sources->list[0].service;
+    q->method = HTTP_HEAD;
+    q->not_found_passes = true;
+    q->path_len = sources->list[0].path_len;
+    memcpy(q->path, sources->list[0].path, q->path_len);
+    fetch_prefer_holders(a->s->ring, &a->digest, q);
+    api_ask_source(a->elsewhere, peers_answered);
+}
+
 static bool fetch(struct api *a, bool manifest)
 {
     struct fetch_sources sources;
@@ -179,11 +224,7 @@ static bool fetch(struct api *a, bool manifest)
     if (!sources.count)
         return false;
     if (a->s->req.method != HTTP_GET) {
-        if (manifest)
-            (void)api_manifest_head(a, view_of(a->manifest.media_type, a->manifest.media_type_len));
-        else
-            (void)api_blob_head(a);
-        stream_send_length(a->s, a->size);
+        head(a, &sources);
         return true;
     }
     if (!api_elsewhere(a))
@@ -220,6 +261,7 @@ static void link_known(struct api *a)
     wire_put_bytes(&w, a->route.repo.p, a->route.repo.len);
     cmd_put_digest(&w, &a->digest);
     wire_put_u64(&w, a->size);
+    holders_put(&w, a->s->ring->plan, NULL);
     api_propose(a, &w, linked);
 }
 
@@ -256,6 +298,11 @@ int api_blob_known(struct api *a)
     names_end(n);
     a->size = err ? 0 : blob.size;
     return err;
+}
+
+bool api_is_held(struct api *a, const struct names_blob *blob)
+{
+    return fetch_is_held(a->s->ring->plan, blob);
 }
 
 bool api_blob_unlinked(struct api *a)

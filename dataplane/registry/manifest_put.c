@@ -14,7 +14,10 @@
 #include "check.h"
 #include "dataplane/http/range.h"
 #include "dataplane/http/uri.h"
+#include "dataplane/holders.h"
+#include "dataplane/ring.h"
 #include "dataplane/registry/api.h"
+#include "dataplane/registry/copies.h"
 #include "dataplane/registry/manifest_json.h"
 
 enum {
@@ -267,14 +270,26 @@ static void proposed(struct api *a, int status)
     }
 }
 
+static void copied(struct api *a, int err)
+{
+    if (err) {
+        copies_refuse(a);
+        return;
+    }
+    struct wire_writer w = command_encode(a);
+    copies_put_holders(a, &w);
+    api_propose(a, &w, proposed);
+}
+
 static void written(struct api *a, int err)
 {
     if (err) {
         api_answer_store_error(a, err);
         return;
     }
-    struct wire_writer w = command_encode(a);
-    api_propose(a, &w, proposed);
+    if (copies_need_blob(a, a->s->body))
+        copies_finish(a, a->s->body);
+    copies_wait(a, copied);
 }
 
 static void answer_invalid(struct api *a, const struct manifest *m)
@@ -330,6 +345,9 @@ static void body_read(struct api *a, int err)
     }
     if (!manifest_check(a))
         return;
+    copies_begin(a);
+    if (!copies_need_blob(a, body))
+        copies_finish(a, body);
     api_wait_taken(a, blob_write(stream_store(a->s), &a->digest, body.p, body.len, &a->waiter), written);
 }
 
@@ -342,6 +360,7 @@ static void copy_written(struct api *a, int err)
         return;
     }
     struct wire_writer w = command_encode(a);
+    holders_put(&w, a->s->ring->plan, NULL);
     api_propose(a, &w, a->put.copied_next);
 }
 

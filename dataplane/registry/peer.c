@@ -8,6 +8,7 @@
 #include "dataplane/ring.h"
 #include "dataplane/http/range.h"
 #include "dataplane/registry/api.h"
+#include "dataplane/registry/keep.h"
 
 static const struct view nothing;
 
@@ -75,11 +76,14 @@ static void begin(struct stream *s)
         api_relayed(a);
         return;
     }
-    if ((s->req.method != HTTP_GET && s->req.method != HTTP_HEAD) || !path_read(s->req.path, &a->digest)) {
-        error_answer(
-            s, 404, ERROR_UNSUPPORTED,
-            "blobs (GET and HEAD of /blobs/ALGORITHM/HEX) and relayed requests are all that there is", NULL,
-            nothing);
+    bool is_blob = path_read(s->req.path, &a->digest);
+    if (!is_blob)
+        a->digest.alg = DIGEST_NONE;
+    if (keep_begin(a))
+        return;
+    if ((s->req.method != HTTP_GET && s->req.method != HTTP_HEAD) || !is_blob) {
+        error_answer(s, 404, ERROR_UNSUPPORTED, "other replicas get nothing by this method from such a path",
+                     NULL, nothing);
         return;
     }
     api_etag(a);

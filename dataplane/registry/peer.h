@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What other replicas want of this one: GET and HEAD of /blobs/<alg>/<hex>, for every blob that the names
- * know, whatever repository it is in; and requests for this node's upload sessions that came to them, as they
- * came (/v2/<name>/blobs/uploads/<id>). Whoever asks has shown a certificate of the cluster's CA: an address
- * that does not ask for one is answered 403.
+ * know, whatever repository it is in; copies of what is pushed to them (keep.h); and requests for this node's
+ * upload sessions that came to them, as they came (/v2/<name>/blobs/uploads/<id>). Whoever asks has shown a
+ * certificate of the cluster's CA: an address that does not ask for one is answered 403.
  */
 #ifndef FL_REGISTRY_PEER_H
 #define FL_REGISTRY_PEER_H

@@ -6,6 +6,7 @@
 #include "dataplane/registry/registry.h"
 
 #include "dataplane/registry/api.h"
+#include "dataplane/registry/copies.h"
 #include "check.h"
 #include "plan.h"
 
@@ -176,6 +177,7 @@ void api_end(struct stream *s)
     struct api *a = s->ctx;
     if (!a)
         return;
+    copies_end(a);
     if (a->upload)
         upload_checkin(a->upload);
     if (a->blob)

@@ -22,10 +22,18 @@
 #include "dataplane/http/range.h"
 #include "dataplane/http/uri.h"
 #include "dataplane/registry/api.h"
+#include "dataplane/registry/copies.h"
 
 static const struct view nothing;
 
 static void session_made(struct api *a, int err);
+
+/* What is in the session already may be in one of another replica's, too. */
+static void receive(struct api *a, api_step *next)
+{
+    copies_flow(a);
+    api_body_to_upload(a, next);
+}
 
 /* ------------------------------------------------------------------ pieces */
 
@@ -61,6 +69,7 @@ static void session_fields(struct api *a, struct http_response *res, uint64_t of
 
 static uint64_t session_release(struct api *a)
 {
+    copies_end(a);
     uint64_t offset = upload_offset(a->upload);
     upload_checkin(a->upload);
     a->upload = NULL;
@@ -96,6 +105,7 @@ static void give_up(struct api *a, int err)
     if (a->up.told) {
         session_release(a);
     } else {
+        copies_end(a);
         upload_cancel(a->upload, NULL);
         a->upload = NULL;
     }
@@ -114,6 +124,20 @@ static void linked(struct api *a, int status)
     answer_created(a);
 }
 
+static void copied(struct api *a, int err)
+{
+    if (err) {
+        copies_refuse(a);
+        return;
+    }
+    struct wire_writer w = api_command(a, CMD_BLOB_LINK);
+    wire_put_bytes(&w, a->route.repo.p, a->route.repo.len);
+    cmd_put_digest(&w, &a->digest);
+    wire_put_u64(&w, a->size);
+    copies_put_holders(a, &w);
+    api_propose(a, &w, linked);
+}
+
 static void committed(struct api *a, int err)
 {
     if (err != 0 && err != -EBADMSG) {
@@ -127,11 +151,7 @@ static void committed(struct api *a, int err)
                      "digest", api_digest_text(a));
         return;
     }
-    struct wire_writer w = api_command(a, CMD_BLOB_LINK);
-    wire_put_bytes(&w, a->route.repo.p, a->route.repo.len);
-    cmd_put_digest(&w, &a->digest);
-    wire_put_u64(&w, a->size);
-    api_propose(a, &w, linked);
+    copies_wait(a, copied);
 }
 
 /* The body, if there was one, is in the session. */
@@ -142,6 +162,7 @@ static void received_all(struct api *a, int err)
         return;
     }
     a->size = upload_offset(a->upload);
+    copies_finish(a, nothing);
     api_wait_taken(a, upload_commit(a->upload, &a->digest, &a->waiter), committed);
 }
 
@@ -187,10 +208,12 @@ static void session_made(struct api *a, int err)
         return;
     }
     memcpy(a->up.id, upload_id(a->upload), sizeof(a->up.id));
+    if (a->up.commit)
+        copies_begin(a);
     if (!a->up.commit)
         answer_session(a, 202);
     else if (stream_has_body(a->s))
-        api_body_to_upload(a, received_all);
+        receive(a, received_all);
     else
         received_all(a, 0);
 }
@@ -210,7 +233,7 @@ static void mounted(struct api *a, int status)
 }
 
 /* Looks whether the blob can be mounted. 1: it is in this repository already; 0: yes; else not, or an error.
- */
+ * What no replica holds any more has to be uploaded again. */
 static int mount_find(struct api *a, struct view from)
 {
     struct names *n = stream_names(a->s);
@@ -219,12 +242,13 @@ static int mount_find(struct api *a, struct view from)
     int err = names_begin(n);
     if (err)
         return err;
-    if (names_link_get(n, a->route.repo, &a->digest, &link) == 0)
+    err = names_blob_get(n, &a->digest, &blob);
+    if (err == 0 && !api_is_held(a, &blob))
+        err = -ENOENT;
+    else if (err == 0 && names_link_get(n, a->route.repo, &a->digest, &link) == 0)
         err = 1;
-    else if (from.len)
+    else if (err == 0 && from.len)
         err = names_link_get(n, from, &a->digest, &link);
-    else
-        err = names_blob_get(n, &a->digest, &blob);
     names_end(n);
     return err;
 }
@@ -344,22 +368,30 @@ static bool chunk_complete(const struct api *a)
     return !a->up.ranged || upload_offset(a->upload) == a->up.last + 1;
 }
 
+static void patch_rested(struct api *a, int err)
+{
+    (void)err;
+    if (!chunk_complete(a))
+        answer_session_error(a, 416, ERROR_SIZE_INVALID, "the chunk was not as long as Content-Range said");
+    else
+        answer_session(a, 202);
+}
+
 static void patched(struct api *a, int err)
 {
     if (err)
         give_up(a, err);
-    else if (!chunk_complete(a))
-        answer_session_error(a, 416, ERROR_SIZE_INVALID, "the chunk was not as long as Content-Range said");
     else
-        answer_session(a, 202);
+        copies_rest(a, patch_rested);
 }
 
 static void patch_checked_out(struct api *a, int err)
 {
     if (!checked_out(a, err) || !chunk_in_order(a))
         return;
+    copies_begin(a);
     if (stream_has_body(a->s))
-        api_body_to_upload(a, patched);
+        receive(a, patched);
     else
         patched(a, 0);
 }
@@ -382,8 +414,9 @@ static void put_checked_out(struct api *a, int err)
 {
     if (!checked_out(a, err) || !chunk_in_order(a))
         return;
+    copies_begin(a);
     if (stream_has_body(a->s))
-        api_body_to_upload(a, put_received);
+        receive(a, put_received);
     else
         received_all(a, 0);
 }

@@ -42,6 +42,7 @@ struct entry {
     struct task task;
     uint8_t state;
     bool detached, listed;
+    bool growing;   /* an upload session: it has at least as many bytes as are wanted */
     uint32_t block; /* of the cache, or CACHE_NONE */
     uint32_t read;  /* bytes of it that were read */
 };
@@ -203,7 +204,7 @@ static int file_take(struct store_ring *r)
     return 0;
 }
 
-static int entry_open(struct store_ring *r, const struct digest *d, struct entry **out)
+static int entry_take(struct store_ring *r, const struct digest *d, struct entry **out)
 {
     if (store_is_condemned(r->store, d))
         return -EBADMSG;
@@ -221,12 +222,22 @@ static int entry_open(struct store_ring *r, const struct digest *d, struct entry
     e->waits_last = &e->waits;
     e->state = ENTRY_OPENING;
     task_init(&e->task, r, step);
+    *out = e;
+    return 0;
+}
+
+static int entry_open(struct store_ring *r, const struct digest *d, struct entry **out)
+{
+    struct entry *e;
+    int err = entry_take(r, d, &e);
+    if (err)
+        return err;
     struct entry **bucket = bucket_of(r, d);
     e->chain = *bucket;
     *bucket = e;
-    blob_path(d, path);
-    loop_openat(r->loop, task_order(&e->task), r->store->blobs_dirfd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC,
-                0);
+    blob_path(d, e->path);
+    loop_openat(r->loop, task_order(&e->task), r->store->blobs_dirfd, e->path,
+                O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
     *out = e;
     return 0;
 }
@@ -297,6 +308,26 @@ int blob_open(struct store_ring *r, const struct digest *d, uint64_t size, bool 
     if (err)
         return err;
     return wait_for(r, e, &(struct wait){.waiter = w, .out = out, .size = size, .want_bytes = want_bytes});
+}
+
+int blob_open_growing(struct store_ring *r, const char *name, size_t name_len, uint64_t size,
+                      struct blob **out, struct waiter *w)
+{
+    static const struct digest none;
+    struct entry *e;
+    if (!session_name_valid(name, name_len))
+        return -ENOENT;
+    if (r->waits.used == r->waits.count)
+        return -ENOMEM;
+    int err = entry_take(r, &none, &e);
+    if (err)
+        return err;
+    e->detached = e->growing = true; /* it never was in the table */
+    memcpy(e->path, name, name_len);
+    e->path[name_len] = '\0';
+    loop_openat(r->loop, task_order(&e->task), r->store->uploads_dirfd, e->path,
+                O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    return wait_for(r, e, &(struct wait){.waiter = w, .out = out, .size = size});
 }
 
 /* ------------------------------------------------------------------ completions */
@@ -376,6 +407,8 @@ static void opened(struct store_ring *r, struct entry *e)
         return;
     }
     e->blob.size = (uint64_t)st.st_size;
+    if (e->growing && e->blob.size > e->waits->size)
+        e->blob.size = e->waits->size;
     if (!bytes_wanted(e) || !is_small(e->blob.size) || !read_begin(r, e))
         ready(r, e);
 }

@@ -40,6 +40,12 @@ static bool name_has(const char *name, size_t id_len)
            is_hex(name + id_len + 1, REPO_HASH_HEX);
 }
 
+bool session_name_valid(const char *name, size_t len)
+{
+    return len == UPLOAD_NAME_MAX && is_hex(name, UPLOAD_ID_LEN) && name[UPLOAD_ID_LEN] == '.' &&
+           is_hex(name + UPLOAD_ID_LEN + 1, REPO_HASH_HEX);
+}
+
 static bool name_valid(const char *name)
 {
     return name_has(name, UPLOAD_ID_LEN);

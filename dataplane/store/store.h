@@ -123,6 +123,13 @@ struct blob {
  */
 int blob_open(struct store_ring *r, const struct digest *d, uint64_t size, bool want_bytes, struct blob **out,
               struct waiter *w);
+/*
+ * The same for what an upload session has so far, of which the first `size` bytes are known to be written:
+ * `name` is upload_name's. Nobody else gets this object. -ENOENT: the session is over, or is none of this
+ * node.
+ */
+int blob_open_growing(struct store_ring *r, const char *name, size_t name_len, uint64_t size,
+                      struct blob **out, struct waiter *w);
 void blob_get(struct blob *b);
 void blob_put(struct store_ring *r, struct blob *b);
 
@@ -189,7 +196,8 @@ int upload_checkout(struct store_ring *r, const char *id, size_t id_len, const c
 void upload_checkin(struct upload *u);
 
 const char *upload_id(const struct upload *u);
-uint64_t upload_offset(const struct upload *u); /* bytes that were received and written in order */
+const char *upload_name(const struct upload *u); /* for blob_open_growing; UPLOAD_NAME_LEN */
+uint64_t upload_offset(const struct upload *u);  /* bytes that were received and written in order */
 
 /*
  * Appends len (at least 1) bytes: hashes on the ring, writes by the loop. buf is borrowed until the wake: 0,
@@ -233,6 +241,21 @@ bool store_is_full(const struct store *s);
  * are under way.
  */
 void store_close(struct store_ring *r, int fd);
+
+/*
+ * Where copies of a session's bytes are being made, as long as the process lives: for the request that goes
+ * on with it. Of a session that is checked out.
+ */
+enum { UPLOAD_COPIES_MAX = 3, UPLOAD_NAME_LEN = UPLOAD_ID_LEN + 1 + 16 };
+struct upload_copies {
+    unsigned count;
+    struct {
+        uint64_t node;
+        uint64_t size; /* bytes of it that are there */
+        char id[UPLOAD_ID_LEN];
+    } at[UPLOAD_COPIES_MAX];
+};
+struct upload_copies *upload_copies(struct upload *u);
 
 /* Open sessions of the node. */
 uint32_t store_uploads_open(const struct store *s);

@@ -155,7 +155,11 @@ struct upload {
     struct upload *next_in_line;
     struct digest expected, result;
     struct publish publish;
+    struct upload_copies copies;
 };
+
+/* Whether that is the name of a session's file. */
+bool session_name_valid(const char *name, size_t len);
 
 enum { SESSION_BUCKETS = 1 << 16 };
 

@@ -153,6 +153,16 @@ void upload_checkin(struct upload *u)
         store_close(r, fd);
 }
 
+const char *upload_name(const struct upload *u)
+{
+    return u->name;
+}
+
+struct upload_copies *upload_copies(struct upload *u)
+{
+    return &u->copies;
+}
+
 const char *upload_id(const struct upload *u)
 {
     return u->id;

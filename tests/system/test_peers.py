@@ -147,10 +147,16 @@ def test_who_may_ask(tmp_path):
         for which in ("theirs", "nobody"):
             with pytest.raises((OSError, http1.ConnectionEnded)):
                 ask(nodes[0], contexts[which], target)
-        for method, path in (("GET", "/v2/"), ("PUT", target), ("GET", target[:-1]), ("GET", "/blobs/sha256:00"),
+        for method, path in (("GET", "/v2/"), ("PUT", target[:-1]), ("GET", target[:-1]), ("GET", "/blobs/sha256:00"),
                              ("GET", "/blobs/sha256/../../lock"), ("GET", target.replace("256/", "256:", 1)),
                              ("DELETE", target)):
             assert ask(nodes[0], contexts["ours"], path, method).status == 404, path
+        # What it is asked to keep has to be what its name says, and for a node that it knows.
+        assert ask(nodes[0], contexts["ours"], target, "PUT").status == 400
+        for query, status in (("", 400), ("?node=1&of=../x&to=1", 400), ("?node=x&of=-&to=1", 400), ("?node=9&of=-&to=1", 409)):
+            assert ask(nodes[0], contexts["ours"], "/copies" + query, "POST").status == status, query
+        for path in ("/copies/-?from=0&to=1", "/copies/" + "0" * 48 + "." + "0" * 16 + "?from=0&to=1"):
+            assert ask(nodes[0], contexts["ours"], path).status == 404, path
 
 
 @pytest.mark.parametrize("tls", [None, {"certificates": ["node"]},

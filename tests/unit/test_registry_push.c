@@ -119,6 +119,26 @@ static void test_post_only(void **state)
     assert_int_equal(sessions(), 0);
 }
 
+/* Not on as many replicas as there have to be at least: it is not acknowledged, and the names do not know it.
+ */
+static void test_too_few_copies(void **state)
+{
+    (void)state;
+    host->copies_error = -EAGAIN;
+    assert_error(call(SENT("POST /v2/a/blobs/uploads/?digest=%s", SHA("hello")), "", "hello"), 503,
+                 "UNAVAILABLE");
+    assert_true(*field("Retry-After"));
+    assert_error(call("PUT /v2/a/manifests/1", "Content-Type: application/vnd.oci.image.index.v1+json\r\n",
+                      "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.index.v1+json\","
+                      "\"manifests\":[]}"),
+                 503, "UNAVAILABLE");
+    host->copies_error = 0;
+    assert_int_equal(get_status(SENT("/v2/a/blobs/%s", SHA("hello"))), 404);
+    assert_int_equal(get_status("/v2/a/manifests/1"), 404);
+    assert_int_equal(call(SENT("POST /v2/a/blobs/uploads/?digest=%s", SHA("hello")), "", "hello"), 201);
+    assert_int_equal(sessions(), 0);
+}
+
 static void test_post_only_errors(void **state)
 {
     (void)state;
@@ -540,6 +560,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         T(test_post_only),
+        T(test_too_few_copies),
         T(test_post_only_errors),
         T(test_post_and_put),
         T(test_chunks),

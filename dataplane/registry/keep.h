@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a replica does for another one that wants copies of what is pushed to it. Part of what peers are
+ * served (peer.h), so whoever asks has shown a certificate of the cluster.
+ *
+ *   PUT  /blobs/ALG/HEX             a small blob, whole: durable here -> 201
+ *   POST /copies?node=&of=&to=      fetch the bytes of that node's upload session `of` up to `to`, behind
+ * those that are here already -> 200, with Copy-Session: the session that they are in, &session= and which is
+ * gone on with &digest=ALG:HEX            these are all: durable here -> 201 GET  /copies/OF?from=&to= the
+ * bytes of an upload session of this node that are asked for by that &digest=ALG:HEX            it may be a
+ * blob by now
+ *
+ * The bytes are fetched by whoever is to keep them, so that only they wait for a slow disk, and a client's
+ * upload stands in nobody's way. `of` is "-" where there is no session any more.
+ */
+#ifndef FL_REGISTRY_KEEP_H
+#define FL_REGISTRY_KEEP_H
+
+#include <stdbool.h>
+
+struct api;
+
+enum { KEEP_SMALL_MAX = 12 << 10 /* bytes of a blob that is put whole */ };
+#define KEEP_PATH          "/copies"
+#define KEEP_SESSION_FIELD "Copy-Session"
+
+/* False: the request is none of these. */
+bool keep_begin(struct api *a);
+
+#endif
