@@ -36,7 +36,8 @@ static int policy_drop(struct kv *kv, const char *prefix)
 static void prefix_take(struct state_text text, char out[REPO_NAME_MAX + 1])
 {
     CHECK(text.len <= REPO_NAME_MAX);
-    memcpy(out, text.data, text.len);
+    if (text.len)
+        memcpy(out, text.data, text.len);
     out[text.len] = '\0';
 }
 

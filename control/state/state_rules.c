@@ -65,7 +65,7 @@ static int totals_check(struct kv *kv, struct state_event *out, uint64_t bytes, 
     do {
         struct state_key key = state_key_policy('P', repo.data, len);
         struct names_policy p;
-        struct names_policy_use use;
+        struct names_policy_use use = {0};
         int rc = state_row_get(kv, NAMES_POLICIES, &key, &p, sizeof(p));
         key = state_key_policy('U', repo.data, len);
         if (rc == 0 && (p.total_bytes || p.total_tags))
