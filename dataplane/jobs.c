@@ -135,6 +135,8 @@ static void fetch(struct job *j)
                                     .sources = &sources,
                                     .keep = true,
                                     .end = j->frame.arg};
+    if (j->frame.flags & JOB_REPLACE)
+        fetch_entry_forget(&j->digest); /* what was fetched a moment ago is what is to be replaced */
     j->reader = fetch_read(ring->fetches, &wish, true, kept, j);
     if (!j->reader)
         finish(j, ring->draining ? JOB_CANCELLED : JOB_BUSY, 0);
@@ -252,7 +254,8 @@ int jobs_new(struct ring *ring, struct jobs **out)
     }
     all->ring = ring;
     channel_set_jobs(ring->channel, &(struct channel_jobs){on_job, on_lost, all});
-    store_ring_attach(ring->store, &ring->wheel, &(struct store_listener){on_damaged, all});
+    store_ring_attach(ring->store, &ring->wheel,
+                      &(struct store_listener){on_damaged, all, fetch_entry_forget});
     *out = all;
     return 0;
 }

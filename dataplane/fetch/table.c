@@ -113,6 +113,15 @@ void fetch_entry_unlist(struct fetch_entry *e)
     pthread_mutex_unlock(&table.mutex);
 }
 
+void fetch_entry_forget(const struct digest *d)
+{
+    pthread_mutex_lock(&table.mutex);
+    struct fetch_entry *e = find(d);
+    if (e && atomic_load(&e->kept) == FETCH_KEPT)
+        e->listed = false;
+    pthread_mutex_unlock(&table.mutex);
+}
+
 void fetch_entry_file(struct fetch_entry *e, int fd, struct store_ring *store)
 {
     pthread_mutex_lock(&table.mutex);

@@ -80,6 +80,10 @@ void fetch_entry_put(struct fetch_entry *e, struct store_ring *store);
 /* Nobody finds it any more. */
 void fetch_entry_unlist(struct fetch_entry *e);
 
+/* What is in the store is not good: nobody finds the entry any more that has the same file. One that is still
+ * under way brings another file. */
+void fetch_entry_forget(const struct digest *d);
+
 /* The fetch's: takes fd (a duplicate of its own). The one before it is closed: nobody has read from it. */
 void fetch_entry_file(struct fetch_entry *e, int fd, struct store_ring *store);
 

@@ -71,12 +71,14 @@ void store_ring_free(struct store_ring *r);
 
 /*
  * What a ring's part of the store needs beside its loop. damaged: a reader found a blob to be damaged; it is
- * quarantined by now.
+ * quarantined by now. condemned (may be NULL): a blob is damaged, or looks like it, and is about to be moved
+ * away: whoever has its file open elsewhere in the process lets go of it.
  */
 struct timer_wheel;
 struct store_listener {
     void (*damaged)(void *arg, const struct digest *d, uint64_t bytes);
     void *arg;
+    void (*condemned)(const struct digest *d);
 };
 void store_ring_attach(struct store_ring *r, struct timer_wheel *wheel,
                        const struct store_listener *listener);

@@ -166,8 +166,16 @@ int blob_verify(struct store_ring *r, const struct digest *d, uint64_t size, ver
     return 0;
 }
 
+static void tell_others(struct store_ring *r, const struct digest *d)
+{
+    if (r->listener.condemned)
+        r->listener.condemned(d);
+}
+
+/* Who found it looks elsewhere for it at once: before the verification has begun. */
 void store_suspect(struct store_ring *r, const struct digest *d)
 {
+    tell_others(r, d);
     for (struct verify *v = r->verify_list; v; v = v->older)
         if (digest_equal(&v->digest, d))
             return;
@@ -228,6 +236,7 @@ static void damaged(struct verify *v)
 {
     struct store_ring *r = v->task.ring;
     store_condemn(r->store, &v->digest);
+    tell_others(r, &v->digest);
     store_count(r, CTR_BLOBS_DAMAGED);
     hold(v);
 }

@@ -84,7 +84,7 @@ static inline void fixture_open(struct fixture *f, uint64_t seed)
     memset(f->counters, 0, sizeof(*f->counters));
     assert_int_equal(store_ring_new(f->store, f->loop, f->counters, 1 << 20, &f->ring), 0);
     timer_wheel_init(&f->wheel, loop_now_ms(f->loop));
-    store_ring_attach(f->ring, &f->wheel, &(struct store_listener){fixture_told, f});
+    store_ring_attach(f->ring, &f->wheel, &(struct store_listener){fixture_told, f, NULL});
 }
 
 /* Everything that was ordered has come back, nothing is held, and the process has as many descriptors as the
