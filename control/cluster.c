@@ -376,6 +376,53 @@ int cluster_each_tag(struct cluster *c, const char *repo, const char *after, siz
     return result;
 }
 
+struct blob_walk {
+    cluster_blob_row each;
+    void *arg;
+};
+
+static bool on_blob_row(void *arg, struct kv_bytes key, struct kv_bytes value)
+{
+    const struct blob_walk *w = arg;
+    struct names_blob blob;
+    struct digest digest;
+    if (digest_unpack(key.data, key.len, &digest) != key.len ||
+        !names_blob_read(value.data, value.len, &blob))
+        return false;
+    w->each(w->arg, &digest, blob.size);
+    return true;
+}
+
+int cluster_each_blob(struct cluster *c, const struct digest *after, size_t limit, cluster_blob_row each,
+                      void *arg)
+{
+    struct blob_walk w = {each, arg};
+    uint8_t from[DIGEST_PACKED_MAX] = {0}; /* below every digest */
+    struct kv *kv;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    size_t len = after ? digest_pack(after, from) : 1;
+    int result = walk(kv, NAMES_BLOBS, (struct kv_bytes){from, len}, after != NULL, limit, on_blob_row, &w);
+    consensus_view_end(view);
+    return result;
+}
+
+int cluster_blob(struct cluster *c, const struct digest *digest, struct names_blob *out)
+{
+    uint8_t key[DIGEST_PACKED_MAX];
+    struct kv_bytes row;
+    struct kv *kv;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    int result = kv_get(kv, NAMES_BLOBS, (struct kv_bytes){key, digest_pack(digest, key)}, &row);
+    if (!result && !names_blob_read(row.data, row.len, out))
+        result = -EUCLEAN;
+    consensus_view_end(view);
+    return result;
+}
+
 int cluster_services(struct cluster *c, struct svc_table *out)
 {
     struct kv *kv;

@@ -91,6 +91,13 @@ typedef void (*cluster_tag)(void *arg, const char *tag, size_t tag_len, const st
 int cluster_each_tag(struct cluster *c, const char *repo, const char *after, size_t limit, cluster_tag each,
                      void *arg);
 
+/* The same of blobs, in the order of their digests; after NULL: the first ones. */
+typedef void (*cluster_blob_row)(void *arg, const struct digest *digest, uint64_t size);
+int cluster_each_blob(struct cluster *c, const struct digest *after, size_t limit, cluster_blob_row each,
+                      void *arg);
+/* One blob's row. 0, -ENOENT, -errno. */
+int cluster_blob(struct cluster *c, const struct digest *digest, struct names_blob *out);
+
 /* All services and backends as they are applied here; svc_table_fini frees it. 0 or -errno. */
 int cluster_services(struct cluster *c, struct svc_table *out);
 

@@ -17,6 +17,7 @@
 #include "check.h"
 #include "control/certs_store.h"
 #include "control/compile/plan_services.h"
+#include "control/daemon_blobs.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_life.h"
 #include "control/daemon_listen.h"
@@ -274,9 +275,8 @@ static void on_job_done(void *arg, uint64_t id, enum job_result result, uint64_t
 static void on_damaged(void *arg, const struct digest *digest, uint64_t bytes)
 {
     struct daemon *d = arg;
-    (void)bytes;
-    events_blob(d->events, "blob.damaged", digest,
-                "a reader found other bytes than its digest says; it is moved to store/damaged");
+    (void)bytes; /* of what is not the blob */
+    daemon_blobs_found(d, digest, UINT64_MAX, JOB_DAMAGED);
 }
 
 static void on_plan_applied(void *arg, uint64_t generation)
@@ -414,6 +414,7 @@ void daemon_on_second_timer(uv_timer_t *timer)
     daemon_kernel_tick(d);
     daemon_listen_tick(d);
     daemon_peers_tick(d);
+    daemon_blobs_tick(d);
     if (certs_tick(d->certs))
         daemon_publish_certs(d);
 }

@@ -33,6 +33,7 @@ struct jobs;
 struct importer;
 struct notify;
 struct retention_runs;
+struct daemon_blobs;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -86,6 +87,7 @@ struct daemon {
     struct importer *importer;
     struct notify *notify;
     struct retention_runs *retention;
+    struct daemon_blobs *blobs;    /* daemon_blobs.h */
     bool has_pki;                  /* as seen last: STATE/pki is there */
     struct plan_services *proxied; /* those of the newest plan */
     struct certs_store *certs;

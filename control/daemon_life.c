@@ -20,6 +20,7 @@
 #include "check.h"
 #include "control/certs_store.h"
 #include "control/compile/plan_services.h"
+#include "control/daemon_blobs.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_listen.h"
 #include "control/daemon_peers.h"
@@ -32,6 +33,7 @@
 #include "control/notify.h"
 #include "control/retention_run.h"
 #include "control/services.h"
+#include "control/socket/methods.h"
 #include "control/socket/server.h"
 
 enum { ERROR_MAX = 512 };
@@ -125,9 +127,11 @@ static int open_supervise(struct daemon *d, char *err)
                                             .handlers = daemon_supervise_handlers,
                                             .arg = d};
     int result = supervise_open(&config, &d->supervise, err, ERROR_MAX);
-    if (!result)
-        d->jobs = jobs_new(&(struct jobs_config){send_job, d, d->memory.rings});
-    return result;
+    if (result)
+        return result;
+    d->jobs = jobs_new(&(struct jobs_config){send_job, d, d->memory.rings});
+    daemon_blobs_open(d);
+    return 0;
 }
 
 static void on_signal(void *arg, int signum)
@@ -355,6 +359,7 @@ static int start_inside(struct daemon *d, char *err)
     open_background(d);
     return 0;
 err_supervise:
+    daemon_blobs_close(d);
     jobs_free(d->jobs);
     supervise_close(d->supervise);
 err_services:
@@ -430,12 +435,14 @@ void daemon_life_close(struct daemon *d)
     uv_close((uv_handle_t *)&d->second_timer, NULL);
     daemon_listen_close(d);
     supervise_close(d->supervise);
+    method_blobs_stop(d);
     server_close(d->server);
     backup_stop(d->backup, on_backup_stopped, d);
 }
 
 static void finish(struct daemon *d)
 {
+    daemon_blobs_close(d);
     jobs_free(d->jobs);
     services_free(d->services);
     nodes_free(d->nodes);

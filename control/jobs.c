@@ -198,6 +198,43 @@ void jobs_answer(struct jobs *jobs, uint64_t id, enum job_result result, uint64_
     send_more(jobs);
 }
 
+/* Those of the list that have this function go from it to the front of `taken`. */
+static struct job *take_done(struct list *l, void (*done)(void *, enum job_result, uint64_t),
+                             struct job *taken)
+{
+    for (struct job *j = l->first, *next; j; j = next) {
+        next = j->next;
+        if (j->order.done != done)
+            continue;
+        take(l, j);
+        j->next = taken;
+        taken = j;
+    }
+    return taken;
+}
+
+void jobs_cancel(struct jobs *jobs, void (*done)(void *arg, enum job_result result, uint64_t detail))
+{
+    struct job *taken = NULL, *j, *next;
+    for (j = jobs->sent.first; j; j = next) {
+        next = j->next;
+        if (j->order.done != done)
+            continue;
+        unsend(jobs, j);
+        wait_again(jobs, j);
+    }
+    for (int kind = 0; kind < JOB_KIND_COUNT; kind++)
+        taken = take_done(&jobs->waiting[kind], done, taken);
+    for (j = taken; j; j = next) {
+        const struct job_order order = j->order;
+        next = j->next;
+        jobs->count--;
+        jobs->kind_count[order.kind]--;
+        free(j);
+        order.done(order.done_arg, JOB_CANCELLED, 0);
+    }
+}
+
 const char *job_result_name(enum job_result result)
 {
     static const char *const names[JOB_RESULT_COUNT] = {

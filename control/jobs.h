@@ -51,6 +51,10 @@ void jobs_ready(struct jobs *jobs);
 /* What a data plane answers; an id that nobody asked for is passed over. */
 void jobs_answer(struct jobs *jobs, uint64_t id, enum job_result result, uint64_t detail);
 
+/* All that is unanswered and has this function is told JOB_CANCELLED, at once, and not done any more. What is
+ * asked for meanwhile is not meant. */
+void jobs_cancel(struct jobs *jobs, void (*done)(void *arg, enum job_result result, uint64_t detail));
+
 const char *job_result_name(enum job_result result);
 
 #endif

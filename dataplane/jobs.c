@@ -110,6 +110,7 @@ static void kept(struct fetch_reader *r)
 {
     struct job *j = r->arg;
     enum job_result result = keep_result(r->entry);
+    uint64_t size = atomic_load(&r->entry->size);
     fetch_reader_leave(r);
     j->reader = NULL;
     if (result == JOB_OK && (j->frame.flags & JOB_REPLACE))
@@ -117,7 +118,7 @@ static void kept(struct fetch_reader *r)
     if (result == JOB_NO_SPACE && !store_is_full(j->all->ring->store_shared))
         finish(j, JOB_ERROR, EIO);
     else
-        finish(j, result, result == JOB_OK ? j->frame.arg : 0);
+        finish(j, result, result == JOB_OK ? size : 0);
 }
 
 static void fetch(struct job *j)
@@ -161,7 +162,7 @@ static void woken(struct waiter *w, int res)
 
 static void keep_begin(struct job *j)
 {
-    if (j->frame.flags & JOB_REPLACE) {
+    if (j->frame.flags & JOB_REPLACE || j->frame.arg == BLOB_SIZE_UNKNOWN) {
         fetch(j);
         return;
     }

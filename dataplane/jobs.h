@@ -13,8 +13,8 @@ struct jobs;
 struct ring;
 
 int jobs_new(struct ring *ring, struct jobs **out);
-void jobs_free(struct jobs *jobs);
-void jobs_stop(struct jobs *jobs); /* the ring ends: what takes long is given up */
-bool jobs_idle(const struct jobs *jobs);
+void jobs_free(struct jobs *all);
+void jobs_stop(struct jobs *all); /* the ring ends: what takes long is given up */
+bool jobs_idle(const struct jobs *all);
 
 #endif

@@ -165,7 +165,8 @@ struct frame_result {
 /* What a job is about is the blob of its digest; arg and detail mean something else in each kind. */
 enum job_kind {
     JOB_NONE = 0,
-    /* Fetch it from the other replicas and keep it; JOB_OK also if it is here already. arg: its size. detail:
+    /* Fetch it from the other replicas and keep it; JOB_OK also if it is here already. arg: its size,
+       or UINT64_MAX: it is not known, and it is fetched in any case. detail:
        bytes that were fetched. */
     JOB_KEEP = 1,
     /* Read and hash it, at the pace of scrub.rate; a damaged one is quarantined: moved to store/damaged/,

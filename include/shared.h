@@ -47,7 +47,7 @@ enum target_counter_id {
 
 enum {
     SHARED_MAGIC = 0x31534c46, /* "FLS1" */
-    SHARED_VERSION = 2,
+    SHARED_VERSION = 3,
     LATENCY_BUCKETS = 32, /* bucket i counts durations below 2^i microseconds; the last one the rest */
 };
 
@@ -116,6 +116,7 @@ struct control_counters {
     _Atomic uint64_t raft_log_bytes, raft_snapshot_index, raft_proposals, raft_fsyncs, raft_fsync_us_sum;
     _Atomic uint64_t names_bytes, private_bytes;
     _Atomic uint64_t dataplane_restarts, plan_generation, start_time_s;
+    _Atomic uint64_t scrub_running, scrub_begun_s, scrub_ended_s, blobs_damaged_now;
     _Atomic uint64_t ready; /* 1: the state is loaded and writes are possible */
 } __attribute__((aligned(64)));
 

@@ -121,6 +121,28 @@ static void print_figures(const json_t *status)
            cli_text(status, "state_dir"));
 }
 
+static void print_blobs(const json_t *blobs)
+{
+    const json_t *scrub = json_object_get(blobs, "scrub");
+    char bytes[FIGURE_MAX];
+    if (truth(scrub, "running"))
+        printf("scrub       %.1f %% of the blobs are verified, since %s\n", 100 * cli_real(scrub, "done"),
+               cli_text(scrub, "begun"));
+    else if (*cli_text(scrub, "ended"))
+        printf("scrub       ended %s: %lld blobs, %s are good, %lld damaged, %lld unreadable\n",
+               cli_text(scrub, "ended"), cli_number(scrub, "blobs"),
+               figure_bytes(cli_real(scrub, "bytes"), bytes), cli_number(scrub, "damaged"),
+               cli_number(scrub, "unreadable"));
+    else
+        printf("scrub       none yet\n");
+    size_t i;
+    const json_t *row;
+    json_array_foreach(json_object_get(blobs, "damaged"), i, row)
+    {
+        printf("%-10s  %s: %s\n", cli_text(row, "what"), cli_text(row, "digest"), cli_text(row, "state"));
+    }
+}
+
 static void print_status(const struct cli *cli, const json_t *status)
 {
     const json_t *node = json_object_get(status, "node"), *state = json_object_get(status, "state");
@@ -153,6 +175,7 @@ static void print_status(const struct cli *cli, const json_t *status)
     if (json_array_size(json_object_get(status, "addresses")) > 0)
         print_addresses(json_object_get(status, "addresses"));
     print_figures(status);
+    print_blobs(json_object_get(status, "blobs"));
     json_array_foreach(json_object_get(status, "warnings"), i, warning)
         printf("%swarning%s     %s\n", colour(cli, "\033[33m"), plain, json_string_value(warning));
 }

@@ -30,6 +30,12 @@ const struct command commands[] = {
      command_repo_create},
     {"repo rm", "REPOSITORY[:TAG]", OPTION_YES, "delete a repository with all that is in it, or one tag",
      "On a terminal it asks first, unless --yes is given.", command_repo_rm},
+    {"blob verify", "[DIGEST]", OPTION_ALL, "read and hash a blob of this node's store, or all of them",
+     "What is damaged is moved to store/damaged, served to nobody, and comes again from another replica, or "
+     "by a push.\n"
+     "The pace is scrub.rate. --all begins a scrub, or follows the one that runs; it goes on without this "
+     "command.",
+     command_blob_verify},
     {"policy ls", "", 0, "policies of repositories: what each says", NULL, command_policy_ls},
     {"policy show", "PREFIX", 0, "what holds for a repository, or below a prefix, and which policy says it",
      NULL, command_policy_show},
@@ -204,7 +210,7 @@ const struct option_info option_infos[] = {
      "the daemon's control socket (FAIRLEAD_SOCKET; default " SOCKET_DEFAULT ")"},
     {OPTION_HELP, "help", NULL, "what the command does"},
     {OPTION_WATCH, "watch", NULL, "refresh each second"},
-    {OPTION_ALL, "all", NULL, "every setting"},
+    {OPTION_ALL, "all", NULL, "all of them"},
     {OPTION_FOLLOW, "follow", NULL, "go on with what comes"},
     {OPTION_FILTER, "filter", "TEXT", "only what has this text in it"},
     {OPTION_LIMIT, "limit", "N", "at most so many"},

@@ -74,6 +74,7 @@ const struct rpc_method methods[] = {
     {"repo.create", RPC_OPERATOR, method_repo_create},
     {"repo.delete", RPC_OPERATOR, method_repo_delete},
     {"tag.delete", RPC_OPERATOR, method_tag_delete},
+    {"blob.verify", RPC_OPERATOR, method_blob_verify},
     {"policy.list", RPC_READ_ONLY, method_policy_list},
     {"policy.show", RPC_READ_ONLY, method_policy_show},
     {"policy.set", RPC_OPERATOR, method_policy_set},

@@ -72,6 +72,12 @@ void method_backup_status(void *context, struct rpc_call *call, json_t *params);
 /* methods_import.c */
 void method_blob_import(void *context, struct rpc_call *call, json_t *params);
 
+/* methods_blobs.c */
+struct daemon;
+void method_blob_verify(void *context, struct rpc_call *call, json_t *params);
+void method_blobs_stop(struct daemon *d); /* the calls that wait are answered: the daemon stops */
+json_t *blobs_status(const struct daemon *d);
+
 /* methods_tokens.c */
 void method_token_create(void *context, struct rpc_call *call, json_t *params);
 void method_token_list(void *context, struct rpc_call *call, json_t *params);

@@ -6,6 +6,7 @@
 #include "check.h"
 #include "control/compile/plan_services.h"
 #include "control/daemon.h"
+#include "control/daemon_blobs.h"
 #include "control/daemon_listen.h"
 #include "control/journal.h"
 #include "control/notify.h"
@@ -162,6 +163,11 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state, co
                               json_string("the store's disk is full: uploads are refused (store.reserve)"));
     if (!state->writable)
         json_array_append_new(list, json_string("writes are not possible now: nobody leads"));
+    if (damage_count(d->blobs->damage))
+        json_array_append_new(list,
+                              json_sprintf("%zu blobs of this node's store are damaged or cannot be read; "
+                                           "a copy of another replica heals them, or a push",
+                                           damage_count(d->blobs->damage)));
     services_warn(d->services, list);
     daemon_listen_warn(d, list);
     if (d->notify)
@@ -200,6 +206,7 @@ void method_status(void *context, struct rpc_call *call, json_t *params)
     json_object_set_new(result, "traffic", traffic_status(d));
     json_object_set_new(result, "warnings", warnings(d, &state, store));
     json_object_set_new(result, "store", store);
+    json_object_set_new(result, "blobs", blobs_status(d));
     json_object_set_new(result, "plan_generation", number(d->generation));
     json_object_set_new(result, "state_dir", json_string(d->config.state_dir));
     json_object_set_new(result, "socket", json_string(d->config.control_socket));

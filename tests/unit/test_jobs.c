@@ -169,14 +169,43 @@ static void test_asks_from_done(void **state)
         assert_string_not_equal(job_result_name(i), "unknown");
 }
 
+static void on_other(void *arg, enum job_result result, uint64_t detail)
+{
+    (void)result;
+    (void)detail;
+    ++*(unsigned *)arg;
+}
+
+/* Sent or in line, of any kind: told at once and not answered any more; those of others go on. */
+static void test_cancelled(void **state)
+{
+    (void)state;
+    unsigned others = 0;
+    struct job_order o = order_of(JOB_VERIFY, 2);
+    o.done = on_other;
+    o.done_arg = &others;
+    ask(JOB_VERIFY, 1);
+    ask(JOB_KEEP, 1);
+    assert_int_equal(jobs_ask(t.jobs, &o), 0);
+    t.away = true;
+    ask(JOB_VERIFY, 3);
+    jobs_cancel(t.jobs, on_done);
+    assert_int_equal(t.done, 3);
+    assert_int_equal(t.result, JOB_CANCELLED);
+    assert_int_equal(jobs_waiting(t.jobs, JOB_VERIFY), 1);
+    assert_int_equal(jobs_waiting(t.jobs, JOB_KEEP), 0);
+    jobs_answer(t.jobs, t.sent[0].id, JOB_OK, 0);
+    assert_int_equal(t.done, 3);
+    jobs_answer(t.jobs, t.sent[2].id, JOB_OK, 0);
+    assert_int_equal(others, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        TEST(test_asked_and_answered),
-        TEST(test_bounds),
-        TEST(test_next_data_plane),
-        TEST(test_asks_from_done),
+        TEST(test_asked_and_answered), TEST(test_bounds),    TEST(test_next_data_plane),
+        TEST(test_asks_from_done),     TEST(test_cancelled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/daemon_blobs.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "check.h"
+#include "control/events.h"
+
+static int on_walk(void *arg, const struct digest *after, size_t limit, scrub_row row, void *row_arg)
+{
+    struct daemon *d = arg;
+    return cluster_each_blob(d->cluster, after, limit, row, row_arg);
+}
+
+/* What is not here is a copy that this node need not have, or that repair asks for. */
+void daemon_blobs_found(struct daemon *d, const struct digest *digest, uint64_t size, enum job_result result)
+{
+    if (result == JOB_DAMAGED || result == JOB_ERROR)
+        damage_found(d->blobs->damage, digest, size, result == JOB_ERROR);
+}
+
+static void on_found(void *arg, const struct digest *digest, uint64_t size, enum job_result result,
+                     uint64_t detail)
+{
+    (void)detail;
+    daemon_blobs_found(arg, digest, size, result);
+}
+
+static void on_ended(void *arg)
+{
+    struct daemon *d = arg;
+    struct scrub_status s;
+    char text[160];
+    scrub_status(d->blobs->scrub, &s);
+    snprintf(text, sizeof(text),
+             "%" PRIu64 " blobs (%" PRIu64 " bytes) are good, %" PRIu64 " damaged, %" PRIu64 " unreadable",
+             s.blobs, s.bytes, s.damaged, s.unreadable);
+    events_note(d->events, "scrub.ended", text);
+}
+
+static bool on_has_others(void *arg)
+{
+    struct daemon *d = arg;
+    return cluster_has_others(d->cluster);
+}
+
+static void on_tell(void *arg, const char *kind, const struct digest *digest, const char *text)
+{
+    struct daemon *d = arg;
+    char name[DIGEST_TEXT_MAX + 1];
+    digest_format(digest, name);
+    journal_warn(d->journal, "store", "%s: %s: %s", kind, name, text);
+    events_blob(d->events, kind, digest, text);
+}
+
+void daemon_blobs_open(struct daemon *d)
+{
+    d->blobs = calloc(1, sizeof(*d->blobs));
+    CHECK(d->blobs);
+    d->blobs->scrub = scrub_new(&(struct scrub_config){.state_fd = d->folders.state_fd,
+                                                       .jobs = d->jobs,
+                                                       .walk = on_walk,
+                                                       .found = on_found,
+                                                       .ended = on_ended,
+                                                       .arg = d});
+    d->blobs->damage = damage_new(&(struct damage_config){.blobs_fd = d->folders.blobs_fd,
+                                                          .damaged_fd = d->folders.damaged_fd,
+                                                          .jobs = d->jobs,
+                                                          .has_others = on_has_others,
+                                                          .tell = on_tell,
+                                                          .arg = d});
+}
+
+void daemon_blobs_close(struct daemon *d)
+{
+    scrub_free(d->blobs->scrub);
+    damage_free(d->blobs->damage);
+    free(d->blobs);
+}
+
+void daemon_blobs_tick(struct daemon *d)
+{
+    enum setting_source source;
+    struct control_counters *out = &d->memory.counters->control;
+    struct scrub_status s;
+    uint64_t now_ms = journal_now_ms();
+    if (d->phase == DAEMON_SERVING) {
+        scrub_tick(d->blobs->scrub, now_ms, setting_effective(&d->settings, SET_SCRUB_INTERVAL, &source));
+        damage_tick(d->blobs->damage, now_ms);
+    }
+    scrub_status(d->blobs->scrub, &s);
+    atomic_store_explicit(&out->scrub_running, s.running, memory_order_relaxed);
+    atomic_store_explicit(&out->scrub_begun_s, s.begun_ms / 1000, memory_order_relaxed);
+    atomic_store_explicit(&out->scrub_ended_s, s.ended_ms / 1000, memory_order_relaxed);
+    atomic_store_explicit(&out->blobs_damaged_now, damage_count(d->blobs->damage), memory_order_relaxed);
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the daemon does for the blobs of this node's store: scrubs, and the healing of what they find. */
+#ifndef FL_CONTROL_DAEMON_BLOBS_H
+#define FL_CONTROL_DAEMON_BLOBS_H
+
+#include "control/daemon.h"
+#include "control/damage.h"
+#include "control/scrub.h"
+
+struct daemon_blobs {
+    struct scrub *scrub;
+    struct damage *damage;
+};
+
+void daemon_blobs_open(struct daemon *d);  /* after the jobs */
+void daemon_blobs_close(struct daemon *d); /* before them; no answer may come any more */
+
+/* Once a second. */
+void daemon_blobs_tick(struct daemon *d);
+
+/* What came of a verification that is not JOB_OK. */
+void daemon_blobs_found(struct daemon *d, const struct digest *digest, uint64_t size, enum job_result result);
+
+#endif

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/damage.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "check.h"
+
+enum { PATH_BYTES = 16 + 2 * DIGEST_BYTES_MAX };
+
+struct row {
+    struct row *next, **prev;
+    struct damage *all;
+    struct digest digest;
+    uint64_t size;
+    bool unreadable, asked;
+    unsigned tries;
+    uint64_t next_ms;
+    enum job_result last;
+};
+
+struct damage {
+    struct damage_config config;
+    struct row *first, **last;
+    size_t count;
+    uint64_t now_ms;
+};
+
+/* In blobs/. */
+static void blob_path(const struct digest *d, char out[PATH_BYTES])
+{
+    char hex[2 * DIGEST_BYTES_MAX + 1];
+    digest_hex(d, hex);
+    snprintf(out, PATH_BYTES, "%s/%.2s/%s", digest_alg_name(d->alg), hex, hex);
+}
+
+/* In damaged/: the digest's text with a '-'. */
+static void damaged_name(const struct digest *d, char out[DIGEST_TEXT_MAX + 1])
+{
+    digest_format(d, out);
+    *strchr(out, ':') = '-';
+}
+
+static bool name_digest(const char *name, struct digest *out)
+{
+    char text[DIGEST_TEXT_MAX + 1];
+    size_t len = strlen(name);
+    if (len > DIGEST_TEXT_MAX || len < 7 || name[6] != '-')
+        return false;
+    memcpy(text, name, len + 1);
+    text[6] = ':';
+    return digest_parse(text, len, out) == 0;
+}
+
+static bool blob_is_here(const struct damage *d, const struct digest *digest)
+{
+    struct stat st;
+    char path[PATH_BYTES];
+    blob_path(digest, path);
+    return fstatat(d->config.blobs_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static struct row *find(const struct damage *d, const struct digest *digest)
+{
+    struct row *r = d->first;
+    while (r && !digest_equal(&r->digest, digest))
+        r = r->next;
+    return r;
+}
+
+static struct row *row_add(struct damage *d, const struct digest *digest, uint64_t size)
+{
+    if (d->count >= DAMAGE_MAX)
+        return NULL;
+    struct row *r = calloc(1, sizeof(*r));
+    CHECK(r);
+    *r = (struct row){.all = d, .digest = *digest, .size = size, .prev = d->last};
+    *d->last = r;
+    d->last = &r->next;
+    d->count++;
+    return r;
+}
+
+static void row_drop(struct row *r)
+{
+    struct damage *d = r->all;
+    *r->prev = r->next;
+    if (r->next)
+        r->next->prev = r->prev;
+    else
+        d->last = r->prev;
+    d->count--;
+    free(r);
+}
+
+static void healed(struct row *r, const char *text)
+{
+    struct damage *d = r->all;
+    char name[DIGEST_TEXT_MAX + 1];
+    damaged_name(&r->digest, name);
+    (void)unlinkat(d->config.damaged_fd, name, 0); /* one that stays is removed by the next start */
+    d->config.tell(d->config.arg, "blob.healed", &r->digest, text);
+    row_drop(r);
+}
+
+/* ------------------------------------------------------------------ from another replica */
+
+static void kept(void *arg, enum job_result result, uint64_t detail)
+{
+    struct row *r = arg;
+    (void)detail;
+    r->asked = false;
+    r->last = result;
+    if (result == JOB_OK) {
+        healed(r, "its bytes came from another replica");
+        return;
+    }
+    uint64_t wait_ms = r->tries < 8 ? (uint64_t)DAMAGE_AGAIN_MS << r->tries : DAMAGE_AGAIN_MAX_MS;
+    r->tries++;
+    r->next_ms = r->all->now_ms + (wait_ms < DAMAGE_AGAIN_MAX_MS ? wait_ms : DAMAGE_AGAIN_MAX_MS);
+}
+
+static void ask(struct row *r)
+{
+    const struct job_order order = {.kind = JOB_KEEP,
+                                    .flags = r->unreadable ? JOB_REPLACE : 0,
+                                    .digest = r->digest,
+                                    .arg = r->size,
+                                    .done = kept,
+                                    .done_arg = r};
+    r->asked = jobs_ask(r->all->config.jobs, &order) == 0;
+}
+
+void damage_tick(struct damage *d, uint64_t now_ms)
+{
+    bool others = d->config.has_others(d->config.arg);
+    d->now_ms = now_ms;
+    for (struct row *r = d->first, *next; r; r = next) {
+        next = r->next;
+        if (r->asked)
+            continue;
+        if (!r->unreadable && blob_is_here(d, &r->digest))
+            healed(r, "its bytes came again");
+        else if (others && (now_ms >= r->next_ms || r->next_ms > now_ms + DAMAGE_AGAIN_MAX_MS))
+            ask(r);
+    }
+}
+
+void damage_found(struct damage *d, const struct digest *digest, uint64_t size, bool unreadable)
+{
+    struct row *r = find(d, digest);
+    d->config.tell(d->config.arg, unreadable ? "blob.unreadable" : "blob.damaged", digest,
+                   unreadable ? "the disk gives errors where its bytes are"
+                              : "it has other bytes than its digest says, and is in store/damaged");
+    if (!r)
+        r = row_add(d, digest, size);
+    if (r)
+        r->unreadable = unreadable;
+}
+
+/* ------------------------------------------------------------------ coming and going */
+
+static void load_one(struct damage *d, const char *name)
+{
+    struct digest digest;
+    if (!name_digest(name, &digest))
+        return;
+    if (blob_is_here(d, &digest))
+        (void)unlinkat(d->config.damaged_fd, name, 0);
+    else
+        (void)row_add(d, &digest, UINT64_MAX);
+}
+
+static void load(struct damage *d)
+{
+    int fd = openat(d->config.damaged_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *e;
+    if (!dir) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    while ((e = readdir(dir)) != NULL)
+        load_one(d, e->d_name);
+    closedir(dir);
+}
+
+struct damage *damage_new(const struct damage_config *config)
+{
+    struct damage *d = calloc(1, sizeof(*d));
+    CHECK(d);
+    d->config = *config;
+    d->last = &d->first;
+    load(d);
+    return d;
+}
+
+void damage_free(struct damage *d)
+{
+    for (struct row *r = d->first, *next; r; r = next) {
+        next = r->next;
+        free(r);
+    }
+    free(d);
+}
+
+size_t damage_count(const struct damage *d)
+{
+    return d->count;
+}
+
+void damage_each(const struct damage *d, size_t limit, damage_row row, void *row_arg)
+{
+    for (const struct row *r = d->first; r && limit; r = r->next, limit--)
+        row(row_arg, &r->digest, r->unreadable,
+            r->asked   ? "is being healed"
+            : r->tries ? job_result_name(r->last)
+                       : "waits");
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Blobs of this node's store that are damaged, or that its disk cannot read, until they are healed: by a copy
+ * from another replica, which is asked for again and again, or by a push of the same bytes. What was
+ * quarantined is found again after a restart: its file is in store/damaged/, and leaves it when the blob is
+ * healed.
+ */
+#ifndef FL_CONTROL_DAMAGE_H
+#define FL_CONTROL_DAMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "control/jobs.h"
+
+struct damage;
+
+enum {
+    DAMAGE_MAX = 4096, /* more are not remembered: the next start, or the next scrub, finds them */
+    DAMAGE_AGAIN_MS = 5000,
+    DAMAGE_AGAIN_MAX_MS = 600000,
+};
+
+struct damage_config {
+    int blobs_fd, damaged_fd; /* borrowed until damage_free */
+    struct jobs *jobs;
+    bool (*has_others)(void *arg); /* whether there are replicas that may have copies */
+    void (*tell)(void *arg, const char *kind, const struct digest *digest, const char *text);
+    void *arg;
+};
+
+/* Reads store/damaged/. */
+struct damage *damage_new(const struct damage_config *config);
+/* Before jobs_free; no answer of a job may come any more. */
+void damage_free(struct damage *d);
+
+/* A blob was found to be damaged and is quarantined, or (unreadable) its disk gives errors. size:
+ * UINT64_MAX if nobody knows. */
+void damage_found(struct damage *d, const struct digest *digest, uint64_t size, bool unreadable);
+
+/* About once a second: looks for what was healed, asks for what can be. */
+void damage_tick(struct damage *d, uint64_t now_ms);
+
+size_t damage_count(const struct damage *d);
+typedef void (*damage_row)(void *row_arg, const struct digest *digest, bool unreadable, const char *state);
+void damage_each(const struct damage *d, size_t limit, damage_row row, void *row_arg);
+
+#endif
