@@ -697,7 +697,7 @@ def test_completion_scripts(shell):
     if shell == "bash":
         done = subprocess.run(["bash", "-c", script + "\nCOMP_WORDS=(fairlead repo ''); COMP_CWORD=2; _fairlead; "
                                "echo ${COMPREPLY[@]}"], capture_output=True, text=True)
-        assert done.stdout.split() == ["ls", "tags", "rm"]
+        assert done.stdout.split() == ["ls", "tags", "create", "rm"]
         keys = subprocess.run(["bash", "-c", script + "\nfairlead() { [[ $1 == service ]] && printf 'NAME A\\nweb a\\n'; }\n"
                                "compopt() { :; }\nCOMP_WORDS=(fairlead backend set web one 'we'); COMP_CWORD=5; _fairlead; "
                                "echo ${COMPREPLY[@]}"], capture_output=True, text=True)
