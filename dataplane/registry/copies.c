@@ -124,8 +124,10 @@ static struct digest rank_key(const struct copies *c)
     struct digest key = {.alg = DIGEST_NONE};
     if (c->a->digest.alg != DIGEST_NONE)
         return c->a->digest;
-    for (unsigned i = 0; i < 8; i++) /* its beginning is chance */
-        key.bytes[i] = (uint8_t)(digest_hex_value(c->of[2 * i]) << 4 | digest_hex_value(c->of[2 * i + 1]));
+    for (unsigned i = 0; i < 16; i++) { /* its beginning is chance */
+        unsigned nibble = (unsigned)digest_hex_value(c->of[i]) & 15;
+        key.bytes[i / 2] = (uint8_t)(key.bytes[i / 2] * 16u + nibble);
+    }
     return key;
 }
 
