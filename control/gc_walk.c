@@ -348,7 +348,8 @@ static int blobs_step(struct look *l)
         int rc = row_next(l, NAMES_BLOBS, none, 0);
         if (rc <= 0)
             return rc;
-        if (l->value.len < sizeof(counts) || digest_unpack(w->key, w->key_len, &d) != w->key_len)
+        if (w->key_len == 0 || l->value.len < sizeof(counts) ||
+            digest_unpack(w->key, w->key_len, &d) != w->key_len)
             return -EUCLEAN;
         memcpy(counts, l->value.data, sizeof(counts));
         w->figures.blobs++;
@@ -377,7 +378,8 @@ static int forget_step(struct look *l)
         int rc = row_next(l, NAMES_MARKS, prefix, sizeof(prefix));
         if (rc <= 0)
             return rc;
-        if (l->value.len != sizeof(mark) || digest_unpack(w->key + 1, w->key_len - 1, &d) != w->key_len - 1)
+        if (w->key_len < 2 || l->value.len != sizeof(mark) ||
+            digest_unpack(w->key + 1, w->key_len - 1, &d) != w->key_len - 1)
             return -EUCLEAN;
         memcpy(&mark, l->value.data, sizeof(mark));
         if (mark.step == NAMES_MARK_DELETING && mark.index <= w->config.removed_index &&

@@ -83,11 +83,11 @@ analyze: test-deps $(BUILD)/bpf/objects.skel.h
 
 ## check: layers, format-check and analyze
 check: test-deps
-	$(AT)$(RUN) tier check "60 layers" "120 format-check" "400 analyze"
+	$(AT)$(RUN) tier check "60 layers" "120 format-check" "900 analyze"
 
 ## test: units, system, a minute of fuzzing, units under sanitizers
 test: test-deps
-	$(AT)$(RUN) tier test "60 layers" "300 unit" "120 bpf-unit" "900 system PYTEST_ARGS=\"-m 'not slow'\"" "300 fuzz" \
+	$(AT)$(RUN) tier test "60 layers" "300 unit" "120 bpf-unit" "1200 system PYTEST_ARGS=\"-m 'not slow'\"" "300 fuzz" \
 		"400 unit $(ASAN)" "400 unit $(TSAN)"
 
 WITH_DAEMONS := PYTEST_ARGS=\"-m 'not kernel_only'\"
