@@ -124,9 +124,7 @@ static bool may_be_linked(const struct import *in)
 /* A file of the store's own under uploads/: a clone, or else (and only if may_copy) a copy. */
 static int make_own(struct import *in, bool may_copy)
 {
-    int uploads = in->folders->uploads_fd;
-    unlinkat(uploads, in->fresh, 0);
-    int fd = openat(uploads, in->fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
+    int fd = openat(in->folders->uploads_fd, in->fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0640);
     if (fd < 0)
         return fail(in, -errno, "a file in the store");
     bool cloned = ioctl(fd, FICLONE, in->fd) == 0;
@@ -135,28 +133,37 @@ static int make_own(struct import *in, bool may_copy)
     if (rc == 0 && ((in->user->change && fchown(fd, in->user->uid, in->user->gid)) || fsync(fd)))
         rc = fail(in, -errno, "the store");
     close(fd);
+    if (rc == -EOPNOTSUPP)
+        unlinkat(in->folders->uploads_fd, in->fresh, 0);
     return rc;
 }
 
-/* uploads/import.X or the source's own inode becomes blobs/...: nothing that is there is replaced. */
-static int publish(struct import *in, bool link)
+/* The source's own inode under uploads/. -EOPNOTSUPP: not this file, for whatever reason (other mounts of one
+ * file system, too many links, protected_hardlinks). Whoever wrote it may not have synced it. */
+static int make_link(struct import *in)
 {
     char proc[PROC_NAME_BYTES];
-    int blobs = in->folders->blobs_fd;
     snprintf(proc, sizeof(proc), "/proc/self/fd/%d", in->fd);
-    int rc = link ? linkat(AT_FDCWD, proc, blobs, in->name, AT_SYMLINK_FOLLOW)
-                  : renameat2(in->folders->uploads_fd, in->fresh, blobs, in->name, RENAME_NOREPLACE);
-    if (rc && errno == EEXIST)
-        in->out->way = IMPORT_THERE;
-    else if (rc)
+    if (linkat(AT_FDCWD, proc, in->folders->uploads_fd, in->fresh, AT_SYMLINK_FOLLOW))
+        return -EOPNOTSUPP;
+    in->out->way = IMPORT_LINK;
+    int rc = hash(in, in->fd, -1);
+    if (rc == 0 && fsync(in->fd))
+        rc = fail(in, -errno, in->path);
+    return rc;
+}
+
+/* uploads/import.X becomes blobs/..., in the place of what is damaged there. */
+static int publish(struct import *in)
+{
+    int blobs = in->folders->blobs_fd;
+    if (renameat(in->folders->uploads_fd, in->fresh, blobs, in->name))
         return fail(in, -errno, "the store");
-    else if (link)
-        in->out->way = IMPORT_LINK;
     char folder[NAME_BYTES];
     snprintf(folder, sizeof(folder), "%s", in->name);
     *strrchr(folder, '/') = '\0';
     int fd = openat(blobs, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    rc = fd < 0 || fsync(fd) ? -errno : 0;
+    int rc = fd < 0 || fsync(fd) ? -errno : 0;
     if (fd >= 0)
         close(fd);
     return rc ? fail(in, rc, "the store's folder") : 0;
@@ -180,7 +187,6 @@ static bool is_there(const struct import *in)
 
 static int take(struct import *in)
 {
-    struct stat store;
     int rc = open_source(in);
     if (rc)
         return rc;
@@ -189,15 +195,13 @@ static int take(struct import *in)
         in->out->way = IMPORT_THERE;
         return 0;
     }
-    bool link =
-        fstat(in->folders->blobs_fd, &store) == 0 && store.st_dev == in->st.st_dev && may_be_linked(in);
-    rc = make_own(in, !link);
-    if (rc == 0)
-        return publish(in, false);
-    if (rc != -EOPNOTSUPP || !link)
-        return rc;
-    rc = hash(in, in->fd, -1);
-    return rc ? rc : publish(in, true);
+    unlinkat(in->folders->uploads_fd, in->fresh, 0); /* of one that was cut off */
+    rc = make_own(in, false);
+    if (rc == -EOPNOTSUPP && may_be_linked(in))
+        rc = make_link(in);
+    if (rc == -EOPNOTSUPP)
+        rc = make_own(in, true);
+    return rc ? rc : publish(in);
 }
 
 void import_blob(const struct folders *folders, const struct dataplane_user *user,

@@ -50,7 +50,7 @@ static int fail(struct import *in, const char *repo, const char *what, const cha
 /* Whether it is the first time. */
 static bool begin(struct import *in, const char *repo, const char *digest)
 {
-    char key[REPO_NAME_MAX + DIGEST_TEXT_MAX + 2];
+    char key[REPO_NAME_MAX + DIGEST_TEXT_MAX + 8];
     snprintf(key, sizeof(key), "%s %s", repo, digest);
     if (json_object_get(in->done, key))
         return false;

@@ -95,6 +95,7 @@ void h2_rooms_expire(struct h2_session *s)
 {
     s->room_now = true;
     h2_rooms_look(s);
-    s->room_since_ms = 0;
+    if (s->room_since_ms) /* one without any room: nghttp2 does not wake it, so it is looked at until it has some */
+        s->room_since_ms = ring_now_ms(s->ring);
     h2_session_ready(s);
 }

@@ -252,7 +252,7 @@ def test_second_signal_stops_at_once(running):
 @pytest.mark.parametrize("how, reason", [
     ("/crash", "ended by signal 6"),
     ("/exit", "ended by exit status 3"),
-    ("/breach", "a frame that is not a proposal"),
+    ("/breach", "a frame that makes no sense"),
     ("/forbidden", "a command of a type that is not the data plane's"),
     ("/closed", "it closed its link or a channel"),
     ("/still", "a ring stood still"),

@@ -180,6 +180,15 @@ def test_a_damaged_blob_is_not_taken_and_the_rest_is(node, disk):
     assert not [name for name in os.listdir(node.state / "store/uploads") if name.startswith("import")]
 
 
+def test_a_torn_blob_in_the_store_is_replaced(node, disk):
+    content = Content()
+    torn = stored(node, digest_of(content.layers[0]))
+    torn.write_bytes(content.layers[0][:100])
+    content.write_tree(disk, "app", "1")
+    assert cli(node, "import", disk, "torn", "--json")["failed"] == 0
+    content.check(node, "torn/app", "1")
+
+
 def test_what_others_may_write_is_copied(node, disk):
     content = Content()
     content.write_tree(disk, "app", "1")

@@ -165,6 +165,30 @@ static void last_bytes(void **state)
     finish();
 }
 
+/* What waits loses the little room that it has, and the wait ends meanwhile: it goes on when there is room
+ * again. */
+static void room_is_taken_back(void **state)
+{
+    (void)state;
+    static const uint8_t less[] = {0, NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, 0, 0, 0xff, 0};
+    pair_begin();
+    raw_begin_with("", 0);
+    window(0, 1 << 20);
+    answer_begin(3 * FIRST_WINDOW);
+    content_until(content_bytes == FIRST_WINDOW);
+    struct h2_session *s = pair.ring->http2->session_list;
+    window(1, 100);
+    content_until(s->room_since_ms);
+    raw_frame(NGHTTP2_SETTINGS, 0, 0, less, sizeof(less));
+    content_until(nghttp2_session_get_stream_remote_window_size(s->ng, 1) == 0);
+    uint64_t began = s->room_since_ms;
+    content_until(s->room_since_ms != began);
+    assert_int_equal(content_bytes, FIRST_WINDOW);
+    window(1, 1 << 20);
+    content_until(content_bytes == 3 * FIRST_WINDOW);
+    finish();
+}
+
 /* Windows that are tiny from the beginning get all, at once. */
 static void tiny(void **state)
 {
@@ -242,8 +266,13 @@ static void asked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rule),       cmocka_unit_test(dribbles), cmocka_unit_test(wait_ends),
-        cmocka_unit_test(last_bytes), cmocka_unit_test(tiny),     cmocka_unit_test(asked),
+        cmocka_unit_test(rule),
+        cmocka_unit_test(dribbles),
+        cmocka_unit_test(wait_ends),
+        cmocka_unit_test(last_bytes),
+        cmocka_unit_test(tiny),
+        cmocka_unit_test(asked),
+        cmocka_unit_test(room_is_taken_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
