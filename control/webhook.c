@@ -198,6 +198,10 @@ void webhook_post(struct webhooks *w, const struct webhook_request *request, web
     curl_easy_setopt(h->easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(h->easy, CURLOPT_PROXY, "");
     curl_easy_setopt(h->easy, CURLOPT_NOSIGNAL, 1L);
+    /* Names are resolved in a thread of libcurl's. Without this it waits for that thread when the time is up,
+     * and when a transfer is removed: a nameserver that is silent would stop the loop. With it the thread is
+     * let go, ends by itself, and frees what is its own. */
+    curl_easy_setopt(h->easy, CURLOPT_QUICK_EXIT, 1L);
     curl_easy_setopt(h->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)WEBHOOK_CONNECT_MS);
     curl_easy_setopt(h->easy, CURLOPT_TIMEOUT_MS, (long)WEBHOOK_TIMEOUT_MS);
     curl_easy_setopt(h->easy, CURLOPT_USERAGENT, "fairlead/" FL_VERSION);

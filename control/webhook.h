@@ -11,7 +11,11 @@
 #include <stdint.h>
 #include <uv.h>
 
-enum { WEBHOOK_CONNECT_MS = 5000, WEBHOOK_TIMEOUT_MS = 20000, WEBHOOK_ERROR_MAX = 256 };
+enum {
+    WEBHOOK_CONNECT_MS = 7000, /* the name, too: resolvers ask the next nameserver after 5 s */
+    WEBHOOK_TIMEOUT_MS = 20000,
+    WEBHOOK_ERROR_MAX = 256,
+};
 
 struct webhooks;
 
