@@ -9,6 +9,9 @@ int cluster_policies(struct cluster *c, struct policy_table *out, struct names_p
 {
     struct kv *kv;
     struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    *out = (struct policy_table){.count = 0};
+    if (use)
+        *use = NULL;
     if (!view)
         return -ENOMEM;
     int result = state_policies_read(kv, out, use);
@@ -31,6 +34,7 @@ int cluster_endpoints(struct cluster *c, struct endpoint_table *out)
 {
     struct kv *kv;
     struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    *out = (struct endpoint_table){.count = 0};
     if (!view)
         return -ENOMEM;
     int result = state_endpoints_read(kv, out);

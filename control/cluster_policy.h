@@ -7,13 +7,13 @@
 #include "control/state/notice.h"
 #include "control/state/policy.h"
 
-/* 0 or -errno; policy_table_fini, free(*use). use may be NULL. */
+/* 0 or -errno; policy_table_fini and free(*use) in any case. use may be NULL. */
 int cluster_policies(struct cluster *c, struct policy_table *out, struct names_policy_use **use);
 
 /* What holds for a repository. 0 or -errno. */
 int cluster_rules(struct cluster *c, const char *repo, struct policy_rules *out);
 
-/* With their secrets; endpoint_table_fini. */
+/* With their secrets. 0 or -errno; endpoint_table_fini in any case. */
 int cluster_endpoints(struct cluster *c, struct endpoint_table *out);
 
 /* Calls back for at most `limit` notices behind a position, in order, until it says false; views are good
