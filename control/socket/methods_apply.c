@@ -76,7 +76,28 @@ struct applying {
     json_t *result;
     void *cmd; /* the transaction; NULL: there is none */
     size_t len;
+    uint64_t policies_index;
 };
+
+/* The policies have been changed whatever became of the rest. */
+static void on_rest_done(void *arg, enum cmd_status status, uint64_t index, const void *detail,
+                         size_t detail_len)
+{
+    struct applying *a = arg;
+    char hint[160];
+    if (status == CMD_OK) {
+        json_object_set_new(a->result, "index", json_integer((json_int_t)index));
+        on_committed(a->daemon, a->call, a->result);
+    } else {
+        snprintf(hint, sizeof(hint),
+                 "the policies were changed (index %llu), %s; look, and apply the file again",
+                 (unsigned long long)a->policies_index,
+                 status == CMD_UNKNOWN_OUTCOME ? "the rest may have been or not" : "the rest was not");
+        propose_refuse_saying(a->call, status, detail, detail_len, hint);
+        json_decref(a->result);
+    }
+    free(a);
+}
 
 static void on_policies_done(void *arg, enum cmd_status status, uint64_t index, const void *detail,
                              size_t detail_len)
@@ -87,7 +108,9 @@ static void on_policies_done(void *arg, enum cmd_status status, uint64_t index, 
         json_decref(a->result);
         free(a->cmd);
     } else if (a->cmd) {
-        propose_command(a->daemon, a->call, a->cmd, a->len, a->result, on_committed);
+        a->policies_index = index;
+        cluster_propose(a->daemon->cluster, a->cmd, a->len, on_rest_done, a);
+        return;
     } else {
         json_object_set_new(a->result, "index", json_integer((json_int_t)index));
         rpc_reply(a->call, a->result);
@@ -106,7 +129,7 @@ static void propose(struct daemon *d, struct rpc_call *call, struct changes *cha
     }
     struct applying *a = malloc(sizeof(*a));
     CHECK(a);
-    *a = (struct applying){d, call, result, cmd, changes->len};
+    *a = (struct applying){.daemon = d, .call = call, .result = result, .cmd = cmd, .len = changes->len};
     cluster_propose(d->cluster, policies, changes->policies_len, on_policies_done, a);
 }
 

@@ -107,10 +107,16 @@ void propose_refuse(const struct daemon *d, struct rpc_call *call, enum cmd_stat
 {
     char hint[PATH_MAX + 128];
     const char *file = d->config_path ? d->config_path : "the configuration file";
-    bool text = has_text(status) && detail_len > 0;
     snprintf(hint, sizeof(hint), "%s", hint_for(status));
     if (status == CMD_DECLARED)
         snprintf(hint, sizeof(hint), "change it in %s, and reload fairleadd (SIGHUP)", file);
+    propose_refuse_saying(call, status, detail, detail_len, hint);
+}
+
+void propose_refuse_saying(struct rpc_call *call, enum cmd_status status, const void *detail,
+                           size_t detail_len, const char *hint)
+{
+    bool text = has_text(status) && detail_len > 0;
     if (text && status != CMD_INVALID)
         rpc_fail(call, code_for(status), hint, "%.*s", (int)detail_len, (const char *)detail);
     else

@@ -18,6 +18,10 @@ void propose_command(struct daemon *d, struct rpc_call *call, void *cmd, size_t 
 void propose_refuse(const struct daemon *d, struct rpc_call *call, enum cmd_status status, const void *detail,
                     size_t detail_len);
 
+/* The same with a hint of the caller's. */
+void propose_refuse_saying(struct rpc_call *call, enum cmd_status status, const void *detail,
+                           size_t detail_len, const char *hint);
+
 /* Where commands of the control socket come from, for the audit record. */
 extern const char propose_source[];
 
