@@ -13,6 +13,7 @@ enum {
     NOTICE_KEY_LEN = 13,
     NOTICE_ROW_MAX = 4096,
     SWEEP_MAX = 512, /* notices that are removed while endpoints are told of more */
+    SWEEP_WRITE = 2, /* and for each one that is written: faster than they come */
 };
 
 static struct state_key key_endpoint(struct state_text name)
@@ -107,6 +108,52 @@ int state_notice_next(struct kv *kv, struct notice_at after, struct notice *out)
     return rc ? rc : notice_get(value.data, value.len, out);
 }
 
+/* --- what everybody was told of goes --- */
+
+static int cursors_least(struct kv *kv, struct notice_at *least)
+{
+    struct endpoint e = {.name = ""};
+    int rc;
+    *least = (struct notice_at){UINT64_MAX, UINT32_MAX};
+    while ((rc = endpoint_next(kv, text_of(e.name), &e)) == 0)
+        if (notice_compare(cursor_of(&e), *least) < 0)
+            *least = cursor_of(&e);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+/* Of what everybody was told of, the oldest go. */
+static int told_drop(struct kv *kv, struct names_notices *q, unsigned most)
+{
+    struct state_key key = key_notice((struct notice_at){0});
+    struct notice_at least;
+    int rc = cursors_least(kv, &least);
+    for (unsigned i = 0; i < most && rc == 0 && q->count; i++) {
+        struct kv_bytes found, value;
+        struct notice_at at;
+        rc = kv_seek(kv, NAMES_NOTICES, state_key_bytes(&key), false, &found, &value);
+        if (rc == 0)
+            rc = key_position(found, &at);
+        if (rc || notice_compare(at, least) > 0)
+            break;
+        key = key_notice(at);
+        rc = kv_del(kv, NAMES_NOTICES, state_key_bytes(&key));
+        q->count--;
+    }
+    return rc == -ENOENT ? -EUCLEAN : rc;
+}
+
+/* A bounded number of them; the next command goes on. */
+static int sweep(struct kv *kv, unsigned most)
+{
+    struct names_notices q;
+    int rc = queue_get(kv, &q);
+    if (rc == 0)
+        rc = told_drop(kv, &q, most);
+    return rc ? rc : state_row_put(kv, NAMES_NOTICES, &queue_key, &q, sizeof(q));
+}
+
+/* --- what is written --- */
+
 /* The oldest notice goes, and who was not told of it misses one. */
 static int oldest_drop(struct kv *kv, struct names_notices *q)
 {
@@ -114,6 +161,7 @@ static int oldest_drop(struct kv *kv, struct names_notices *q)
     struct notice_at at;
     struct state_key key = key_notice((struct notice_at){0});
     struct kv_bytes found, value;
+    bool missed = false;
     int rc = kv_seek(kv, NAMES_NOTICES, state_key_bytes(&key), false, &found, &value);
     if (rc == 0)
         rc = key_position(found, &at);
@@ -125,13 +173,14 @@ static int oldest_drop(struct kv *kv, struct names_notices *q)
         struct state_key mine = key_endpoint(text_of(e.name));
         if (notice_compare(cursor_of(&e), at) >= 0)
             continue;
+        missed = true;
         e.row.dropped++;
         e.row.cursor_index = at.index;
         e.row.cursor_number = at.number;
         rc = state_row_put(kv, NAMES_NOTICES, &mine, &e.row, sizeof(e.row));
     }
     q->count--;
-    q->dropped++;
+    q->dropped += missed;
     return rc == -ENOENT ? 0 : rc;
 }
 
@@ -144,6 +193,8 @@ static int notice_write(struct kv *kv, const struct notice *n)
     notice_put(&w, n);
     CHECK(!w.failed);
     int rc = queue_get(kv, &q);
+    if (rc == 0)
+        rc = told_drop(kv, &q, SWEEP_WRITE);
     if (rc == 0 && q.count >= NOTICES_MAX)
         rc = oldest_drop(kv, &q);
     if (rc == 0)
@@ -237,45 +288,6 @@ int state_notices_add(struct kv *kv, const struct state_event *out)
     default:
         return 0;
     }
-}
-
-/* --- what everybody was told of goes --- */
-
-static int cursors_least(struct kv *kv, struct notice_at *least)
-{
-    struct endpoint e = {.name = ""};
-    int rc;
-    *least = (struct notice_at){UINT64_MAX, UINT32_MAX};
-    while ((rc = endpoint_next(kv, text_of(e.name), &e)) == 0)
-        if (notice_compare(cursor_of(&e), *least) < 0)
-            *least = cursor_of(&e);
-    return rc == -ENOENT ? 0 : rc;
-}
-
-/* A bounded number of them; the next command goes on. */
-static int sweep(struct kv *kv, unsigned most)
-{
-    struct state_key key = key_notice((struct notice_at){0});
-    struct names_notices q;
-    struct notice_at least;
-    int rc = cursors_least(kv, &least);
-    if (rc == 0)
-        rc = queue_get(kv, &q);
-    for (unsigned i = 0; i < most && rc == 0 && q.count; i++) {
-        struct kv_bytes found, value;
-        struct notice_at at;
-        rc = kv_seek(kv, NAMES_NOTICES, state_key_bytes(&key), false, &found, &value);
-        if (rc == 0)
-            rc = key_position(found, &at);
-        if (rc || notice_compare(at, least) > 0)
-            break;
-        key = key_notice(at);
-        rc = kv_del(kv, NAMES_NOTICES, state_key_bytes(&key));
-        q.count--;
-    }
-    if (rc)
-        return rc == -ENOENT ? -EUCLEAN : rc;
-    return state_row_put(kv, NAMES_NOTICES, &queue_key, &q, sizeof(q));
 }
 
 int state_notify_cursor(struct kv *kv, struct state_event *out)

@@ -193,6 +193,49 @@ static void test_what_everybody_was_told_of_goes(void **state)
     assert_int_equal(rm_endpoint(f, "x"), CMD_ENDPOINT_UNKNOWN);
 }
 
+static void queue_fill(struct fixture *f, uint64_t count)
+{
+    struct endpoint_table t = table_of(f);
+    struct kv_bytes key = {"Q", 1}, value = {&t.queue, sizeof(t.queue)};
+    t.queue.count = count;
+    assert_int_equal(kv_put(&f->m.kv, NAMES_NOTICES, key, value), 0);
+    endpoint_table_fini(&t);
+}
+
+static void assert_dropped(struct fixture *f, uint64_t dropped)
+{
+    struct endpoint_table t = table_of(f);
+    assert_int_equal(t.queue.dropped, dropped);
+    assert_int_equal(t.list[0].row.dropped, dropped);
+    endpoint_table_fini(&t);
+}
+
+/* More than one cursor's command removes; each further notice removes some, and none counts as missed. */
+static void test_what_was_told_is_not_missed(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t last = 0;
+    assert_int_equal(set_endpoint(f, "x", ""), CMD_OK);
+    for (unsigned i = 0; i < 600; i++)
+        last = link_blob(f, "a", i);
+    assert_int_equal(cursor(f, "x", last, 0), CMD_OK);
+    uint64_t left = waiting(f);
+    assert_true(left > 10);
+    link_blob(f, "a", 601);
+    assert_int_equal(waiting(f), left - 1);
+    queue_fill(f, NOTICES_MAX);
+    link_blob(f, "a", 602);
+    assert_dropped(f, 0);
+    queue_fill(f, NOTICES_MAX + 8);
+    link_blob(f, "a", 603);
+    assert_dropped(f, 0);
+    queue_fill(f, NOTICES_MAX);
+    assert_int_equal(cursor(f, "x", last, 0), CMD_OK); /* the rest of what was told */
+    queue_fill(f, NOTICES_MAX);
+    link_blob(f, "a", 604);
+    assert_dropped(f, 1);
+}
+
 static void test_secrets_are_private_and_an_endpoint_keeps_its_place(void **state)
 {
     struct fixture *f = *state;
@@ -289,6 +332,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_nothing_waits_for_nobody, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_notice_says_what_and_who, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_everybody_was_told_of_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_told_is_not_missed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_secrets_are_private_and_an_endpoint_keeps_its_place, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_the_half_that_lacks_it_gets_it, setup, teardown),
