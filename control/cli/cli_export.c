@@ -294,21 +294,22 @@ static int export_all(struct exporting *ex)
 static int folder_prepare(struct exporting *ex)
 {
     static const char layout[] = "{\"imageLayoutVersion\":\"1.0.0\"}";
-    char path[PATH_MAX];
+    char path[PATH_MAX], err[LAYOUT_ERROR_MAX];
     if (snprintf(path, sizeof(path), "%s/blobs", ex->root) >= (int)sizeof(path))
         return fail(ex, ex->root, "the path is too long");
+    /* Before anything is written: what the folder has is named by its index alone. */
+    int rc = layout_index(ex->root, &ex->index, err);
+    if (rc && rc != -ENOENT)
+        return cli_fail(err);
     if ((mkdir(ex->root, 0755) && errno != EEXIST) || (mkdir(path, 0755) && errno != EEXIST))
         return fail(ex, ex->root, strerror(errno));
     snprintf(path, sizeof(path), "%s/oci-layout", ex->root);
-    int rc = layout_write(path, layout, sizeof(layout) - 1);
+    rc = layout_write(path, layout, sizeof(layout) - 1);
     if (rc)
         return fail(ex, path, strerror(-rc));
-    ex->index = layout_index(ex->root);
-    if (!json_is_array(json_object_get(ex->index, "manifests"))) {
-        json_decref(ex->index);
+    if (!ex->index)
         ex->index = json_pack("{s:i, s:s, s:[]}", "schemaVersion", 2, "mediaType",
                               "application/vnd.oci.image.index.v1+json", "manifests");
-    }
     return 0;
 }
 

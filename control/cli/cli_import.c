@@ -176,10 +176,11 @@ static void import_tag(struct import *in, const char *repo, const char *digest, 
 
 static int import_layout(struct import *in)
 {
-    json_t *row, *index = layout_index(in->root);
+    char err[LAYOUT_ERROR_MAX];
+    json_t *row, *index;
     size_t i;
-    if (!index)
-        return cli_fail("its index.json cannot be read");
+    if (layout_index(in->root, &index, err))
+        return cli_fail(err);
     json_array_foreach(json_object_get(index, "manifests"), i, row)
     {
         const char *digest = cli_text(row, "digest"), *tag = layout_tag(row);

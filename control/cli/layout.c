@@ -78,16 +78,26 @@ int layout_write(const char *path, const void *bytes, size_t len)
     return rc;
 }
 
-json_t *layout_index(const char *root)
+int layout_index(const char *root, json_t **out, char err[LAYOUT_ERROR_MAX])
 {
-    char path[PATH_MAX], err[LAYOUT_ERROR_MAX];
+    char path[PATH_MAX];
     struct layout_file file;
-    if (snprintf(path, sizeof(path), "%s/index.json", root) >= (int)sizeof(path) ||
-        layout_read(path, &file, err))
-        return NULL;
+    *out = NULL;
+    snprintf(err, LAYOUT_ERROR_MAX, "%.400s: the path is too long", root);
+    if (snprintf(path, sizeof(path), "%s/index.json", root) >= (int)sizeof(path))
+        return -ENAMETOOLONG;
+    int rc = layout_read(path, &file, err);
+    if (rc)
+        return rc;
     json_t *index = json_loadb(file.bytes, file.len, JSON_REJECT_DUPLICATES, NULL);
     layout_file_free(&file);
-    return index;
+    if (json_is_array(json_object_get(index, "manifests"))) {
+        *out = index;
+        return 0;
+    }
+    json_decref(index);
+    snprintf(err, LAYOUT_ERROR_MAX, "%.400s: it is no index of images", path);
+    return -EINVAL;
 }
 
 /* distribution-spec: [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127} */

@@ -23,8 +23,8 @@ void layout_file_free(struct layout_file *file);
 /* Writes a small file as a whole: under another name, then durable, then in its place. 0 or -errno. */
 int layout_write(const char *path, const void *bytes, size_t len);
 
-/* index.json of a layout: a reference, or NULL. */
-json_t *layout_index(const char *root);
+/* index.json of a layout: *out gets a reference. 0, or -errno with a text; -ENOENT: there is none. */
+int layout_index(const char *root, json_t **out, char err[LAYOUT_ERROR_MAX]);
 
 /* The tag that an entry of index.json has, or NULL. */
 const char *layout_tag(const json_t *entry);

@@ -132,6 +132,11 @@ def test_a_layout_comes_in_and_goes_out(node, disk):
     assert again["blobs"] == 1 and again["there"] > 1
     assert files(out) == files(disk / "in")
     assert len(json.loads((out / "index.json").read_text())["manifests"]) == 2
+    # An index that cannot be read is not taken for none: it alone says what is in the folder.
+    (out / "index.json").write_bytes(b'{"manifests":[{')
+    (out / "oci-layout").unlink()
+    assert "no index of images" in cli(node, "export", "team/layout", out, code=1)
+    assert (out / "index.json").read_bytes() == b'{"manifests":[{' and not (out / "oci-layout").exists()
 
 
 def test_blobs_are_shared_with_the_source(node, disk):
