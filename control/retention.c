@@ -2,6 +2,7 @@
 #include "control/retention.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "check.h"
 
@@ -24,6 +25,13 @@ void retention_fini(struct retention *r)
 {
     free(r->time);
     r->time = NULL;
+}
+
+bool retention_same(const struct names_policy *a, const struct names_policy *b)
+{
+    return a->keep_last == b->keep_last && a->keep_for_s == b->keep_for_s &&
+           a->retain_immutable == b->retain_immutable && strcmp(a->immutable, b->immutable) == 0 &&
+           strcmp(a->retain_tags, b->retain_tags) == 0;
 }
 
 static void swap(uint64_t *a, uint64_t *b)

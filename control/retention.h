@@ -24,6 +24,9 @@ struct retention {
 bool retention_init(struct retention *r, const struct names_policy *rules, uint64_t now_ms);
 void retention_fini(struct retention *r);
 
+/* Whether the same tags go by both. */
+bool retention_same(const struct names_policy *a, const struct names_policy *b);
+
 void retention_see(struct retention *r, const char *tag, size_t len, uint64_t time_ms);
 bool retention_goes(const struct retention *r, const char *tag, size_t len, uint64_t time_ms);
 

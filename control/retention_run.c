@@ -100,6 +100,8 @@ static void on_expired(void *arg, enum cmd_status status, uint64_t index, const 
     w->proposing = false;
     if (w->closed)
         walk_free(w);
+    else if (status == CMD_CONFLICT)
+        w->phase = NEXT; /* another rule holds by now */
     else if (status != CMD_OK && status != CMD_DENIED && status != CMD_REPO_UNKNOWN)
         walk_end(w, 0); /* the next round tries again */
 }
@@ -117,6 +119,8 @@ static void expire(struct walk *w)
     CHECK(out.buf);
     cmd_put_head(&out, &head);
     wire_put_bytes(&out, w->repo, strlen(w->repo));
+    wire_put_u64(&out, w->rules.rules.keep_last);
+    wire_put_u64(&out, w->rules.rules.keep_for_s);
     wire_put_u32(&out, (uint32_t)w->found_count);
     for (size_t i = 0; i < w->found_count; i++) {
         wire_put_bytes(&out, w->found[i].tag, strlen(w->found[i].tag));
@@ -213,6 +217,14 @@ static void on_tag_chosen(void *arg, const char *tag, size_t len, const struct n
     w->found_count++;
 }
 
+/* Whether the tags were chosen by what holds now. */
+static bool rules_hold(struct walk *w)
+{
+    struct policy_rules now;
+    return cluster_rules(w->runs->cluster, w->repo, &now) == 0 && !now.p.read_only &&
+           retention_same(&now.p, &w->rules.rules);
+}
+
 static void step_tags(struct walk *w)
 {
     bool seeing = w->phase == SEE;
@@ -224,8 +236,10 @@ static void step_tags(struct walk *w)
     if (w->found_count) {
         if (w->done)
             show(w);
-        else
+        else if (rules_hold(w))
             expire(w);
+        else
+            n = -ESTALE;
     }
     if (w->done && w->full && json_array_size(w->rows) >= w->limit) {
         walk_end(w, 0);
@@ -235,6 +249,7 @@ static void step_tags(struct walk *w)
         return;
     w->full = false;
     w->after[0] = '\0';
+    w->found_count = 0;
     w->phase = seeing && n >= 0 ? CHOOSE : NEXT;
 }
 

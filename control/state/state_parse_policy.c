@@ -46,6 +46,8 @@ static int parse_tags_expire(struct wire_reader *r, struct state_cmd *out, char 
 {
     struct digest d;
     out->repo = get_text(r);
+    out->keep_last = wire_get_u64(r);
+    out->keep_for_s = wire_get_u64(r);
     out->expired_count = wire_get_u32(r);
     out->expired = *r;
     if (r->failed || !state_repo_name_valid(out->repo.data, out->repo.len))

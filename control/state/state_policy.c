@@ -165,6 +165,8 @@ int state_tags_expire(struct kv *kv, struct state_event *out)
         rc = state_repo_need(kv, cmd, &repo, out);
     if (rc)
         return rc == -EPERM || rc == -ENOENT ? 0 : rc;
+    if (rules.p.keep_last != cmd->keep_last || rules.p.keep_for_s != cmd->keep_for_s)
+        return state_refuse_text(out, CMD_CONFLICT, "another retention holds than these tags were chosen by");
     for (uint32_t i = 0; i < cmd->expired_count; i++) {
         struct digest d;
         uint64_t time_ms;

@@ -103,6 +103,29 @@ static void test_many_in_any_order(void **state)
     }
 }
 
+static void test_what_changes_the_choice(void **state)
+{
+    struct names_policy a = {.keep_last = 2, .keep_for_s = 3}, b = a;
+    (void)state;
+    b.revision = 7;
+    b.bytes = 100;
+    assert_true(retention_same(&a, &b));
+    b.keep_last = 3;
+    assert_false(retention_same(&a, &b));
+    b = a;
+    b.keep_for_s = 4;
+    assert_false(retention_same(&a, &b));
+    b = a;
+    b.retain_immutable = 1;
+    assert_false(retention_same(&a, &b));
+    b = a;
+    b.immutable[0] = 'v';
+    assert_false(retention_same(&a, &b));
+    b = a;
+    b.retain_tags[0] = '*';
+    assert_false(retention_same(&a, &b));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -111,6 +134,7 @@ int main(void)
         cmocka_unit_test(test_only_those_that_it_is_about),
         cmocka_unit_test(test_of_one_moment_all_stay_or_go),
         cmocka_unit_test(test_many_in_any_order),
+        cmocka_unit_test(test_what_changes_the_choice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

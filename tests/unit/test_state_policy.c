@@ -303,16 +303,24 @@ static void test_only_existing_repositories(void **state)
     assert_int_equal(push(f, "new", 40, "v1"), CMD_OK);
 }
 
-static void expire(struct fixture *f, const char *repo, const char *tag, unsigned seed, uint64_t time_ms)
+static void expire_by(struct fixture *f, const char *repo, const char *tag, unsigned seed, uint64_t time_ms,
+                      uint64_t keep_last, enum cmd_status status)
 {
     struct digest d = digest_make(DIGEST_SHA256, seed);
     cmd_begin(&f->b, CMD_TAGS_EXPIRE, 3);
     cmd_text(&f->b, repo);
+    wire_put_u64(&f->b.w, keep_last);
+    wire_put_u64(&f->b.w, 0);
     wire_put_u32(&f->b.w, 1);
     cmd_text(&f->b, tag);
     cmd_put_digest(&f->b.w, &d);
     wire_put_u64(&f->b.w, time_ms);
-    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(apply(f), status);
+}
+
+static void expire(struct fixture *f, const char *repo, const char *tag, unsigned seed, uint64_t time_ms)
+{
+    expire_by(f, repo, tag, seed, time_ms, 1, CMD_OK);
 }
 
 static void test_retention_removes_what_is_as_it_was(void **state)
@@ -320,9 +328,11 @@ static void test_retention_removes_what_is_as_it_was(void **state)
     struct fixture *f = *state;
     assert_int_equal(push(f, "r", 1, "old"), CMD_OK); /* at 2000 */
     assert_int_equal(push(f, "r", 1, "v1"), CMD_OK);
-    expire(f, "r", "old", 1, 2000); /* no policy says so (any more) */
-    assert_false(f->ev.changed);
+    expire_by(f, "r", "old", 1, 2000, 1, CMD_CONFLICT); /* no policy says so (any more) */
     assert_int_equal(set_policy(f, "r", "immutable=v* retention.keep_last=1"), CMD_OK);
+    /* They were chosen by what held before. */
+    expire_by(f, "r", "old", 1, 2000, 2, CMD_CONFLICT);
+    assert_false(f->ev.changed);
     expire(f, "r", "old", 1, 1999);
     assert_false(f->ev.changed);
     expire(f, "r", "old", 2, 2000);
