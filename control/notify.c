@@ -311,11 +311,13 @@ static void on_timer(uv_timer_t *timer)
 
 /* --- for people --- */
 
-/* A query may be a secret. */
+/* Scheme and host: the path may be a secret as well as the query. */
 static json_t *url_json(const char *url)
 {
-    size_t len = strcspn(url, "?#");
-    return url[len] ? json_sprintf("%.*s?...", (int)len, url) : json_string(url);
+    const char *host = strstr(url, "://");
+    size_t len = host ? (size_t)(host - url) + 3 : 0;
+    len += strcspn(url + len, "/?#");
+    return json_sprintf("%.*s%s", (int)len, url, url[len] && strcmp(url + len, "/") != 0 ? "/..." : "");
 }
 
 static json_t *headers_json(const struct endpoint *e)

@@ -117,7 +117,8 @@ def test_the_envelope_and_the_filters(node, receiver):
     assert heads and heads[0]["Content-Type"] == "application/vnd.docker.distribution.events.v2+json"
     shown = [cli(node, "notify", "ls"), cli(node, "notify", "ls", "--json"), cli(node, "events", "--limit", "100"),
              node.log()]
-    assert not any("this-is-a-secret" in text or "hidden" in text for text in shown)
+    assert not any(secret in text for text in shown for secret in ("this-is-a-secret", "hidden", "/hook"))
+    assert listed(node, "all")["url"] == f"http://127.0.0.1:{receiver.port}/..."
     assert listed(node, "all")["headers"] == ["Authorization"]
     assert http1.wait_until(lambda: waiting(node) == 0, WAIT_S)
     for name in ("all", "manifests"):
