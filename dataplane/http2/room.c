@@ -95,7 +95,8 @@ void h2_rooms_expire(struct h2_session *s)
 {
     s->room_now = true;
     h2_rooms_look(s);
-    if (s->room_since_ms) /* one without any room: nghttp2 does not wake it, so it is looked at until it has some */
+    /* One without any room: nghttp2 does not wake it, so it is looked at until it has some. */
+    if (s->room_since_ms)
         s->room_since_ms = ring_now_ms(s->ring);
     h2_session_ready(s);
 }
