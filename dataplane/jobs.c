@@ -143,11 +143,28 @@ static void fetch(struct job *j)
         finish(j, ring->draining ? JOB_CANCELLED : JOB_BUSY, 0);
 }
 
+static void settled(struct job *j, int res)
+{
+    if (res)
+        finish_error(j, res);
+    else
+        finish(j, JOB_OK, 0);
+}
+
+static void settle_woken(struct waiter *w, int res)
+{
+    settled(container_of(w, struct job, waiter), res);
+}
+
 static void looked(struct job *j, int res)
 {
+    struct store_ring *store = j->all->ring->store;
     if (res == 0) {
-        blob_put(j->all->ring->store, j->blob);
-        finish(j, JOB_OK, 0);
+        blob_put(store, j->blob);
+        j->waiter.wake = settle_woken;
+        res = blob_settle(store, &j->digest, &j->waiter);
+        if (res != -EINPROGRESS)
+            settled(j, res);
     } else if (res == -ENOENT || res == -EBADMSG) {
         fetch(j);
     } else {

@@ -238,11 +238,19 @@ static void take_session(struct keep *k)
     api_wait(a, res, has_session);
 }
 
+static void settled(struct api *a, int err)
+{
+    if (err)
+        fail_store(a->keep, err);
+    else
+        answer_kept(a->keep);
+}
+
 /* What cannot be opened, or has another size, is fetched anew. */
 static void looked(struct api *a, int err)
 {
     if (err == 0)
-        answer_kept(a->keep);
+        api_wait(a, blob_settle(stream_store(a->s), &a->digest, &a->waiter), settled);
     else
         take_session(a->keep);
 }

@@ -8,7 +8,8 @@
  *
  * A failed sync cannot be repeated: the kernel reports it once, and may have marked the lost pages clean.
  *
- * Below: whole small blobs, which come from memory: OPENING -> WRITING -> publishing -> [UNLINKING].
+ * Below: whole small blobs, which come from memory: OPENING -> WRITING -> publishing -> [UNLINKING]; and the
+ * folders of blobs that others may be publishing: FOLDER -> SYNCING.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -118,7 +119,14 @@ static void step(struct task *t)
 
 /* ------------------------------------------------------------------ whole small blobs */
 
-enum write_state { WRITE_OPENING, WRITE_WRITING, WRITE_PUBLISHING, WRITE_UNLINKING };
+enum write_state {
+    WRITE_OPENING,
+    WRITE_WRITING,
+    WRITE_PUBLISHING,
+    WRITE_UNLINKING,
+    WRITE_FOLDER,
+    WRITE_SYNCING
+};
 
 struct write_job {
     struct task task;
@@ -244,7 +252,36 @@ static void write_step(struct task *t)
             (void)store_error(t->ring, t->res); /* counted; the next start removes it */
         write_end(job, job->err);
         break;
+    case WRITE_FOLDER:
+        if (t->res < 0) {
+            write_end(job, store_error(t->ring, t->res));
+            break;
+        }
+        job->fd = t->res;
+        job->state = WRITE_SYNCING;
+        loop_fsync(t->ring->loop, task_order(t), job->fd);
+        break;
+    case WRITE_SYNCING:
+        write_end(job, t->res < 0 ? store_error(t->ring, t->res) : 0);
+        break;
     case WRITE_PUBLISHING:
         IMPOSSIBLE("a completion for a write that ordered nothing");
     }
+}
+
+int blob_settle(struct store_ring *r, const struct digest *d, struct waiter *w)
+{
+    if (!atomic_load_explicit(&r->store->sync, memory_order_relaxed))
+        return 0;
+    struct write_job *job = pool_take(&r->writes);
+    if (!job)
+        return -EAGAIN;
+    *job = (struct write_job){.state = WRITE_FOLDER, .fd = -1, .waiter = w};
+    task_init(&job->task, r, write_step);
+    blob_path(d, job->publish.path);
+    memcpy(job->publish.folder, job->publish.path, BLOB_FOLDER_MAX);
+    job->publish.folder[BLOB_FOLDER_MAX] = '\0';
+    loop_openat(r->loop, task_order(&job->task), r->store->blobs_dirfd, job->publish.folder,
+                O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
+    return -EINPROGRESS;
 }

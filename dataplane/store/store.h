@@ -15,9 +15,10 @@
  * never wait for a disk: slow parts are orders to the ring's loop, and end in a wake of the waiter
  * (waiter.h).
  *
- * Calls with a waiter are of two kinds. blob_open, upload_create and upload_checkout may know the answer at
- * once: 0 or an error is it; -EINPROGRESS: the waiter will be woken with it. The others never do: 0: the
- * waiter will be woken with the answer; else it was refused with this error, and the waiter will not be.
+ * Calls with a waiter are of two kinds. blob_open, blob_settle, upload_create and upload_checkout may know
+ * the answer at once: 0 or an error is it; -EINPROGRESS: the waiter will be woken with it. The others never
+ * do: 0: the waiter will be woken with the answer; else it was refused with this error, and the waiter will
+ * not be.
  */
 #ifndef FL_STORE_H
 #define FL_STORE_H
@@ -161,6 +162,13 @@ void blob_replaced(struct store *s, const struct digest *d);
  * repaired if it was damaged. Errors: -ENOSPC, -EIO, -EMFILE, -EAGAIN (too many at once).
  */
 int blob_write(struct store_ring *r, const struct digest *d, const void *bytes, size_t len, struct waiter *w);
+
+/*
+ * A blob that has been opened may have come here a moment ago, by a rename that is not on the disk yet.
+ * Orders a sync of its folder: 0 at once if store.sync is off, or -EINPROGRESS: woken with 0 when a crash
+ * would not lose it any more, or an error. -EAGAIN as of blob_write.
+ */
+int blob_settle(struct store_ring *r, const struct digest *d, struct waiter *w);
 
 /* The digest of bytes in memory (for small ones: it runs on the ring). */
 void store_digest(uint8_t alg, const void *bytes, size_t len, struct digest *out);

@@ -471,6 +471,35 @@ static void test_write_reserve(void **state)
     assert_int_equal(write_blob(&d, "full", 4), 0);
 }
 
+static int settle(const struct digest *d)
+{
+    struct wait_test w = waiting();
+    return settled(fx.loop, blob_settle(fx.ring, d, &w.waiter), &w);
+}
+
+/* A file that is there need not be on the disk yet: whoever says that it is kept has its folder synced. */
+static void test_settle(void **state)
+{
+    (void)state;
+    struct blob *b;
+    struct wait_test w = waiting();
+    struct digest d = digest_of(DIGEST_SHA256, "on its way", 10);
+    assert_int_equal(blob_write(fx.ring, &d, "on its way", 10, &w.waiter), 0);
+    while (!blob_there(&fx, &d))
+        assert_true(fake_turn(fx.loop) > 0);
+    assert_int_equal(open_blob(&d, 10, false, &b), 0);
+    blob_put(fx.ring, b);
+    assert_int_equal(settle(&d), 0);
+    assert_true(blob_durable(&fx, &d));
+    fake_run(fx.loop);
+    fx.tuning.sync = false;
+    fixture_tune(&fx);
+    w = waiting();
+    assert_int_equal(blob_settle(fx.ring, &d, &w.waiter), 0);
+    fx.tuning.sync = true;
+    fixture_tune(&fx);
+}
+
 /* A crash between any two steps: a restart removes the temporary file, and blobs/ has whole files only. */
 static void test_write_killed(void **state)
 {
@@ -541,6 +570,16 @@ static void story_write(struct fixture *f)
     assert_int_equal(write_blob(&d, "manifest", 8), 0);
 }
 
+static void story_settle(struct fixture *f)
+{
+    struct digest d = plant_blob(f, "settled", 7);
+    int err = settle(&d);
+    assert_true(err == 0 || err == -EIO || err == -EMFILE || err == -ENOSPC);
+    assert_true(err == 0 || counted(f, CTR_STORE_ERRORS) + counted(f, CTR_STORE_FULL) > 0);
+    fake_fault_end(f->loop);
+    assert_int_equal(settle(&d), 0);
+}
+
 static void each_fault(void (*story)(struct fixture *f))
 {
     for (int fault = FAULT_NONE + 1; fault < FAULTS; fault++) {
@@ -556,7 +595,7 @@ static void each_fault(void (*story)(struct fixture *f))
             fixture_restart(&fx, at + 100 * (unsigned)fault);
             assert_int_equal(files_in(fx.uploads), 0);
         }
-        assert_true(at > 2 || (fault == FAULT_ENOSPC && story == story_read));
+        assert_true(at > 2 || story == story_settle || (fault == FAULT_ENOSPC && story == story_read));
     }
 }
 
@@ -570,6 +609,7 @@ static void test_write_faults(void **state)
 {
     (void)state;
     each_fault(story_write);
+    each_fault(story_settle);
 }
 
 /* ------------------------------------------------------------------ a model under random commands */
@@ -795,6 +835,7 @@ int main(void)
         TEST(test_write_repairs),
         TEST(test_write_exhausted),
         TEST(test_write_reserve),
+        TEST(test_settle),
         TEST(test_write_killed),
         TEST(test_read_faults),
         TEST(test_write_faults),
