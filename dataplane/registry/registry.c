@@ -163,7 +163,8 @@ void api_relayed(struct api *a)
     a->relayed_for = forwarded_for(s);
     s->class = e->class;
     stream_count(s, CTR_PEER_UPLOADS, 1);
-    e->call(a);
+    if (api_policy_allows(a, e->action)) /* what the body may grow to is looked at where it arrives */
+        e->call(a);
 }
 
 void api_body_done(struct stream *s, int err)

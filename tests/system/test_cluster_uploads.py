@@ -128,6 +128,20 @@ def test_wrong_digest_at_another_replica(cluster):
     assert a.exchange("GET", location).status == 404
 
 
+def test_quota_at_another_replica(cluster):
+    """A body without a length is held against the quota where it arrives."""
+    a, b, _ = nodes(cluster)
+    cluster["a"].cli("policy", "set", "full", "quota.bytes=1MiB")
+    part = bytes(1 << 20)
+
+    def over():  # the policy may be a moment away
+        location = session(a, "full/app")
+        answer = b.exchange("PATCH", location, iter([part, part]))
+        return answer.status != 202 and answer
+    answer = http1.wait_until(over, 60)
+    assert answer.status == 403 and answer.codes() == ["DENIED"], answer
+
+
 def test_client_that_goes_away_in_the_middle(cluster):
     """What the owner has got stays, and the client goes on behind it by whichever replica."""
     a, b, c = nodes(cluster)
