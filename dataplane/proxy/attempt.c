@@ -3,10 +3,8 @@
  * One attempt to have a request answered by one backend: chosen, connected, asked, until the head of its
  * answer is here. What to do about a failure is not decided here.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "check.h"
@@ -59,6 +57,9 @@ static void target_done(struct attempt *a, enum balance_outcome outcome)
     if (!a->chosen)
         return;
     a->chosen = false;
+    if (a->relay)
+        balance_relayed(a->target);
+    a->relay = false;
     balance_finish(ex->proxy->balance, a->target, outcome, a->answer_us, ring_now_ms(ex->ring));
 }
 
@@ -413,22 +414,8 @@ static void attempt_got(struct upstream *u, int err, void *arg)
     else
         fail(a, err == -ETIMEDOUT                                          ? FAULT_CONNECT_TIMEOUT
                 : err == -EKEYREJECTED || err == -ENOKEY || err == -EPROTO ? FAULT_TLS
-                : err == -ENOBUFS                                          ? FAULT_NO_MEMORY
+                : err == -ENOBUFS || err == -EMFILE || err == -ENFILE      ? FAULT_NO_MEMORY
                                                                            : FAULT_CONNECT);
-}
-
-void target_authority(const struct target *t, char out[AUTHORITY_MAX])
-{
-    const struct plan_backend *where = &t->where;
-    char text[INET6_ADDRSTRLEN] = "";
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    bool v4 = memcmp(where->ip, mapped, sizeof(mapped)) == 0;
-    if (where->unix_path[0]) {
-        memcpy(out, "localhost", sizeof("localhost"));
-        return;
-    }
-    (void)inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? where->ip + 12 : where->ip, text, sizeof(text));
-    (void)snprintf(out, AUTHORITY_MAX, v4 ? "%s:%u" : "[%s]:%u", text, where->port);
 }
 
 static void learn_target(struct attempt *a)
@@ -567,6 +554,7 @@ static void attempt_choose(struct attempt *a)
         .tried_count = ex->tried_count,
         .prefer = exchange_prefers(ex),
         .only = ex->order.refuse != NULL,
+        .relay = ex->order.refuse != NULL,
         .retry = a->ask.retry,
         .free = a->ask.free,
     };
@@ -579,11 +567,12 @@ static void attempt_choose(struct attempt *a)
     timer_clear(&a->timer);
     a->state = ATTEMPT_CONNECT;
     if (!t) {
-        fail(a, FAULT_NO_BACKEND);
+        fail(a, why == BALANCE_FULL ? FAULT_QUEUE_FULL : FAULT_NO_BACKEND);
         return;
     }
     exchange_chosen(ex, t);
     attempt_take(a, t);
+    a->relay = ask.relay;
     attempt_connect(a);
 }
 

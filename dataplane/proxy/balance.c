@@ -2,7 +2,9 @@
 /* Records of backends and their services: kept through plans, counted, and the queue of those who wait. */
 #include "dataplane/proxy/balance.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,6 +110,20 @@ void target_put(struct balance *b, struct target *t)
         at = &(*at)->same_hash;
     *at = t->same_hash;
     pool_give(&b->targets, t);
+}
+
+void target_authority(const struct target *t, char out[AUTHORITY_MAX])
+{
+    const struct plan_backend *where = &t->where;
+    char text[INET6_ADDRSTRLEN] = "";
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    bool v4 = memcmp(where->ip, mapped, sizeof(mapped)) == 0;
+    if (where->unix_path[0]) {
+        memcpy(out, "localhost", sizeof("localhost"));
+        return;
+    }
+    (void)inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? where->ip + 12 : where->ip, text, sizeof(text));
+    (void)snprintf(out, AUTHORITY_MAX, v4 ? "%s:%u" : "[%s]:%u", text, where->port);
 }
 
 static struct target *find_target(struct balance *b, const struct plan_backend *where, uint32_t service)

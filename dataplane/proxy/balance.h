@@ -30,6 +30,7 @@ struct target {
     uint32_t references;  /* the plan, connections and requests that hold it; it stays until they are gone */
     uint32_t service;     /* place in the plan */
     uint32_t requests;    /* at work */
+    uint32_t relays;      /* of these, those of balance_ask.relay */
     uint32_t connections; /* open, in use or idle: upstream.c's */
     uint32_t failures;    /* in a row */
     uint32_t ejections;   /* in a row: each lasts longer */
@@ -52,6 +53,7 @@ enum balance_why {
     BALANCE_OK,
     BALANCE_NONE, /* no backend at all, or all down */
     BALANCE_BUSY, /* all at their limits, or others wait already: queue */
+    BALANCE_FULL, /* of its kind of requests there may be no more: not worth waiting for */
     BALANCE_SPENT /* no retry any more: the budget is used up */
 };
 
@@ -76,9 +78,12 @@ struct balance_ask {
     uint32_t prefer; /* 1 + id of the backend that has what this request is about; 0: none. It gets it if it
                         is up, draining or not, and waited for if it is at its limits */
     bool only;       /* that one or none */
-    bool retry;      /* counts against the retry budget, unless it is */
-    bool free;       /* in place of an attempt that cost no backend anything */
-    bool ahead;      /* of those who wait: something that has begun goes on */
+    bool relay; /* of another handler, with a body that lasts as long as its client likes: all of them get
+                   half of the connections that there may be, so that other requests always find some.
+                   With `only`; balance_relayed is called before balance_finish. */
+    bool retry; /* counts against the retry budget, unless it is */
+    bool free;  /* in place of an attempt that cost no backend anything */
+    bool ahead; /* of those who wait: something that has begun goes on */
 };
 
 /* Of one ring, whose counters are borrowed. */
@@ -110,11 +115,15 @@ enum balance_outcome {
 void balance_finish(struct balance *b, struct target *t, enum balance_outcome outcome, uint64_t latency_us,
                     uint64_t now_ms);
 
+/* A request with balance_ask.relay is over. */
+void balance_relayed(struct target *t);
+
 /* Whether the kernel says down (in this very moment; no system call). For transfers that are under way. */
 bool balance_is_down(const struct balance *b, const struct target *t);
 
 struct target *target_get(struct target *t);
 void target_put(struct balance *b, struct target *t);
+void target_authority(const struct target *t, char out[AUTHORITY_MAX]); /* "host:port" of its own */
 
 /* A request that waits because all were at their limits: the queue of a service, in order of arrival. */
 struct balance_waiter {

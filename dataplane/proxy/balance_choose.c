@@ -3,6 +3,7 @@
  * The choice itself. Targets have ranks: a lower one is chosen only if none of the higher ones is there at
  * all; within a rank the policy decides. Those that are at their limits are waited for.
  */
+#include "check.h"
 #include "dataplane/proxy/balance_private.h"
 
 enum rank {
@@ -21,6 +22,7 @@ enum {
     ROWS_WALKED_MAX = 256, /* from the row of a key on */
     BOUND_PERCENT = 125,   /* of the average load: an owner with more passes on */
     BOUND_MIN = 4,         /* requests below which its page cache is worth more than an even load */
+    RELAYS_PART = 2,       /* of the connections */
     RETRIES_ALWAYS = 10,   /* in the budget's seconds, however few were asked for */
     SLOW_START_LEAST = 10, /* the share begins at a tenth */
     WEIGHT_ONE = 1024,
@@ -35,6 +37,7 @@ struct choice {
     struct target *best;
     uint64_t best_weight, sum; /* of the equally good ones so far */
     unsigned rank;
+    bool full; /* BALANCE_FULL */
 };
 
 /* splitmix64 (Steele, Lea, Flood, 2014), from the caller's number. */
@@ -256,7 +259,8 @@ static bool prefers(struct choice *c)
         return c->ask->only;
     }
     c->rank = RANK_UP;
-    c->best = at_limit(c, t) ? NULL : t;
+    c->full = c->ask->relay && c->p->connections_max && t->relays >= c->p->connections_max / RELAYS_PART;
+    c->best = c->full || at_limit(c, t) ? NULL : t;
     return true;
 }
 
@@ -292,7 +296,7 @@ struct target *balance_choose(struct balance *b, const struct balance_ask *ask, 
         return NULL; /* in order of arrival */
     struct target *t = choose(&c);
     if (!t) {
-        *why = c.rank == RANK_NEVER ? BALANCE_NONE : BALANCE_BUSY;
+        *why = c.rank == RANK_NEVER ? BALANCE_NONE : c.full ? BALANCE_FULL : BALANCE_BUSY;
         return NULL;
     }
     *why = BALANCE_SPENT;
@@ -300,11 +304,18 @@ struct target *balance_choose(struct balance *b, const struct balance_ask *ask, 
         return NULL;
     *why = BALANCE_OK;
     t->requests++;
+    t->relays += ask->relay;
     s->requests++;
     target_count(t, TARGET_REQUESTS, 1);
     target_count(t, TARGET_ACTIVE, 1);
     target_count(t, TARGET_RETRIES, ask->retry);
     return target_get(t);
+}
+
+void balance_relayed(struct target *t)
+{
+    CHECK(t->relays > 0);
+    t->relays--;
 }
 
 void balance_look(struct balance *b, struct balance_service *s, const struct plan_proxy *p, uint64_t now_ms)

@@ -87,7 +87,8 @@ struct attempt {
     bool got_any;   /* something of an answer came */
     bool on_reused; /* it goes over a connection that had been used before */
     bool fresh;     /* that was closed: over a new one, to the same backend */
-    bool chosen;    /* the target counts a request of ours */
+    bool chosen;    /* the target counts a request of ours, */
+    bool relay;     /* and as a relay */
     uint8_t interims;
     struct target *target;   /* the last one; held */
     struct upstream *up;     /* while there is a connection */
@@ -180,7 +181,6 @@ void attempt_adopt(struct attempt *a, struct target *t, struct upstream *u);
 /* The same, with an answer that another question got: answered by it now. -ENOBUFS, -EBADMSG. */
 int attempt_take_answer(struct attempt *a, struct ask *ask);
 struct view exchange_key(const struct exchange *ex); /* of the choice of a backend */
-void target_authority(const struct target *t, char out[AUTHORITY_MAX]);
 
 /* request.c */
 void exchange_addresses(struct exchange *ex);

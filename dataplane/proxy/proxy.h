@@ -32,16 +32,24 @@ struct proxy {
 
 extern const struct handler proxy_handler;
 
+/* Why another handler's request has no answer. */
+enum proxy_refusal {
+    PROXY_AWAY,  /* its backend is not there; it was asked nothing */
+    PROXY_BUSY,  /* a limit of this node: later it may be asked */
+    PROXY_BROKE, /* it may have been acted on */
+};
+
 /*
  * A request at which another handler looked first, for one backend of a service that no client comes to. It
- * goes on as it came, path and all, and so does the answer.
+ * goes on as it came, path and all, and so does the answer. It may last as long as its client likes, so such
+ * requests together get a part of the backend's connections, and wait for none beyond it (balance.h).
  */
 struct proxy_order {
     uint16_t service;           /* place in the plan */
     uint32_t backend;           /* its id: this one or none, and once */
     uint32_t answer_timeout_ms; /* once all of the request is out */
-    /* There is no answer; answers instead, of what is left of the arena. begun: it may have been acted on. */
-    void (*refuse)(struct stream *s, bool begun);
+    /* There is no answer; answers instead, of what is left of the arena. */
+    void (*refuse)(struct stream *s, enum proxy_refusal why);
 };
 
 /* Takes the stream over from its handler, whose memory in the arena is lost. Only while the handler begins,

@@ -242,6 +242,24 @@ static int write_error(struct exchange *ex, int status, const char *text)
 #pragma GCC diagnostic pop
 }
 
+/* Of another handler's request. */
+static enum proxy_refusal refusal_of(const struct attempt *a)
+{
+    switch (a->sent_any ? FAULT_NONE : a->fault) {
+    case FAULT_NO_BACKEND:
+    case FAULT_CONNECT:
+    case FAULT_CONNECT_TIMEOUT:
+    case FAULT_TLS:
+        return PROXY_AWAY;
+    case FAULT_QUEUE_FULL:
+    case FAULT_QUEUE_TIMEOUT:
+    case FAULT_NO_MEMORY:
+        return PROXY_BUSY;
+    default:
+        return PROXY_BROKE;
+    }
+}
+
 void exchange_refuse(struct exchange *ex, const struct attempt *a)
 {
     const struct plan_service *service = exchange_service(ex);
@@ -255,7 +273,7 @@ void exchange_refuse(struct exchange *ex, const struct attempt *a)
     ex->answered = ex->finished = true;
     if (ex->order.refuse) {
         stream_note_upstream(ex->s, ex->name, a->answer_us, ex->attempts);
-        ex->order.refuse(ex->s, a->sent_any);
+        ex->order.refuse(ex->s, refusal_of(a));
         return;
     }
     ring_count(ex->ring, CTR_PROXY_UNANSWERED, 1);

@@ -5,7 +5,8 @@
  * one registry. The other replica (peer.c) looks in its own store and asks nobody, so nothing goes round.
  *
  * Where that replica is away the session is unknown: clients then begin anew. Where it breaks off nobody
- * knows how much it has; it may be back soon, and says so when it is asked (GET).
+ * knows how much it has; it may be back soon, and says so when it is asked (GET). A limit of this node says
+ * nothing about the session: the same request may go on a moment later.
  */
 #include "dataplane/proxy/proxy.h"
 #include "dataplane/registry/api.h"
@@ -15,14 +16,17 @@ enum { ANSWER_MS = 300000 /* a commit may read all of the blob again, and waits 
 
 static const struct view nothing;
 
-static void refuse(struct stream *s, bool begun)
+static void refuse(struct stream *s, enum proxy_refusal why)
 {
     stream_count(s, CTR_UPLOADS_UNREACHED, 1);
-    if (begun)
-        error_answer_later(s, 503, "the replica that has this upload session broke off");
-    else
+    if (why == PROXY_AWAY)
         error_answer(s, 404, ERROR_BLOB_UPLOAD_UNKNOWN,
                      "the replica that has this upload session cannot be reached: begin anew", NULL, nothing);
+    else if (why == PROXY_BUSY)
+        error_answer_later(s, 503,
+                           "as many requests as may be are on their way to the upload session's replica");
+    else
+        error_answer_later(s, 503, "the replica that has this upload session broke off");
 }
 
 /* The other replicas, or NULL: there are none that could be asked. */

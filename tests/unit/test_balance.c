@@ -613,6 +613,37 @@ static void test_only(void **state)
     assert_int_equal(why, BALANCE_NONE);
 }
 
+/* Requests that last as long as their clients like leave room for the others. */
+static void test_relays(void **state)
+{
+    (void)state;
+    enum balance_why why;
+    give_plan(2, PROXY_RANDOM);
+    proxy()->connections_max = 4;
+    struct balance_ask ask = ask_now("");
+    ask.only = ask.relay = true;
+    ask.prefer = backend(1)->id + 1;
+    struct target *t[4];
+    for (int i = 0; i < 2; i++)
+        assert_non_null(t[i] = balance_choose(balance, &ask, &why));
+    assert_null(balance_choose(balance, &ask, &why));
+    assert_int_equal(why, BALANCE_FULL);
+    ask.relay = false;
+    for (int i = 2; i < 4; i++)
+        assert_non_null(t[i] = balance_choose(balance, &ask, &why));
+    assert_null(balance_choose(balance, &ask, &why));
+    assert_int_equal(why, BALANCE_BUSY);
+    for (int i = 0; i < 4; i++) {
+        if (i < 2)
+            balance_relayed(t[i]);
+        finish(t[i], BALANCE_GOOD);
+    }
+    ask.relay = true;
+    assert_non_null(t[0] = balance_choose(balance, &ask, &why));
+    balance_relayed(t[0]);
+    finish(t[0], BALANCE_GOOD);
+}
+
 static void test_evidence(void **state)
 {
     (void)state;
@@ -788,6 +819,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_budget, setup, teardown),
         cmocka_unit_test_setup_teardown(test_preferred, setup, teardown),
         cmocka_unit_test_setup_teardown(test_only, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_relays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_evidence, setup, teardown),
         cmocka_unit_test_setup_teardown(test_random_events, setup, teardown),
     };
