@@ -84,6 +84,8 @@ const char *http_status_text(int status)
         {416, "Range Not Satisfiable"},
         {417, "Expectation Failed"},
         {421, "Misdirected Request"},
+        {424, "Failed Dependency"},
+        {425, "Too Early"},
         {429, "Too Many Requests"},
         {431, "Request Header Fields Too Large"},
         {500, "Internal Server Error"},

@@ -99,6 +99,23 @@ static void fail_store(struct keep *k, int err)
     api_answer_store_error(k->a, err);
 }
 
+static void answer_again(struct api *a, const char *message)
+{
+    error_answer(a->s, KEEP_AGAIN, ERROR_UNAVAILABLE, message, NULL, nothing);
+}
+
+/* What came before is good still, if whoever asked knows where it is. */
+static void put_off(struct keep *k, const char *message)
+{
+    if (!k->goes_on) {
+        fail(k, KEEP_AGAIN, message);
+        return;
+    }
+    upload_checkin(k->a->upload);
+    k->a->upload = NULL;
+    answer_again(k->a, message);
+}
+
 static void committed(struct api *a, int err)
 {
     if (err && err != -EBADMSG) {
@@ -179,9 +196,15 @@ static void answered(struct question *q, enum question_end end)
         flow(k);
         return;
     }
+    bool again =
+        end == QUESTION_NOBODY || (end == QUESTION_REFUSED && (q->status == 503 || q->status == 429));
+    bool refused = end == QUESTION_REFUSED || end == QUESTION_ANSWERED;
     question_end(q, QUESTION_DROPPED, false);
     question_forgive(q);
-    fail(k, 502, "the node that asks does not give its bytes");
+    if (again)
+        put_off(k, "too much is under way between these two nodes");
+    else
+        fail(k, refused ? 424 : 502, "the node that asks does not give its bytes");
 }
 
 static void ask(struct keep *k)
@@ -207,8 +230,12 @@ static void ask(struct keep *k)
 static void has_session(struct api *a, int err)
 {
     struct keep *k = a->keep;
-    if (err == -ENOENT || err == -EBUSY) {
-        fail(k, 409, "there is no such session, or another request is at work on it");
+    if (err == -EBUSY) {
+        answer_again(a, "another request is at work on this session");
+        return;
+    }
+    if (err == -ENOENT) {
+        fail(k, 409, "there is no such session");
         return;
     }
     if (err) {
@@ -302,13 +329,52 @@ static void small_read(struct api *a, int err)
         api_wait_taken(a, blob_write(stream_store(a->s), &a->digest, body.p, body.len, &a->waiter), written);
 }
 
+/* ------------------------------------------------------------------ DELETE */
+
+static void dropped(struct api *a, int err)
+{
+    if (err) {
+        api_answer_store_error(a, err);
+        return;
+    }
+    stream_response(a->s, 204);
+    stream_send(a->s);
+}
+
+static void drop_has_session(struct api *a, int err)
+{
+    struct upload *u = a->upload;
+    if (err == -EBUSY) {
+        answer_again(a, "another request is at work on this session");
+    } else if (err == -ENOENT) {
+        error_answer(a->s, 404, ERROR_BLOB_UPLOAD_UNKNOWN, "there is no such session", NULL, nothing);
+    } else if (err) {
+        api_answer_store_error(a, err);
+    } else {
+        a->upload = NULL;
+        api_wait_taken(a, upload_cancel(u, &a->waiter), dropped);
+    }
+}
+
+static void drop(struct api *a, struct view id)
+{
+    api_wait(a,
+             upload_checkout(stream_store(a->s), id.p, id.len, UPLOAD_FETCH_REPO,
+                             sizeof(UPLOAD_FETCH_REPO) - 1, &a->upload, &a->waiter),
+             drop_has_session);
+}
+
 /* ------------------------------------------------------------------ GET */
 
 static void send_bytes(struct api *a, int err)
 {
     struct blob *blob = a->blob;
-    if (err) {
+    if (err == -ENOENT || err == -EBADMSG) {
         error_answer(a->s, 404, ERROR_BLOB_UNKNOWN, "this node does not have these bytes", NULL, nothing);
+        return;
+    }
+    if (err) {
+        api_answer_store_error(a, err);
         return;
     }
     a->blob = NULL;
@@ -355,6 +421,8 @@ bool keep_begin(struct api *a)
             small_read(a, 0);
     } else if (req->method == HTTP_GET && req->path.len > folder.len && view_starts(req->path, folder)) {
         get(a, view_skip(req->path, folder.len));
+    } else if (req->method == HTTP_DELETE && req->path.len > folder.len && view_starts(req->path, folder)) {
+        drop(a, view_skip(req->path, folder.len));
     } else {
         return false;
     }

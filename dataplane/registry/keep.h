@@ -3,12 +3,19 @@
  * What a replica does for another one that wants copies of what is pushed to it. Part of what peers are
  * served (peer.h), so whoever asks has shown a certificate of the cluster.
  *
- *   PUT  /blobs/ALG/HEX             a small blob, whole: durable here -> 201
- *   POST /copies?node=&of=&to=      fetch the bytes of that node's upload session `of` up to `to`, behind
- * those that are here already -> 200, with Copy-Session: the session that they are in, &session= and which is
- * gone on with &digest=ALG:HEX            these are all: durable here -> 201 GET  /copies/OF?from=&to= the
- * bytes of an upload session of this node that are asked for by that &digest=ALG:HEX            it may be a
- * blob by now
+ *   PUT    /blobs/ALG/HEX           a small blob, whole: durable here -> 201
+ *   POST   /copies?node=&of=&to=    fetch the bytes of that node's upload session `of` up to `to`, behind
+ *                                   those that are here already -> 200, with Copy-Session: the session that
+ *                                   they are in,
+ *          &session=                and which is gone on with
+ *          &digest=ALG:HEX          these are all: durable here -> 201
+ *   DELETE /copies/SESSION          nothing becomes of these bytes -> 204
+ *   GET    /copies/OF?from=&to=     the bytes of an upload session of this node that are asked for by that
+ *          &digest=ALG:HEX          it may be a blob by now
+ *
+ * Of the answers that are no success, 425 says that the same may be asked again in a moment (another request
+ * is at work on the session, or whoever asks for copies is short of means itself: the session is there
+ * still); 409, that the session is of no use; 424, that whoever asks for copies does not give the bytes.
  *
  * The bytes are fetched by whoever is to keep them, so that only they wait for a slow disk, and a client's
  * upload stands in nobody's way. `of` is "-" where there is no session any more.
@@ -20,7 +27,10 @@
 
 struct api;
 
-enum { KEEP_SMALL_MAX = 12 << 10 /* bytes of a blob that is put whole */ };
+enum {
+    KEEP_SMALL_MAX = 12 << 10, /* bytes of a blob that is put whole */
+    KEEP_AGAIN = 425,          /* status */
+};
 #define KEEP_PATH          "/copies"
 #define KEEP_SESSION_FIELD "Copy-Session"
 
