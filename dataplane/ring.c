@@ -479,6 +479,7 @@ static void step_drain(struct ring *r, uint64_t now_ms)
         end_drain(r);
     if (r->conn_list == NULL) {
         jobs_stop(r->jobs);
+        copying_stop(r->copying);
         fetches_stop(r->fetches);
         store_ring_stop(r->store);
     }

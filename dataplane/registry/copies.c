@@ -6,13 +6,14 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "placement.h"
 #include "dataplane/holders.h"
 #include "dataplane/pool.h"
 #include "dataplane/ring.h"
 #include "dataplane/fetch/fetch.h"
 #include "dataplane/http/response_reader.h"
+#include "dataplane/registry/forget.h"
 #include "dataplane/registry/keep.h"
+#include "dataplane/registry/others.h"
 
 enum {
     COPIES_MAX = 1024, /* requests of a ring that make copies at a time */
@@ -23,12 +24,12 @@ enum {
     STEP_MOST = 64 << 20, /* but not more at a time */
     STEP_TIMEOUT_MS = 120000,
     REST_MS = 2000, /* a request that ends waits so long for the step under way */
-    BAD_MS = 10000, /* who has failed is not asked for so long */
-    BAD_MAX = 32,
+    AGAIN_MS = 200, /* who is busy is asked again then */
 };
 
 enum copy_state {
     COPY_REST,   /* nothing is under way */
+    COPY_LATER,  /* it is asked again in a moment */
     COPY_ASKED,  /* for a part */
     COPY_LAST,   /* for all of it */
     COPY_DONE,   /* durable there */
@@ -41,8 +42,10 @@ struct copy {
     uint8_t state; /* enum copy_state */
     bool has_session;
     bool whole, late;   /* whole: the bytes went with the question; late: that has to wait for the blob */
+    bool ordered;       /* others_order counts it */
     uint64_t at, asked; /* bytes that are there; that are being asked for */
     char session[UPLOAD_ID_LEN];
+    struct timer again;
     struct question question;
 };
 
@@ -63,17 +66,19 @@ struct copies {
 struct copying {
     struct ring *ring;
     struct pool pool;
-    struct {
-        uint64_t node, until_ms;
-    } bad[BAD_MAX];
-    unsigned bad_at;
+    struct forgets *forgets;
+    struct others others;
 };
 
 int copying_new(struct ring *ring, struct copying **out)
 {
     struct copying *all = calloc(1, sizeof(*all));
-    int err = all ? pool_init(&all->pool, sizeof(struct copies), COPIES_MAX) : -ENOMEM;
+    int err = all ? forgets_new(ring, &all->forgets) : -ENOMEM;
+    if (!err)
+        err = pool_init(&all->pool, sizeof(struct copies), COPIES_MAX);
     if (err) {
+        if (all)
+            forgets_free(all->forgets);
         free(all);
         return err;
     }
@@ -84,51 +89,21 @@ int copying_new(struct ring *ring, struct copying **out)
 
 void copying_free(struct copying *all)
 {
+    forgets_free(all->forgets);
     pool_fini(&all->pool);
     free(all);
+}
+
+void copying_stop(struct copying *all)
+{
+    forgets_stop(all->forgets);
 }
 
 /* ------------------------------------------------------------------ who */
 
 static void note_bad(struct copying *all, uint64_t node)
 {
-    unsigned at = all->bad_at;
-    for (unsigned i = 0; i < BAD_MAX; i++)
-        if (all->bad[i].node == node)
-            at = i;
-    if (at == all->bad_at)
-        all->bad_at = (at + 1) % BAD_MAX;
-    all->bad[at].node = node;
-    all->bad[at].until_ms = ring_now_ms(all->ring) + BAD_MS;
-}
-
-static bool is_bad(const struct copying *all, uint64_t node)
-{
-    for (unsigned i = 0; i < BAD_MAX; i++)
-        if (all->bad[i].node == node)
-            return ring_now_ms(all->ring) < all->bad[i].until_ms;
-    return false;
-}
-
-static bool was_tried(const struct copies *c, uint64_t node)
-{
-    for (unsigned i = 0; i < c->tried_count; i++)
-        if (c->tried[i] == node)
-            return true;
-    return false;
-}
-
-/* What ranks the nodes: the digest, or as long as it is not known the session's id. */
-static struct digest rank_key(const struct copies *c)
-{
-    struct digest key = {.alg = DIGEST_NONE};
-    if (c->a->digest.alg != DIGEST_NONE)
-        return c->a->digest;
-    for (unsigned i = 0; i < 16; i++) { /* its beginning is chance */
-        unsigned nibble = (unsigned)digest_hex_value(c->of[i]) & 15;
-        key.bytes[i / 2] = (uint8_t)(key.bytes[i / 2] * 16u + nibble);
-    }
-    return key;
+    others_note_bad(&all->others, node, ring_now_ms(all->ring));
 }
 
 /* Whether even those who failed of late have to be asked. */
@@ -144,21 +119,11 @@ static bool is_needed(const struct copies *c)
 /* The best replica that was not asked yet; 0: there is none. */
 static uint64_t next_node(struct copies *c)
 {
-    const struct plan *plan = c->all->ring->plan;
-    const struct plan_service *s = plan_service_of(plan, fetch_peers_service(plan));
-    struct digest key = rank_key(c);
-    uint64_t best = 0;
-    bool best_bad = true;
-    for (uint32_t i = 0; s && i < s->backend_count && c->tried_count < TRIED_MAX; i++) {
-        const struct plan_backend *b = plan_backend(plan, s->first_backend + i);
-        bool bad = is_bad(c->all, b->node);
-        if (b->draining || was_tried(c, b->node) || (bad && !is_needed(c)))
-            continue;
-        if (!best || bad < best_bad || (bad == best_bad && placement_before(&key, b->node, best))) {
-            best = b->node;
-            best_bad = bad;
-        }
-    }
+    struct digest key = others_key(&c->a->digest, c->of);
+    struct others_tried tried = {c->tried, c->tried_count, is_needed(c)};
+    uint64_t best = c->tried_count < TRIED_MAX ? others_next(&c->all->others, c->all->ring->plan, &key,
+                                                             &tried, ring_now_ms(c->all->ring))
+                                               : 0;
     if (best)
         c->tried[c->tried_count++] = best;
     return best;
@@ -224,7 +189,7 @@ static void limit_reached(struct timer *t, uint64_t now_ms)
     struct copies *c = container_of(t, struct copies, limit);
     (void)now_ms;
     for (unsigned i = 0; c->finishing && i < c->count; i++)
-        if (c->to[i].state < COPY_DONE)
+        if (c->to[i].state == COPY_LAST && c->to[i].question.attempts) /* else it was not even asked */
             note_bad(c->all, c->to[i].node);
     news(c, true);
 }
@@ -250,6 +215,14 @@ static void copy_move(struct copy *to, enum copy_state state)
 static void copy_take(struct copies *c, struct copy *to, uint64_t node)
 {
     *to = (struct copy){.copies = c, .node = node, .state = node ? COPY_REST : COPY_FAILED};
+}
+
+/* Nothing becomes of what it has in its session. */
+static void copy_forget(struct copy *to)
+{
+    if (to->has_session)
+        forget_session(to->copies->all->forgets, to->node, to->session);
+    to->has_session = false;
 }
 
 static void write_order(struct copy *to)
@@ -279,14 +252,43 @@ static void write_whole(struct copy *to)
     q->body = to->copies->bytes;
 }
 
+static void again(struct timer *t, uint64_t now_ms);
+
+static void copy_later(struct copy *to, uint64_t ms)
+{
+    struct ring *ring = to->copies->all->ring;
+    copy_move(to, COPY_LATER);
+    to->again.fire = again;
+    timer_set(&ring->wheel, &to->again, ring_now_ms(ring) + ms);
+}
+
+/* Whether the other replica may be told to ask for bytes. */
+static bool copy_order(struct copy *to)
+{
+    struct copying *all = to->copies->all;
+    to->ordered = others_order(&all->others, all->ring->plan, to->node);
+    return to->ordered;
+}
+
+static void copy_order_end(struct copy *to)
+{
+    if (to->ordered)
+        others_order_end(&to->copies->all->others, to->node);
+    to->ordered = false;
+}
+
 static void copy_ask(struct copy *to, enum copy_state state, uint64_t size)
 {
     struct ring *ring = to->copies->all->ring;
     struct question *q = &to->question;
+    to->whole = state == COPY_LAST && !to->late && view_present(to->copies->bytes);
+    if (!to->whole && !copy_order(to)) {
+        copy_later(to, LOOK_MS);
+        return;
+    }
     memset(q, 0, sizeof(*q));
     copy_move(to, state);
     to->asked = size;
-    to->whole = state == COPY_LAST && !to->late && view_present(to->copies->bytes);
     q->ring = ring;
     q->service = fetch_peers_service(ring->plan);
     q->only = fetch_peer_of(ring->plan, to->node);
@@ -301,6 +303,16 @@ static void copy_ask(struct copy *to, enum copy_state state, uint64_t size)
     question_ask(q);
 }
 
+static void again(struct timer *t, uint64_t now_ms)
+{
+    struct copy *to = container_of(t, struct copy, again);
+    struct copies *c = to->copies;
+    (void)now_ms;
+    copy_move(to, COPY_REST);
+    if (c->finishing)
+        copy_ask(to, COPY_LAST, c->a->size);
+}
+
 /* The next replica takes its place, from the beginning. */
 static void copy_fail(struct copy *to, bool its_fault)
 {
@@ -308,6 +320,7 @@ static void copy_fail(struct copy *to, bool its_fault)
     ring_count(c->all->ring, CTR_COPIES_FAILED, 1);
     if (its_fault)
         note_bad(c->all, to->node);
+    copy_forget(to);
     copy_move(to, COPY_FAILED);
     copy_take(c, to, next_node(c));
     if (to->state == COPY_REST && c->finishing)
@@ -321,7 +334,7 @@ static bool copy_again(struct copy *to, bool last, int status)
     if (!c->finishing || !(last ? (to->has_session && status == 409) || (to->whole && status == 429) : true))
         return false;
     to->late = to->whole;
-    to->has_session = false;
+    copy_forget(to);
     copy_move(to, COPY_REST);
     if (!to->late || c->durable)
         copy_ask(to, COPY_LAST, c->a->size);
@@ -330,12 +343,10 @@ static bool copy_again(struct copy *to, bool last, int status)
 
 static bool session_said(struct copy *to)
 {
+    uint64_t node;
     struct view id = http_answer_field(to->question.answer, KEEP_SESSION_FIELD);
-    if (id.len != UPLOAD_ID_LEN)
+    if (!upload_id_node(id.p, id.len, &node))
         return false;
-    for (size_t i = 0; i < id.len; i++)
-        if (digest_hex_value(id.p[i]) < 0)
-            return false;
     memcpy(to->session, id.p, UPLOAD_ID_LEN);
     return to->has_session = true;
 }
@@ -350,13 +361,18 @@ static void answered(struct question *q, enum question_end end)
     bool keep = good && q->answer->keep_alive && q->answer->content_length == 0;
     question_end(q, good ? QUESTION_GOOD : QUESTION_DROPPED, keep);
     question_forgive(q);
+    copy_order_end(to);
     if (good) {
         copy_move(to, last ? COPY_DONE : COPY_REST);
+        to->has_session &= !last; /* it is a blob there */
         to->at = to->asked;
         if (!last && c->finishing)
             copy_ask(to, COPY_LAST, c->a->size);
+    } else if (status == KEEP_AGAIN) {
+        copy_later(to, AGAIN_MS);
     } else if (!copy_again(to, last, status)) {
-        copy_fail(to, status == 0 || status >= 500);
+        /* Without anybody asked it is this node that has no means for it just now. */
+        copy_fail(to, end != QUESTION_NOBODY && (status == 0 || status >= 500));
     }
     news(c, false);
 }
@@ -366,8 +382,31 @@ static void answered(struct question *q, enum question_end end)
 static void take_up_others(struct copies *c)
 {
     unsigned wanted = others_wanted(c->all->ring->plan);
-    while (c->count < wanted)
-        copy_take(c, &c->to[c->count++], next_node(c));
+    while (c->count < wanted) {
+        uint64_t node = next_node(c);
+        copy_take(c, &c->to[c->count++], node);
+    }
+}
+
+/* Whoever failed while the bytes came may be asked once more, where nobody has taken its place. */
+static void take_up_failed(struct copies *c)
+{
+    c->tried_count = 0;
+    for (unsigned i = 0; i < c->count; i++)
+        if (c->to[i].state != COPY_FAILED)
+            c->tried[c->tried_count++] = c->to[i].node;
+    for (unsigned i = 0; i < c->count; i++)
+        if (c->to[i].state == COPY_FAILED)
+            copy_take(c, &c->to[i], next_node(c));
+}
+
+/* How much of its session's bytes it is asked for next. First it is only to make one of its own, so that it
+ * is known by name before there is something to lose. */
+static uint64_t next_step(const struct copy *to, uint64_t have)
+{
+    if (!to->has_session)
+        return 0;
+    return have - to->at < STEP_MOST ? have : to->at + STEP_MOST;
 }
 
 static void look(struct timer *t, uint64_t now_ms)
@@ -379,7 +418,7 @@ static void look(struct timer *t, uint64_t now_ms)
     for (unsigned i = 0; i < c->count; i++) {
         struct copy *to = &c->to[i];
         if (to->state == COPY_REST && have - to->at >= STEP_BYTES)
-            copy_ask(to, COPY_ASKED, have - to->at < STEP_MOST ? have : to->at + STEP_MOST);
+            copy_ask(to, COPY_ASKED, next_step(to, have));
     }
     timer_set(&c->all->ring->wheel, t, now_ms + LOOK_MS);
 }
@@ -403,8 +442,12 @@ void copies_begin(struct api *a)
 /* Where the request before has begun to copy to. */
 static void recall(struct copies *c)
 {
-    const struct upload_copies *old = upload_copies(c->upload);
-    for (unsigned i = 0; i < old->count && c->count < others_wanted(c->all->ring->plan); i++) {
+    struct upload_copies *old = upload_copies(c->upload);
+    for (unsigned i = 0; i < old->count; i++) {
+        if (c->count == others_wanted(c->all->ring->plan)) {
+            forget_session(c->all->forgets, old->at[i].node, old->at[i].id);
+            continue;
+        }
         struct copy *to = &c->to[c->count++];
         copy_take(c, to, old->at[i].node);
         to->at = old->at[i].size;
@@ -412,6 +455,7 @@ static void recall(struct copies *c)
         memcpy(to->session, old->at[i].id, UPLOAD_ID_LEN);
         c->tried[c->tried_count++] = to->node;
     }
+    old->count = 0;
 }
 
 static void remember(struct copies *c)
@@ -419,9 +463,10 @@ static void remember(struct copies *c)
     struct upload_copies *now = upload_copies(c->upload);
     now->count = 0;
     for (unsigned i = 0; i < c->count && now->count < UPLOAD_COPIES_MAX; i++) {
-        const struct copy *to = &c->to[i];
+        struct copy *to = &c->to[i];
         if (to->state > COPY_ASKED || !to->has_session)
             continue;
+        to->has_session = false;
         now->at[now->count].node = to->node;
         now->at[now->count].size = to->at;
         memcpy(now->at[now->count++].id, to->session, UPLOAD_ID_LEN);
@@ -483,6 +528,7 @@ void copies_finish(struct api *a, struct view bytes)
     if (bytes.len <= KEEP_SMALL_MAX)
         c->bytes = bytes;
     c->finishing = true;
+    take_up_failed(c);
     take_up_others(c);
     for (unsigned i = 0; i < c->count; i++)
         if (c->to[i].state == COPY_REST)
@@ -529,8 +575,20 @@ void copies_end(struct api *a)
     timer_clear(&c->look);
     timer_clear(&c->limit);
     for (unsigned i = 0; i < c->count; i++) {
+        timer_clear(&c->to[i].again);
         question_end(&c->to[i].question, QUESTION_DROPPED, false);
         question_forgive(&c->to[i].question);
+        copy_order_end(&c->to[i]);
+        copy_forget(&c->to[i]);
     }
     pool_give(&c->all->pool, c);
+}
+
+void copies_abandon(struct api *a)
+{
+    struct upload_copies *old = upload_copies(a->upload);
+    copies_end(a);
+    for (unsigned i = 0; i < old->count; i++)
+        forget_session(a->s->ring->copying->forgets, old->at[i].node, old->at[i].id);
+    old->count = 0;
 }

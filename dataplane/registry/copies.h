@@ -23,6 +23,7 @@ struct copying;
 /* What a ring has for it. */
 int copying_new(struct ring *ring, struct copying **out);
 void copying_free(struct copying *all);
+void copying_stop(struct copying *all); /* the ring ends */
 
 /* The call has something whose copies count. */
 void copies_begin(struct api *a);
@@ -51,5 +52,8 @@ void copies_refuse(struct api *a);
 
 /* The call ends; harmless if there are none. */
 void copies_end(struct api *a);
+
+/* a->upload is about to be cancelled: so is what other replicas have of it. */
+void copies_abandon(struct api *a);
 
 #endif

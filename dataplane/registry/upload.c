@@ -105,7 +105,7 @@ static void give_up(struct api *a, int err)
     if (a->up.told) {
         session_release(a);
     } else {
-        copies_end(a);
+        copies_abandon(a);
         upload_cancel(a->upload, NULL);
         a->upload = NULL;
     }
@@ -456,6 +456,7 @@ static void cancel_checked_out(struct api *a, int err)
     if (!checked_out(a, err))
         return;
     struct upload *u = a->upload;
+    copies_abandon(a);
     a->upload = NULL;
     api_wait_taken(a, upload_cancel(u, &a->waiter), cancelled);
 }

@@ -222,6 +222,11 @@ void copies_refuse(struct api *a)
     error_answer_later(a->s, 503, "too few copies");
 }
 
+void copies_abandon(struct api *a)
+{
+    (void)a;
+}
+
 void copies_end(struct api *a)
 {
     (void)a;
