@@ -121,6 +121,29 @@ def test_one_that_stands_still(cluster):
     set_copies(cluster, 2)
 
 
+def test_given_up(cluster):
+    """Nothing is left of an upload that its client ends: neither here nor where it was being copied to."""
+
+    def sessions():
+        return {file for node in cluster.nodes.values() for file in (node.folder / "state/store/uploads").glob("[!w]*")}
+
+    set_copies(cluster, 2)
+    before, repo = sessions(), repository(cluster["a"])
+    where = repo.start_upload().header("Location")
+
+    def is_copied():
+        """Not where all of it came before anybody had looked."""
+        nonlocal where
+        done = repo.at(where, "PATCH", bytes(24_000_000), {"Content-Type": "application/octet-stream"})
+        assert done.status == 202, done
+        where = done.header("Location")
+        return len(sessions() - before) == 2
+
+    assert http1.wait_until(is_copied, 60), cluster.report()
+    assert repo.at(where, "DELETE").status == 204
+    assert http1.wait_until(lambda: not sessions() - before, 60), sessions() - before
+
+
 def test_pushed_again_it_is_there_again(cluster):
     """Nobody has the bytes any more: who asks before it pushes is told so, pushes, and all is well."""
     set_copies(cluster, 2)
