@@ -288,7 +288,7 @@ void consensus_on_closed(struct consensus *c)
     refusals_tell(c);
     results_tell(c);
     /* The next start then has nothing to replay. */
-    if (!c->dead && !c->installing && db_begin(c->db, &kv) == 0)
+    if (!c->dead && !c->installing && !apply_files_ahead(c) && db_begin(c->db, &kv) == 0)
         db_commit(c->db, db_applied(c->db, DB_NAMES), true);
     void (*closed)(void *arg) = c->closed;
     void *arg = c->closed_arg;
@@ -351,13 +351,15 @@ void consensus_pump(struct consensus *c)
     if (!c->dead) {
         change_pump(c);
         members_pump(c);
+        /* Before the log's lane is given the next round: where proposals never end, who is behind would find
+         * it busy each time. */
+        feed_pump(c);
         submit_pump(c);
         disk_pump(c);
         apply_pump(c);
         install_pump(c);
         follow_pump(c);
         snapshot_pump(c);
-        feed_pump(c);
         lease_pump(c);
         lease_publish(c);
     }

@@ -77,6 +77,12 @@ static void tell_one(struct consensus *c, struct apply_item *item)
     entry_answer(c, e, item->event.status, item->event.detail, item->event.detail_len);
 }
 
+void apply_look(struct consensus *c)
+{
+    struct db_applied names = db_applied(c->db, DB_NAMES), secret = db_applied(c->db, DB_PRIVATE);
+    c->files = names.index > secret.index ? names : secret;
+}
+
 /* What was applied is told: events first, so that who asked finds them told. */
 void apply_tell(struct consensus *c, struct apply_job *job)
 {
@@ -106,6 +112,7 @@ void apply_job_clear(struct apply_job *job)
 static void job_failed(struct consensus *c, const struct apply_job *job)
 {
     bool refused = job->rc == -ENOSPC || job->rc == -EAGAIN;
+    apply_look(c);
     if (refused || (job->rc == -ENOBUFS && job->count > 1)) {
         /* Agreed upon, so it is tried again until it succeeds; in smaller pieces if it was too much at once.
          */
@@ -210,7 +217,7 @@ static void apply_done(struct consensus_job *work)
         lease_applied(c);
         if (touched)
             c->follow.touched = job->applied.index;
-        if (touched && c->snapshot.wanted)
+        if (touched && c->snapshot.wanted && !apply_files_ahead(c))
             snapshot_start(c, job->applied);
     } else {
         c->snapshot.wanted = c->snapshot.wanted && !touched;
@@ -270,7 +277,8 @@ void snapshot_pump(struct consensus *c)
 {
     struct snapshot_job *job = &c->snapshot;
     if (job->busy || job->wanted || c->closing || c->dead || c->taking || c->installing || c->follow.active ||
-        c->applied < c->snapshot_retry_at || c->applied <= c->snapshot_index || !snapshot_due(c))
+        apply_files_ahead(c) || c->applied < c->snapshot_retry_at || c->applied <= c->snapshot_index ||
+        !snapshot_due(c))
         return;
     job->wanted = true;
     apply_pump(c);

@@ -235,7 +235,8 @@ static void offer(struct consensus *c, struct feeder *e)
     const struct snapshot_meta *newest = snapshot_give(c);
     if (newest->index == 0 || newest->index + 1 < log_first(c->log)) {
         /* It has to be made first. */
-        if (!c->snapshot.busy && !c->snapshot.wanted && !c->installing && !c->taking) {
+        if (!c->snapshot.busy && !c->snapshot.wanted && !apply_files_ahead(c) && !c->installing &&
+            !c->taking) {
             c->snapshot.wanted = true;
             apply_pump(c);
         }
@@ -256,7 +257,7 @@ static void offer(struct consensus *c, struct feeder *e)
 /* --- who asks --- */
 
 /* The term of an entry that is applied here; 0: it cannot be told any more. -EAGAIN: not now. */
-static int term_of(struct consensus *c, uint64_t index, uint64_t *term)
+static int term_of(struct consensus *c, uint64_t index, unsigned *reads, uint64_t *term)
 {
     const struct feed *f = &c->feed;
     struct log_entries got;
@@ -267,24 +268,27 @@ static int term_of(struct consensus *c, uint64_t index, uint64_t *term)
         *term = c->giving.newest.term;
     else if (in_ring(f, index))
         *term = f->ring[index % FEED_RING]->term;
-    else if (c->disk.busy)
+    else if (c->disk.busy || *reads == 0)
         return -EAGAIN;
-    else if (index >= log_first(c->log) && log_first(c->log) && log_read(c->log, index, 0, &got) == 0) {
-        *term = got.entry[0].term;
-        log_entries_free(&got);
+    else if (index >= log_first(c->log) && log_first(c->log)) {
+        --*reads;
+        if (log_read(c->log, index, 0, &got) == 0) {
+            *term = got.entry[0].term;
+            log_entries_free(&got);
+        }
     }
     return 0;
 }
 
-/* Whether what it has is what everybody has. */
-static void check(struct consensus *c, struct feeder *e)
+/* Whether all that it has is what everybody has. */
+static void check(struct consensus *c, struct feeder *e, unsigned *reads)
 {
     uint64_t term = 0;
-    if (e->session == 0 || e->applied > c->applied)
+    if (e->session == 0 || e->top.index > c->applied)
         return; /* it has gone; or this node is to catch up first */
-    if (e->applied && term_of(c, e->applied, &term))
+    if (e->top.index && term_of(c, e->top.index, reads, &term))
         return;
-    e->phase = e->applied == 0 || term == e->term ? FEED_ENTRIES : FEED_SNAPSHOT;
+    e->phase = e->top.index == 0 || term == e->top.term ? FEED_ENTRIES : FEED_SNAPSHOT;
     e->next = e->applied + 1;
     e->offered_ms = 0;
     e->unread_count = 0;
@@ -322,7 +326,7 @@ static unsigned refusal(struct consensus *c, uint64_t from, const struct follow_
         return FOLLOW_VOTES;
     /* More than this node has, in a term that is not over: it is to catch up. Else it is a history that was
      * given up (consensus_force_new). */
-    if (ask->applied > c->applied && ask->term >= c->applied_term)
+    if (ask->top > c->applied && ask->top_term >= c->applied_term)
         return FOLLOW_BEHIND;
     return 0;
 }
@@ -332,7 +336,7 @@ static void grant_send(struct consensus *c, struct feeder *e, uint64_t stamp_ms,
     uint8_t frame[FOLLOW_FRAME_BYTES];
     struct follow_grant out = {.session = e->session,
                                .stamp_ms = stamp_ms,
-                               .applied = c->applied,
+                               .applied = e->phase == FEED_ENTRIES ? c->applied : 0,
                                .leader = leader_of(c),
                                .floor = e->floor,
                                .valid_ms = valid_ms};
@@ -355,8 +359,9 @@ static int on_ask(struct consensus *c, uint64_t from, const void *body, size_t l
     e->session = in.session;
     e->applied = in.applied;
     e->term = in.term;
+    e->top = (struct db_applied){in.top, in.top_term};
     e->heard_ms = consensus_now_ms(c);
-    e->phase = in.applied > c->applied ? FEED_SNAPSHOT : FEED_CHECK;
+    e->phase = in.top > c->applied ? FEED_SNAPSHOT : FEED_CHECK;
     e->offered_ms = 0;
     e->unread_count = 0;
     grant_send(c, e, 0, 0);
@@ -459,7 +464,7 @@ void feed_pump(struct consensus *c)
     for (size_t i = 0; i < f->count; i++) {
         struct feeder *e = &f->follower[i];
         if (e->phase == FEED_CHECK)
-            check(c, e);
+            check(c, e, &reads);
         if (e->phase == FEED_ENTRIES)
             send_entries(c, e, &reads);
         if (e->phase == FEED_SNAPSHOT && e->session)

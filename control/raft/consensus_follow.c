@@ -77,14 +77,35 @@ static void source_lose(struct consensus *c)
     source_set(c, source_pick(c, f->source));
 }
 
+/* The term of the last entry that is here. */
+static uint64_t last_term(const struct consensus *c)
+{
+    return c->cache_count ? c->cache[c->cache_count - 1]->term : c->applied_term;
+}
+
+/* What this node has anything of. In Raft's time its log has more than what is agreed upon. */
+static struct db_applied top(const struct consensus *c)
+{
+    struct db_applied here = {c->applied, c->applied_term};
+    if (c->follow.active)
+        here = (struct db_applied){cache_last(c), last_term(c)};
+    return c->files.index >= here.index ? c->files : here;
+}
+
 static void ask(struct consensus *c)
 {
     struct follow *f = &c->follow;
-    struct follow_ask out = {
-        .session = ++f->session, .applied = c->applied, .term = c->applied_term, .following = f->active};
+    struct db_applied all = top(c);
+    struct follow_ask out = {.session = ++f->session,
+                             .applied = c->applied,
+                             .term = c->applied_term,
+                             .top = all.index,
+                             .top_term = all.term,
+                             .following = f->active};
     uint8_t frame[FOLLOW_FRAME_BYTES];
     f->asked_ms = consensus_now_ms(c);
     f->accepted = false;
+    f->there = 0;
     /* Without a connection yet it is asked again. */
     (void)send_frame(c, f->source, CONSENSUS_FRAME_FOLLOW_ASK, frame, follow_ask_encode(&out, frame));
 }
@@ -312,7 +333,7 @@ void follow_pump(struct consensus *c)
 {
     struct follow *f = &c->follow;
     if (!f->active || c->closing || c->taking || c->installing || f->place.self != CONSENSUS_SELF_MANAGER ||
-        c->applied == 0 || !f->marker.configuration)
+        c->applied == 0 || apply_files_ahead(c) || !f->marker.configuration)
         return;
     if (!f->leaving) {
         /* A row of long ago means nothing. */
@@ -355,6 +376,7 @@ int follow_load(struct consensus *c, const struct snapshot_meta *snapshot, char 
     int rc = 0;
     c->applied = c->persisted = c->commit = c->follow.touched = at.index;
     c->applied_term = at.term;
+    apply_look(c);
     c->snapshot_index = 0;
     if (c->follow.marker.install) {
         bool is = snapshot && snapshot->index == c->follow.marker.install;
@@ -441,12 +463,6 @@ static void keep(struct consensus *c, uint64_t index, const struct follow_entry 
     /* Where this cannot be written, the next one can: who takes part gets the newest anyway. */
     follow_marker_configure(&c->follow.marker, index, in->data, in->len);
     (void)follow_marker_write(c->config.ops, c->raft_fd, &c->follow.marker);
-}
-
-/* The term of the last entry that is here. */
-static uint64_t last_term(const struct consensus *c)
-{
-    return c->cache_count ? c->cache[c->cache_count - 1]->term : c->applied_term;
 }
 
 static int on_entries(struct consensus *c, uint64_t from, const void *body, size_t len)

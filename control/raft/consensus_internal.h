@@ -197,7 +197,7 @@ struct follow {
     uint32_t session;
     uint64_t asked_ms, heard_ms, source_ms, renewed_ms, retry_at_ms, leader_lost_ms;
     uint64_t leader, said_ms;
-    uint64_t there;                /* how far the source was when it answered; 0: it did not yet */
+    uint64_t there; /* how far the source, of the same history, was when it answered; 0: it did not yet */
     uint64_t held_until_ms, floor; /* of the lease */
     uint64_t touched;              /* with so much applied both files were brought to one position */
     struct follow_marker marker;
@@ -210,8 +210,9 @@ struct feeder {
     uint64_t id;
     uint32_t session;
     enum { FEED_CHECK, FEED_ENTRIES, FEED_SNAPSHOT } phase;
-    uint64_t next, term; /* what it gets next; the term of the entry before */
-    uint64_t applied;    /* there */
+    uint64_t next, term;   /* what it gets next; the term of the entry before */
+    uint64_t applied;      /* there */
+    struct db_applied top; /* what it has anything of */
     uint64_t heard_ms, offered_ms;
     uint64_t expires_ms, floor;       /* of its lease */
     uint64_t behind_at, behind_ms;    /* since when it has not applied so much */
@@ -251,6 +252,7 @@ struct consensus {
     uint64_t cache_first;
     size_t cache_count, cache_cap;
     uint64_t persisted, applied, applied_term, commit, truncate_from, drop_to;
+    struct db_applied files; /* the further one of both, when they were opened or a commit failed */
     uint64_t snapshot_index, snapshot_retry_at;
     size_t under_way, under_way_bytes; /* proposals in the log that were not answered */
     size_t apply_limit;
@@ -435,6 +437,14 @@ void disk_job_clear(struct disk_job *job);
 
 /* consensus_apply.c */
 void apply_pump(struct consensus *c);
+/* Notes how far the files are; no job holds them. */
+void apply_look(struct consensus *c);
+/* Whether a file has something of entries that are still to be applied, to the other one: both cannot be
+ * brought to one position yet. */
+static inline bool apply_files_ahead(const struct consensus *c)
+{
+    return c->applied < c->files.index;
+}
 void snapshot_pump(struct consensus *c);
 void apply_job_clear(struct apply_job *job);
 /* Applies entries on the calling thread. */

@@ -432,6 +432,7 @@ static int start(struct loading *l)
     bool single;
     uint64_t names = db_applied(c->db, DB_NAMES).index, secret = db_applied(c->db, DB_PRIVATE).index;
     c->applied = names < secret ? names : secret;
+    apply_look(c);
     c->persisted = log_last(c->log);
     /* A file that was restored may be further: what it has already is passed over when it comes again. */
     if (c->applied > c->persisted)

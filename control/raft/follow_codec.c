@@ -47,6 +47,8 @@ size_t follow_ask_encode(const struct follow_ask *ask, uint8_t *out)
     wire_put_u32(&w, ask->session);
     wire_put_u64(&w, ask->applied);
     wire_put_u64(&w, ask->term);
+    wire_put_u64(&w, ask->top);
+    wire_put_u64(&w, ask->top_term);
     wire_put_u8(&w, ask->following);
     return end(&w);
 }
@@ -60,7 +62,10 @@ int follow_ask_decode(const void *data, size_t len, struct follow_ask *out)
     out->session = wire_get_u32(&r);
     out->applied = wire_get_u64(&r);
     out->term = wire_get_u64(&r);
+    out->top = wire_get_u64(&r);
+    out->top_term = wire_get_u64(&r);
     out->following = get_bool(&r);
+    r.failed |= out->top < out->applied;
     return close_frame(&r);
 }
 

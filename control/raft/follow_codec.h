@@ -5,9 +5,10 @@
  * number of its session, which it chose when it asked.
  *
  *   follower                              manager
- *   ASK {applied, term} ----------------> looks whether its log has just that
- *           <---- GRANT, then ENTRIES ... or SNAPSHOT (a handle; its pieces are asked for as Raft's), or
- * REFUSED RENEW {applied} now and then -------> GRANT: how far the cluster is, who leads, a lease
+ *   ASK {applied, top} -----------------> looks whether its log has just that top; begins behind applied
+ *           <---- GRANT, then ENTRIES ... or SNAPSHOT (a handle; its pieces are asked for as Raft's),
+ *                 or REFUSED
+ *   RENEW {applied} now and then -------> GRANT: how far the cluster is, who leads, a lease
  */
 #ifndef FL_RAFT_FOLLOW_CODEC_H
 #define FL_RAFT_FOLLOW_CODEC_H
@@ -34,7 +35,10 @@ enum follow_refusal {
 struct follow_ask {
     uint32_t session;
     uint64_t applied, term; /* of the last entry that is applied there; 0: none */
-    bool following;         /* false: it takes part in Raft, as far as it knows */
+    /* Of the last one that it has anything of, in a file or waiting: what comes again up to there is passed
+     * over, so that it is this one that has to be of the manager's history. Never before the one above. */
+    uint64_t top, top_term;
+    bool following; /* false: it takes part in Raft, as far as it knows */
 };
 
 struct follow_refused {
@@ -52,7 +56,7 @@ struct follow_renew {
 struct follow_grant {
     uint32_t session;
     uint64_t stamp_ms; /* of the RENEW that it answers; 0: it answers an ASK */
-    uint64_t applied;  /* at the manager */
+    uint64_t applied;  /* at the manager; 0: it has not found yet that the follower's history is its own */
     uint64_t leader;   /* 0: it knows of none */
     uint64_t floor;    /* the lease counts with so much applied */
     uint32_t valid_ms; /* from the stamp on; 0: no lease */

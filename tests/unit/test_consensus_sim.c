@@ -7,7 +7,7 @@
  *
  * Always: one leader a term; every node applies the same entries in the same order; who holds a read lease
  * has all that was answered. In the end: what was answered with CMD_OK is on all of them, and all have the
- * same rows.
+ * same rows. Behind that, two stories that are told to the end.
  *
  * FAIRLEAD_TEST_SEED=N runs one seed, FAIRLEAD_TEST_SEEDS=N as many; else as many as fit into the time,
  * always the same ones.
@@ -78,6 +78,8 @@ struct world {
     struct happening_one *first;
     uint64_t now_ms, orders, random, seed;
     bool cut[SERVERS_MAX][SERVERS_MAX], calm;
+    bool busy;      /* at the leader a proposal waits all the time */
+    uint64_t keeps; /* so many entries a log keeps, and as many are between snapshots; 0: few */
     unsigned loss, delay_ms, doubled;
     struct consensus_member wanted[SERVERS_MAX];
     uint64_t leader_of[TERMS_MAX];
@@ -338,8 +340,8 @@ static void server_start(struct server *s)
                                           .map_bytes = 16 << 20,
                                           .reserve_bytes = 1 << 16,
                                           .segment_bytes = 4096,
-                                          .snapshot_entries = 48,
-                                          .trailing_entries = 8,
+                                          .snapshot_entries = w->keeps ? w->keeps : 48,
+                                          .trailing_entries = w->keeps ? w->keeps : 8,
                                           .election_ms = ELECTION_MS,
                                           .heartbeat_ms = 40,
                                           .event = on_event,
@@ -480,6 +482,13 @@ static void look(struct world *w)
     }
 }
 
+static void busy_keep(struct world *w)
+{
+    struct server *s = w->busy ? leader(w) : NULL;
+    if (s && !s->c->waiting.head && w->proposed < LINKS_MAX)
+        propose(w, s);
+}
+
 static void until(struct world *w, uint64_t at_ms)
 {
     while (w->first && w->first->at_ms <= at_ms) {
@@ -489,6 +498,7 @@ static void until(struct world *w, uint64_t at_ms)
         happens(w, h);
         free(h);
         look(w);
+        busy_keep(w);
     }
     w->now_ms = at_ms;
 }
@@ -673,12 +683,15 @@ static void identity_make(struct server *s)
     close(fd);
 }
 
-static void world_make(struct world *w, uint64_t seed, unsigned workers)
+/* managers 0: the seed says how many. */
+static void world_make(struct world *w, uint64_t seed, unsigned managers, unsigned workers)
 {
     w->seed = seed;
     w->random = seed * 0x9e3779b97f4a7c15ull + 1;
     pick(w, 2);
     w->count = pick(w, 3) ? 3 : 5;
+    if (managers)
+        w->count = managers;
     w->all = w->count + workers;
     w->now_ms = 1000;
     w->loss = pick(w, 5);
@@ -747,7 +760,7 @@ static void seed_run(uint64_t seed, unsigned workers, struct world *sum)
 {
     struct world *w = calloc(1, sizeof(*w));
     CHECK(w);
-    world_make(w, seed, workers);
+    world_make(w, seed, 0, workers);
     for (uint64_t end = w->now_ms + TROUBLE_MS; w->now_ms < end;) {
         struct server *s = chance(w, 80) ? leader(w) : &w->server[pick(w, w->all)];
         for (unsigned i = pick(w, 4); s && s->c && i && w->in_flight < 40 && w->proposed < LINKS_MAX / 2; i--)
@@ -768,6 +781,136 @@ static void seed_run(uint64_t seed, unsigned workers, struct world *sum)
     sum->kills += w->kills;
     sum->torn += w->torn;
     sum->installed += w->installed;
+    free(w);
+}
+
+/* --- stories --- */
+
+#define run_until(w, condition)                                                                              \
+    do {                                                                                                     \
+        uint64_t by_ms = (w)->now_ms + SETTLE_MS;                                                            \
+        while (!(condition) && (w)->now_ms < by_ms)                                                          \
+            until((w), (w)->now_ms + 5);                                                                     \
+        if (!(condition))                                                                                    \
+            fail_world((w), "in vain: " #condition, 0, 0);                                                   \
+    } while (0)
+
+static struct world *story_begin(unsigned managers, uint64_t keeps)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    CHECK(w);
+    w->keeps = keeps;
+    world_make(w, managers, managers, 1);
+    w->loss = w->doubled = w->delay_ms = 0; /* frames come in order, as by a connection */
+    run_until(w, settled(w));
+    return w;
+}
+
+static void propose_many(struct world *w, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        propose(w, leader(w));
+    run_until(w, w->in_flight == 0);
+}
+
+static struct server *other_manager(struct world *w)
+{
+    return &w->server[leader(w) == &w->server[0]];
+}
+
+static void cut_off(struct world *w, const struct server *s)
+{
+    for (unsigned i = 0; i < w->all; i++)
+        w->cut[i][s->id - 1] = w->cut[s->id - 1][i] = true;
+}
+
+/* All end, and the one that was cut off goes on alone, in a history of its own. */
+static void survive(struct world *w, struct server *s, uint64_t kept)
+{
+    char err[256];
+    for (unsigned i = 0; i < w->all; i++) {
+        server_kill(&w->server[i]);
+        w->worker[i] = &w->server[i] != s;
+    }
+    assert_int_equal(consensus_force_new(s->dir.path, err, sizeof(err)), 0);
+    memset(w->cut, 0, sizeof(w->cut));
+    memset(w->applied + kept + 1, 0, (ENTRIES_MAX - kept - 1) * sizeof(w->applied[0]));
+    w->answered_index = 0;
+    w->in_flight = 0;
+    server_start(s);
+    run_until(w, s->c->leads && s->c->applied > kept);
+}
+
+/*
+ * A worker's names are ahead of its private file, with entries that the survivor never had: what is between
+ * comes again and the names pass over it, so these entries must not be taken for the survivor's.
+ */
+static void lost_history(unsigned more)
+{
+    struct world *w = story_begin(3, 1000);
+    struct server *worker = &w->server[3], *survivor = other_manager(w);
+    propose_many(w, 30);
+    run_until(w, settled(w));
+    server_stop(worker);
+    run_until(w, !worker->c);
+    server_start(worker);
+    uint64_t both = worker->c->applied;
+    run_until(w, settled(w));
+    propose_many(w, 20);
+    run_until(w, settled(w));
+    uint64_t kept = survivor->c->applied;
+    cut_off(w, survivor);
+    propose_many(w, 40);
+    run_until(w, leader(w) && worker->c->applied == leader(w)->c->applied && worker->c->applied >= kept + 40);
+    uint64_t top = worker->c->applied;
+    assert_int_equal(db_applied(worker->c->db, DB_NAMES).index, top);
+    assert_int_equal(db_applied(worker->c->db, DB_PRIVATE).index, both);
+    assert_true(both > 0 && both < kept);
+    survive(w, survivor, kept);
+    propose_many(w, more);
+    assert_true(more ? survivor->c->applied > top : survivor->c->applied < top);
+    server_start(worker);
+    assert_int_equal(worker->c->applied, both);
+    run_until(w, worker->c->follow.accepted);
+    propose_many(w, 60);
+    run_until(w, worker->c->applied == survivor->c->applied);
+    assert_true(worker->c->applied > top);
+    compare(w, survivor, worker);
+    assert_int_equal(worker->c->counts.installed, 1);
+    world_end(w);
+    free(w);
+}
+
+static void test_a_worker_gives_up_a_lost_history(void **state)
+{
+    (void)state;
+    lost_history(0);
+    lost_history(60);
+}
+
+/* Who is behind gets what it lacks from the leader's log although that is written without a pause. */
+static void test_a_worker_catches_up_with_a_busy_leader(void **state)
+{
+    enum { BEHIND = 2 * FEED_RING };
+    struct world *w = story_begin(1, 2 * BEHIND);
+    struct server *worker = &w->server[1], *manager = &w->server[0];
+    (void)state;
+    propose_many(w, 10);
+    run_until(w, settled(w));
+    server_kill(worker);
+    for (unsigned i = 0; i < BEHIND; i += 64)
+        propose_many(w, 64);
+    uint64_t there = manager->c->applied;
+    w->busy = true;
+    server_start(worker);
+    run_until(w, worker->c->applied >= there || w->proposed == LINKS_MAX);
+    assert_true(worker->c->applied >= there);
+    assert_true(w->proposed < LINKS_MAX);
+    assert_int_equal(worker->c->counts.installed, 0);
+    w->busy = false;
+    run_until(w, settled(w));
+    compare(w, manager, worker);
+    world_end(w);
     free(w);
 }
 
@@ -814,7 +957,11 @@ static void test_seeds(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_seeds)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_worker_gives_up_a_lost_history),
+        cmocka_unit_test(test_a_worker_catches_up_with_a_busy_leader),
+        cmocka_unit_test(test_seeds),
+    };
     struct stat st;
     if (stat("/dev/shm", &st) == 0 && !getenv("TMPDIR"))
         setenv("TMPDIR", "/dev/shm", 1);

@@ -86,12 +86,40 @@ static void test_a_grant_is_bounded(void **state)
     assert_int_equal(follow_grant_decode(frame, len, &in), -EBADMSG);
 }
 
+/* What it has anything of is never before what is applied. */
+static void test_an_ask_comes_as_it_went(void **state)
+{
+    struct follow_ask ask, in;
+    uint8_t frame[FOLLOW_FRAME_BYTES];
+    (void)state;
+    memset(&ask, 0, sizeof(ask));
+    memset(&in, 0, sizeof(in));
+    ask.session = 7;
+    ask.applied = 4500;
+    ask.term = 3;
+    ask.top = 5000;
+    ask.top_term = 4;
+    ask.following = true;
+    size_t len = follow_ask_encode(&ask, frame);
+    assert_int_equal(follow_ask_decode(frame, len, &in), 0);
+    assert_memory_equal(&ask, &in, sizeof(in));
+    for (size_t i = 0; i < len; i++)
+        assert_int_equal(follow_ask_decode(frame, i, &in), -EBADMSG);
+    ask.top = ask.applied;
+    len = follow_ask_encode(&ask, frame);
+    assert_int_equal(follow_ask_decode(frame, len, &in), 0);
+    ask.top--;
+    len = follow_ask_encode(&ask, frame);
+    assert_int_equal(follow_ask_decode(frame, len, &in), -EBADMSG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_entries_come_as_they_went),
         cmocka_unit_test(test_entries_that_cannot_be),
         cmocka_unit_test(test_a_grant_is_bounded),
+        cmocka_unit_test(test_an_ask_comes_as_it_went),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
