@@ -9,6 +9,9 @@
 
 #include "check.h"
 #include "control/events.h"
+#include "control/nodes.h"
+
+enum { COMMAND_ROOM = 1024 };
 
 static int on_walk(void *arg, const struct digest *after, size_t limit, scrub_row row, void *row_arg)
 {
@@ -16,9 +19,76 @@ static int on_walk(void *arg, const struct digest *after, size_t limit, scrub_ro
     return cluster_each_blob(d->cluster, after, limit, row, row_arg);
 }
 
-/* What is not here is a copy that this node need not have, or that repair asks for. */
+/* As far as the cluster knows: 1, 0; -ENOENT: nothing is known of its holders, or nobody has it any more. */
+static int is_held_here(struct daemon *d, const struct digest *digest, uint64_t self)
+{
+    struct names_blob row;
+    if (cluster_blob(d->cluster, digest, &row) || row.version == 0 || row.links == 0)
+        return -ENOENT;
+    for (unsigned i = 0; i < row.holder_count; i++)
+        if (row.holder[i] == self)
+            return 1;
+    return 0;
+}
+
+bool daemon_blobs_counts(struct daemon *d, uint64_t self)
+{
+    const struct node_table *t = nodes_table(d->nodes);
+    const struct node *n = node_find(t, self);
+    return t->cluster.version >= node_version_of_command(CMD_BLOB_COPIES) && n && n->replica;
+}
+
+static void on_said(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t detail_len)
+{
+    struct daemon *d = arg;
+    (void)index, (void)detail, (void)detail_len;
+    if (status != CMD_OK && status != CMD_BLOB_UNKNOWN)
+        journal_warn(d->journal, "store", "who holds a blob could not be said: %s",
+                     events_status_name(status));
+}
+
+static bool on_holds(void *arg, const struct digest *digest, bool holds)
+{
+    struct daemon *d = arg;
+    struct cluster_status status;
+    cluster_status(d->cluster, &status);
+    if (!status.writable)
+        return false; /* what is known here may be old, too */
+    if (!daemon_blobs_counts(d, status.node_id) || is_held_here(d, digest, status.node_id) != !holds)
+        return true;
+    const struct cmd_holders none = {.count = 0}, self = {.count = 1, .id = {status.node_id}};
+    struct cmd_head head = {.type = CMD_BLOB_COPIES,
+                            .actor = "system",
+                            .actor_len = 6,
+                            .source = "store",
+                            .source_len = 5,
+                            .request_id = ""};
+    struct wire_writer w = {.buf = malloc(COMMAND_ROOM), .cap = COMMAND_ROOM};
+    CHECK(w.buf);
+    cmd_put_head(&w, &head);
+    cmd_put_digest(&w, digest);
+    cmd_put_holders(&w, holds ? &self : &none);
+    cmd_put_holders(&w, holds ? &none : &self);
+    CHECK(!w.failed);
+    cluster_propose(d->cluster, w.buf, w.len, on_said, d);
+    return true;
+}
+
+static bool on_is_wanted(void *arg, const struct digest *digest)
+{
+    struct daemon *d = arg;
+    struct names_blob row;
+    int err = cluster_blob(d->cluster, digest, &row);
+    return err == 0 ? row.links > 0 : err != -ENOENT;
+}
+
+/* What is not here may be a copy that this node need not have. */
 void daemon_blobs_found(struct daemon *d, const struct digest *digest, uint64_t size, enum job_result result)
 {
+    struct cluster_status status;
+    cluster_status(d->cluster, &status);
+    if (result == JOB_MISSING && is_held_here(d, digest, status.node_id) == 1)
+        damage_missing(d->blobs->damage, digest, size);
     if (result == JOB_DAMAGED || result == JOB_ERROR)
         damage_found(d->blobs->damage, digest, size, result == JOB_ERROR);
 }
@@ -71,6 +141,8 @@ void daemon_blobs_open(struct daemon *d)
                                                           .damaged_fd = d->folders.damaged_fd,
                                                           .jobs = d->jobs,
                                                           .has_others = on_has_others,
+                                                          .holds = on_holds,
+                                                          .is_wanted = on_is_wanted,
                                                           .tell = on_tell,
                                                           .arg = d});
 }

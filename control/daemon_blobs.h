@@ -18,6 +18,9 @@ void daemon_blobs_close(struct daemon *d); /* before them; no answer may come an
 /* Once a second. */
 void daemon_blobs_tick(struct daemon *d);
 
+/* Whether this node's copies count, and the cluster's version lets commands say so. */
+bool daemon_blobs_counts(struct daemon *d, uint64_t self);
+
 /* What came of a verification that is not JOB_OK. */
 void daemon_blobs_found(struct daemon *d, const struct digest *digest, uint64_t size, enum job_result result);
 

@@ -19,6 +19,8 @@ struct row {
     struct digest digest;
     uint64_t size;
     bool unreadable, asked;
+    bool missing, sure; /* sure: that it is, and it was told */
+    bool lost;          /* this node does not count as a holder */
     unsigned tries;
     uint64_t next_ms;
     enum job_result last;
@@ -98,17 +100,38 @@ static void row_drop(struct row *r)
     free(r);
 }
 
+/* One that stays in damaged/ is removed by the next start. */
+static void remove_damaged(const struct damage *d, const struct digest *digest)
+{
+    char name[DIGEST_TEXT_MAX + 1];
+    damaged_name(digest, name);
+    (void)unlinkat(d->config.damaged_fd, name, 0);
+}
+
+/* It was deleted since. */
+static void given_up(struct row *r)
+{
+    remove_damaged(r->all, &r->digest);
+    row_drop(r);
+}
+
 static void healed(struct row *r, const char *text)
 {
     struct damage *d = r->all;
-    char name[DIGEST_TEXT_MAX + 1];
-    damaged_name(&r->digest, name);
-    (void)unlinkat(d->config.damaged_fd, name, 0); /* one that stays is removed by the next start */
+    if (r->lost && !d->config.holds(d->config.arg, &r->digest, true))
+        return;
+    remove_damaged(d, &r->digest);
     d->config.tell(d->config.arg, "blob.healed", &r->digest, text);
     row_drop(r);
 }
 
 /* ------------------------------------------------------------------ from another replica */
+
+static void lose(struct row *r)
+{
+    struct damage *d = r->all;
+    r->lost = r->lost || d->config.holds(d->config.arg, &r->digest, false);
+}
 
 static void kept(void *arg, enum job_result result, uint64_t detail)
 {
@@ -121,19 +144,52 @@ static void kept(void *arg, enum job_result result, uint64_t detail)
         return;
     }
     uint64_t wait_ms = r->tries < 8 ? (uint64_t)DAMAGE_AGAIN_MS << r->tries : DAMAGE_AGAIN_MAX_MS;
+    if (r->tries > 0 && result != JOB_BUSY && result != JOB_CANCELLED)
+        lose(r); /* the first one may have met a replica that was just away */
     r->tries++;
     r->next_ms = r->all->now_ms + (wait_ms < DAMAGE_AGAIN_MAX_MS ? wait_ms : DAMAGE_AGAIN_MAX_MS);
 }
 
+/* A file that is gone may be open still in the data plane, which would do for one that is kept. */
 static void ask(struct row *r)
 {
     const struct job_order order = {.kind = JOB_KEEP,
-                                    .flags = r->unreadable ? JOB_REPLACE : 0,
+                                    .flags = r->unreadable || r->missing ? JOB_REPLACE : 0,
                                     .digest = r->digest,
                                     .arg = r->size,
                                     .done = kept,
                                     .done_arg = r};
     r->asked = jobs_ask(r->all->config.jobs, &order) == 0;
+}
+
+/* True: it was on its way, or a push has brought it since. */
+static bool is_found(struct row *r)
+{
+    struct damage *d = r->all;
+    if (blob_is_here(d, &r->digest)) {
+        row_drop(r);
+        return true;
+    }
+    r->sure = true;
+    d->config.tell(d->config.arg, "blob.missing", &r->digest,
+                   "its file is not in the store, but this node is said to hold it");
+    return false;
+}
+
+static void row_tick(struct row *r, bool others)
+{
+    struct damage *d = r->all;
+    bool due = d->now_ms >= r->next_ms || r->next_ms > d->now_ms + DAMAGE_AGAIN_MAX_MS;
+    if (r->missing && !r->sure && (!due || is_found(r)))
+        return;
+    if (!r->unreadable && blob_is_here(d, &r->digest))
+        healed(r, "its bytes came again");
+    else if (due && r->lost && !d->config.is_wanted(d->config.arg, &r->digest))
+        given_up(r);
+    else if (due && others)
+        ask(r);
+    else if (due)
+        lose(r);
 }
 
 void damage_tick(struct damage *d, uint64_t now_ms)
@@ -142,12 +198,8 @@ void damage_tick(struct damage *d, uint64_t now_ms)
     d->now_ms = now_ms;
     for (struct row *r = d->first, *next; r; r = next) {
         next = r->next;
-        if (r->asked)
-            continue;
-        if (!r->unreadable && blob_is_here(d, &r->digest))
-            healed(r, "its bytes came again");
-        else if (others && (now_ms >= r->next_ms || r->next_ms > now_ms + DAMAGE_AGAIN_MAX_MS))
-            ask(r);
+        if (!r->asked)
+            row_tick(r, others);
     }
 }
 
@@ -159,8 +211,19 @@ void damage_found(struct damage *d, const struct digest *digest, uint64_t size, 
                               : "it has other bytes than its digest says, and is in store/damaged");
     if (!r)
         r = row_add(d, digest, size);
-    if (r)
+    if (r) {
         r->unreadable = unreadable;
+        r->missing = false;
+    }
+}
+
+void damage_missing(struct damage *d, const struct digest *digest, uint64_t size)
+{
+    struct row *r = find(d, digest) ? NULL : row_add(d, digest, size);
+    if (!r)
+        return;
+    r->missing = true;
+    r->next_ms = d->now_ms + DAMAGE_AGAIN_MS;
 }
 
 /* ------------------------------------------------------------------ coming and going */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Blobs of this node's store that are damaged, or that its disk cannot read, until they are healed: by a copy
- * from another replica, which is asked for again and again, or by a push of the same bytes. What was
+ * Blobs of this node's store that are damaged, that its disk cannot read, or whose files are missing, until
+ * they are healed: by a copy from another replica, which is asked for again and again, or by a push of the
+ * same bytes. Where none comes soon, this node does not count as a holder any more, until one does. What was
  * quarantined is found again after a restart: its file is in store/damaged/, and leaves it when the blob is
  * healed.
  */
@@ -26,6 +27,9 @@ struct damage_config {
     int blobs_fd, damaged_fd; /* borrowed until damage_free */
     struct jobs *jobs;
     bool (*has_others)(void *arg); /* whether there are replicas that may have copies */
+    /* Says to the cluster whether this node holds it. False: it cannot be said now; asked again later. */
+    bool (*holds)(void *arg, const struct digest *digest, bool holds);
+    bool (*is_wanted)(void *arg, const struct digest *digest); /* some repository has it */
     void (*tell)(void *arg, const char *kind, const struct digest *digest, const char *text);
     void *arg;
 };
@@ -38,6 +42,9 @@ void damage_free(struct damage *d);
 /* A blob was found to be damaged and is quarantined, or (unreadable) its disk gives errors. size:
  * UINT64_MAX if nobody knows. */
 void damage_found(struct damage *d, const struct digest *digest, uint64_t size, bool unreadable);
+
+/* This node is said to hold a blob, but its file was not there. Looked at once more before it is told. */
+void damage_missing(struct damage *d, const struct digest *digest, uint64_t size);
 
 /* About once a second: looks for what was healed, asks for what can be. */
 void damage_tick(struct damage *d, uint64_t now_ms);

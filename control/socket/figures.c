@@ -224,7 +224,7 @@ static void print_control(FILE *out, const struct control_counters *control)
          &control->scrub_begun_s},
         {"scrub_ended_seconds", "gauge", "When the last scrub ended, in seconds since the epoch.",
          &control->scrub_ended_s},
-        {"blobs_damaged_now", "gauge", "Blobs that are damaged or unreadable and not healed yet.",
+        {"blobs_damaged_now", "gauge", "Blobs that are damaged, unreadable or missing, and not healed yet.",
          &control->blobs_damaged_now},
         {"start_time_seconds", "gauge", "When fairleadd started, in seconds since the epoch.",
          &control->start_time_s},

@@ -7,6 +7,7 @@
 #include "check.h"
 #include "control/cluster.h"
 #include "control/daemon.h"
+#include "control/daemon_blobs.h"
 #include "control/importer.h"
 #include "control/nodes.h"
 #include "control/socket/methods.h"
@@ -20,14 +21,6 @@ struct import_call {
     struct digest digest;
     char repo[]; /* ends with NUL */
 };
-
-/* Whether this node's copies count, and the cluster's version lets commands say so. */
-static bool is_counted(struct daemon *d, uint64_t self)
-{
-    const struct node_table *t = nodes_table(d->nodes);
-    const struct node *n = node_find(t, self);
-    return t->cluster.version >= node_version_of_command(CMD_BLOB_COPIES) && n && n->replica;
-}
 
 /* The link, as a push makes it: this node holds the blob. */
 static void propose_link(struct import_call *c, const struct import_result *result)
@@ -49,7 +42,7 @@ static void propose_link(struct import_call *c, const struct import_result *resu
     wire_put_bytes(&w, c->repo, strlen(c->repo));
     cmd_put_digest(&w, &c->digest);
     wire_put_u64(&w, result->size);
-    if (is_counted(c->daemon, status.node_id) && cmd_holders_add(&holders, status.node_id))
+    if (daemon_blobs_counts(c->daemon, status.node_id) && cmd_holders_add(&holders, status.node_id))
         cmd_put_holders(&w, &holders);
     CHECK(!w.failed);
     propose_command(

@@ -139,3 +139,7 @@ def test_healed_by_a_replica():
         assert [repo.blob(digest).body for digest in digests] == datas
         assert all(keeps(node, digest) for digest in digests), cluster.report()
         assert http1.wait_until(lambda: node.status()["blobs"]["damaged_count"] == 0, 60), cluster.report()
+        # One that is gone comes again, too.
+        file(cluster["a"], digests[0]).unlink()
+        assert cluster["a"].cli("blob", "verify", digests[0], check=False).returncode == 1
+        assert http1.wait_until(lambda: keeps(cluster["a"], digests[0]), 60), cluster.report()

@@ -19,6 +19,9 @@ static struct {
     struct frame_job job;
     uint64_t id;
     unsigned sent, told;
+    bool deleted;
+    bool mute, holds; /* nothing can be said now; what was said last */
+    unsigned said;
     char kind[32];
 } t;
 
@@ -38,6 +41,22 @@ static bool on_has_others(void *arg)
     return t.others;
 }
 
+static bool on_holds(void *arg, const struct digest *digest, bool holds)
+{
+    (void)arg;
+    (void)digest;
+    t.said += !t.mute;
+    t.holds = holds;
+    return !t.mute;
+}
+
+static bool on_is_wanted(void *arg, const struct digest *digest)
+{
+    (void)arg;
+    (void)digest;
+    return !t.deleted;
+}
+
 static void on_tell(void *arg, const char *kind, const struct digest *digest, const char *text)
 {
     (void)arg;
@@ -50,8 +69,9 @@ static void on_tell(void *arg, const char *kind, const struct digest *digest, co
 static void open_damage(void)
 {
     t.jobs = jobs_new(&(struct jobs_config){.send = on_send, .rings = 1});
-    t.damage = damage_new(&(struct damage_config){t.blobs_fd, t.damaged_fd, t.jobs,
-                                                  .has_others = on_has_others, .tell = on_tell});
+    t.damage =
+        damage_new(&(struct damage_config){t.blobs_fd, t.damaged_fd, t.jobs, .has_others = on_has_others,
+                                           .holds = on_holds, .is_wanted = on_is_wanted, .tell = on_tell});
 }
 
 static void close_damage(void)
@@ -154,6 +174,68 @@ static void test_unreadable(void **state)
     assert_int_equal(damage_count(t.damage), 0);
 }
 
+/* A file that is missing is looked for twice, then asked for; nobody counts on it while it does not come. */
+static void test_missing(void **state)
+{
+    (void)state;
+    t.others = true;
+    damage_tick(t.damage, 1000);
+    damage_missing(t.damage, &one, 5);
+    put("sha256/01/" ONE_HEX);
+    damage_tick(t.damage, 1000 + DAMAGE_AGAIN_MS);
+    assert_int_equal(damage_count(t.damage) + t.told + t.sent, 0); /* it was on its way */
+    assert_int_equal(unlinkat(t.dir.fd, "sha256/01/" ONE_HEX, 0), 0);
+    damage_missing(t.damage, &one, 5);
+    damage_missing(t.damage, &one, 5);
+    damage_tick(t.damage, 2000 + DAMAGE_AGAIN_MS);
+    assert_int_equal(t.told, 0);
+    uint64_t now = 10 * DAMAGE_AGAIN_MS;
+    for (unsigned i = 1; i <= 3; i++, now += DAMAGE_AGAIN_MAX_MS) {
+        t.mute = i == 2; /* nobody leads */
+        damage_tick(t.damage, now);
+        assert_string_equal(t.kind, "blob.missing");
+        assert_int_equal(t.sent, i);
+        assert_int_equal(t.job.flags, JOB_REPLACE);
+        jobs_answer(t.jobs, t.id, JOB_NO_SOURCE, 0);
+        assert_int_equal(t.said, i == 3);
+    }
+    assert_false(t.holds);
+    damage_tick(t.damage, now);
+    jobs_answer(t.jobs, t.id, JOB_OK, 5);
+    assert_string_equal(t.kind, "blob.healed");
+    assert_true(t.said == 2 && t.holds);
+    assert_int_equal(damage_count(t.damage), 0);
+}
+
+/* Alone there is nobody to ask. */
+static void test_missing_alone(void **state)
+{
+    (void)state;
+    damage_missing(t.damage, &one, 5);
+    damage_tick(t.damage, DAMAGE_AGAIN_MS);
+    assert_true(t.said == 1 && !t.holds && t.sent == 0);
+    damage_tick(t.damage, 2 * DAMAGE_AGAIN_MS);
+    assert_int_equal(t.said, 1);
+    assert_int_equal(damage_count(t.damage), 1);
+    put("sha256/01/" ONE_HEX);
+    damage_tick(t.damage, 3 * DAMAGE_AGAIN_MS);
+    assert_true(t.said == 2 && t.holds);
+    assert_int_equal(damage_count(t.damage), 0);
+}
+
+/* Nor is a blob healed that was deleted. */
+static void test_deleted(void **state)
+{
+    (void)state;
+    put("damaged/sha256-" ONE_HEX);
+    damage_found(t.damage, &one, 5, false);
+    damage_tick(t.damage, 1000);
+    t.deleted = true;
+    damage_tick(t.damage, 2000);
+    assert_int_equal(damage_count(t.damage), 0);
+    assert_false(is_there("damaged/sha256-" ONE_HEX));
+}
+
 static void count_row(void *arg, const struct digest *digest, bool unreadable, const char *how)
 {
     unsigned *n = arg;
@@ -188,9 +270,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        TEST(test_healed_by_a_push),
-        TEST(test_healed_by_a_replica),
-        TEST(test_unreadable),
+        TEST(test_healed_by_a_push), TEST(test_healed_by_a_replica), TEST(test_unreadable),
+        TEST(test_missing),          TEST(test_missing_alone),       TEST(test_deleted),
         TEST(test_restart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
