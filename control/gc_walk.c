@@ -139,10 +139,10 @@ static int repo_row_next(struct look *l, unsigned db, struct digest *d)
     memcpy(prefix, w->repo, w->repo_len);
     prefix[w->repo_len] = 0;
     int rc = row_next(l, db, prefix, w->repo_len + 1);
-    if (rc > 0 && digest_unpack(w->key + w->repo_len + 1, w->key_len - w->repo_len - 1, d) !=
-                      w->key_len - w->repo_len - 1)
-        return -EUCLEAN;
-    return rc;
+    if (rc <= 0)
+        return rc;
+    size_t used = digest_unpack(w->key + w->repo_len + 1, w->key_len - w->repo_len - 1, d);
+    return used && used == w->key_len - w->repo_len - 1 ? rc : -EUCLEAN;
 }
 
 static int mark_get(struct look *l, const uint8_t *key, size_t len, struct names_mark *mark)
