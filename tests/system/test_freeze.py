@@ -122,7 +122,7 @@ def check(attempts, marks, changes=()):
     assert set(after) == set(BACKENDS), after
     windows = [(marks[name], marks[name] + DETECTED_S * 1e9) for name in ("killed", "silent")]
     lost = [a for a in attempts if a[2][0] == "-" and not any(low <= a[1] and a[0] <= high for low, high in windows)]
-    assert not lost, (marks, lost[:5], changes)
+    assert not lost, "\n".join(map(str, (marks, *lost[:5], *changes)))
 
 
 @contextlib.contextmanager
