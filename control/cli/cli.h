@@ -96,6 +96,13 @@ json_t *cli_take_fields(const struct cli *cli, size_t from, const char *example)
 /* Prints an answer as JSON: indented on a terminal, else in one line. */
 void cli_print_json(const struct cli *cli, const json_t *value);
 
+/* What an answer warns of, on standard error. */
+void cli_print_notes(const json_t *answer);
+
+/* Ends a command: prints the answer (taken; NULL: it was printed why not) as JSON, or `done` with its notes.
+ * The exit code. */
+int cli_finish(const struct cli *cli, json_t *answer, const char *done);
+
 /* Fields of an answer; "" and 0 for what is missing. Strings are valid as long as the object is. */
 const char *cli_text(const json_t *object, const char *key);
 long long cli_number(const json_t *object, const char *key);

@@ -11,29 +11,6 @@
 
 enum { PAGE = 1000, TEXT_MAX = 128 };
 
-static void print_warnings(const json_t *answer)
-{
-    size_t i;
-    json_t *line;
-    json_array_foreach(json_object_get(answer, "warnings"), i, line)
-        fprintf(stderr, "fairlead: note: %s\n", json_string_value(line));
-}
-
-/* Prints what an answer says, or `done`, and frees it. */
-static int finish(const struct cli *cli, json_t *answer, const char *done)
-{
-    if (!answer)
-        return EXIT_FAILED;
-    if (cli->options & OPTION_JSON)
-        cli_print_json(cli, answer);
-    else
-        printf("%s\n", done);
-    if (!(cli->options & OPTION_JSON))
-        print_warnings(answer);
-    json_decref(answer);
-    return EXIT_OK;
-}
-
 /* --- shown --- */
 
 static const char *const node_titles[] = {
@@ -82,7 +59,7 @@ int command_node_ls(struct cli *cli)
         if (!more && !(cli->options & OPTION_JSON)) {
             table_print(table, stdout);
             table = NULL;
-            print_warnings(answer);
+            cli_print_notes(answer);
         }
         json_decref(answer);
     }
@@ -109,7 +86,7 @@ int command_cluster_show(struct cli *cli)
         }
         printf("%-16s %s\n", "leader", or_dash(cli_text(answer, "leader")));
         printf("%-16s %s\n", "this node", or_dash(cli_text(answer, "self")));
-        print_warnings(answer);
+        cli_print_notes(answer);
     }
     json_decref(answer);
     return EXIT_OK;
@@ -142,7 +119,7 @@ static int set_each(struct cli *cli, json_t *params, const char *done)
         json_t *one = json_copy(params);
         json_object_set_new(one, "node", json_string(cli->argument[i]));
         snprintf(text, sizeof(text), "%.80s: %s", cli->argument[i], done);
-        code = finish(cli, cli_ask(cli, "node.set", one), text);
+        code = cli_finish(cli, cli_ask(cli, "node.set", one), text);
     }
     json_decref(params);
     return code;
@@ -194,7 +171,7 @@ int command_node_rm(struct cli *cli)
         return cli_fail("nothing was deleted");
     }
     snprintf(done, sizeof(done), "removed %.80s", name);
-    return finish(cli, cli_ask(cli, "node.delete", params), done);
+    return cli_finish(cli, cli_ask(cli, "node.delete", params), done);
 }
 
 /* --- joining --- */
@@ -311,7 +288,7 @@ int command_node_token_rm(struct cli *cli)
     json_t *params = json_pack("{s:s}", "id", cli->argument[0]);
     if (!params)
         return cli_fail("the id is not UTF-8; write it in plain text");
-    return finish(cli, cli_ask(cli, "token.delete", params), "removed");
+    return cli_finish(cli, cli_ask(cli, "token.delete", params), "removed");
 }
 
 int command_cluster_set(struct cli *cli)
@@ -335,5 +312,5 @@ int command_cluster_set(struct cli *cli)
         if (text)
             json_object_set_new(params, numbers[i].key, json_integer(number));
     }
-    return finish(cli, cli_ask(cli, "cluster.set", params), "changed");
+    return cli_finish(cli, cli_ask(cli, "cluster.set", params), "changed");
 }

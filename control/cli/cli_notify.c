@@ -11,18 +11,6 @@ enum { TEXT_MAX = 512, VALUE_MAX = 4096 };
 
 static const char header_prefix[] = "header.";
 
-static int finish(const struct cli *cli, json_t *answer, const char *done)
-{
-    if (!answer)
-        return EXIT_FAILED;
-    if (cli->options & OPTION_JSON)
-        cli_print_json(cli, answer);
-    else
-        printf("%s\n", done);
-    json_decref(answer);
-    return EXIT_OK;
-}
-
 static const char *list_text(const json_t *list, char out[TEXT_MAX])
 {
     size_t used = 0, i;
@@ -115,15 +103,15 @@ int command_notify_set(struct cli *cli)
         json_decref(params);
         return EXIT_USAGE;
     }
-    return finish(cli, cli_ask(cli, "notify.set", params), "set");
+    return cli_finish(cli, cli_ask(cli, "notify.set", params), "set");
 }
 
 int command_notify_rm(struct cli *cli)
 {
     if (!cli_is_meant(cli, cli->argument[0]))
         return cli_fail("nothing was deleted");
-    return finish(cli, cli_ask(cli, "notify.delete", json_pack("{s:s}", "name", cli->argument[0])),
-                  "removed");
+    return cli_finish(cli, cli_ask(cli, "notify.delete", json_pack("{s:s}", "name", cli->argument[0])),
+                      "removed");
 }
 
 int command_notify_test(struct cli *cli)
@@ -131,5 +119,5 @@ int command_notify_test(struct cli *cli)
     json_t *answer = cli_ask(cli, "notify.test", json_pack("{s:s}", "name", cli->argument[0]));
     char text[TEXT_MAX];
     snprintf(text, sizeof(text), "answered %lld", cli_number(answer, "status"));
-    return finish(cli, answer, text);
+    return cli_finish(cli, answer, text);
 }

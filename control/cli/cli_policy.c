@@ -8,18 +8,6 @@
 
 enum { TEXT_MAX = 1024 };
 
-static int finish(const struct cli *cli, json_t *answer, const char *done)
-{
-    if (!answer)
-        return EXIT_FAILED;
-    if (cli->options & OPTION_JSON)
-        cli_print_json(cli, answer);
-    else
-        printf("%s\n", done);
-    json_decref(answer);
-    return EXIT_OK;
-}
-
 /* "immutable=v*, quota.bytes=1GiB": what the policy says. */
 static size_t add_fields(const json_t *object, const char *group, char out[TEXT_MAX], size_t used)
 {
@@ -103,7 +91,7 @@ int command_policy_set(struct cli *cli)
     if (!fields)
         return EXIT_USAGE;
     json_t *params = json_pack("{s:s, s:o}", "prefix", cli->argument[0], "fields", fields);
-    return finish(cli, cli_ask(cli, "policy.set", params), "set");
+    return cli_finish(cli, cli_ask(cli, "policy.set", params), "set");
 }
 
 int command_policy_rm(struct cli *cli)
@@ -111,7 +99,7 @@ int command_policy_rm(struct cli *cli)
     if (!cli_is_meant(cli, cli->argument[0]))
         return cli_fail("nothing was deleted");
     json_t *params = json_pack("{s:s}", "prefix", cli->argument[0]);
-    return finish(cli, cli_ask(cli, "policy.delete", params), "removed");
+    return cli_finish(cli, cli_ask(cli, "policy.delete", params), "removed");
 }
 
 int command_policy_retention(struct cli *cli)

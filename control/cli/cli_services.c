@@ -7,23 +7,6 @@
 
 enum { PAGE = 1000, TEXT_MAX = 96 };
 
-static int finish(const struct cli *cli, json_t *answer, const char *done)
-{
-    size_t i;
-    json_t *line;
-    if (!answer)
-        return EXIT_FAILED;
-    if (cli->options & OPTION_JSON) {
-        cli_print_json(cli, answer);
-    } else {
-        printf("%s\n", done);
-        json_array_foreach(json_object_get(answer, "advice"), i, line)
-            fprintf(stderr, "fairlead: note: %s\n", json_string_value(line));
-    }
-    json_decref(answer);
-    return EXIT_OK;
-}
-
 /* "2 up, 1 down" */
 static const char *states_text(const json_t *row, char out[TEXT_MAX])
 {
@@ -191,7 +174,7 @@ static int set_service(struct cli *cli, size_t from, bool create)
     if (!params)
         return cli_fail("the name is not UTF-8; write it in plain text");
     snprintf(done, sizeof(done), "%s %.80s", create ? "created" : "changed", name);
-    return finish(cli, cli_ask(cli, "service.set", params), done);
+    return cli_finish(cli, cli_ask(cli, "service.set", params), done);
 }
 
 int command_service_create(struct cli *cli)
@@ -211,7 +194,7 @@ int command_service_rm(struct cli *cli)
     if (!cli_is_meant(cli, name))
         return cli_fail("nothing was deleted");
     snprintf(done, sizeof(done), "deleted %.80s", name);
-    return finish(cli, cli_ask(cli, "service.delete", json_pack("{s:s}", "name", name)), done);
+    return cli_finish(cli, cli_ask(cli, "service.delete", json_pack("{s:s}", "name", name)), done);
 }
 
 int command_backend_show(struct cli *cli)
@@ -249,7 +232,7 @@ static int set_backend(struct cli *cli, bool create)
     if (!params)
         return cli_fail("the name is not UTF-8; write it in plain text");
     snprintf(done, sizeof(done), "%s %.80s", create ? "added" : "changed", cli->argument[1]);
-    return finish(cli, cli_ask(cli, "backend.set", params), done);
+    return cli_finish(cli, cli_ask(cli, "backend.set", params), done);
 }
 
 int command_backend_add(struct cli *cli)
@@ -274,7 +257,7 @@ static int administer(struct cli *cli, const char *admin, const char *done)
 {
     json_t *params =
         json_pack("{s:s, s:o, s:s}", "service", cli->argument[0], "names", take_names(cli), "admin", admin);
-    return finish(cli, cli_ask(cli, "backend.admin", params), done);
+    return cli_finish(cli, cli_ask(cli, "backend.admin", params), done);
 }
 
 int command_backend_drain(struct cli *cli)
@@ -292,5 +275,5 @@ int command_backend_rm(struct cli *cli)
     if (!cli_is_meant(cli, cli->argument[1]))
         return cli_fail("nothing was deleted");
     json_t *params = json_pack("{s:s, s:o}", "service", cli->argument[0], "names", take_names(cli));
-    return finish(cli, cli_ask(cli, "backend.delete", params), "deleted");
+    return cli_finish(cli, cli_ask(cli, "backend.delete", params), "deleted");
 }

@@ -293,6 +293,30 @@ void cli_print_json(const struct cli *cli, const json_t *value)
     fflush(stdout);
 }
 
+void cli_print_notes(const json_t *answer)
+{
+    static const char *const lists[] = {"warnings", "advice"};
+    json_t *line;
+    size_t i;
+    for (size_t l = 0; l < ARRAY_SIZE(lists); l++)
+        json_array_foreach(json_object_get(answer, lists[l]), i, line)
+            fprintf(stderr, "fairlead: note: %s\n", json_string_value(line));
+}
+
+int cli_finish(const struct cli *cli, json_t *answer, const char *done)
+{
+    if (!answer)
+        return EXIT_FAILED;
+    if (cli->options & OPTION_JSON) {
+        cli_print_json(cli, answer);
+    } else {
+        printf("%s\n", done);
+        cli_print_notes(answer);
+    }
+    json_decref(answer);
+    return EXIT_OK;
+}
+
 const char *cli_text(const json_t *object, const char *key)
 {
     const char *text = json_string_value(json_object_get(object, key));
