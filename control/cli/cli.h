@@ -103,6 +103,15 @@ void cli_print_notes(const json_t *answer);
  * The exit code. */
 int cli_finish(const struct cli *cli, json_t *answer, const char *done);
 
+/*
+ * Shows an answer (taken; NULL: it was printed why there is none) as JSON, or the rows of its array `list` as
+ * a table. The exit code.
+ */
+struct table;
+typedef void (*cli_row)(struct table *table, const json_t *row);
+int cli_print_list(const struct cli *cli, json_t *answer, const char *list, const char *const *titles,
+                   cli_row print);
+
 /* Fields of an answer; "" and 0 for what is missing. Strings are valid as long as the object is. */
 const char *cli_text(const json_t *object, const char *key);
 long long cli_number(const json_t *object, const char *key);

@@ -26,32 +26,21 @@ static const char *or_dash(const json_t *row, const char *key)
     return *text ? text : "-";
 }
 
+static void print_certificate(struct table *table, const json_t *row)
+{
+    char used[256];
+    const char *subject = or_dash(row, "subject");
+    if (json_is_true(json_object_get(row, "ca")) && subject[0] == '-')
+        subject = "(a CA)";
+    table_row(table, cli_text(row, "name"), subject, or_dash(row, "names"), or_dash(row, "not_after"),
+              join(json_object_get(row, "used_by"), used, sizeof(used)), or_dash(row, "problem"));
+}
+
 static int show(struct cli *cli, const char *method)
 {
     static const char *const titles[] = {"NAME", "SUBJECT", "NAMES", "NOT AFTER", "USED BY", "PROBLEM", NULL};
-    json_t *answer = cli_ask(cli, method, json_object());
-    if (!answer)
-        return EXIT_FAILED;
-    if (cli->options & OPTION_JSON) {
-        cli_print_json(cli, answer);
-        json_decref(answer);
-        return EXIT_OK;
-    }
-    struct table *table = table_new(titles);
-    size_t i;
-    json_t *row;
-    json_array_foreach(json_object_get(answer, "certificates"), i, row)
-    {
-        char used[256];
-        const char *subject = or_dash(row, "subject");
-        if (json_is_true(json_object_get(row, "ca")) && subject[0] == '-')
-            subject = "(a CA)";
-        table_row(table, cli_text(row, "name"), subject, or_dash(row, "names"), or_dash(row, "not_after"),
-                  join(json_object_get(row, "used_by"), used, sizeof(used)), or_dash(row, "problem"));
-    }
-    table_print(table, stdout);
-    json_decref(answer);
-    return EXIT_OK;
+    return cli_print_list(cli, cli_ask(cli, method, json_object()), "certificates", titles,
+                          print_certificate);
 }
 
 int command_certificate_ls(struct cli *cli)

@@ -41,22 +41,13 @@ int command_notify_ls(struct cli *cli)
 {
     static const char *const titles[] = {"NAME",    "URL",      "PREFIX", "ACTIONS", "TYPES",
                                          "HEADERS", ">DROPPED", "STATE",  NULL};
-    json_t *answer = cli_ask(cli, "notify.list", json_object()), *row;
-    size_t i;
-    if (!answer)
-        return EXIT_FAILED;
-    if (cli->options & OPTION_JSON) {
-        cli_print_json(cli, answer);
-        json_decref(answer);
-        return EXIT_OK;
-    }
-    struct table *table = table_new(titles);
-    json_array_foreach(json_object_get(answer, "endpoints"), i, row) print_endpoint(table, row);
-    table_print(table, stdout);
-    printf("%lld notices wait, %lld were dropped\n", cli_number(answer, "waiting"),
-           cli_number(answer, "dropped"));
+    json_t *answer = cli_ask(cli, "notify.list", json_object());
+    int code = cli_print_list(cli, json_incref(answer), "endpoints", titles, print_endpoint);
+    if (answer && !(cli->options & OPTION_JSON))
+        printf("%lld notices wait, %lld were dropped\n", cli_number(answer, "waiting"),
+               cli_number(answer, "dropped"));
     json_decref(answer);
-    return EXIT_OK;
+    return code;
 }
 
 /* A header's value as it is meant; NULL after an error was printed. */

@@ -41,48 +41,29 @@ static const char *used_text(const json_t *row, char out[2 * FIGURE_MAX + 8])
     return out;
 }
 
+static void print_policy(struct table *table, const json_t *row)
+{
+    char says[TEXT_MAX] = "", used[2 * FIGURE_MAX + 8];
+    add_fields(row, "", says, 0);
+    table_row(table, cli_text(row, "prefix"), *says ? says : "-", used_text(row, used));
+}
+
 int command_policy_ls(struct cli *cli)
 {
     static const char *const titles[] = {"PREFIX", "SAYS", "USED", NULL};
-    json_t *answer = cli_ask(cli, "policy.list", json_object()), *row;
-    size_t i;
-    if (!answer)
-        return EXIT_FAILED;
-    if (cli->options & OPTION_JSON) {
-        cli_print_json(cli, answer);
-        json_decref(answer);
-        return EXIT_OK;
-    }
-    struct table *table = table_new(titles);
-    json_array_foreach(json_object_get(answer, "policies"), i, row)
-    {
-        char says[TEXT_MAX] = "", used[2 * FIGURE_MAX + 8];
-        add_fields(row, "", says, 0);
-        table_row(table, cli_text(row, "prefix"), *says ? says : "-", used_text(row, used));
-    }
-    table_print(table, stdout);
-    json_decref(answer);
-    return EXIT_OK;
+    return cli_print_list(cli, cli_ask(cli, "policy.list", json_object()), "policies", titles, print_policy);
+}
+
+static void print_field(struct table *table, const json_t *row)
+{
+    table_row(table, cli_text(row, "key"), cli_text(row, "value"), cli_text(row, "policy"));
 }
 
 int command_policy_show(struct cli *cli)
 {
     static const char *const titles[] = {"FIELD", "VALUE", "POLICY OF", NULL};
-    json_t *answer = cli_ask(cli, "policy.show", json_pack("{s:s}", "prefix", cli->argument[0])), *row;
-    size_t i;
-    if (!answer)
-        return EXIT_FAILED;
-    if (cli->options & OPTION_JSON) {
-        cli_print_json(cli, answer);
-        json_decref(answer);
-        return EXIT_OK;
-    }
-    struct table *table = table_new(titles);
-    json_array_foreach(json_object_get(answer, "fields"), i, row)
-        table_row(table, cli_text(row, "key"), cli_text(row, "value"), cli_text(row, "policy"));
-    table_print(table, stdout);
-    json_decref(answer);
-    return EXIT_OK;
+    json_t *params = json_pack("{s:s}", "prefix", cli->argument[0]);
+    return cli_print_list(cli, cli_ask(cli, "policy.show", params), "fields", titles, print_field);
 }
 
 int command_policy_set(struct cli *cli)

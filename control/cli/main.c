@@ -8,6 +8,7 @@
 #include "check.h"
 #include "control/cli/cli.h"
 #include "control/cli/client.h"
+#include "control/cli/table.h"
 
 const struct command commands[] = {
     {"status", "", OPTION_WATCH, "node, state, data plane, addresses, traffic and warnings", NULL,
@@ -312,6 +313,24 @@ int cli_finish(const struct cli *cli, json_t *answer, const char *done)
     } else {
         printf("%s\n", done);
         cli_print_notes(answer);
+    }
+    json_decref(answer);
+    return EXIT_OK;
+}
+
+int cli_print_list(const struct cli *cli, json_t *answer, const char *list, const char *const *titles,
+                   cli_row print)
+{
+    json_t *row;
+    size_t i;
+    if (!answer)
+        return EXIT_FAILED;
+    if (cli->options & OPTION_JSON) {
+        cli_print_json(cli, answer);
+    } else {
+        struct table *table = table_new(titles);
+        json_array_foreach(json_object_get(answer, list), i, row) print(table, row);
+        table_print(table, stdout);
     }
     json_decref(answer);
     return EXIT_OK;
