@@ -3,7 +3,7 @@
 """Runs tests, bounds their time, counts them.
 
     run.py [OPTIONS] unit PROGRAM...            cmocka programs, two at a time
-    run.py pytest FOLDER [ARGS...]    pytest; two workers, a test's file stays on one
+    run.py pytest FOLDER [ARGS...]    pytest; two workers for each processor, a test's file stays on one
     run.py fuzz PROGRAM...            libFuzzer targets: the corpus first, then new inputs for a share of --seconds
     run.py one NAME COMMAND...        a command that passes or fails as one
     run.py tier NAME "SECONDS TARGET ARGS"...   several `make TARGET ARGS`, all of them, whatever fails
@@ -129,7 +129,7 @@ def describe(code):
 
 # ---------------------------------------------------------------- unit
 
-FAILED_UNIT = re.compile(r"^\[  FAILED  \] (\w+)$|^(?:.*: error: .*|SUMMARY: .*)$", re.M)
+FAILED_UNIT = re.compile(r"^\[  FAILED  \] \w+$|^.*: error: .*$|^SUMMARY: .*$|^.*(?:CHECK\(|impossible: ).*$", re.M)
 
 
 def run_unit(program, env):
@@ -165,8 +165,10 @@ def unit(args):
 PROGRESS = re.compile(r"(?:^\[gw\d+\] \[ *\d+%\] (?P<xdist>\w+) (?P<xdist_id>.*\S))"
                       r"|(?:^(?P<plain_id>\S+::.*) (?P<plain>[A-Z]+)(?: \(.*\))? +\[ *\d+%\]$)")
 # Of these no repetition makes anything good.
-ALARM = re.compile(r"Sanitizer|runtime error:|CHECK failed|IMPOSSIBLE|killed by|SIGSEGV|SIGABRT")
+ALARM = re.compile(r"Sanitizer|runtime error:|fatal: \S+:\d+: |killed by|SIGSEGV|SIGABRT")
 SECOND_TRY_MAX = 5
+# Most of a system test is waiting: two for each processor. A file's tests stay on one worker: they share what they started.
+WORKERS = ["-n", str(2 * os.cpu_count()), "--dist", "loadfile"]
 
 
 class Failures:
@@ -196,7 +198,7 @@ def pytest(args):
     passed only then is said, at the end of a tier of tests, too."""
     started = time.monotonic()
     name = f"{os.path.basename(args.what[0])} {args.san}".strip()
-    count, failed, failures, code = pytest_once(args, args.what, ["-p", "no:xdist"] if args.serial else ["-n", "2", "--dist", "loadfile"])
+    count, failed, failures, code = pytest_once(args, args.what, ["-p", "no:xdist"] if args.serial else WORKERS)
     if 0 < len(failed) <= SECOND_TRY_MAX and count.failed == len(failed) and not failures.alarms and code == 1:
         print(f"\n{name}: a second try for {len(failed)} of them", flush=True)
         again, failed, second, code = pytest_once(args, sorted(failed), ["-p", "no:xdist"])
