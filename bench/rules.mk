@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # Benchmarks; included by the Makefile.
-BENCH_BIN := $(addprefix $(BUILD)/bench/,load visit origin bare bare_relay edge_rate connect)
+BENCH_BIN := $(addprefix $(BUILD)/bench/,load visit origin bare bare_relay bare_fetch edge_rate connect commits effect followers)
 
 $(BUILD)/bench/%: bench/%.c $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lssl -lcrypto -lpthread
 $(BUILD)/bench/connect: bench/connect.c $(BPF_OBJ) $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lbpf
+$(BUILD)/bench/effect: bench/effect.c include/abi.h $(BUILD)/flags
+	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lbpf
+# Speaks as a node does, by the same code.
+$(BUILD)/bench/followers: bench/followers.c $(BUILD)/libcontrol.a
+	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libcontrol.a $(CONTROL_LIBS) $(CLI_LIBS)
+-include $(BUILD)/bench/followers.d
 # A program for the kernel that drives the one which is measured.
 $(BUILD)/bench/edge_rate.bpf.o: bench/edge_rate.bpf.c $(BUILD)/bpf/vmlinux.h
 	$(AT)mkdir -p $(@D); echo "  BPF   $<"; $(BPF_CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<
@@ -18,7 +24,7 @@ analyze: $(BUILD)/bench/edge_rate.skel.h
 
 .PHONY: bench bench-bin
 bench-bin: $(BENCH_BIN)
-## bench: compares with peers (nginx, docker-registry, HAProxy, FRR) on this machine; Q=name asks one question
+## bench: compares with peers (nginx, docker-registry, HAProxy, FRR, etcd) on this machine; Q=name asks one question
 bench:
 	$(AT)packaging/deps.sh build bench
 	$(AT)$(MAKE) --no-print-directory -j$(JOBS) all tools bench-bin

@@ -87,6 +87,7 @@ disable_services() {
     for package in "$@"; do
         case $package in
         nginx-light) service=nginx ;;
+        etcd-server) service=etcd ;;
         prometheus | docker-registry | frr) service=$package ;;
         *) continue ;;
         esac
