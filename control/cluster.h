@@ -48,6 +48,7 @@ struct cluster_status {
     uint64_t node_id, leader_id; /* 0: nobody leads, as far as is known here */
     bool alone;                  /* it listens for no other nodes */
     size_t others, connected;    /* nodes that it is to be connected with, and is */
+    size_t followers;            /* nodes that follow the log here */
     uint64_t term, last_index, commit_index, applied_index, snapshot_index;
     uint64_t log_bytes, proposals, fsyncs, fsync_us_sum, names_bytes, private_bytes;
 };

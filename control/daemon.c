@@ -398,10 +398,16 @@ static void publish_figures(struct daemon *d)
         {&out->dataplane_restarts, dataplane.restarts},
         {&out->plan_generation, d->generation},
         {&out->start_time_s, d->start_time_ms / 1000},
+        {&out->mesh_others, status.others},
+        {&out->mesh_connected, status.connected},
+        {&out->mesh_followers, status.followers},
         {&out->ready, status.writable && d->phase <= DAEMON_SERVING},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         atomic_store_explicit(rows[i].to, rows[i].value, memory_order_relaxed);
+    uint64_t count;
+    for (unsigned i = 0; i < MESH_ENDS_COUNT && cluster_mesh_reason(d->cluster, i, &count); i++)
+        atomic_store_explicit(&out->mesh_ended[i], count, memory_order_relaxed);
 }
 
 void daemon_on_second_timer(uv_timer_t *timer)

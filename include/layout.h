@@ -38,6 +38,9 @@ static inline uint64_t layout_id(void)
 #define TARGET(symbol, name, kind, unit, text) "\n" name
 #include "targets.def"
 #undef TARGET
+#define MESH_REASON(symbol, name, text) "\n" name
+#include "mesh_reasons.def"
+#undef MESH_REASON
         ;
     static const uint64_t sizes[] = {
         LINK_VERSION,

@@ -45,9 +45,17 @@ enum target_counter_id {
     TARGET_COUNTERS_COUNT
 };
 
+/* Reasons for which connections between nodes end, in the order of mesh_reasons.def. */
+enum {
+    MESH_ENDS_COUNT = 0
+#define MESH_REASON(symbol, name, text) +1
+#include "mesh_reasons.def"
+#undef MESH_REASON
+};
+
 enum {
     SHARED_MAGIC = 0x31534c46, /* "FLS1" */
-    SHARED_VERSION = 3,
+    SHARED_VERSION = 4,
     LATENCY_BUCKETS = 32, /* bucket i counts durations below 2^i microseconds; the last one the rest */
 };
 
@@ -117,6 +125,8 @@ struct control_counters {
     _Atomic uint64_t names_bytes, private_bytes;
     _Atomic uint64_t dataplane_restarts, plan_generation, start_time_s;
     _Atomic uint64_t scrub_running, scrub_begun_s, scrub_ended_s, blobs_damaged_now;
+    _Atomic uint64_t mesh_others, mesh_connected, mesh_followers;
+    _Atomic uint64_t mesh_ended[MESH_ENDS_COUNT];
     _Atomic uint64_t ready; /* 1: the state is loaded and writes are possible */
 } __attribute__((aligned(64)));
 

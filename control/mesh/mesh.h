@@ -26,6 +26,7 @@
 
 #include "control/config.h"
 #include "limits.h"
+#include "shared.h"
 
 struct journal;
 struct mesh;
@@ -61,31 +62,14 @@ enum {
 };
 
 /* Why a connection, or a try to make one, ended. mesh_reason_text() is the sentence, mesh_reason_name() the
- * name of its counter. */
+ * name of its counter. MESH_REFUSED_BY_PEER: the text is the other side's own. */
 enum mesh_reason {
-    MESH_OK = 0,
-    MESH_CLOSED,          /* by the other side, in order */
-    MESH_CONNECT,         /* nobody answered, or refused */
-    MESH_BROKEN,          /* reset, or ended without a close */
-    MESH_IDLE,            /* nothing came, not even an answer to a ping */
-    MESH_HANDSHAKE,       /* TLS could not be agreed upon */
-    MESH_HANDSHAKE_TIME,  /* it took too long */
-    MESH_NO_CERTIFICATE,  /* it showed none */
-    MESH_CHAIN,           /* its certificate is not of this cluster's CA */
-    MESH_EXPIRED,         /* its certificate is not valid (yet, any more) */
-    MESH_OTHER_CLUSTER,   /* its certificate names another cluster */
-    MESH_OTHER_NODE,      /* it is another node than the one that was dialled */
-    MESH_UNKNOWN_NODE,    /* it is no node of the cluster (yet, any more) */
-    MESH_VERSION,         /* it speaks no version that we do */
-    MESH_FRAME,           /* its bytes are no frames */
-    MESH_REFUSED_BY_PEER, /* it said no; the text is its own */
-    MESH_REPLACED,        /* by a newer connection of the same node */
-    MESH_REMOVED,         /* the node left the cluster */
-    MESH_BUSY,            /* too many connections that have not shown who they are */
-    MESH_GUEST_DONE,      /* a stranger's request was answered */
-    MESH_SHUTDOWN,        /* this side closes */
+#define MESH_REASON(symbol, name, text) MESH_##symbol,
+#include "mesh_reasons.def"
+#undef MESH_REASON
     MESH_REASON_COUNT
 };
+_Static_assert((int)MESH_REASON_COUNT == (int)MESH_ENDS_COUNT, "shared.h counts them");
 
 struct mesh_node {
     uint64_t id;

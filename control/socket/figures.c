@@ -37,6 +37,12 @@ static const char *const reasons[CLOSE_REASONS_COUNT] = {
 #undef REASON
 };
 
+static const char *const mesh_reasons[MESH_ENDS_COUNT] = {
+#define MESH_REASON(symbol, name, text) name,
+#include "mesh_reasons.def"
+#undef MESH_REASON
+};
+
 static const char *const classes[CLASSES_COUNT] = REQUEST_CLASS_NAMES;
 
 static double power_us(int bucket)
@@ -226,12 +232,23 @@ static void print_control(FILE *out, const struct control_counters *control)
          &control->scrub_ended_s},
         {"blobs_damaged_now", "gauge", "Blobs that are damaged, unreadable or missing, and not healed yet.",
          &control->blobs_damaged_now},
+        {"mesh_nodes", "gauge", "Nodes that this one is to be connected with.", &control->mesh_others},
+        {"mesh_nodes_connected", "gauge", "Nodes that it is connected with.", &control->mesh_connected},
+        {"mesh_followers", "gauge", "Workers that follow the log here.", &control->mesh_followers},
         {"start_time_seconds", "gauge", "When fairleadd started, in seconds since the epoch.",
          &control->start_time_s},
         {"ready", "gauge", "1 when writes are possible.", &control->ready},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         print_metric(out, rows[i].name, rows[i].kind, rows[i].text, load(rows[i].value));
+    fputs(
+        "# HELP fairlead_mesh_connections_ended_total Connections with other nodes that ended, and tries to "
+        "make one that came to nothing, by reason.\n"
+        "# TYPE fairlead_mesh_connections_ended_total counter\n",
+        out);
+    for (int r = 1; r < MESH_ENDS_COUNT; r++)
+        fprintf(out, "fairlead_mesh_connections_ended_total{reason=\"%s\"} %" PRIu64 "\n", mesh_reasons[r],
+                load(&control->mesh_ended[r]));
 }
 
 char *figures_metrics(const struct figures *figures)

@@ -158,6 +158,9 @@ static const struct {
         "When the last scrub ended, in seconds since 1970; 0: never.", 1),
     ROW(blobs_damaged_now, "fairlead_blobs_damaged_now", "gauge",
         "Blobs that are damaged or unreadable and not healed yet.", 1),
+    ROW(mesh_others, "fairlead_mesh_nodes", "gauge", "Nodes that this one is to be connected with.", 1),
+    ROW(mesh_connected, "fairlead_mesh_nodes_connected", "gauge", "Nodes that it is connected with.", 1),
+    ROW(mesh_followers, "fairlead_mesh_followers", "gauge", "Workers that follow the log here.", 1),
     ROW(start_time_s, "fairlead_start_time_seconds", "gauge", "Start of control, in seconds since 1970.", 1),
     ROW(ready, "fairlead_ready", "gauge", "1 if the state is loaded and writes are possible.", 1),
 #undef ROW
@@ -172,6 +175,22 @@ static void put_control(struct text *t, const struct counters_page *page, unsign
         put(t, "%s %llu\n", control_rows[row].name, (unsigned long long)v);
     else
         put(t, "%s %.6f\n", control_rows[row].name, (double)v * control_rows[row].scale);
+}
+
+static void put_mesh_ended(struct text *t, const struct counters_page *page)
+{
+    static const char *const reasons[MESH_ENDS_COUNT] = {
+#define MESH_REASON(symbol, name, text) name,
+#include "mesh_reasons.def"
+#undef MESH_REASON
+    };
+    static const char name[] = "fairlead_mesh_connections_ended_total";
+    put_head(
+        t, name, "counter",
+        "Connections with other nodes that ended, and tries to make one that came to nothing, by reason.");
+    for (unsigned i = 1; i < MESH_ENDS_COUNT; i++) /* behind "nothing is wrong" */
+        put(t, "%s{reason=\"%s\"} %llu\n", name, reasons[i],
+            (unsigned long long)value(&page->control.mesh_ended[i]));
 }
 
 /* The data plane's own; /proc is outside of its sandbox. */
@@ -255,7 +274,8 @@ enum {
     FIRST_CLOSED = COUNTERS_COUNT,
     FIRST_LATENCY = FIRST_CLOSED + 1,
     FIRST_CONTROL = FIRST_LATENCY + (int)CLASSES_COUNT,
-    FIRST_PROCESS = FIRST_CONTROL + (int)ARRAY_SIZE(control_rows),
+    FIRST_MESH = FIRST_CONTROL + (int)ARRAY_SIZE(control_rows),
+    FIRST_PROCESS = FIRST_MESH + 1,
     METRICS_COUNT = FIRST_PROCESS + 1,
 };
 
@@ -277,8 +297,10 @@ static void put_metric(struct text *t, const struct counters_page *page, unsigne
         put_closed(t, page);
     else if (i < FIRST_CONTROL)
         put_latency(t, page, i - FIRST_LATENCY);
-    else if (i < FIRST_PROCESS)
+    else if (i < FIRST_MESH)
         put_control(t, page, i - FIRST_CONTROL);
+    else if (i < FIRST_PROCESS)
+        put_mesh_ended(t, page);
     else
         put_process(t);
 }

@@ -54,6 +54,8 @@ static int set_up(void **state)
         }
     }
     page->control.raft_fsync_us_sum = 2500000;
+    for (unsigned i = 0; i < MESH_ENDS_COUNT; i++)
+        page->control.mesh_ended[i] = 100 + i;
     return 0;
 }
 
@@ -87,6 +89,8 @@ static void test_values(void **state)
     assert_string_not_equal(sample("fairlead_connections_open{ring=\"63\"}"), "");
     assert_string_equal(sample("fairlead_connections_closed_total{reason=\"client_eof\"}"), "64");
     assert_string_equal(sample("fairlead_raft_fsync_seconds_total"), "2.500000");
+    assert_string_equal(sample("fairlead_mesh_connections_ended_total{reason=\"closed\"}"), "101");
+    assert_string_equal(sample("fairlead_mesh_connections_ended_total{reason=\"ok\"}"), "");
     assert_string_not_equal(sample("process_cpu_seconds_total"), "");
     /* The counter of milliseconds is shown in seconds. */
     assert_string_not_equal(sample("fairlead_liveness_seconds{ring=\"0\"}"), "");
