@@ -88,9 +88,8 @@ static void on_up(void *arg, uint64_t node)
 static void on_down(void *arg, uint64_t node, enum mesh_reason why)
 {
     struct cluster *c = arg;
-    (void)why;
     forward_down(c, node);
-    consensus_down(c->consensus, node);
+    consensus_down(c->consensus, node, why == MESH_BROKEN || why == MESH_CLOSED);
 }
 
 /* ------------------------------------------------------------------ nodes */

@@ -241,8 +241,9 @@ struct consensus_place {
 };
 void consensus_place(struct consensus *c, const struct consensus_place *place);
 
-/* The node is not connected any more. */
-void consensus_down(struct consensus *c, uint64_t node);
+/* The node is not connected any more. ended: its side ended the connection, as that of a process that dies;
+ * if it leads, its successor is elected without waiting for as long as for one that is silent. */
+void consensus_down(struct consensus *c, uint64_t node, bool ended);
 
 /* A node that follows this one. */
 struct consensus_follower {

@@ -215,10 +215,12 @@ void consensus_place(struct consensus *c, const struct consensus_place *place)
     consensus_wake(c);
 }
 
-void consensus_down(struct consensus *c, uint64_t node)
+void consensus_down(struct consensus *c, uint64_t node, bool ended)
 {
     struct follow *f = &c->follow;
     feed_down(c, node);
+    if (ended && !f->active && !c->closing && !c->dead)
+        step_leader_gone(c, node);
     if (f->active && f->accepted && f->source == node && !c->closing)
         source_lose(c);
     consensus_wake(c);

@@ -29,6 +29,8 @@ enum {
     INFLIGHT_ENTRIES_MAX = 2048,         /* to one follower, before it answers */
     INSTALL_TIMEOUT_MS = 10000,
     ACTION_RETRY_MS = 500,
+    STAND_APART_MS = 60,  /* between two voters that stand for election because the leader is gone */
+    STAND_RANDOM_MS = 20, /* and at most so much more */
 };
 
 /* A proposal that waits, and later the entry that it became. Counted: the cache and each running job hold it.
@@ -339,6 +341,8 @@ int step_transfer(struct consensus *c, uint64_t node);
 /* A leader that was silent for an election timeout is none. The library lets a standby believe in it for
  * ever, and refuse its vote to others. */
 void step_forget_leader(struct consensus *c);
+/* The node has ended its connection: if it led, this one stands for election soon. */
+void step_leader_gone(struct consensus *c, uint64_t node);
 /* 0, or the library's error. The message is borrowed, its entries too. */
 int step_receive(struct consensus *c, struct raft_message *message);
 

@@ -366,14 +366,50 @@ static int receive_entries(struct consensus *c, struct raft_message *message)
     return 0;
 }
 
+static void leader_forget(struct consensus *c)
+{
+    raft_free(c->raft.follower_state.current_leader.address);
+    c->raft.follower_state.current_leader.address = NULL;
+    c->raft.follower_state.current_leader.id = 0;
+}
+
 void step_forget_leader(struct consensus *c)
 {
     if (raft_state(&c->raft) != RAFT_FOLLOWER || c->raft.follower_state.current_leader.id == 0 ||
         consensus_now_ms(c) - c->leader_heard_ms < c->config.election_ms)
         return;
-    raft_free(c->raft.follower_state.current_leader.address);
-    c->raft.follower_state.current_leader.address = NULL;
-    c->raft.follower_state.current_leader.id = 0;
+    leader_forget(c);
+}
+
+/* This node's place among the voters that are left. */
+static unsigned place_among_voters(const struct consensus *c, uint64_t without)
+{
+    const struct raft_configuration *conf = &c->raft.configuration;
+    unsigned place = 0;
+    for (unsigned i = 0; i < conf->n; i++)
+        place += conf->servers[i].role == RAFT_VOTER && conf->servers[i].id != without &&
+                 conf->servers[i].id < c->vote.node_id;
+    return place;
+}
+
+/*
+ * It stands once its promise to the leader is over, and not at the same moment as another one, since two that
+ * ask each other both get no majority. If it was the connection alone that ended, those that hear the leader
+ * say no to the pre-vote, and its next heartbeat makes a follower of this node again.
+ */
+void step_leader_gone(struct consensus *c, uint64_t node)
+{
+    uint64_t now = consensus_now_ms(c), promised = lease_promised_until(c);
+    if (raft_state(&c->raft) != RAFT_FOLLOWER || c->raft.follower_state.current_leader.id != node ||
+        !consensus_is_voter(c))
+        return;
+    uint64_t at = (promised > now ? promised : now) + place_among_voters(c, node) * STAND_APART_MS +
+                  c->host.random(c->host.arg) % STAND_RANDOM_MS,
+             timeout = c->raft.follower_state.randomized_election_timeout;
+    leader_forget(c);
+    if (at >= timeout && at < raft_timeout(&c->raft))
+        c->raft.election_timer_start = at - timeout;
+    consensus_arm(c);
 }
 
 /*
