@@ -132,7 +132,7 @@ static void connect_new(struct ask *a, const struct plan_service *service, const
 {
     struct asks *asks = a->asks;
     a->state = ASK_CONNECT;
-    a->upstream = upstream_take(asks->upstreams, a->target, service, a->service_index, client, got, a);
+    a->upstream = upstream_take(asks->upstreams, a->target, service, a->service_index, client, false, got, a);
     if (!a->upstream) /* no memory: the timer, which is due at once, says so */
         timer_set(&asks->ring->wheel, &a->timer, ring_now_ms(asks->ring));
 }
@@ -297,7 +297,7 @@ static bool take_kept(struct ask *a, const struct plan_service *service)
     struct upstream *u = NULL;
     if (service->proxy.backend_http == 2)
         return false;
-    while ((u = upstream_idle(a->asks->upstreams, a->target, service)) != NULL && upstream_stale(u))
+    while ((u = upstream_idle(a->asks->upstreams, a->target, service, false)) != NULL && upstream_stale(u))
         upstream_give(u, false);
     if (!u)
         return false;

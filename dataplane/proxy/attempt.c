@@ -433,7 +433,8 @@ static struct upstream *idle_one(struct attempt *a, const struct plan_service *s
     struct upstream *u;
     if (a->fresh)
         return NULL;
-    while ((u = upstream_idle(ex->proxy->upstreams, a->target, service)) != NULL) {
+    while ((u = upstream_idle(ex->proxy->upstreams, a->target, service, exchange_stops_being_http(ex))) !=
+           NULL) {
         if ((ex->facts.idempotent && !ex->body) || !upstream_stale(u))
             return u;
         upstream_give(u, false);
@@ -460,7 +461,8 @@ static void attempt_connect(struct attempt *a)
     if (service->proxy.proxy_protocol)
         stream_addresses(ex->s, &client);
     a->taking = upstream_take(ex->proxy->upstreams, a->target, service, ex->service_index,
-                              service->proxy.proxy_protocol ? &client : NULL, attempt_got, a);
+                              service->proxy.proxy_protocol ? &client : NULL, exchange_stops_being_http(ex),
+                              attempt_got, a);
     if (!a->taking)
         fail(a, FAULT_NO_MEMORY);
 }

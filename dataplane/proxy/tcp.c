@@ -292,7 +292,8 @@ static void connect_to(struct tcp *t, const struct plan_service *s)
 {
     t->state = TCP_CONNECT;
     memcpy(t->backend, t->target->where.name, sizeof(t->backend));
-    t->taking = upstream_take(t->ring->proxy->upstreams, t->target, s, t->service, &t->addresses, got, t);
+    t->taking =
+        upstream_take(t->ring->proxy->upstreams, t->target, s, t->service, &t->addresses, false, got, t);
     if (!t->taking)
         refuse(t, CLOSE_NO_CONNECTION);
 }

@@ -175,10 +175,11 @@ void upstream_give(struct upstream *u, bool keep)
         upstream_close(u);
 }
 
-struct upstream *upstream_idle(struct upstreams *us, struct target *t, const struct plan_service *service)
+struct upstream *upstream_idle(struct upstreams *us, struct target *t, const struct plan_service *service,
+                               bool http1)
 {
     struct upstream *u = t->idle;
-    if (upstream_speaks_h2(service))
+    if (!http1 && upstream_speaks_h2(service))
         return upstream_h2_idle(us, t);
     if (!u || service->proxy.proxy_protocol)
         return NULL;
@@ -368,16 +369,17 @@ struct upstream *upstream_make(struct upstreams *us, struct target *t, uint32_t 
 }
 
 struct upstream *upstream_take(struct upstreams *us, struct target *t, const struct plan_service *service,
-                               uint32_t service_index, const struct proxy_header *client, upstream_got *got,
-                               void *arg)
+                               uint32_t service_index, const struct proxy_header *client, bool http1,
+                               upstream_got *got, void *arg)
 {
-    if (upstream_speaks_h2(service))
+    if (!http1 && upstream_speaks_h2(service))
         return upstream_h2_take(us, t, service, service_index, got, arg);
     struct upstream *u = upstream_make(us, t, service_index, UPSTREAM_PLAIN);
     if (!u)
         return NULL;
     u->got = got;
     u->arg = arg;
+    u->http1 = http1;
     u->proxy_protocol = service->proxy.proxy_protocol;
     u->alone = u->proxy_protocol != 0;
     if (client)

@@ -64,6 +64,7 @@ struct upstream {
     bool closed;   /* the descriptor is given back, or about to be */
     bool listed;   /* among the idle ones */
     bool alone;    /* carries one client's requests only */
+    bool http1;    /* whatever the service says */
     int error;
     uint32_t service_index;
     struct upstreams *us;
@@ -90,17 +91,19 @@ struct upstream {
 int upstreams_new(struct ring *ring, struct balance *balance, struct upstreams **out);
 void upstreams_free(struct upstreams *us);
 
-/* An idle connection to the target, at once; NULL: there is none. */
-struct upstream *upstream_idle(struct upstreams *us, struct target *t, const struct plan_service *service);
+/* An idle connection to the target, at once; NULL: there is none. http1: one that speaks HTTP/1.1, also where
+ * backends get HTTP/2: nothing else can be upgraded. */
+struct upstream *upstream_idle(struct upstreams *us, struct target *t, const struct plan_service *service,
+                               bool http1);
 
 /*
- * A new connection. client: who it is for, if the service tells backends by a PROXY header; may be NULL. got
- * comes once, never from within this call. Returns a handle for upstream_forget, NULL: no memory (got does
- * not come then).
+ * A new connection. client: who it is for, if the service tells backends by a PROXY header; may be NULL.
+ * http1: as above. got comes once, never from within this call. Returns a handle for upstream_forget, NULL:
+ * no memory (got does not come then).
  */
 struct upstream *upstream_take(struct upstreams *us, struct target *t, const struct plan_service *service,
-                               uint32_t service_index, const struct proxy_header *client, upstream_got *got,
-                               void *arg);
+                               uint32_t service_index, const struct proxy_header *client, bool http1,
+                               upstream_got *got, void *arg);
 
 /* The taker has lost interest before got: got does not come. */
 void upstream_forget(struct upstream *u);

@@ -76,4 +76,6 @@ void upstream_tls_begin(struct upstream *u)
     u->tls = tls_connect(door_tls(ring), u->wire.fd, context, name_of(u, service, text), key, done, u);
     if (!u->tls)
         upstream_failed(u, -ENOBUFS);
+    else if (u->http1)
+        tls_offer_http1(u->tls);
 }

@@ -201,6 +201,11 @@ struct tls *tls_connect(struct tls_ring *tr, int fd, struct tls_context *context
     return t;
 }
 
+void tls_offer_http1(struct tls *t)
+{
+    t->http1 = true;
+}
+
 void tls_handshake_cancel(struct tls *t)
 {
     t->canceled = true;
@@ -212,11 +217,14 @@ void tls_handshake_cancel(struct tls *t)
 
 static bool ssl_make(struct tls *t)
 {
+    static const unsigned char http1[] = "\x08http/1.1";
     t->ssl = tls_context_ssl(t->context, t->name, t->session_key);
     BIO *socket = t->ssl ? BIO_new_socket(t->fd, BIO_NOCLOSE) : NULL;
     if (!socket)
         return false;
     SSL_set_bio(t->ssl, socket, socket);
+    if (t->http1 && SSL_set_alpn_protos(t->ssl, http1, sizeof(http1) - 1))
+        return false;
     /* A flight by one call, and not each record by two; what comes behind it waits in OpenSSL's memory, where
        the kernel could not open it. */
     if (!(SSL_get_options(t->ssl) & SSL_OP_ENABLE_KTLS))

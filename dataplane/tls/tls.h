@@ -59,6 +59,9 @@ struct tls *tls_accept(struct tls_ring *tr, int fd, struct tls_context *context,
 struct tls *tls_connect(struct tls_ring *tr, int fd, struct tls_context *context, const char *name,
                         uint64_t session_key, tls_done *done, void *arg);
 
+/* Offers HTTP/1.1 alone, whatever the context does. In the turn in which tls_connect returned it. */
+void tls_offer_http1(struct tls *t);
+
 /* done comes soon, with TLS_CANCELED or another failure. */
 void tls_handshake_cancel(struct tls *t);
 

@@ -54,6 +54,7 @@ struct tls {
     struct tls *next_starved;
 
     bool handshaking, with_helper, canceled, server;
+    bool http1;                    /* is all that is offered to a backend */
     bool kernel_send, kernel_recv; /* the kernel makes, or opens, the records */
     bool polling;                  /* out waits for room in the socket */
     bool starved;                  /* waits for an outbuf */

@@ -158,6 +158,27 @@ def test_refused_upgrade_is_an_answer(technique, answer):
         assert ring.counters()["proxy_tunnels_total"] == 0
 
 
+def test_upgrade_where_backends_get_http2():
+    """Nothing can be upgraded in HTTP/2: what asks for it is sent in HTTP/1.1, by connections of its own, also kept ones."""
+    def once_refused(backend, sock, file, first, fields, rest):
+        if len(backend.requests) == 0:
+            file.read(int(field(fields, "Content-Length")))
+            backend.requests.append((first, fields, None))
+            sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nbusy")
+            return True
+        return hijack(UPGRADED, shout)(backend, sock, file, first, fields, rest)
+
+    with Backend(exec=once_refused) as backend, Ring(backend.address, kind="docker", backend_http=2) as ring:
+        with Client(ring) as client:
+            ask_exec(client)
+            assert client.answer()[2] == b"busy"
+            ask_exec(client)
+            assert client.head()[0] == 101
+            client.send(b"one\n")
+            assert client.file.readline() == b"ONE\n"
+        assert backend.connections == 1
+
+
 def test_unasked_upgrade_is_a_bad_answer():
     with Backend(ws=hijack(UPGRADED, shout)) as backend, Ring(backend.address) as ring, Client(ring) as client:
         status, _, content, _ = client.get("/ws")
