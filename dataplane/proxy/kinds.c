@@ -124,13 +124,32 @@ static void docker_judge(const struct http_request *req, struct kind_facts *out)
 
 /* ------------------------------------------------------------------ kubernetes */
 
+/* The older form of a watch, /api/v1/watch/... and /apis/GROUP/VERSION/watch/...; and what the API server
+ * itself proxies, to whatever runs there: /api/v1/nodes/N/proxy/... and /api/v1/namespaces/N/pods/P/proxy/...
+ */
+static bool kubernetes_long_path(struct view path)
+{
+    struct view segment, rest = view_skip(path, 1);
+    bool core = view_starts(rest, VIEW_LIT("api/"));
+    if (!core && !view_starts(rest, VIEW_LIT("apis/")))
+        return false;
+    for (int at = 0; view_present(rest); at++) {
+        segment = view_split(rest, '/', &rest);
+        if (at == (core ? 2 : 3) && view_lit(segment, "watch"))
+            return true;
+        if (core && (at == 4 || at == 6) && view_lit(segment, "proxy"))
+            return true;
+    }
+    return false;
+}
+
 static bool kubernetes_longlived(const struct http_request *req)
 {
     static const char *const streams[] = {"/exec", "/attach", "/portforward"};
     for (size_t i = 0; i < ARRAY_SIZE(streams); i++)
         if (ends(req->path, view_of_str(streams[i])))
             return true;
-    if (view_starts(req->path, VIEW_LIT("/api/v1/watch/")))
+    if (kubernetes_long_path(req->path))
         return true;
     return asks(req->query, "watch") || asks(req->query, "follow");
 }
