@@ -134,6 +134,7 @@ void cfg_cluster_listen(struct cfg_reader *r)
     static const struct plan_tls tls = {.mode = PLAN_TLS_TERMINATE,
                                         .client_auth = PLAN_AUTH_REQUIRED,
                                         .certificate_count = 1,
+                                        .nodes_only = 1,
                                         .certificate = {PLAN_PEERS_CERTIFICATE},
                                         .client_ca = PLAN_PEERS_CA};
     const struct config_cluster *cluster = &r->config->cluster;

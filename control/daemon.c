@@ -81,6 +81,7 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
     uint16_t count = 0;
     compile_services(d);
     struct plan_peers *peers = daemon_peers(d);
+    struct daemon_members members = daemon_members(d);
     struct plan_proxied *proxied = daemon_proxied(d, peers);
     for (uint16_t i = 0; i < d->listeners.group_count; i++) {
         const struct listener_group *group = &d->listeners.group[i];
@@ -106,12 +107,16 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
                                .name = d->proxied->name,
                                .name_count = d->proxied->name_count,
                                .source = sources,
-                               .source_count = daemon_sources(d, peers, sources)};
+                               .source_count = daemon_sources(d, peers, sources),
+                               .member = members.id,
+                               .member_count = members.count,
+                               .next_node = members.next};
     memcpy(input.cluster_id, status.cluster_id, sizeof(input.cluster_id));
     int err = plan_compile(&input, out, &why);
     CHECK(err == 0 || err == -ENOMEM);
     plan_peers_free(peers);
     free(proxied);
+    free(members.id);
     return err;
 }
 

@@ -72,6 +72,17 @@ struct plan_peers *daemon_peers(struct daemon *d)
     return plan_peers_compile(nodes_table(d->nodes), status.node_id);
 }
 
+struct daemon_members daemon_members(struct daemon *d)
+{
+    struct daemon_members m = {.id = NULL};
+    if (!d->nodes)
+        return m;
+    const struct node_table *t = nodes_table(d->nodes);
+    m.id = plan_members_compile(t, &m.count);
+    m.next = t->cluster.next_node;
+    return m;
+}
+
 struct plan_copies daemon_copies(struct daemon *d)
 {
     struct cluster_status status;

@@ -23,6 +23,14 @@ void daemon_peers_tick(struct daemon *d);
 /* The other replicas for a plan; NULL: none, or this node cannot show them who it is. Freed by the caller. */
 struct plan_peers *daemon_peers(struct daemon *d);
 
+/* For a plan: whose certificates count. The caller frees id. */
+struct daemon_members {
+    uint64_t *id; /* ascending */
+    size_t count;
+    uint64_t next; /* the next node's id */
+};
+struct daemon_members daemon_members(struct daemon *d);
+
 /* For a plan: how many copies there are to be. */
 struct plan_copies daemon_copies(struct daemon *d);
 

@@ -17,6 +17,7 @@
 #include "dataplane/conn.h"
 #include "dataplane/door.h"
 #include "dataplane/fetch/fetch.h"
+#include "dataplane/membership.h"
 #include "dataplane/registry/copies.h"
 #include "dataplane/http2/http2.h"
 #include "dataplane/jobs.h"
@@ -142,13 +143,16 @@ void ring_free(struct ring *r)
 
 /* ------------------------------------------------------------------ a new plan */
 
-/* Whoever came to a service that is no more must not be answered by the one that has its place now. */
+/* Whoever came to a service that is no more must not be answered by the one that has its place now. A node
+ * that is none any more gets nothing else, not even what is under way. */
 static void expire_conns(struct ring *r, const struct plan *old, const struct plan *plan)
 {
     for (struct conn *c = r->conn_list, *next; c; c = next) {
         next = c->next;
         if (!plan_same_service(old, plan, c->service))
             conn_expire(c);
+        else if (!conn_is_stream(c) && member_is_gone(plan, c->service, &c->wire))
+            conn_close(c, CLOSE_NODE_REMOVED);
     }
     http2_expire(r->http2, old, plan);
 }

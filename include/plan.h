@@ -16,7 +16,7 @@
 
 enum {
     PLAN_MAGIC = 0x31504c46, /* "FLP1" */
-    PLAN_VERSION = 6,
+    PLAN_VERSION = 7,
 };
 
 enum setting_type { SETTING_BOOL, SETTING_NUMBER, SETTING_BYTES, SETTING_MS, SETTING_BYTES_PER_S };
@@ -53,6 +53,7 @@ enum {
     PLAN_DOMAIN_MAX = 254,     /* bytes of a host's name, with its NUL */
     PLAN_NAMES_MAX = 1 << 20,  /* of all services */
     PLAN_SOURCES_MAX = 256,
+    PLAN_MEMBERS_MAX = 8192,
     PLAN_NO_SERVICE = 0xffff, /* of a source: it is not there (now) */
     PLAN_UNIX_PATH_MAX = 108,
     PLAN_NO_ROW = 0xffff,
@@ -69,7 +70,8 @@ struct plan_tls {
     uint8_t certificate_count;
     uint8_t http2;          /* offered by ALPN, and taken in clear by prior knowledge */
     uint8_t proxy_protocol; /* a PROXY header (v1 or v2) stands before everything else */
-    uint8_t pad[3];
+    uint8_t nodes_only;     /* clients' certificates have to be of nodes of this cluster */
+    uint8_t pad[2];
     char certificate[PLAN_CERTIFICATES_MAX][PLAN_NAME_MAX]; /* the first one is for clients without a name */
     char client_ca[PLAN_NAME_MAX];
 };
@@ -212,7 +214,8 @@ struct plan_copies {
 };
 
 /* The arrays stand behind it, in this order, each aligned to 8 bytes: services, listeners, backends, rows
- * (uint16_t: index into the service's backends, or PLAN_NO_ROW), names, sources. */
+ * (uint16_t: index into the service's backends, or PLAN_NO_ROW), names, sources, members (uint64_t: the ids
+ * of the cluster's nodes whose certificates count, ascending). */
 struct plan {
     uint32_t magic;
     uint32_t version;
@@ -222,8 +225,11 @@ struct plan {
     uint64_t node_id;
     struct plan_copies copies;
     uint64_t setting[SETTINGS_COUNT];
+    uint64_t next_node; /* ids from this one on are not known here yet */
     uint32_t service_count, listener_count, backend_count, row_count, name_count, source_count;
+    uint32_t member_count, pad;
     uint64_t service_at, listener_at, backend_at, row_at, name_at, source_at; /* bytes from the beginning */
+    uint64_t member_at;
 };
 
 static inline const struct plan_service *plan_service(const struct plan *p, unsigned i)
@@ -254,6 +260,21 @@ static inline const struct plan_name *plan_name(const struct plan *p, unsigned i
 static inline const struct plan_source *plan_source(const struct plan *p, unsigned i)
 {
     return (const struct plan_source *)(const void *)((const uint8_t *)p + p->source_at) + i;
+}
+
+/* Whether it is a node of the cluster, as far as is known here. */
+static inline bool plan_has_member(const struct plan *p, uint64_t node)
+{
+    const uint64_t *member = (const uint64_t *)(const void *)((const uint8_t *)p + p->member_at);
+    uint32_t low = 0, high = p->member_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (member[middle] < node)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < p->member_count && member[low] == node;
 }
 
 /* The service of a place, or NULL: it is free. */
@@ -321,14 +342,15 @@ static inline bool plan_check(const struct plan *p, uint64_t bytes)
         return false;
     if (p->service_count > PLAN_SERVICES_MAX || p->listener_count > PLAN_LISTENERS_MAX ||
         p->backend_count > PLAN_BACKENDS_MAX || p->name_count > PLAN_NAMES_MAX ||
-        p->source_count > PLAN_SOURCES_MAX)
+        p->source_count > PLAN_SOURCES_MAX || p->member_count > PLAN_MEMBERS_MAX)
         return false;
     if (!plan_section(p, p->service_at, p->service_count, sizeof(struct plan_service)) ||
         !plan_section(p, p->listener_at, p->listener_count, sizeof(struct plan_listener)) ||
         !plan_section(p, p->backend_at, p->backend_count, sizeof(struct plan_backend)) ||
         !plan_section(p, p->row_at, p->row_count, sizeof(uint16_t)) ||
         !plan_section(p, p->name_at, p->name_count, sizeof(struct plan_name)) ||
-        !plan_section(p, p->source_at, p->source_count, sizeof(struct plan_source)))
+        !plan_section(p, p->source_at, p->source_count, sizeof(struct plan_source)) ||
+        !plan_section(p, p->member_at, p->member_count, sizeof(uint64_t)))
         return false;
     for (unsigned i = 0; i < p->source_count; i++)
         if (plan_source(p, i)->prefix_len > REPO_NAME_MAX || plan_source(p, i)->upstream_len > REPO_NAME_MAX)

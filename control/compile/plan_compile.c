@@ -38,9 +38,10 @@ static int compile_layout(const struct plan_input *in, struct plan *head, const 
         backends += p->service.backend_count;
         rows += p->service.row_count;
     }
-    *err_text = "there are more backends, addresses, names or sources than a plan can hold";
+    *err_text = "there are more backends, addresses, names, sources or nodes than a plan can hold";
     if (backends > PLAN_BACKENDS_MAX || rows > UINT32_MAX || in->address_count > PLAN_LISTENERS_MAX ||
-        in->name_count > PLAN_NAMES_MAX || in->source_count > PLAN_SOURCES_MAX)
+        in->name_count > PLAN_NAMES_MAX || in->source_count > PLAN_SOURCES_MAX ||
+        in->member_count > PLAN_MEMBERS_MAX)
         return -EINVAL;
     head->service_count = (uint32_t)(services < PLAN_PLACE_FIRST ? PLAN_PLACE_FIRST : services);
     head->listener_count = (uint32_t)in->address_count;
@@ -48,6 +49,7 @@ static int compile_layout(const struct plan_input *in, struct plan *head, const 
     head->row_count = (uint32_t)rows;
     head->name_count = (uint32_t)in->name_count;
     head->source_count = (uint32_t)in->source_count;
+    head->member_count = (uint32_t)in->member_count;
     head->bytes = (sizeof(*head) + 7) / 8 * 8;
     head->service_at = place_section(head, head->service_count * sizeof(struct plan_service));
     head->listener_at = place_section(head, in->address_count * sizeof(struct plan_listener));
@@ -55,6 +57,7 @@ static int compile_layout(const struct plan_input *in, struct plan *head, const 
     head->row_at = place_section(head, rows * sizeof(uint16_t));
     head->name_at = place_section(head, in->name_count * sizeof(struct plan_name));
     head->source_at = place_section(head, in->source_count * sizeof(struct plan_source));
+    head->member_at = place_section(head, in->member_count * sizeof(uint64_t));
     return 0;
 }
 
@@ -137,10 +140,13 @@ static int compile_into(const struct plan_input *in, struct plan *plan, const ch
     memcpy(plan->cluster_id, in->cluster_id, sizeof(plan->cluster_id));
     plan->node_id = in->node_id;
     plan->copies = in->copies;
+    plan->next_node = in->next_node;
     int err = compile_settings(plan, in->setting, err_text);
     compile_services(in, &to);
     if (in->source_count)
         memcpy(base + plan->source_at, in->source, in->source_count * sizeof(*in->source));
+    if (in->member_count)
+        memcpy(base + plan->member_at, in->member, in->member_count * sizeof(*in->member));
     for (size_t i = 0; i < in->address_count && !err; i++)
         err = compile_address(plan, &to.listener[i], &in->address[i], err_text);
     if (err)

@@ -54,6 +54,9 @@ struct plan_input {
     size_t name_count;
     const struct plan_source *source; /* at most PLAN_SOURCES_MAX */
     size_t source_count;
+    const uint64_t *member; /* ids of nodes, ascending; at most PLAN_MEMBERS_MAX */
+    size_t member_count;
+    uint64_t next_node;
 };
 
 /*

@@ -75,6 +75,16 @@ struct plan_peers *plan_peers_compile(const struct node_table *nodes, uint64_t s
     return p;
 }
 
+uint64_t *plan_members_compile(const struct node_table *nodes, size_t *count)
+{
+    uint64_t *member = calloc(nodes->count + 1, sizeof(*member));
+    CHECK(member);
+    *count = 0;
+    for (size_t i = 0; i < nodes->count && *count < PLAN_MEMBERS_MAX; i++)
+        member[(*count)++] = nodes->node[i].id;
+    return member;
+}
+
 struct plan_copies plan_copies_compile(const struct node_table *nodes, uint64_t self)
 {
     const struct node_cluster *c = &nodes->cluster;

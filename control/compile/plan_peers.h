@@ -26,6 +26,9 @@ struct plan_peers {
 struct plan_peers *plan_peers_compile(const struct node_table *nodes, uint64_t self);
 void plan_peers_free(struct plan_peers *peers);
 
+/* The ids of the nodes whose certificates count, from malloc, and how many they are. */
+uint64_t *plan_members_compile(const struct node_table *nodes, size_t *count);
+
 /* How many copies this node has to see to when it takes a push in. */
 struct plan_copies plan_copies_compile(const struct node_table *nodes, uint64_t self);
 

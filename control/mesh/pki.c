@@ -9,10 +9,9 @@
 #include <string.h>
 
 #include "control/mesh/pki_internal.h"
+#include "node_uri.h"
 
 enum { SERIAL_BITS = 127, X509_V3 = 2 };
-
-static const char uri_scheme[] = "fairlead://";
 
 void pki_text_free(struct pki_text *text)
 {
@@ -202,7 +201,7 @@ static void uri_make(const struct pki_name *name, char *out, size_t cap)
 {
     char id[33];
     id_text(name->cluster_id, id);
-    snprintf(out, cap, "%s%s/node/%" PRIu64, uri_scheme, id, name->node_id);
+    snprintf(out, cap, NODE_URI_SCHEME "%s" NODE_URI_MIDDLE "%" PRIu64, id, name->node_id);
 }
 
 static GENERAL_NAME *host_name(const char *host)
@@ -338,40 +337,6 @@ int pki_fingerprint(const char *pem, size_t len, uint8_t out[PKI_FINGERPRINT_BYT
     return 0;
 }
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* fairlead://32 hexadecimal digits/node/a number without leading zeros */
-static bool uri_parse(const char *text, size_t len, struct pki_name *out)
-{
-    static const char middle[] = "/node/";
-    const char *end = text + len;
-    if (len < sizeof(uri_scheme) - 1 + 32 + sizeof(middle) || memchr(text, '\0', len) ||
-        memcmp(text, uri_scheme, sizeof(uri_scheme) - 1) != 0)
-        return false;
-    text += sizeof(uri_scheme) - 1;
-    for (int i = 0; i < 16; i++, text += 2) {
-        int high = hex_digit(text[0]), low = hex_digit(text[1]);
-        if (high < 0 || low < 0)
-            return false;
-        out->cluster_id[i] = (uint8_t)(high << 4 | low);
-    }
-    if (memcmp(text, middle, sizeof(middle) - 1) != 0)
-        return false;
-    text += sizeof(middle) - 1;
-    if (end - text > 19 || *text == '0')
-        return false;
-    out->node_id = 0;
-    for (; text < end; text++) {
-        if (*text < '0' || *text > '9')
-            return false;
-        out->node_id = out->node_id * 10 + (uint64_t)(*text - '0');
-    }
-    return true;
-}
-
 bool pki_cert_name(const X509 *cert, struct pki_name *out)
 {
     GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
@@ -382,7 +347,8 @@ bool pki_cert_name(const X509 *cert, struct pki_name *out)
         if (name->type != GEN_URI)
             continue;
         const ASN1_IA5STRING *uri = name->d.uniformResourceIdentifier;
-        ok &= uri_parse((const char *)ASN1_STRING_get0_data(uri), (size_t)ASN1_STRING_length(uri), out);
+        ok &= node_uri_parse((const char *)ASN1_STRING_get0_data(uri), (size_t)ASN1_STRING_length(uri),
+                             out->cluster_id, &out->node_id);
         found++;
     }
     GENERAL_NAMES_free(names);

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 
 #include "check.h"
+#include "dataplane/membership.h"
 #include "dataplane/http2/session.h"
 
 enum {
@@ -154,6 +155,10 @@ void http2_run(struct http2 *h)
 void http2_expire(struct http2 *h, const struct plan *old, const struct plan *plan)
 {
     for (struct h2_session *s = h->session_list; s; s = s->next) {
+        if (!s->client && member_is_gone(plan, s->service, &s->wire)) {
+            h2_session_close(s, CLOSE_NODE_REMOVED, NGHTTP2_NO_ERROR);
+            continue;
+        }
         if (s->client || s->stale || plan_same_service(old, plan, s->service))
             continue;
         s->stale = true;

@@ -30,7 +30,7 @@ void http2_run(struct http2 *h);                 /* once a batch, after all else
 bool http2_pending(const struct http2 *h);       /* it has work that waits for nothing */
 void http2_trim(struct http2 *h, uint32_t most); /* memory that a burst has touched goes back */
 void http2_expire(struct http2 *h, const struct plan *old,
-                  const struct plan *plan); /* sessions of services that are no more */
+                  const struct plan *plan); /* sessions of services, or with nodes, that are no more */
 void http2_drain(struct http2 *h);          /* sessions end when their streams have */
 void http2_end(struct http2 *h);            /* and now in any case */
 bool http2_idle(const struct http2 *h);     /* no session of a client is left */

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "check.h"
+#include "dataplane/conn.h"
+#include "dataplane/membership.h"
 #include "dataplane/ring.h"
 #include "dataplane/http/range.h"
 #include "dataplane/registry/api.h"
@@ -29,18 +31,42 @@ static bool path_read(struct view path, struct digest *out)
     return digest_parse(text, len, out) == 0;
 }
 
-/* Every address for peers asks for certificates, of a CA that it names. */
-static bool is_guarded(struct stream *s)
+/* Every address for peers asks for certificates, of a CA that it names. nodes_only: and each of them for
+ * those of nodes. */
+static bool is_guarded(struct stream *s, bool *nodes_only)
 {
     const struct plan *plan = s->ring->plan;
+    *nodes_only = true;
     for (uint32_t i = 0; i < plan->listener_count; i++) {
         const struct plan_listener *l = plan_listener(plan, i);
         if (l->service == stream_service_index(s) &&
             (l->tls.mode != PLAN_TLS_TERMINATE || l->tls.client_auth != PLAN_AUTH_REQUIRED ||
              !l->tls.client_ca[0]))
             return false;
+        if (l->service == stream_service_index(s))
+            *nodes_only &= l->tls.nodes_only != 0;
     }
     return true;
+}
+
+/* Another CA than the cluster's names no nodes: whom it has signed may come. False: the answer was sent. */
+static bool is_welcome(struct stream *s)
+{
+    bool nodes_only;
+    if (!is_guarded(s, &nodes_only)) {
+        error_answer(s, 403, ERROR_DENIED, "this address does not ask for certificates", NULL, nothing);
+        return false;
+    }
+    enum member member = member_of(s->ring->plan, &s->conn->wire);
+    if (member == MEMBER_YES || (member == MEMBER_UNNAMED && !nodes_only))
+        return true;
+    stream_count(s, CTR_PEER_REFUSED, 1);
+    if (member == MEMBER_NOT_KNOWN)
+        error_answer_later(s, 503, "this node has not been told of the one that asks yet");
+    else
+        error_answer(s, 403, ERROR_DENIED, "whoever asks is no node of the cluster (any more)", NULL,
+                     nothing);
+    return false;
 }
 
 static void opened(struct api *a, int err)
@@ -66,12 +92,8 @@ static void opened(struct api *a, int err)
 static void begin(struct stream *s)
 {
     struct api *a = api_new(s);
-    if (!a)
+    if (!a || !is_welcome(s))
         return;
-    if (!is_guarded(s)) {
-        error_answer(s, 403, ERROR_DENIED, "this address does not ask for certificates", NULL, nothing);
-        return;
-    }
     if (view_starts(s->req.path, VIEW_LIT("/v2/"))) {
         api_relayed(a);
         return;

@@ -2,16 +2,23 @@
 /* What a TLS wire knows of the other side. */
 #include <errno.h>
 #include <openssl/evp.h>
-#include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include <string.h>
 
 #include "check.h"
+#include "node_uri.h"
 #include "dataplane/tls/errors.h"
 #include "dataplane/tls/tls_private.h"
 
+static struct tls *tls_of(const struct wire *w)
+{
+    return tls_is(w) ? container_of(w->over, struct tls, over) : NULL;
+}
+
 static const SSL *ssl_of(const struct wire *w)
 {
-    return tls_is(w) ? container_of(w->over, struct tls, over)->ssl : NULL;
+    const struct tls *t = tls_of(w);
+    return t ? t->ssl : NULL;
 }
 
 bool tls_is(const struct wire *w)
@@ -89,4 +96,38 @@ ssize_t tls_client_cert(const struct wire *w, char *out, size_t cap)
     }
     OPENSSL_free(der);
     return need < cap ? (ssize_t)need : -ENOBUFS;
+}
+
+static uint64_t node_of(const X509 *cert, const uint8_t cluster_id[16])
+{
+    GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+    uint64_t node = 0;
+    for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+        const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
+        uint8_t cluster[16];
+        uint64_t id;
+        if (name->type != GEN_URI)
+            continue;
+        const ASN1_IA5STRING *uri = name->d.uniformResourceIdentifier;
+        if (!node_uri_parse((const char *)ASN1_STRING_get0_data(uri), (size_t)ASN1_STRING_length(uri),
+                            cluster, &id))
+            continue;
+        node = node || memcmp(cluster, cluster_id, sizeof(cluster)) != 0 ? TLS_NODE_FOREIGN : id;
+    }
+    GENERAL_NAMES_free(names);
+    ERR_clear_error();
+    return node;
+}
+
+uint64_t tls_client_node(const struct wire *w, const uint8_t cluster_id[16])
+{
+    struct tls *t = tls_of(w);
+    if (!t)
+        return 0;
+    if (!t->node_known) {
+        const X509 *cert = verified(w);
+        t->node = cert ? node_of(cert, cluster_id) : 0;
+        t->node_known = true;
+    }
+    return t->node;
 }

@@ -87,4 +87,12 @@ bool tls_client_of(const struct wire *w, struct tls_client *out);
 /* The same certificate as an item of RFC 9440 (":base64 of the DER:"). Its length, 0: none, -ENOBUFS. */
 ssize_t tls_client_cert(const struct wire *w, char *out, size_t cap);
 
+/*
+ * The node that the client's verified certificate names (node_uri.h): its id; 0: it names none, or there is
+ * no certificate; TLS_NODE_FOREIGN: it is of another cluster, or names more than one. Looked at once for each
+ * connection, whose cluster is always the same one.
+ */
+#define TLS_NODE_FOREIGN UINT64_MAX
+uint64_t tls_client_node(const struct wire *w, const uint8_t cluster_id[16]);
+
 #endif

@@ -60,8 +60,10 @@ struct tls {
     bool starved;                  /* waits for an outbuf */
     bool shut_wanted, shut;        /* close_notify and FIN */
     bool unsound;                  /* what came broke the protocol: its session is not used again */
-    int ended;                     /* receiving: 1: close_notify has come; or -errno */
-    int broken;                    /* sending: -errno */
+    bool node_known;
+    uint64_t node; /* tls_client_node */
+    int ended;     /* receiving: 1: close_notify has come; or -errno */
+    int broken;    /* sending: -errno */
 
     /* The handshake. */
     tls_done *done;
