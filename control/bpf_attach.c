@@ -279,8 +279,10 @@ int bpf_attach_cgroup(struct bpf_attach *attach, const char *cgroup)
         if (result)
             fail(place, result,
                  opened ? "the cgroup cannot be opened" : "it cannot be attached to the cgroup");
-        else
+        else {
             place->program_id = id_of_program(program.fd);
+            place->why[0] = '\0';
+        }
         first = first ? first : result;
     }
     if (fd >= 0)

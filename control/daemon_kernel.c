@@ -11,6 +11,7 @@
 #include "check.h"
 #include "control/certs_store.h"
 #include "control/events.h"
+#include "control/nodes.h"
 #include "control/peer_events.h"
 #include "control/services.h"
 #include "control/tls_targets.h"
@@ -182,6 +183,13 @@ void daemon_kernel_close(struct daemon *d)
     d->kernel_half = NULL;
 }
 
+/* A node that is drained gives its addresses away, and says so to its peers. */
+static bool is_drained(const struct daemon *d, uint64_t node_id)
+{
+    const struct node *self = d->nodes ? node_find(nodes_table(d->nodes), node_id) : NULL;
+    return self && self->availability == NODE_DRAIN;
+}
+
 void daemon_kernel_update(struct daemon *d)
 {
     struct daemon_kernel *half = d->kernel_half;
@@ -197,6 +205,7 @@ void daemon_kernel_update(struct daemon *d)
         .needed = d->config.kernel.given || services_table(d->services)->count > 0 || peers > 0,
         .needs = services_needs(d->services),
         .probes = setting_effective(&d->settings, SET_KERNEL_PROBE, &source),
+        .draining = is_drained(d, status.node_id),
         .node_id = status.node_id,
         .tick_ms = services_tick_ms(d->services,
                                     (uint32_t)setting_effective(&d->settings, SET_KERNEL_TICK, &source)),

@@ -291,7 +291,10 @@ static void on_nodes_changed(void *arg)
 {
     struct daemon *d = arg;
     cluster_set_nodes(d->cluster, nodes_table(d->nodes));
-    if (d->has_pki && d->services && d->phase <= DAEMON_SERVING)
+    if (!d->services || d->phase > DAEMON_SERVING)
+        return;
+    daemon_kernel_update(d);
+    if (d->has_pki)
         daemon_publish_plan(d);
 }
 

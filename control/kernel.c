@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "check.h"
@@ -37,6 +38,7 @@ struct kernel {
     bool fail_quietly; /* the reason was logged already */
     char why[KERNEL_WHY_MAX];
     char cgroup[BPF_PINS_PATH_MAX];
+    ino_t cgroup_inode; /* that its programs are attached to, or were tried to; 0: it is not there */
     struct bpf_load *load;
     struct bpf_attach *attach;
     struct kernel_maps *maps;
@@ -379,23 +381,50 @@ static int open_rest(struct kernel *kernel)
     return result;
 }
 
-static void attach_cgroup(struct kernel *kernel)
+/* 0: it is not there. */
+static ino_t inode_of(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) ? 0 : st.st_ino;
+}
+
+/* quietly: it was said before that it is not there. */
+static void attach_cgroup(struct kernel *kernel, bool quietly)
 {
     int result = 0;
     if (kernel->config.cgroup)
         snprintf(kernel->cgroup, sizeof(kernel->cgroup), "%s", kernel->config.cgroup);
     else
         result = bpf_attach_cgroup_root(kernel->cgroup, sizeof(kernel->cgroup));
-    if (result)
+    if (result && !quietly)
         journal_warn(kernel->config.journal, "kernel",
                      "cgroup2 is not mounted, so connects are neither steered nor watched; run "
                      "`mount -t cgroup2 none /sys/fs/cgroup`");
-    else
+    if (!result)
         result = bpf_attach_cgroup(kernel->attach, kernel->cgroup);
+    kernel->cgroup_inode = inode_of(kernel->cgroup);
     if (result && kernel->cgroup[0])
         journal_warn(kernel->config.journal, "kernel",
                      "connects of %s are neither steered nor watched: %s; see `fairlead kernel`",
                      kernel->cgroup, strerror(-result));
+}
+
+/* One that was not there yet, or was made anew, is attached to when it is there. */
+static void follow_cgroup(struct kernel *kernel)
+{
+    ino_t now = inode_of(kernel->cgroup);
+    if (now == kernel->cgroup_inode && now)
+        return;
+    if (now || !kernel->cgroup[0]) {
+        attach_cgroup(kernel, true);
+        if (kernel->cgroup_inode)
+            journal_info(kernel->config.journal, "kernel", "connects of %s are looked at from now on",
+                         kernel->cgroup);
+    } else if (kernel->cgroup_inode) {
+        kernel->cgroup_inode = 0;
+        journal_warn(kernel->config.journal, "kernel",
+                     "the cgroup %s is gone, and with it what looks at its connects", kernel->cgroup);
+    }
 }
 
 static void tell_objects(struct kernel *kernel, const struct bpf_load *load)
@@ -429,7 +458,7 @@ static void on_more(void *arg, struct bpf_load *more, int result, const char *wh
     kernel->loading = NULL;
     tell_objects(kernel, more);
     bpf_load_merge(kernel->load, more);
-    attach_cgroup(kernel);
+    attach_cgroup(kernel, false);
     kernel_update(kernel, &kernel->wishes);
 }
 
@@ -468,7 +497,7 @@ static void start_loaded(struct kernel *kernel)
     bool is_new = bpf_load_is_new(kernel->load);
     apply(kernel);
     size_t carried = bpf_load_carry_verdicts(kernel->load);
-    attach_cgroup(kernel);
+    attach_cgroup(kernel, false);
     attach_devices(kernel);
     result = bpf_load_settle(kernel->load);
     if (result)
@@ -547,6 +576,7 @@ void kernel_tick(struct kernel *kernel)
     if (kernel->again)
         apply(kernel);
     set_for_edge(kernel); /* others may change settings at any time */
+    follow_cgroup(kernel);
     tidy(kernel);
 }
 

@@ -302,6 +302,26 @@ static void warn_unchecked(struct services *s, json_t *list)
                                count));
 }
 
+/* What answers directly sees the client's packet as it is, its port too. */
+static void warn_ports(struct services *s, json_t *list)
+{
+    const struct svc_table *t = services_table(s);
+    for (size_t i = 0; i < t->count; i++) {
+        const struct svc *one = &t->service[i];
+        for (size_t k = 0; one->edge == SVC_EDGE_DSR && k < one->backends; k++) {
+            const struct svc_backend *b = &t->backend[one->first_backend + k];
+            if (b->address.port == one->address.port)
+                continue;
+            json_array_append_new(
+                list,
+                json_sprintf("backend '%s' of service '%s' has another port than the service: with edge: "
+                             "dsr packets come to it at port %u, whatever its checks say",
+                             b->name, one->name, one->address.port));
+            break;
+        }
+    }
+}
+
 static void warn_unused(struct services *s, json_t *list)
 {
     const struct svc_table *t = services_table(s);
@@ -318,6 +338,7 @@ void services_warn(struct services *s, json_t *list)
 {
     warn_unchecked(s, list);
     warn_unused(s, list);
+    warn_ports(s, list);
     for (size_t i = 0; i < s->own_address_count; i++)
         json_array_append_new(list,
                               json_sprintf("the address of service '%s' is one of this host's own: what "

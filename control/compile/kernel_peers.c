@@ -140,6 +140,16 @@ static bool is_connected(const struct kernel_local *l, const struct abi_addr *a)
     return rest == 0 || (one[whole] ^ other[whole]) >> (8 - rest) == 0;
 }
 
+/*
+ * By what the kernel knows another candidate here. It is local to this node, as claims carry positions: so it
+ * comes from the candidate's address, which no two have, and not from its node id, which may not be known,
+ * and which two hosts that are no cluster have in common.
+ */
+static uint64_t candidate_id(const struct abi_addr *addr)
+{
+    return maglev_hash(0, addr, sizeof(*addr)) | 1ull << 63;
+}
+
 /* Where no order is given this node is the only candidate. */
 static void compile_address(const struct kernel_input *in, struct kernel_entries *e,
                             const struct kernel_local *l, const struct abi_addr *addr)
@@ -162,7 +172,7 @@ static void compile_address(const struct kernel_input *in, struct kernel_entries
         }
         kernel_addr_set(&peer_addr, &in->peer[order->candidate[i]].address);
         v->peer[at] = peer_index(e, &peer_addr) + 1;
-        v->node_id[at] = in->peer[order->candidate[i]].node_id;
+        v->node_id[at] = candidate_id(&peer_addr);
         in->facts->neighbour(in->facts->arg, l->ifindex, &peer_addr, v->mac[at]);
         v->managers++;
     }

@@ -88,6 +88,11 @@ static int check_backend_tls(const struct svc *s, char err[SVC_ERROR_MAX])
     if (p->backend_tls && s->tls.mode == PLAN_TLS_PASSTHROUGH)
         return refuse(err, "backend.tls: with tls: passthrough it is the client who speaks TLS to the "
                            "backend; set backend.tls: false");
+    if (p->proxy_protocol && p->backend_http == 2)
+        return refuse(err,
+                      "backend.proxy_protocol: a PROXY header tells of one client, and a connection with "
+                      "backend.http: 2 has the requests of many; set backend.proxy_protocol: 0, or "
+                      "backend.http: 1");
     if (!p->backend_tls && (p->backend_ca[0] || p->backend_certificate[0] || p->backend_name[0]))
         return refuse(err, "backend.ca, backend.certificate and backend.name are for backends that speak "
                            "TLS; set backend.tls: true, or leave them empty");

@@ -97,11 +97,18 @@ static bool is_about_client(const struct http_field *f)
 }
 
 /* Fields that only we may write: whoever reads them trusts them. */
-static bool is_about_certificate(struct view name)
+bool http_is_about_certificate(struct view name)
 {
-    if (name.len > 2 && view_lower(name.p[0]) == 'x' && name.p[1] == '-')
+    static const char start[] = "client-cert";
+    size_t n = sizeof(start) - 1;
+    if (name.len > 2 && view_lower(name.p[0]) == 'x' && (name.p[1] == '-' || name.p[1] == '_'))
         name = view_skip(name, 2);
-    return name.len >= 11 && view_ieq(view_of(name.p, 11), VIEW_LIT("client-cert"));
+    if (name.len < n)
+        return false;
+    for (size_t i = 0; i < n; i++) /* '_' and '-' are the same to what makes variables of fields */
+        if (view_lower(name.p[i]) != start[i] && !(start[i] == '-' && name.p[i] == '_'))
+            return false;
+    return true;
 }
 
 static bool is_condition(const struct http_field *f)
@@ -126,7 +133,7 @@ static bool passes(const struct http_request *req, const struct http_forward *ho
         return false;
     if (f->known == HTTP_KNOWN_HTTP2_SETTINGS)
         return how->upgrade && how->h2c;
-    if (!how->trust && is_about_certificate(f->name))
+    if (!how->trust && http_is_about_certificate(f->name))
         return false;
     if (view_present(how->range) && is_condition(f))
         return false;

@@ -23,4 +23,7 @@ struct client_cert {
  * certificate that is larger than CLIENT_CERT_MAX is told by its parts alone. */
 void client_cert_fields(struct stream *s, struct client_cert *out);
 
+/* Which certificate the client has shown: text in *client, or absent. */
+struct view client_cert_fingerprint(struct stream *s, struct tls_client *client);
+
 #endif

@@ -19,14 +19,28 @@ static bool is_server_error(const struct exchange *ex, int status)
     return status == 502 || status == 503 || status == 504 || (status == 500 && ex->p.kind != PROXY_DOCKER);
 }
 
+/* What a trusted balancer before us says of its client's request: the first of a list, and present if it is
+ * there. */
+static struct view said_outside(const struct exchange *ex, enum http_known known)
+{
+    struct view rest, value = ex->s->req.known[known];
+    if (!ex->p.trust_forwarded || !view_present(value))
+        return (struct view){0};
+    value = view_trim(view_split(value, ',', &rest));
+    return value.len ? value : (struct view){0};
+}
+
 static struct http_backward backward_from(struct attempt *a)
 {
     struct exchange *ex = a->ex;
     struct stream *s = ex->s;
     struct view authority = view_of_str(a->authority);
+    struct view host = said_outside(ex, HTTP_KNOWN_X_FORWARDED_HOST);
+    struct view scheme = said_outside(ex, HTTP_KNOWN_X_FORWARDED_PROTO);
+    bool is_scheme = view_ilit(scheme, "https") || view_ilit(scheme, "http");
     return (struct http_backward){
-        .scheme = stream_scheme(s),
-        .host = s->req.host,
+        .scheme = is_scheme ? scheme : stream_scheme(s),
+        .host = view_present(host) ? host : s->req.host,
         .backend = authority,
         .sent_host = ex->p.host_of_backend || !view_present(s->req.host) ? authority : s->req.host,
     };

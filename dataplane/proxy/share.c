@@ -5,6 +5,7 @@
 #include "check.h"
 #include "dataplane/hash.h"
 #include "dataplane/ring.h"
+#include "dataplane/proxy/client_cert.h"
 #include "dataplane/proxy/exchange.h"
 
 /* Only whole bodies that are named by their digest, of requests without a condition. */
@@ -37,6 +38,7 @@ static struct flight_key key_of(const struct exchange *ex, uint32_t incarnation)
     static const char *const names[] = {"Cookie", "Accept", "Accept-Encoding"};
     const struct http_request *req = &ex->s->req;
     struct flight_key key;
+    struct tls_client client;
     struct digest d;
     struct hash h;
     hash_begin(&h, DIGEST_SHA256);
@@ -45,12 +47,17 @@ static struct flight_key key_of(const struct exchange *ex, uint32_t incarnation)
     add_view(&h, req->target);
     add_view(&h, req->host);
     add_view(&h, req->known[HTTP_KNOWN_AUTHORIZATION]);
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-        for (uint32_t f = 0; f < req->fields_count; f++)
-            if (view_ieq(req->fields[f].name, view_of_str(names[i]))) {
-                hash_add(&h, &i, sizeof(i));
-                add_view(&h, req->fields[f].value);
-            }
+    add_view(&h, client_cert_fingerprint(ex->s, &client));
+    for (uint32_t f = 0; f < req->fields_count; f++) {
+        struct view name = req->fields[f].name;
+        bool counts = ex->p.trust_forwarded && http_is_about_certificate(name);
+        for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+            counts |= view_ieq(name, view_of_str(names[i]));
+        if (counts) {
+            add_view(&h, name);
+            add_view(&h, req->fields[f].value);
+        }
+    }
     hash_end(&h, &d);
     memcpy(key.bytes, d.bytes, sizeof(key.bytes));
     return key;

@@ -487,14 +487,41 @@ def test_a_cgroup_that_is_not_there(lab):
     lab["server"].pong(PORT)
     node = netlab.Node(lab["client"], config=service(lab))
     lab.nodes.append(node)
-    write = node.write_config
+    write, later = node.write_config, pathlib.Path(node.host.cgroup, "later")
     node.write_config = lambda: (write(), node.config_path.write_text(
-        node.config_path.read_text().replace(f"cgroup: {node.host.cgroup}", "cgroup: /sys/fs/cgroup/is-not-there")))
+        node.config_path.read_text().replace(f"cgroup: {node.host.cgroup}", f"cgroup: {later}")))
     node.start()
     status = wait_on(node)
     assert any("steer_connect4" in d and "the cgroup cannot be opened: No such file" in d for d in status["degraded"])
     assert places(status, "eth0") == ON_DEVICE
     wait_up(node)  # what needs no cgroup goes on
+    later.mkdir()
+    try:
+        assert http1.wait_until(lambda: not kernel(node)["degraded"], 30), kernel(node)
+        assert "connects of" in node.log()
+        inode = later.stat().st_ino
+        later.rmdir()
+        assert http1.wait_until(lambda: "is gone" in node.log(), 30), node.log()
+        later.mkdir()  # made anew, as another one
+        assert later.stat().st_ino != inode
+        assert http1.wait_until(lambda: node.log().count("are looked at from now on") == 2, 30), node.log()
+    finally:
+        later.rmdir()
+
+
+def test_a_drained_node_tells_the_kernel(lab):
+    """There it gives its addresses away and says so to its peers."""
+    lab["server"].pong(PORT)
+    node = netlab.Node(lab["client"], config=service(lab)).start()
+    lab.nodes.append(node)
+    wait_on(node)
+    draining = lambda: node.kernel_element("node", 0)["flags"] >> 1 & 1
+    assert not draining()
+    name = "1"  # its id
+    node.cli("node", "drain", name)
+    assert http1.wait_until(draining, 30)
+    node.cli("node", "active", name)
+    assert http1.wait_until(lambda: not draining(), 30)
 
 
 class Lesser(netlab.Node):

@@ -178,6 +178,21 @@ def test_location_is_the_clients(technique):
         assert field(fields, "WWW-Authenticate") == 'Bearer realm="http://front.example:8080/token"'
 
 
+def test_location_outside_a_trusted_balancer():
+    """One that ends TLS before us: its clients are at https, and may know the service by another name."""
+    def redirect(backend, sock, file, first, fields, rest):
+        sock.sendall(b"HTTP/1.1 202 Accepted\r\nLocation: https://front.example:8080/upload\r\nContent-Length: 0\r\n\r\n")
+        return True
+
+    for trust, said, seen in ((1, {"X-Forwarded-Proto": "https"}, "https://front.example:8080/upload"),
+                              (1, {"X-Forwarded-Proto": "https, http", "X-Forwarded-Host": "hub.example"}, "https://hub.example/upload"),
+                              (1, {"X-Forwarded-Proto": "javascript"}, "http://front.example:8080/upload"),
+                              (0, {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "hub.example"}, "http://front.example:8080/upload")):
+        with Backend(go=redirect) as backend, Ring(backend.address, trust_forwarded=trust) as ring, Client(ring) as client:
+            _, fields, _, _ = client.get("/go", fields=[f"{name}: {value}" for name, value in said.items()])
+            assert field(fields, "Location") == seen
+
+
 def test_host_of_the_backend():
     with Backend() as backend, Ring(backend.address, host_of_backend=1) as ring, Client(ring) as client:
         client.get("/length/1")

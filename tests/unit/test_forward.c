@@ -147,6 +147,28 @@ static void test_about_the_client(void **state)
                   "X-Request-Id: ours\r\n\r\n");
 }
 
+/* What a client says of a certificate, in all the ways that a backend may read as one. */
+static void test_certificates_are_ours_to_tell(void **state)
+{
+    static const char *const names[] = {"Client-Cert",  "client-cert-chain", "X-Client-Cert-Subject",
+                                        "Client_Cert",  "X_Client_Cert",     "x-client_cert-a",
+                                        "X_CLIENT-CERT"};
+    struct http_forward how = {0};
+    char request[128];
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        (void)snprintf(request, sizeof(request), "%s%s: me\r\n\r\n", GET, names[i]);
+        how.trust = false;
+        check_request(request, &how, GET "\r\n");
+        how.trust = true;
+        check_request(request, &how, request);
+    }
+    how.trust = false;
+    check_request(GET "Client-Certain: x\r\n\r\n", &how, GET "\r\n");
+    check_request(GET "Client-Cer: x\r\nX-Client: y\r\n\r\n", &how,
+                  GET "Client-Cer: x\r\nX-Client: y\r\n\r\n");
+}
+
 static void test_extra_replaces(void **state)
 {
     (void)state;
@@ -279,11 +301,17 @@ static void test_urls_without_host(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hop_by_hop),        cmocka_unit_test(test_target_and_host),
-        cmocka_unit_test(test_about_the_client),  cmocka_unit_test(test_extra_replaces),
-        cmocka_unit_test(test_range_replaces),    cmocka_unit_test(test_upgrade),
-        cmocka_unit_test(test_response_fields),   cmocka_unit_test(test_urls),
-        cmocka_unit_test(test_urls_without_host), cmocka_unit_test(test_marks),
+        cmocka_unit_test(test_hop_by_hop),
+        cmocka_unit_test(test_target_and_host),
+        cmocka_unit_test(test_about_the_client),
+        cmocka_unit_test(test_extra_replaces),
+        cmocka_unit_test(test_certificates_are_ours_to_tell),
+        cmocka_unit_test(test_range_replaces),
+        cmocka_unit_test(test_upgrade),
+        cmocka_unit_test(test_response_fields),
+        cmocka_unit_test(test_urls),
+        cmocka_unit_test(test_urls_without_host),
+        cmocka_unit_test(test_marks),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }

@@ -427,8 +427,19 @@ static void test_takeover(void **state)
     assert_int_equal(v4->value.peer[0], 1);
     assert_int_equal(v4->value.peer[1], 0);
     assert_int_equal(v4->value.node_id[1], 9);
+    uint64_t other = v4->value.node_id[0];
+    assert_true(other != 0 && other != 9);
     assert_int_equal(v4->value.mac[0][0], 2);
     assert_int_equal(v4->value.own_mac[5], 1);
+    kernel_entries_free(e);
+    f->peer[0].node_id = 0; /* not said: yet it is somebody, and the same one */
+    e = kernel_compile(&f->in, NULL);
+    assert_int_equal(e->address[0].value.node_id[0], other);
+    assert_int_equal(e->address[1].value.node_id[0], other);
+    kernel_entries_free(e);
+    f->peer[0].node_id = 9; /* clusters of one have the same number */
+    e = kernel_compile(&f->in, NULL);
+    assert_int_equal(e->address[0].value.node_id[0], other);
     kernel_entries_free(e);
     f->takeover.count = 0;
     e = kernel_compile(&f->in, NULL);

@@ -299,6 +299,7 @@ static void test_proxy_goes_together(void **state)
         {{"kind=tcp", "hedge=1s"}, "hedge"},
         {{"kind=tcp", "coalesce=true"}, "coalesce"},
         {{"kind=tcp", "backend.http=2"}, "backend.http"},
+        {{"kind=http", "backend.http=2", "backend.proxy_protocol=1"}, "backend.proxy_protocol"},
     };
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
