@@ -14,11 +14,6 @@ static struct h2_stream *stream_of(struct h2_session *s, int32_t id)
     return nghttp2_session_get_stream_user_data(s->ng, id);
 }
 
-static void note(struct h2_session *s, enum h2_abuse kind)
-{
-    h2_guard_note(&s->guard, kind, ring_now_ms(s->ring));
-}
-
 /* ------------------------------------------------------------------ blocks of fields */
 
 void h2_head_drop(struct h2_session *s)
@@ -242,11 +237,13 @@ static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *
 {
     struct h2_session *s = user;
     struct h2_stream *st;
-    if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR)
-        note(s, H2_ABUSE_RESETS);
+    /* Towards a backend it is most often a client that has left: not the backend's doing. */
+    if (frame->hd.type == NGHTTP2_RST_STREAM && frame->rst_stream.error_code != NGHTTP2_NO_ERROR &&
+        !s->client)
+        h2_guard_note(&s->guard, H2_ABUSE_RESETS, ring_now_ms(s->ring));
     /* Frames of a byte, too: where several streams share a connection's window, and the peer opens it as it
      * reads, such rests come about by themselves. */
-    if (frame->hd.type == NGHTTP2_DATA)
+    if (frame->hd.type == NGHTTP2_DATA || (s->client && frame->hd.type == NGHTTP2_HEADERS))
         h2_guard_work(&s->guard);
     if (frame->hd.type != NGHTTP2_DATA && frame->hd.type != NGHTTP2_HEADERS)
         return 0;

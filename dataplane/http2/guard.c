@@ -4,7 +4,7 @@
 #include <string.h>
 
 /* RFC 9113, 6 */
-enum { DATA = 0, HEADERS = 1, RST_STREAM = 3, CONTINUATION = 9, END_STREAM = 1 };
+enum { DATA = 0, HEADERS = 1, RST_STREAM = 3, CONTINUATION = 9, END_STREAM = 1, PREFACE_LEN = 24 };
 enum { FRAME = 1000, WORK = 2 * FRAME };
 
 /* What a peer may do at once, and in each second for ever. */
@@ -31,6 +31,8 @@ void h2_guard_note(struct h2_guard *g, enum h2_abuse kind, uint64_t now_ms)
 {
     if (now_ms != g->seen_ms)
         pass_time(g, now_ms);
+    if (g->backend)
+        kind = H2_ABUSE_CONTROL;
     g->level[kind] += FRAME;
     if (g->level[kind] > limits[kind].most * FRAME && g->reason == CLOSE_NONE)
         g->reason = limits[kind].reason;
@@ -42,9 +44,9 @@ void h2_guard_work(struct h2_guard *g)
     *level = *level > WORK ? *level - WORK : 0;
 }
 
-void h2_guard_init(struct h2_guard *g, uint32_t preface_len, uint64_t now_ms)
+void h2_guard_init(struct h2_guard *g, bool backend, uint64_t now_ms)
 {
-    *g = (struct h2_guard){.seen_ms = now_ms, .skip = preface_len};
+    *g = (struct h2_guard){.seen_ms = now_ms, .backend = backend, .skip = backend ? 0 : PREFACE_LEN};
 }
 
 static void look_at(struct h2_guard *g, uint64_t now_ms)

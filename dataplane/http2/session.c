@@ -91,7 +91,7 @@ struct h2_session *h2_session_make(struct http2 *h, const struct wire *wire, boo
     s->allowance.memory = &h->memory;
     s->allowance.most = H2_ALLOWANCE_BASE + (size_t)s->streams_max * H2_ALLOWANCE_STREAM;
     s->idle_since_ms = ring_now_ms(h->ring);
-    h2_guard_init(&s->guard, client ? 0 : HTTP2_PREFACE_LEN, s->idle_since_ms);
+    h2_guard_init(&s->guard, client, s->idle_since_ms);
     s->timer.fire = expired;
     h2_session_io_init(s);
     if (start_nghttp2(s)) {

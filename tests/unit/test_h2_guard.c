@@ -15,7 +15,8 @@ static unsigned flood(uint8_t type, uint8_t flags, uint32_t len, size_t piece, u
 {
     static uint8_t frame[9 + 64];
     struct h2_guard g;
-    h2_guard_init(&g, 0, 1000);
+    h2_guard_init(&g, false, 1000);
+    g.skip = 0; /* the preface has come */
     frame[2] = (uint8_t)len;
     frame[3] = type;
     frame[4] = flags;
@@ -61,7 +62,7 @@ static void worked_for(void **state)
     (void)state;
     static const uint8_t window_update[13] = {0, 0, 4, 8};
     struct h2_guard g;
-    h2_guard_init(&g, 24, 1000);
+    h2_guard_init(&g, false, 1000);
     h2_guard_look(&g, (const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24, 1000);
     assert_false(g.begun);
     for (int i = 0; i < 100000; i++) {
@@ -73,9 +74,28 @@ static void worked_for(void **state)
     assert_true(g.begun);
 }
 
+/* A backend that resets every request, or answers it with frames that have nothing in them, harms nobody but
+ * those who asked; what nobody asked for is a flood. */
+static void backend(void **state)
+{
+    (void)state;
+    static const uint8_t reset[13] = {0, 0, 4, RST_STREAM}, empty[9] = {0};
+    struct h2_guard g;
+    h2_guard_init(&g, true, 1000);
+    for (int i = 0; i < 100000; i++) {
+        h2_guard_work(&g); /* the request */
+        h2_guard_look(&g, reset, sizeof(reset), 1000);
+        h2_guard_look(&g, empty, sizeof(empty), 1000);
+        assert_int_equal(g.reason, CLOSE_NONE);
+    }
+    for (int i = 0; i < 1000; i++)
+        h2_guard_look(&g, reset, sizeof(reset), 1000);
+    assert_int_equal(g.reason, CLOSE_H2_CONTROL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(floods), cmocka_unit_test(honest),
-                                       cmocka_unit_test(worked_for)};
+                                       cmocka_unit_test(worked_for), cmocka_unit_test(backend)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

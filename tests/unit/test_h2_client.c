@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sessions towards backends, which requests of many clients share: what one of them does costs no other. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "h2_pair.h"
+
+static struct end ask, other;
+
+static void open_exchange(struct end *e)
+{
+    struct wire w;
+    assert_true(h2_client_open(pair.client, &w));
+    end_open(e, &w);
+    end_read(e);
+}
+
+static void finish(void)
+{
+    end_close(&ask);
+    end_close(&other);
+    pair_end();
+    free(ask.got);
+    free(other.got);
+    memset(&ask, 0, sizeof(ask));
+    memset(&other, 0, sizeof(other));
+}
+
+/* ------------------------------------------------------------------ floods */
+
+enum { GIVEN_UP = 700 /* far more than a client's own session would stand */ };
+
+static uint8_t taken[1 << 16];
+
+static void backend_says(const void *bytes, size_t len)
+{
+    while (recv(pair.raw, taken, sizeof(taken), MSG_DONTWAIT) > 0)
+        ;
+    assert_true(write(pair.raw, bytes, len) == (ssize_t)len);
+    for (int i = 0; i < 3; i++)
+        pair_turn();
+}
+
+static void backend_resets(int32_t id, uint8_t code)
+{
+    uint8_t frame[] = {0, 0, 4, NGHTTP2_RST_STREAM, 0, 0, 0, (uint8_t)(id >> 8), (uint8_t)id, 0, 0, 0, code};
+    backend_says(frame, sizeof(frame));
+}
+
+static void backend_begin(void)
+{
+    static const uint8_t settings[9] = {0, 0, 0, NGHTTP2_SETTINGS};
+    pair_begin();
+    pair_raw(true);
+    backend_says(settings, sizeof(settings));
+    open_exchange(&other); /* somebody else's, which stays */
+    end_say(&other, "GET /stays HTTP/1.1\r\nHost: h\r\n\r\n");
+    pair_until(other.sent == other.send_len);
+}
+
+/* Clients that leave as soon as they have asked: each is a reset of ours. */
+static void clients_leave(void **state)
+{
+    (void)state;
+    backend_begin();
+    for (int i = 0; i < GIVEN_UP; i++) {
+        open_exchange(&ask);
+        end_say(&ask, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        pair_until(ask.sent == ask.send_len);
+        end_close(&ask);
+        backend_says("", 0);
+    }
+    backend_resets(3, NGHTTP2_NO_ERROR); /* long closed: something to feed */
+    assert_non_null(pair.client);
+    assert_false(h2_client_over(pair.client));
+    assert_int_equal(other.error, 0);
+    finish();
+}
+
+/* A backend that has no use for any of the requests. */
+static void backend_refuses(void **state)
+{
+    (void)state;
+    backend_begin();
+    for (int i = 0; i < GIVEN_UP; i++) {
+        open_exchange(&ask);
+        end_say(&ask, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        pair_until(ask.sent == ask.send_len);
+        pair_until(!http2_pending(pair.ring->http2));
+        backend_resets(3 + 2 * i, i & 1 ? NGHTTP2_NO_ERROR : NGHTTP2_INTERNAL_ERROR);
+        pair_until(ask.error);
+        end_close(&ask);
+    }
+    assert_non_null(pair.client);
+    assert_false(h2_client_over(pair.client));
+    assert_int_equal(other.error, 0);
+    finish();
+}
+
+/* What nobody asked for is a flood all the same. */
+static void backend_floods(void **state)
+{
+    (void)state;
+    static const uint8_t ping[17] = {0, 0, 8, NGHTTP2_PING};
+    backend_begin();
+    for (int i = 0; i < 5000 && !other.error; i++)
+        backend_says(ping, sizeof(ping));
+    assert_int_equal(other.error, -ECONNRESET);
+    assert_int_equal(pair_closed(CLOSE_H2_CONTROL), 1);
+    finish();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(clients_leave),
+        cmocka_unit_test(backend_refuses),
+        cmocka_unit_test(backend_floods),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
