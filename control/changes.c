@@ -275,7 +275,7 @@ static void change_policies(struct making *m)
     size_t gone_count = 0, set_count = 0;
     CHECK(gone && set);
     for (size_t i = 0; i < state->count && m->in->prune; i++) {
-        if (policy_find(file, state->list[i].prefix))
+        if (policy_find(file, state->list[i].prefix) || state->list[i].rules.origin == POLICY_FROM_FILE)
             continue;
         row_new(m, "remove", "policy", policy_prefix_text(state->list[i].prefix));
         gone[gone_count++] = state->list[i].prefix;

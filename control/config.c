@@ -327,7 +327,7 @@ static void read_root(struct cfg_reader *r, const yaml_node_t *root)
         {"kernel", cfg_kernel},     {"cluster", cfg_cluster},
         {"services", cfg_services}, {"peers", cfg_peers},
         {"takeover", cfg_takeover}, {"certificates", cfg_certificates},
-        {"sources", cfg_sources},
+        {"sources", cfg_sources},   {"policies", cfg_policies},
     };
     struct config *config = r->config;
     struct entry admin = {.address.service = SERVICE_ADMIN};

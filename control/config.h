@@ -82,7 +82,7 @@ struct config {
     struct config_services services;
     struct config_certificates certificates;
     struct config_sources sources;
-    struct policy_table policies; /* of a file of changes */
+    struct policy_table policies;
 };
 
 /* Errors as "FILE:LINE:COL: what is wrong; what to write instead", a line each. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The section policies of a file of changes. Fields have the names and texts of control/state/policy.h. */
+/* The section policies. Fields have the names and texts of control/state/policy.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

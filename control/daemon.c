@@ -25,6 +25,7 @@
 #include "control/events.h"
 #include "control/jobs.h"
 #include "control/nodes.h"
+#include "control/policies.h"
 #include "control/retention_run.h"
 #include "control/services.h"
 #include "control/socket/server.h"
@@ -500,6 +501,7 @@ void daemon_reload(struct daemon *d)
         next.sources = sources;
         daemon_listen_reload(d, &next);
         services_declare(d->services, &next.services);
+        policies_declare(d->policies, &next.policies);
         journal_info(d->journal, "reload", "the configuration was read again; plan %" PRIu64,
                      daemon_publish_plan(d));
     }

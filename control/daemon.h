@@ -27,6 +27,7 @@ struct events;
 struct daemon_kernel;
 struct certs_store;
 struct services;
+struct policies;
 struct nodes;
 struct backup;
 struct jobs;
@@ -81,6 +82,7 @@ struct daemon {
     struct server *server;
     struct events *events;
     struct services *services;
+    struct policies *policies;
     struct nodes *nodes;
     struct backup *backup;
     struct jobs *jobs;

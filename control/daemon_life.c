@@ -31,6 +31,7 @@
 #include "control/importer.h"
 #include "control/nodes.h"
 #include "control/notify.h"
+#include "control/policies.h"
 #include "control/retention_run.h"
 #include "control/services.h"
 #include "control/socket/methods.h"
@@ -277,6 +278,7 @@ static void open_services(struct daemon *d)
                                            .changed = on_services_changed,
                                            .arg = d};
     d->services = services_new(&config);
+    d->policies = policies_new(&d->loop, d->journal, d->cluster);
 }
 
 static const char *node_name(void *arg, uint64_t id)
@@ -367,11 +369,13 @@ err_supervise:
     supervise_close(d->supervise);
 err_services:
     services_close(d->services);
+    policies_close(d->policies);
     nodes_close(d->nodes);
     if (d->cluster)
         cluster_close(d->cluster, NULL, NULL);
     uv_run(&d->loop, UV_RUN_DEFAULT);
     services_free(d->services);
+    policies_free(d->policies);
     nodes_free(d->nodes);
 err_memory:
     events_close(d->events);
@@ -427,6 +431,7 @@ void daemon_life_close(struct daemon *d)
     d->phase = DAEMON_CLOSING;
     daemon_kernel_close(d);
     services_close(d->services);
+    policies_close(d->policies);
     nodes_close(d->nodes);
     notify_close(d->notify);
     d->notify = NULL;
@@ -448,6 +453,7 @@ static void finish(struct daemon *d)
     daemon_blobs_close(d);
     jobs_free(d->jobs);
     services_free(d->services);
+    policies_free(d->policies);
     nodes_free(d->nodes);
     events_close(d->events);
     shared_memory_close(&d->memory);
@@ -459,8 +465,10 @@ static void finish(struct daemon *d)
 /* What the file says of them, and the kernel half. */
 static void begin_services(struct daemon *d)
 {
-    if (d->config_path)
+    if (d->config_path) {
         services_declare(d->services, &d->config.services);
+        policies_declare(d->policies, &d->config.policies);
+    }
     daemon_kernel_open(d); /* loads what the file is about to need with the first load */
 }
 

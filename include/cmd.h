@@ -83,7 +83,8 @@ enum cmd_type {
     CMD_GC_TOTALS = 29,
     /* Policies (control/state/policy.h), all or none of the command: u64 revision that each has
        (CMD_REVISION_ANY, or 0: there is none yet), u32 count of prefixes whose policies go, each: bytes
-       prefix; u32 count of policies, each: its fields. */
+       prefix; u32 count of policies, each: its fields; u8 POLICY_FROM_FILE, if the configuration file says
+       them: then of those that go the others stay. */
     CMD_POLICY_SET = 34,
     /* bytes prefix */
     CMD_POLICY_RM = 35,

@@ -38,6 +38,9 @@ enum policy_field {
     POLICY_FIELDS_COUNT
 };
 
+/* Who says it. What the configuration file says, only the file may change. */
+enum policy_origin { POLICY_FROM_API = 0, POLICY_FROM_FILE = 1 };
+
 /* Limits: 0 is none. */
 struct names_policy {
     uint32_t version;
@@ -45,7 +48,8 @@ struct names_policy {
     uint8_t read_only;        /* nothing is pushed, deleted or moved */
     uint8_t existing_only;    /* a push makes no repository */
     uint8_t retain_immutable; /* retention removes immutable tags, too */
-    uint8_t pad[5];
+    uint8_t origin;           /* enum policy_origin */
+    uint8_t pad[4];
     uint64_t bytes, tags;             /* of one repository */
     uint64_t total_bytes, total_tags; /* of all below the prefix together */
     uint64_t keep_last, keep_for_s;   /* retention: tags that stay */

@@ -11,7 +11,7 @@ enum { TEXT_MAX = 1024 };
 /* "immutable=v*, quota.bytes=1GiB": what the policy says. */
 static size_t add_fields(const json_t *object, const char *group, char out[TEXT_MAX], size_t used)
 {
-    static const char *const not_fields[] = {"prefix", "used", "revision", "created", "updated"};
+    static const char *const not_fields[] = {"prefix", "used", "origin", "revision", "created", "updated"};
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)object, key, value)
@@ -45,12 +45,13 @@ static void print_policy(struct table *table, const json_t *row)
 {
     char says[TEXT_MAX] = "", used[2 * FIGURE_MAX + 8];
     add_fields(row, "", says, 0);
-    table_row(table, cli_text(row, "prefix"), *says ? says : "-", used_text(row, used));
+    table_row(table, cli_text(row, "prefix"), *says ? says : "-", used_text(row, used),
+              cli_text(row, "origin"));
 }
 
 int command_policy_ls(struct cli *cli)
 {
-    static const char *const titles[] = {"PREFIX", "SAYS", "USED", NULL};
+    static const char *const titles[] = {"PREFIX", "SAYS", "USED", "FROM", NULL};
     return cli_print_list(cli, cli_ask(cli, "policy.list", json_object()), "policies", titles, print_policy);
 }
 

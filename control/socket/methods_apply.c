@@ -36,29 +36,45 @@ static bool budget_allows(struct daemon *d, struct rpc_call *call, const struct 
     return true;
 }
 
-/* Everything that can be said of it before it is proposed. False: the call has been answered. */
-static bool try_it(struct daemon *d, struct rpc_call *call, const struct changes *changes)
+/* False: the call has been answered. *after are the services as they would be; svc_table_fini if true. */
+static bool try_command(struct daemon *d, struct rpc_call *call, const void *cmd, size_t len,
+                        struct svc_table *after)
 {
     struct cluster_trial trial;
-    if (changes->too_large) {
-        rpc_fail(call, RPC_INVALID_PARAMS, "apply it in several files",
-                 "this is too much for one transaction");
-        return false;
-    }
-    if (!changes->cmd)
-        return true;
-    int err = cluster_try(d->cluster, changes->cmd, changes->len, &trial);
+    int err = cluster_try(d->cluster, cmd, len, &trial);
     if (err) {
         rpc_fail(call, RPC_INTERNAL, "look at the error log of fairleadd", "the state cannot be read: %s",
                  strerror(-err));
         return false;
     }
-    bool allowed = trial.status == CMD_OK;
-    if (!allowed)
-        propose_refuse(d, call, trial.status, trial.detail, strlen(trial.detail));
-    else
-        allowed = budget_allows(d, call, &trial.after);
-    svc_table_fini(&trial.after);
+    *after = trial.after;
+    if (trial.status == CMD_OK)
+        return true;
+    propose_refuse(d, call, trial.status, trial.detail, strlen(trial.detail));
+    svc_table_fini(after);
+    return false;
+}
+
+/* Everything that can be said of it before it is proposed. False: the call has been answered. */
+static bool try_it(struct daemon *d, struct rpc_call *call, const struct changes *changes)
+{
+    struct svc_table after;
+    if (changes->too_large) {
+        rpc_fail(call, RPC_INVALID_PARAMS, "apply it in several files",
+                 "this is too much for one transaction");
+        return false;
+    }
+    if (changes->policies_cmd) {
+        if (!try_command(d, call, changes->policies_cmd, changes->policies_len, &after))
+            return false;
+        svc_table_fini(&after);
+    }
+    if (!changes->cmd)
+        return true;
+    if (!try_command(d, call, changes->cmd, changes->len, &after))
+        return false;
+    bool allowed = budget_allows(d, call, &after);
+    svc_table_fini(&after);
     return allowed;
 }
 

@@ -10,6 +10,7 @@
 #include "control/daemon_listen.h"
 #include "control/journal.h"
 #include "control/notify.h"
+#include "control/policies.h"
 #include "control/services.h"
 #include "control/settings.h"
 #include "control/socket/figures.h"
@@ -169,6 +170,7 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state, co
                                            "a copy of another replica heals them, or a push",
                                            damage_count(d->blobs->damage)));
     services_warn(d->services, list);
+    policies_warn(d->policies, list);
     daemon_listen_warn(d, list);
     if (d->notify)
         notify_warn(d->notify, list);

@@ -50,6 +50,8 @@ json_t *policy_json(const struct policy *p, const struct names_policy_use *use)
             row, "used",
             json_pack("{s:I, s:I}", "bytes", (json_int_t)use->bytes, "tags", (json_int_t)use->tags));
     if (p->rules.revision)
+        json_object_set_new(row, "origin", json_string(policy_origin_name(p->rules.origin)));
+    if (p->rules.revision)
         json_object_set_new(row, "revision", json_integer((json_int_t)p->rules.revision));
     set_time(row, "created", p->rules.created_ms);
     set_time(row, "updated", p->rules.updated_ms);

@@ -276,10 +276,16 @@ const char *policy_field_key(size_t i)
     return rows[i].key;
 }
 
+const char *policy_origin_name(uint8_t origin)
+{
+    return origin == POLICY_FROM_FILE ? "file" : "api";
+}
+
 bool policy_same(const struct policy *a, const struct policy *b)
 {
     struct names_policy x = a->rules, y = b->rules;
     x.revision = y.revision = x.created_ms = y.created_ms = x.updated_ms = y.updated_ms = 0;
+    x.origin = y.origin = 0;
     return strcmp(a->prefix, b->prefix) == 0 && memcmp(&x, &y, sizeof(x)) == 0;
 }
 

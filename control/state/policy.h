@@ -43,7 +43,9 @@ const char *policy_field_text(const struct policy *p, const char *key, char out[
 size_t policy_field_count(void);
 const char *policy_field_key(size_t i);
 
-/* Whether both say the same. */
+const char *policy_origin_name(uint8_t origin); /* "file" or "api" */
+
+/* Whether both say the same, whoever says it. */
 bool policy_same(const struct policy *a, const struct policy *b);
 
 /* All policies of the state; what is used below those with totals goes into `use`, one for each (NULL: not
@@ -56,6 +58,10 @@ int state_policy_rules(struct kv *kv, const char *repo, struct policy_rules *out
 /* Commands, malloc'd. revision: that each has, or CMD_REVISION_ANY. */
 void *policy_cmd_set(const char *actor, const char *source, uint64_t revision, const char *const *gone,
                      size_t gone_count, const struct policy *set, size_t set_count, size_t *len);
+
+/* The same in the name of the configuration file. */
+void *policy_cmd_declare(const char *const *gone, size_t gone_count, const struct policy *set,
+                         size_t set_count, size_t *len);
 
 void policy_put(struct wire_writer *w, const struct policy *p);
 void policy_get(struct wire_reader *r, struct policy *p);

@@ -2,6 +2,7 @@
 /* Commands about policies and webhooks taken apart. */
 #include <stdio.h>
 
+#include "control/state/codec.h"
 #include "state_policy.h"
 
 static int fail(char *err, size_t err_len, const char *text)
@@ -39,6 +40,9 @@ static int parse_policy_set(struct wire_reader *r, struct state_cmd *out, char *
         return fail(err, err_len, "too many policies at once");
     for (uint32_t i = 0; i < out->policies_count && !r->failed; i++)
         policy_get(r, &p);
+    out->origin = POLICY_FROM_API;
+    if (!r->failed && !wire_at_end(r))
+        out->origin = (uint8_t)codec_get_range(r, 1, POLICY_FROM_FILE, POLICY_FROM_FILE);
     return r->failed ? fail(err, err_len, "policy is not valid") : 0;
 }
 

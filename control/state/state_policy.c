@@ -41,10 +41,48 @@ static void prefix_take(struct state_text text, char out[REPO_NAME_MAX + 1])
     out[text.len] = '\0';
 }
 
+static void prefix_next(struct wire_reader *r, char out[REPO_NAME_MAX + 1])
+{
+    struct state_text text;
+    text.data = (const char *)wire_get_bytes(r, &text.len);
+    prefix_take(text, out);
+}
+
 static int policy_row(struct kv *kv, const char *prefix, struct names_policy *row)
 {
     struct state_key key = state_key_policy('P', prefix, strlen(prefix));
     return state_row_get(kv, NAMES_POLICIES, &key, row, sizeof(*row));
+}
+
+/* What the configuration file says, only the file changes. 0, -EPERM (refused), -errno. */
+static int declared_check(struct kv *kv, const char *prefix, struct state_event *out)
+{
+    struct names_policy row;
+    int rc = out->cmd.origin == POLICY_FROM_FILE ? -ENOENT : policy_row(kv, prefix, &row);
+    if (rc)
+        return rc == -ENOENT ? 0 : rc;
+    if (row.origin != POLICY_FROM_FILE)
+        return 0;
+    state_refuse_format(out, CMD_DECLARED, "the policy of '%s' is set in the configuration file",
+                        policy_prefix_text(prefix));
+    return -EPERM;
+}
+
+static int declared_check_all(struct kv *kv, struct state_event *out)
+{
+    struct wire_reader gone = out->cmd.prefixes, set = out->cmd.policies;
+    char prefix[REPO_NAME_MAX + 1];
+    struct policy p;
+    int rc = 0;
+    for (uint32_t i = 0; i < out->cmd.prefixes_count && rc == 0; i++) {
+        prefix_next(&gone, prefix);
+        rc = declared_check(kv, prefix, out);
+    }
+    for (uint32_t i = 0; i < out->cmd.policies_count && rc == 0; i++) {
+        policy_get(&set, &p);
+        rc = declared_check(kv, p.prefix, out);
+    }
+    return rc;
 }
 
 /* Whether the policies are what the command takes them to be. 0, -EPERM (refused), -errno. */
@@ -77,7 +115,8 @@ static int policy_write(struct kv *kv, struct state_event *out, struct policy *p
     int rc = policy_row(kv, p->prefix, &old.rules);
     if (rc && rc != -ENOENT)
         return rc;
-    if (rc == 0 && policy_same(&old, p))
+    p->rules.origin = out->cmd.origin;
+    if (rc == 0 && policy_same(&old, p) && old.rules.origin == p->rules.origin)
         return 0;
     bool counted = rc == 0 && has_totals(&old.rules);
     p->rules.created_ms = rc == 0 ? old.rules.created_ms : out->cmd.head.time_ms;
@@ -92,6 +131,19 @@ static int policy_write(struct kv *kv, struct state_event *out, struct policy *p
     return rc;
 }
 
+/* One that is not there, or (where the file speaks) is not the file's, stays as it is. */
+static int policy_go(struct kv *kv, const char *prefix, struct state_event *out)
+{
+    struct names_policy row;
+    int rc = policy_row(kv, prefix, &row);
+    if (rc == 0 && out->cmd.origin == POLICY_FROM_FILE && row.origin != POLICY_FROM_FILE)
+        return 0;
+    if (rc == 0)
+        rc = policy_drop(kv, prefix);
+    out->changed |= rc == 0;
+    return rc == -ENOENT ? 0 : rc;
+}
+
 int state_policy_set(struct kv *kv, struct state_event *out)
 {
     const struct state_cmd *cmd = &out->cmd;
@@ -99,15 +151,13 @@ int state_policy_set(struct kv *kv, struct state_event *out)
     char prefix[REPO_NAME_MAX + 1];
     struct policy p;
     int rc = revisions_check(kv, out);
+    if (rc == 0)
+        rc = declared_check_all(kv, out);
     if (rc)
         return rc == -EPERM ? 0 : rc;
     for (uint32_t i = 0; i < cmd->prefixes_count && rc == 0; i++) {
-        struct state_text text;
-        text.data = (const char *)wire_get_bytes(&gone, &text.len);
-        prefix_take(text, prefix);
-        rc = policy_drop(kv, prefix);
-        out->changed |= rc == 0;
-        rc = rc == -ENOENT ? 0 : rc;
+        prefix_next(&gone, prefix);
+        rc = policy_go(kv, prefix, out);
     }
     for (uint32_t i = 0; i < cmd->policies_count && rc == 0; i++) {
         policy_get(&set, &p);
@@ -120,7 +170,10 @@ int state_policy_rm(struct kv *kv, struct state_event *out)
 {
     char prefix[REPO_NAME_MAX + 1];
     prefix_take(out->cmd.repo, prefix);
-    int rc = policy_drop(kv, prefix);
+    int rc = declared_check(kv, prefix, out);
+    if (rc)
+        return rc == -EPERM ? 0 : rc;
+    rc = policy_drop(kv, prefix);
     if (rc == -ENOENT)
         return state_refuse_format(out, CMD_POLICY_UNKNOWN, "there is no policy of '%s'",
                                    policy_prefix_text(prefix));
@@ -222,27 +275,54 @@ int state_policies_read(struct kv *kv, struct policy_table *out, struct names_po
     return rc == -ENOENT ? 0 : rc;
 }
 
-void *policy_cmd_set(const char *actor, const char *source, uint64_t revision, const char *const *gone,
-                     size_t gone_count, const struct policy *set, size_t set_count, size_t *len)
+struct policy_cmd {
+    const char *actor, *source;
+    uint64_t revision;
+    const char *const *gone;
+    size_t gone_count;
+    const struct policy *set;
+    size_t set_count;
+    enum policy_origin origin;
+};
+
+static void *cmd_make(const struct policy_cmd *c, size_t *len)
 {
-    size_t cap = 1024 + (gone_count + set_count) * 1024;
+    size_t cap = 1024 + (c->gone_count + c->set_count) * 1024;
     struct wire_writer w = {.buf = malloc(cap), .cap = cap};
     struct cmd_head head = {.type = CMD_POLICY_SET,
-                            .actor = actor,
-                            .actor_len = strlen(actor),
-                            .source = source,
-                            .source_len = strlen(source),
+                            .actor = c->actor,
+                            .actor_len = strlen(c->actor),
+                            .source = c->source,
+                            .source_len = strlen(c->source),
                             .request_id = ""};
     CHECK(w.buf);
     cmd_put_head(&w, &head);
-    wire_put_u64(&w, revision);
-    wire_put_u32(&w, (uint32_t)gone_count);
-    for (size_t i = 0; i < gone_count; i++)
-        wire_put_bytes(&w, gone[i], strlen(gone[i]));
-    wire_put_u32(&w, (uint32_t)set_count);
-    for (size_t i = 0; i < set_count; i++)
-        policy_put(&w, &set[i]);
+    wire_put_u64(&w, c->revision);
+    wire_put_u32(&w, (uint32_t)c->gone_count);
+    for (size_t i = 0; i < c->gone_count; i++)
+        wire_put_bytes(&w, c->gone[i], strlen(c->gone[i]));
+    wire_put_u32(&w, (uint32_t)c->set_count);
+    for (size_t i = 0; i < c->set_count; i++)
+        policy_put(&w, &c->set[i]);
+    if (c->origin == POLICY_FROM_FILE)
+        wire_put_u8(&w, POLICY_FROM_FILE);
     CHECK(!w.failed);
     *len = w.len;
     return w.buf;
+}
+
+void *policy_cmd_set(const char *actor, const char *source, uint64_t revision, const char *const *gone,
+                     size_t gone_count, const struct policy *set, size_t set_count, size_t *len)
+{
+    return cmd_make(
+        &(struct policy_cmd){actor, source, revision, gone, gone_count, set, set_count, POLICY_FROM_API},
+        len);
+}
+
+void *policy_cmd_declare(const char *const *gone, size_t gone_count, const struct policy *set,
+                         size_t set_count, size_t *len)
+{
+    return cmd_make(&(struct policy_cmd){"system", "configuration", CMD_REVISION_ANY, gone, gone_count, set,
+                                         set_count, POLICY_FROM_FILE},
+                    len);
 }

@@ -2,6 +2,7 @@
 """Policies of repositories: what a client is told, and that nothing of what was refused is there."""
 
 import json
+import signal
 import socket
 import subprocess
 
@@ -165,3 +166,35 @@ def test_policies_in_a_file_of_changes(node):
     path.write_text(json.dumps({"policies": [{"prefix": "by", "imutable": "x"}]}))
     assert "unknown key 'imutable'" in cli(node, "apply", "-f", str(path), code=1)
     cli(node, "policy", "rm", "by/file", "--yes")
+
+
+def declare(node, policies):
+    node.config = lambda: {**type(node).config(node), "policies": policies}
+    node.write_config()
+    node.process.send_signal(signal.SIGHUP)
+
+    def declared():
+        return {row["prefix"] for row in json.loads(cli(node, "policy", "ls", "--json"))["policies"] if row["origin"] == "file"}
+    assert http1.wait_until(lambda: declared() == {row["prefix"] for row in policies}, 60), (declared(), policies)
+
+
+def test_policies_of_the_configuration_are_the_configurations(node):
+    policy(node, "by/hand", "create=existing")
+    repo = node.repository("declared/app")
+    assert push_tag(repo, "v1", b"one")[1].status == 201
+    declare(node, [{"prefix": "declared", "immutable": ["v*"], "quota": {"tags": 3}}])
+    assert error(push_tag(repo, "v1", b"two")[1])[:2] == (403, "DENIED")
+    refused = cli(node, "policy", "set", "declared", "immutable=none", code=1)
+    assert "is set in the configuration file" in refused and "config.yaml" in refused
+    assert "is set in the configuration file" in cli(node, "policy", "rm", "declared", "--yes", code=1)
+    changes = node.folder / "changes.yaml"
+    changes.write_text(json.dumps({"policies": [{"prefix": "declared", "read_only": True}]}))
+    for options in (("--dry-run",), ()):
+        assert "is set in the configuration file" in cli(node, "apply", "-f", str(changes), *options, code=1)
+    changes.write_text(json.dumps({"policies": [{"prefix": "by/hand", "create": "existing"}]}))
+    assert "declared" not in cli(node, "apply", "-f", str(changes), "--prune")  # it goes with the file alone
+    node.restart("stop")
+    assert error(push_tag(repo, "v1", b"two")[1])[:2] == (403, "DENIED")
+    declare(node, [])
+    assert push_tag(repo, "v1", b"two")[1].status == 201
+    cli(node, "policy", "rm", "by/hand", "--yes")
