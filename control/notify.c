@@ -263,6 +263,7 @@ static void post(struct notify *n, const struct endpoint *e, const json_t *envel
                                       .content_type = NOTIFY_CONTENT_TYPE,
                                       .header = e->header,
                                       .headers_count = e->headers_count,
+                                      .ca = e->ca,
                                       .body = body,
                                       .len = strlen(body)};
     if (!n->webhooks)
@@ -346,6 +347,7 @@ static json_t *endpoint_json(struct notify *n, const struct endpoint *e, bool le
                   "media_types", e->row.media_types, "headers", headers_json(e), "dropped",
                   (json_int_t)e->row.dropped, "told_index", (json_int_t)e->row.cursor_index);
     CHECK(row);
+    json_object_set_new(row, "ca", json_string(e->ca ? "own" : "system"));
     if (leads && t) {
         json_object_set_new(row, "state", json_string(t->failing ? "failing" : "ok"));
         json_object_set_new(row, "error", json_string(t->error));

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * POST requests to servers outside, over HTTP and HTTPS, on control's loop: the one user of libcurl. TLS is
- * verified with the system's CAs, redirects are not followed, no proxy of the environment is used, and what
- * is answered is dropped but for its status.
+ * verified with the system's CAs, or with those of the request alone; redirects are not followed, no proxy of
+ * the environment is used, and what is answered is dropped but for its status.
  */
 #ifndef FL_CONTROL_WEBHOOK_H
 #define FL_CONTROL_WEBHOOK_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <uv.h>
@@ -28,12 +29,16 @@ struct webhook_request {
     const char *url, *content_type;
     char *const *header; /* "Name: value" */
     uint32_t headers_count;
+    const char *ca; /* PEM; NULL: the system's */
     const char *body;
     size_t len;
 };
 
 /* status: of the answer; 0: there was none, and error says why. */
 typedef void (*webhook_done)(void *arg, long status, const char *error);
+
+/* Whether it is certificates as PEM, and nothing that cannot be read. */
+bool webhook_ca_valid(const char *pem);
 
 /* Copies everything. done comes once, from the loop. */
 void webhook_post(struct webhooks *w, const struct webhook_request *request, webhook_done done, void *arg);

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Webhooks. */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
 #include "control/cli/cli.h"
 #include "control/cli/table.h"
 
-enum { TEXT_MAX = 512, VALUE_MAX = 4096 };
+enum { TEXT_MAX = 512, VALUE_MAX = 4096, CA_MAX = 64 << 10 };
 
 static const char header_prefix[] = "header.";
 
@@ -33,14 +35,14 @@ static void print_endpoint(struct table *table, const json_t *row)
              *cli_text(row, "error") ? ": " : "", cli_text(row, "error"));
     table_row(table, cli_text(row, "name"), cli_text(row, "url"), cli_text(row, "prefix"),
               list_text(json_object_get(row, "actions"), actions), *types ? types : "-",
-              list_text(json_object_get(row, "headers"), headers),
+              list_text(json_object_get(row, "headers"), headers), cli_text(row, "ca"),
               figure_count(cli_real(row, "dropped"), dropped), state);
 }
 
 int command_notify_ls(struct cli *cli)
 {
-    static const char *const titles[] = {"NAME",    "URL",      "PREFIX", "ACTIONS", "TYPES",
-                                         "HEADERS", ">DROPPED", "STATE",  NULL};
+    static const char *const titles[] = {"NAME",    "URL", "PREFIX",   "ACTIONS", "TYPES",
+                                         "HEADERS", "CA",  ">DROPPED", "STATE",   NULL};
     json_t *answer = cli_ask(cli, "notify.list", json_object());
     int code = cli_print_list(cli, json_incref(answer), "endpoints", titles, print_endpoint);
     if (answer && !(cli->options & OPTION_JSON))
@@ -73,6 +75,32 @@ static json_t *header_value(const char *text)
     return value;
 }
 
+/* The text of a file, or nothing; NULL after an error was printed. */
+static json_t *ca_value(const char *text)
+{
+    char *pem;
+    if (!*text)
+        return json_string("");
+    if (*text != '@') {
+        fprintf(stderr, "fairlead: ca: give a file of PEM certificates, as in ca=@ca.pem\n");
+        return NULL;
+    }
+    FILE *file = fopen(text + 1, "re");
+    if (!file) {
+        fprintf(stderr, "fairlead: %s: %s\n", text + 1, strerror(errno));
+        return NULL;
+    }
+    pem = calloc(1, CA_MAX);
+    CHECK(pem);
+    size_t len = fread(pem, 1, CA_MAX - 1, file);
+    json_t *value = ferror(file) ? NULL : json_stringn(pem, len);
+    if (!value)
+        fprintf(stderr, "fairlead: %s: it is no text\n", text + 1);
+    fclose(file);
+    free(pem);
+    return value;
+}
+
 int command_notify_set(struct cli *cli)
 {
     json_t *fields = cli_take_fields(cli, 1, "url=https://ci.example/hook"), *value;
@@ -82,7 +110,9 @@ int command_notify_set(struct cli *cli)
     json_object_foreach(fields, key, value)
     {
         bool header = strncmp(key, header_prefix, sizeof(header_prefix) - 1) == 0;
-        json_t *item = header ? header_value(json_string_value(value)) : json_incref(value);
+        json_t *item = header                   ? header_value(json_string_value(value))
+                       : strcmp(key, "ca") == 0 ? ca_value(json_string_value(value))
+                                                : json_incref(value);
         wrong |= !item;
         if (item)
             json_object_set_new(header ? headers : params, header ? key + sizeof(header_prefix) - 1 : key,

@@ -11,6 +11,7 @@
 #include "control/notify.h"
 #include "control/socket/methods.h"
 #include "control/socket/propose.h"
+#include "control/webhook.h"
 
 #define HINT_FIELDS   "fairlead(1) says what there is under `notify set`"
 #define HINT_ENDPOINT "`fairlead notify ls` lists the endpoints"
@@ -99,8 +100,19 @@ static int take_headers(struct endpoint *e, json_t *headers, char err[ERROR_MAX]
     return 0;
 }
 
+/* An empty one: the system's CAs again. */
+static int take_ca(struct endpoint *e, const char *pem)
+{
+    if (*pem && (strlen(pem) > ENDPOINT_CA_MAX || !webhook_ca_valid(pem)))
+        return -EINVAL;
+    free(e->ca);
+    e->ca = *pem ? strdup(pem) : NULL;
+    CHECK(e->ca || !*pem);
+    return 0;
+}
+
 struct wanted {
-    const char *name, *url, *prefix, *actions, *media_types;
+    const char *name, *url, *prefix, *actions, *media_types, *ca;
     json_t *headers;
 };
 
@@ -121,6 +133,9 @@ static int take(struct endpoint *e, const struct wanted *w, char err[ERROR_MAX])
     snprintf(err, ERROR_MAX, "media_types: write patterns with commas between them");
     if (w->media_types && take_text(w->media_types, e->row.media_types, sizeof(e->row.media_types)))
         return -EINVAL;
+    snprintf(err, ERROR_MAX, "ca: give certificates as PEM, 16 KiB at most");
+    if (w->ca && take_ca(e, w->ca))
+        return -EINVAL;
     int rc = take_headers(e, w->headers, err);
     return rc ? rc : endpoint_check(e, err, ERROR_MAX);
 }
@@ -133,7 +148,7 @@ static void *make_command(const struct rpc_call *call, const struct endpoint *e,
                             .source = propose_source,
                             .source_len = strlen(propose_source),
                             .request_id = ""};
-    size_t cap = ENDPOINT_URL_MAX + 2048 + ENDPOINT_HEADERS_MAX * (ENDPOINT_HEADER_MAX + 8);
+    size_t cap = ENDPOINT_URL_MAX + ENDPOINT_CA_MAX + 2048 + ENDPOINT_HEADERS_MAX * (ENDPOINT_HEADER_MAX + 8);
     struct wire_writer w = {.buf = malloc(cap), .cap = cap};
     CHECK(w.buf);
     cmd_put_head(&w, &head);
@@ -165,8 +180,9 @@ void method_notify_set(void *context, struct rpc_call *call, json_t *params)
     struct endpoint_table table;
     char err[ERROR_MAX];
     size_t len;
-    if (!rpc_params(call, params, "{s:s, s?s, s?s, s?s, s?s, s?o}", "name", &w.name, "url", &w.url, "prefix",
-                    &w.prefix, "actions", &w.actions, "media_types", &w.media_types, "headers", &w.headers))
+    if (!rpc_params(call, params, "{s:s, s?s, s?s, s?s, s?s, s?s, s?o}", "name", &w.name, "url", &w.url,
+                    "prefix", &w.prefix, "actions", &w.actions, "media_types", &w.media_types, "ca", &w.ca,
+                    "headers", &w.headers))
         return;
     int rc = cluster_endpoints(d->cluster, &table);
     if (rc) {

@@ -11,7 +11,7 @@
 #include "control/state/state.h"
 #include "names_policy.h"
 
-enum { ENDPOINT_CODEC_VERSION = 1, NOTICE_CODEC_VERSION = 1 };
+enum { ENDPOINT_CODEC_VERSION = 2, ENDPOINT_CODEC_CA = 2, NOTICE_CODEC_VERSION = 1 };
 
 const char *const notice_actions[NOTICE_ACTIONS_COUNT] = {
     [NOTICE_PUSH] = "push", [NOTICE_DELETE] = "delete", [NOTICE_MOUNT] = "mount"};
@@ -24,6 +24,8 @@ void endpoint_fini(struct endpoint *e)
         e->header[i] = NULL;
     }
     e->headers_count = 0;
+    free(e->ca);
+    e->ca = NULL;
 }
 
 void endpoint_table_fini(struct endpoint_table *t)
@@ -102,6 +104,8 @@ int endpoint_check(const struct endpoint *e, char *err, size_t err_len)
         return wrong(err, err_len, "prefix: write components of a repository's name, as in team/app");
     if (e->row.actions == 0 || e->row.actions >> NOTICE_ACTIONS_COUNT)
         return wrong(err, err_len, "actions: write some of push,delete,mount");
+    if (e->ca && (!strstr(e->ca, "-----BEGIN CERTIFICATE-----") || strlen(e->ca) > ENDPOINT_CA_MAX))
+        return wrong(err, err_len, "ca: give certificates as PEM, 16 KiB at most");
     if (!policy_patterns_valid(e->row.media_types, strlen(e->row.media_types)))
         return wrong(err, err_len, "media_types: write patterns with commas between them");
     for (uint32_t i = 0; i < e->headers_count; i++) {
@@ -117,7 +121,7 @@ int endpoint_check(const struct endpoint *e, char *err, size_t err_len)
 
 void endpoint_put(struct wire_writer *w, const struct endpoint *e)
 {
-    wire_put_u8(w, ENDPOINT_CODEC_VERSION);
+    wire_put_u8(w, e->ca ? ENDPOINT_CODEC_CA : 1); /* older nodes know it, where they can */
     codec_put_text(w, e->name);
     wire_put_u32(w, e->row.actions);
     codec_put_text(w, e->row.prefix);
@@ -126,13 +130,29 @@ void endpoint_put(struct wire_writer *w, const struct endpoint *e)
     wire_put_u32(w, e->headers_count);
     for (uint32_t i = 0; i < e->headers_count; i++)
         codec_put_text(w, e->header[i]);
+    if (e->ca)
+        codec_put_text(w, e->ca);
+}
+
+/* A text without a NUL in it; NULL, and the reader fails, where there is none. */
+static char *get_long_text(struct wire_reader *r, size_t max)
+{
+    size_t len;
+    const uint8_t *data = wire_get_bytes(r, &len);
+    if (r->failed || len > max || (len && memchr(data, 0, len))) {
+        r->failed = true;
+        return NULL;
+    }
+    char *text = strndup(len ? (const char *)data : "", len);
+    CHECK(text);
+    return text;
 }
 
 void endpoint_get(struct wire_reader *r, struct endpoint *e)
 {
     memset(e, 0, sizeof(*e));
     e->row.version = ENDPOINT_VERSION;
-    codec_get_version(r, ENDPOINT_CODEC_VERSION);
+    uint8_t version = codec_get_version(r, ENDPOINT_CODEC_VERSION);
     codec_get_text(r, e->name, sizeof(e->name));
     e->row.actions = wire_get_u32(r);
     codec_get_text(r, e->row.prefix, sizeof(e->row.prefix));
@@ -140,16 +160,12 @@ void endpoint_get(struct wire_reader *r, struct endpoint *e)
     codec_get_text(r, e->url, sizeof(e->url));
     uint32_t count = codec_get_range(r, 4, 0, ENDPOINT_HEADERS_MAX);
     for (uint32_t i = 0; i < count && !r->failed; i++) {
-        size_t len;
-        const uint8_t *text = wire_get_bytes(r, &len);
-        if (r->failed || len > ENDPOINT_HEADER_MAX || memchr(text, 0, len)) {
-            r->failed = true;
-            break;
-        }
-        e->header[i] = strndup((const char *)text, len);
-        CHECK(e->header[i]);
-        e->headers_count++;
+        char *text = get_long_text(r, ENDPOINT_HEADER_MAX);
+        if (text)
+            e->header[e->headers_count++] = text;
     }
+    if (version >= ENDPOINT_CODEC_CA)
+        e->ca = get_long_text(r, ENDPOINT_CA_MAX);
 }
 
 static void put_text(struct wire_writer *w, struct notice_text t)

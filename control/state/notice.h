@@ -17,7 +17,7 @@ enum {
     ENDPOINT_URL_MAX = 1024,
     ENDPOINT_HEADERS_MAX = 16,
     ENDPOINT_HEADER_MAX = 4096, /* bytes of "Name: value" */
-    ENDPOINT_ROW_MAX = 24 << 10,
+    ENDPOINT_CA_MAX = 16 << 10,
     ENDPOINT_VERSION = 1,
 };
 
@@ -31,6 +31,7 @@ struct endpoint {
     char url[ENDPOINT_URL_MAX + 1];
     uint32_t headers_count;
     char *header[ENDPOINT_HEADERS_MAX]; /* "Name: value"; malloc'd, secret */
+    char *ca; /* certificates (PEM) that vouch for it, and no others; malloc'd. NULL: the host's CAs do */
 };
 
 struct endpoint_table {
@@ -47,8 +48,8 @@ const struct endpoint *endpoint_find(const struct endpoint_table *t, const char 
 int endpoint_check(const struct endpoint *e, char *err, size_t err_len);
 bool endpoint_name_valid(const char *name, size_t len);
 
-/* CMD_NOTIFY_SET: version, name, actions, prefix, media types, URL, u32 count of headers, each: bytes. The
- * reader allocates headers: endpoint_fini. */
+/* CMD_NOTIFY_SET: version, name, actions, prefix, media types, URL, u32 count of headers, each: bytes; from
+ * version 2 on bytes ca. The reader allocates headers and ca: endpoint_fini. */
 void endpoint_put(struct wire_writer *w, const struct endpoint *e);
 void endpoint_get(struct wire_reader *r, struct endpoint *e);
 

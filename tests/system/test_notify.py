@@ -4,6 +4,7 @@ order. And retention, whose deletions it is told of."""
 
 import http.server
 import json
+import ssl
 import threading
 import uuid
 
@@ -12,6 +13,7 @@ import pytest
 import harness
 import http1
 from test_policy import cli, policy, push_tag, version
+from tls_files import Authority
 
 pytestmark = pytest.mark.skipif(harness.KIND != "fairlead", reason="tests Fairlead's own webhooks")
 
@@ -22,7 +24,7 @@ WAIT_S = 90
 class Receiver:
     """What it was told, in order; `answers` are the next statuses (then 200), `slow` holds an answer back."""
 
-    def __init__(self, port=0):
+    def __init__(self, port=0, certificate=None):
         self.events, self.requests, self.answers, self.slow = [], [], [], threading.Event()
         self.slow.set()
         receiver = self
@@ -44,6 +46,10 @@ class Receiver:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.port = self.server.server_address[1]
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate["cert"], certificate["key"])
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self.thread.start()
 
@@ -166,6 +172,32 @@ def test_what_cannot_be_is_said(node):
     cli(node, "notify", "set", "x", f"url=http://127.0.0.1:{port}/")
     assert cli(node, "notify", "test", "x", code=1)
     cli(node, "notify", "rm", "x", "--yes")
+
+
+def test_a_receiver_with_an_authority_of_its_own(node):
+    theirs, others = (Authority(node.folder / name) for name in ("theirs", "others"))
+    receiver = Receiver(certificate=theirs.issue("hook", "127.0.0.1"))
+    try:
+        cli(node, "notify", "set", "tls", f"url=https://127.0.0.1:{receiver.port}/", "prefix=tls", "actions=push",
+            "media_types=*manifest*")
+        assert listed(node, "tls")["ca"] == "system"
+        assert "certificate" in cli(node, "notify", "test", "tls", code=1)
+        cli(node, "notify", "set", "tls", f"ca=@{others.cert}")
+        assert "certificate" in cli(node, "notify", "test", "tls", code=1)
+        cli(node, "notify", "set", "tls", f"ca=@{theirs.cert}")
+        assert "answered 200" in cli(node, "notify", "test", "tls")
+        assert listed(node, "tls")["ca"] == "own"
+        cli(node, "notify", "set", "tls", "actions=push,delete")  # what is not said stays
+        node.restart("kill")
+        push_tag(node.repository("tls/app"), "v1", b"layer")
+        receiver.wait_for("tls/app", [("push", "v1")])
+        cli(node, "notify", "set", "tls", "ca=")
+        assert "certificate" in cli(node, "notify", "test", "tls", code=1)
+        assert "ca:" in cli(node, "notify", "set", "tls", f"ca=@{theirs.key}", code=1)
+        assert "ca=@" in cli(node, "notify", "set", "tls", f"ca={theirs.cert}", code=2)
+    finally:
+        cli(node, "notify", "rm", "tls", "--yes")
+        receiver.close()
 
 
 def test_retention_lets_old_tags_go_and_tells(node, receiver):

@@ -288,6 +288,35 @@ static void test_the_half_that_lacks_it_gets_it(void **state)
     endpoint_table_fini(&t);
 }
 
+/* One without an authority of its own has the bytes that older nodes know. */
+static void test_an_authority_of_its_own(void **state)
+{
+    struct fixture *f = *state;
+    static char pem[] = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
+    char err[256];
+    build_endpoint(f, "x", "", 7, "");
+    size_t plain = f->b.w.len;
+    assert_int_equal(apply(f), CMD_OK);
+    struct endpoint_table t = table_of(f);
+    assert_null(t.list[0].ca);
+    t.list[0].ca = strdup(pem);
+    cmd_begin(&f->b, CMD_NOTIFY_SET, 5);
+    endpoint_put(&f->b.w, &t.list[0]);
+    endpoint_table_fini(&t);
+    assert_int_equal(f->b.w.len, plain + 4 + strlen(pem));
+    assert_int_equal(apply(f), CMD_OK);
+    t = table_of(f);
+    assert_string_equal(t.list[0].ca, pem);
+    endpoint_table_fini(&t);
+    f->b.w.len -= 1;
+    assert_int_equal(apply(f), CMD_INVALID);
+    struct endpoint e = {.name = "x", .row.actions = 1, .url = "https://a/", .ca = pem};
+    assert_int_equal(endpoint_check(&e, err, sizeof(err)), 0);
+    e.ca = err;
+    snprintf(err, sizeof(err), "no certificate");
+    assert_int_equal(endpoint_check(&e, err, sizeof(err)), -EINVAL);
+}
+
 static void test_what_cannot_be_an_endpoint(void **state)
 {
     static const char *const urls[] = {
@@ -336,6 +365,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_secrets_are_private_and_an_endpoint_keeps_its_place, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_the_half_that_lacks_it_gets_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_authority_of_its_own, setup, teardown),
         cmocka_unit_test(test_what_cannot_be_an_endpoint),
         cmocka_unit_test_setup_teardown(test_types_that_are_wanted, setup, teardown),
     };
