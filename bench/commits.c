@@ -321,11 +321,12 @@ static void run_load(struct run *r, double seconds)
     for (uint64_t i = 0; i < count; i++)
         ns[i] = r->record[i].end_ns - r->record[i].start_ns;
     qsort(ns, count, sizeof(*ns), compare);
+    uint64_t p50 = count / 2, p99 = count * 99 / 100;
     printf("{\"commits\": %llu, \"seconds\": %.6f, \"per_s\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, "
            "\"max_us\": "
            "%.1f}\n",
            (unsigned long long)count, (double)took / 1e9, (double)count / ((double)took / 1e9),
-           (double)ns[count / 2] / 1e3, (double)ns[count * 99 / 100] / 1e3, (double)ns[count - 1] / 1e3);
+           (double)ns[p50] / 1e3, (double)ns[p99] / 1e3, (double)ns[count - 1] / 1e3);
     free(ns);
 }
 
@@ -357,8 +358,9 @@ static void run_steady(struct run *r, uint64_t interval_us)
 int main(int argc, char **argv)
 {
     static struct run r;
-    if (argc < 8 || argc - 7 > TARGETS_MAX || (strcmp(argv[1], "load") && strcmp(argv[1], "steady")) ||
-        (strcmp(argv[2], "fairlead") && strcmp(argv[2], "etcd"))) {
+    if (argc < 8 || argc - 7 > TARGETS_MAX ||
+        (strcmp(argv[1], "load") != 0 && strcmp(argv[1], "steady") != 0) ||
+        (strcmp(argv[2], "fairlead") != 0 && strcmp(argv[2], "etcd") != 0)) {
         fprintf(stderr,
                 "commits load|steady fairlead|etcd LINKS DEPTH SECONDS|INTERVAL_US PREFIX TARGET...\n");
         return 2;

@@ -355,6 +355,7 @@ void consensus_pump(struct consensus *c)
          * it busy each time. */
         feed_pump(c);
         submit_pump(c);
+        send_commit(c);
         disk_pump(c);
         apply_pump(c);
         install_pump(c);

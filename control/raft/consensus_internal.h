@@ -121,6 +121,8 @@ struct peer {
     uint64_t heard_ms;  /* of the host's clock; 0: never */
     uint64_t sent_ms;   /* entries were sent to it, */
     uint64_t sent_prev; /* these that follow the one of this index */
+    uint64_t has;       /* up to this index it has what this leader has; */
+    uint64_t told;      /* up to this one it was told that it is agreed upon */
     struct assembly in;
     struct late late;
     struct lease_peer lease; /* of the leader's books */
@@ -348,6 +350,8 @@ int step_receive(struct consensus *c, struct raft_message *message);
 
 /* consensus_send.c */
 void send_messages(struct consensus *c, const struct raft_update *update);
+/* To those who have it and were not told yet. */
+void send_commit(struct consensus *c);
 /* Entries that could not be sent while the log's lane was busy. */
 void send_late(struct consensus *c);
 int send_frame(struct consensus *c, uint64_t node, uint16_t type, const void *body, size_t len);

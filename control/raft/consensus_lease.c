@@ -39,8 +39,10 @@ void lease_begin_lead(struct consensus *c)
     l->wait_until_ms = early ? now + c->config.lease_ms : now;
     l->held_until_ms = l->awaited_since_ms = 0;
     l->handed = false;
-    for (size_t i = 0; i < c->peers; i++)
+    for (size_t i = 0; i < c->peers; i++) {
         c->peer[i].lease = (struct lease_peer){.id = c->peer[i].id};
+        c->peer[i].has = c->peer[i].told = 0;
+    }
 }
 
 void lease_end_lead(struct consensus *c)

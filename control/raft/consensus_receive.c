@@ -92,6 +92,15 @@ static int receive(struct consensus *c, struct raft_message *message, struct sna
     return rc ? -EPROTO : 0;
 }
 
+/* What the follower has by its own word; a wrong one costs a message that it refuses. */
+static void note_has(const struct consensus *c, struct peer *from, const struct raft_message *m)
+{
+    const struct raft_append_entries_result *result = &m->append_entries_result;
+    if (m->type == RAFT_APPEND_ENTRIES_RESULT && c->leads && result->term == raft_current_term(&c->raft) &&
+        !result->rejected && result->last_log_index > from->has)
+        from->has = result->last_log_index;
+}
+
 static int on_message(struct consensus *c, struct peer *from, const void *body, size_t len)
 {
     struct raft_message message;
@@ -103,6 +112,7 @@ static int on_message(struct consensus *c, struct peer *from, const void *body, 
     snprintf(address, sizeof(address), "%llu", (unsigned long long)from->id);
     message.server_id = from->id;
     message.server_address = address;
+    note_has(c, from, &message);
     rc = receive(c, &message, &snapshot);
     raft_codec_free(&message, &snapshot);
     return rc;

@@ -49,6 +49,9 @@ static int send_message(struct consensus *c, struct raft_message *message)
     int rc = raft_codec_encode(message, NULL, &data, &len);
     if (rc)
         return rc;
+    struct peer *peer = message->type == RAFT_APPEND_ENTRIES ? peer_get(c, message->server_id) : NULL;
+    if (peer)
+        peer->told = message->append_entries.leader_commit;
     if (len > RAFT_CODEC_WHOLE_BYTES_MAX)
         rc = send_parts(c, message->server_id, data, len);
     else
@@ -215,5 +218,28 @@ void send_late(struct consensus *c)
                                                         .leader_commit = c->commit,
                                                         .n_entries = late.count};
         send_entries(c, &m);
+    }
+}
+
+/*
+ * The library tells of what became agreed upon with the next entries, or the next heartbeat, and as long an
+ * answer would wait that has to be applied on the others, too. Those that have the entry are told at once;
+ * the message is one of Raft's like any other, so that nothing depends on its arrival.
+ */
+void send_commit(struct consensus *c)
+{
+    if (!c->leads || c->commit <= c->lease.begin_index || c->closing)
+        return;
+    for (size_t i = 0; i < c->peers; i++) {
+        struct peer *peer = &c->peer[i];
+        if (peer->told >= c->commit || peer->has < c->commit)
+            continue;
+        struct raft_message m = {.type = RAFT_APPEND_ENTRIES, .server_id = peer->id};
+        /* What a leader finds to be agreed upon is of its own term. */
+        m.append_entries = (struct raft_append_entries){.term = raft_current_term(&c->raft),
+                                                        .prev_log_index = c->commit,
+                                                        .prev_log_term = raft_current_term(&c->raft),
+                                                        .leader_commit = c->commit};
+        (void)send_message(c, &m);
     }
 }

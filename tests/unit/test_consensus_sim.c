@@ -33,6 +33,7 @@ enum {
     TERMS_MAX = 8192,
     ENTRIES_MAX = 16384,
     ELECTION_MS = 300,
+    BEAT_MS = 40,
     TROUBLE_MS = 5000,
     SETTLE_MS = 60000,
     DEFAULT_SEEDS = 200,
@@ -344,7 +345,7 @@ static void server_start(struct server *s)
                                           .snapshot_entries = w->keeps ? w->keeps : 48,
                                           .trailing_entries = w->keeps ? w->keeps : 8,
                                           .election_ms = ELECTION_MS,
-                                          .heartbeat_ms = 40,
+                                          .heartbeat_ms = BEAT_MS,
                                           .event = on_event,
                                           .is_manager = is_manager,
                                           .fatal = on_fatal,
@@ -958,6 +959,21 @@ static void test_a_leader_that_ends_is_followed_at_once(void **state)
     }
 }
 
+/* What is agreed upon is told at once: no answer waits for a heartbeat. */
+static void test_one_write_waits_for_no_heartbeat(void **state)
+{
+    enum { WRITES = 40 };
+    struct world *w = story_begin(3, 1000);
+    uint64_t at = w->now_ms;
+    (void)state;
+    for (unsigned i = 0; i < WRITES; i++)
+        propose_many(w, 1);
+    assert_true(w->now_ms - at < WRITES * BEAT_MS / 2);
+    run_until(w, settled(w));
+    world_end(w);
+    free(w);
+}
+
 static uint64_t seconds(void)
 {
     struct timespec t;
@@ -1005,6 +1021,7 @@ int main(void)
         cmocka_unit_test(test_a_worker_gives_up_a_lost_history),
         cmocka_unit_test(test_a_worker_catches_up_with_a_busy_leader),
         cmocka_unit_test(test_a_leader_that_ends_is_followed_at_once),
+        cmocka_unit_test(test_one_write_waits_for_no_heartbeat),
         cmocka_unit_test(test_seeds),
     };
     struct stat st;
