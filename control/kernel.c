@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 
 #include "check.h"
+#include "control/kernel_cgroup.h"
 #include "control/kernel_edge.h"
 #include "control/kernel_groups.h"
 #include "control/kernel_loading.h"
@@ -37,8 +37,7 @@ struct kernel {
     enum kernel_phase phase;
     bool fail_quietly; /* the reason was logged already */
     char why[KERNEL_WHY_MAX];
-    char cgroup[BPF_PINS_PATH_MAX];
-    ino_t cgroup_inode; /* that its programs are attached to, or were tried to; 0: it is not there */
+    struct kernel_cgroup cgroup;
     struct bpf_load *load;
     struct bpf_attach *attach;
     struct kernel_maps *maps;
@@ -70,6 +69,7 @@ struct kernel *kernel_new(const struct kernel_config *config)
     struct kernel *kernel = calloc(1, sizeof(*kernel));
     CHECK(kernel);
     kernel->config = *config;
+    kernel->cgroup = (struct kernel_cgroup){.wanted = config->cgroup, .journal = config->journal};
     kernel->peers = calloc(ABI_PEERS_MAX, sizeof(*kernel->peers));
     CHECK(kernel->peers);
     snprintf(kernel->why, sizeof(kernel->why), "nothing needs it");
@@ -381,52 +381,6 @@ static int open_rest(struct kernel *kernel)
     return result;
 }
 
-/* 0: it is not there. */
-static ino_t inode_of(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) ? 0 : st.st_ino;
-}
-
-/* quietly: it was said before that it is not there. */
-static void attach_cgroup(struct kernel *kernel, bool quietly)
-{
-    int result = 0;
-    if (kernel->config.cgroup)
-        snprintf(kernel->cgroup, sizeof(kernel->cgroup), "%s", kernel->config.cgroup);
-    else
-        result = bpf_attach_cgroup_root(kernel->cgroup, sizeof(kernel->cgroup));
-    if (result && !quietly)
-        journal_warn(kernel->config.journal, "kernel",
-                     "cgroup2 is not mounted, so connects are neither steered nor watched; run "
-                     "`mount -t cgroup2 none /sys/fs/cgroup`");
-    if (!result)
-        result = bpf_attach_cgroup(kernel->attach, kernel->cgroup);
-    kernel->cgroup_inode = inode_of(kernel->cgroup);
-    if (result && kernel->cgroup[0])
-        journal_warn(kernel->config.journal, "kernel",
-                     "connects of %s are neither steered nor watched: %s; see `fairlead kernel`",
-                     kernel->cgroup, strerror(-result));
-}
-
-/* One that was not there yet, or was made anew, is attached to when it is there. */
-static void follow_cgroup(struct kernel *kernel)
-{
-    ino_t now = inode_of(kernel->cgroup);
-    if (now == kernel->cgroup_inode && now)
-        return;
-    if (now || !kernel->cgroup[0]) {
-        attach_cgroup(kernel, true);
-        if (kernel->cgroup_inode)
-            journal_info(kernel->config.journal, "kernel", "connects of %s are looked at from now on",
-                         kernel->cgroup);
-    } else if (kernel->cgroup_inode) {
-        kernel->cgroup_inode = 0;
-        journal_warn(kernel->config.journal, "kernel",
-                     "the cgroup %s is gone, and with it what looks at its connects", kernel->cgroup);
-    }
-}
-
 static void tell_objects(struct kernel *kernel, const struct bpf_load *load)
 {
     size_t count;
@@ -458,7 +412,7 @@ static void on_more(void *arg, struct bpf_load *more, int result, const char *wh
     kernel->loading = NULL;
     tell_objects(kernel, more);
     bpf_load_merge(kernel->load, more);
-    attach_cgroup(kernel, false);
+    kernel_cgroup_attach(&kernel->cgroup, kernel->attach);
     kernel_update(kernel, &kernel->wishes);
 }
 
@@ -497,7 +451,7 @@ static void start_loaded(struct kernel *kernel)
     bool is_new = bpf_load_is_new(kernel->load);
     apply(kernel);
     size_t carried = bpf_load_carry_verdicts(kernel->load);
-    attach_cgroup(kernel, false);
+    kernel_cgroup_attach(&kernel->cgroup, kernel->attach);
     attach_devices(kernel);
     result = bpf_load_settle(kernel->load);
     if (result)
@@ -576,7 +530,7 @@ void kernel_tick(struct kernel *kernel)
     if (kernel->again)
         apply(kernel);
     set_for_edge(kernel); /* others may change settings at any time */
-    follow_cgroup(kernel);
+    kernel_cgroup_tick(&kernel->cgroup, kernel->attach);
     tidy(kernel);
 }
 
@@ -617,7 +571,7 @@ void kernel_view(const struct kernel *kernel, struct kernel_view *out)
     *out = (struct kernel_view){.phase = kernel->phase,
                                 .why = kernel->phase == KERNEL_ON ? "" : kernel->why,
                                 .instance = kernel->config.instance,
-                                .cgroup = kernel->cgroup,
+                                .cgroup = kernel->cgroup.path,
                                 .load = kernel->load,
                                 .attach = kernel->attach,
                                 .maps = kernel->maps,
