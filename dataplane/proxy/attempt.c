@@ -83,15 +83,19 @@ static void asked_leave(struct attempt *a)
     a->prev_asked = NULL;
 }
 
-/* The connection's way out, once nothing of ours is under way on it. */
+/* The connection's way out, once nothing of ours is under way on it: the request's head is sent from our
+ * memory, its body by a pump that has an order on the connection. */
 static void leave(struct attempt *a, bool keep)
 {
     struct upstream *u = a->up;
     timer_clear(&a->timer);
     asked_leave(a);
-    if (u && u->out.inflight) { /* it reads our memory */
+    if (u && (u->out.inflight || a->ex->body_active)) {
         a->state = ATTEMPT_LEAVING;
-        wire_cancel(&u->wire, &u->out);
+        if (u->out.inflight)
+            wire_cancel(&u->wire, &u->out);
+        if (a->ex->body_active)
+            pump_stop(&a->ex->request);
         return;
     }
     a->up = NULL;
@@ -163,12 +167,22 @@ static void fail(struct attempt *a, enum fault fault)
 static void left(struct attempt *a)
 {
     leave(a, false);
+    if (a->state == ATTEMPT_LEAVING)
+        return;
     if (a->chosen)
         attempt_connect(a);
     else if (a->fault)
         a->ask.failed(a);
     else
         exchange_step_end(a->ex);
+}
+
+bool attempt_body_ended(struct attempt *a)
+{
+    if (a->state != ATTEMPT_LEAVING)
+        return false;
+    left(a);
+    return true;
 }
 
 /* ------------------------------------------------------------------ time */
@@ -484,13 +498,6 @@ static void attempt_queue(struct attempt *a)
         fail(a, FAULT_QUEUE_FULL);
     else if (first)
         set_timer(a, ex->p.queue_timeout_ms);
-}
-
-struct view exchange_key(const struct exchange *ex)
-{
-    if (ex->p.policy == PROXY_MAGLEV)
-        return view_of(ex->peer, ex->peer_len);
-    return ex->facts.digest;
 }
 
 static void attempt_take(struct attempt *a, struct target *t)

@@ -62,7 +62,7 @@ enum attempt_state {
     ATTEMPT_CONNECT,
     ATTEMPT_WAIT,
     ATTEMPT_ANSWERED, /* the body, if any, is to be read from up->wire; early has its beginning */
-    ATTEMPT_LEAVING,  /* given up: an order has still to come back */
+    ATTEMPT_LEAVING,  /* given up: an order, or the pump of the request's body, has still to come back */
 };
 
 struct exchange;
@@ -163,9 +163,13 @@ struct exchange {
 void attempt_init(struct attempt *a, struct exchange *ex);
 void attempt_begin(struct attempt *a, const struct attempt_ask *ask);
 /* After answered: the connection goes back (keep) or is closed, and the target learns what became of it. In
- * any other state: gives the attempt up; neither answered nor failed come. Nothing of the user's may be under
- * way on the connection. */
+ * any other state: gives the attempt up; neither answered nor failed come. Of the user's nothing may be under
+ * way on the connection but the pump of the request's body, which is stopped: then, and while the head is
+ * being sent, the attempt is not quiet yet (LEAVING), and with a fault in a->fault failed comes when it is.
+ */
 void attempt_end(struct attempt *a, bool keep, enum balance_outcome outcome);
+/* The request pump is done. True: the attempt had waited for it, and the exchange has been told. */
+bool attempt_body_ended(struct attempt *a);
 bool attempt_quiet(const struct attempt *a);        /* nothing of it is under way */
 void attempts_look(struct proxy *p);                /* backends that went down will not answer */
 void attempt_deadline(struct attempt *a);           /* the answer is awaited from now on */
@@ -180,7 +184,6 @@ struct upstream *attempt_hand_over(struct attempt *a);
 void attempt_adopt(struct attempt *a, struct target *t, struct upstream *u);
 /* The same, with an answer that another question got: answered by it now. -ENOBUFS, -EBADMSG. */
 int attempt_take_answer(struct attempt *a, struct ask *ask);
-struct view exchange_key(const struct exchange *ex); /* of the choice of a backend */
 
 /* request.c */
 void exchange_addresses(struct exchange *ex);
@@ -228,6 +231,7 @@ int attempt_read(struct attempt *a, struct view bytes); /* as if a backend had s
 /* proxy.c */
 /* The service whose backends are asked; NULL: a new plan has taken it away. */
 const struct plan_service *exchange_service(const struct exchange *ex);
+struct view exchange_key(const struct exchange *ex); /* of the choice of a backend */
 void exchange_ask(struct exchange *ex);
 void exchange_try(struct exchange *ex, bool retry);
 bool exchange_may_repeat(const struct exchange *ex,

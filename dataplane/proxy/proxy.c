@@ -186,8 +186,6 @@ void exchange_failed(struct attempt *a)
         exchange_try(ex, true);
         return;
     }
-    if (ex->body_active)
-        pump_stop(&ex->request);
     if (a->fault == FAULT_NO_BACKEND && ex->tried_count) /* nor was one left to try, or it was too much */
         a->fault = ex->last_fault;
     exchange_refuse(ex, a);
@@ -207,11 +205,8 @@ void exchange_done(struct exchange *ex, bool good, enum close_reason reason)
     hedge_end(ex);
     exchange_share_end(ex);
     resume_end(&ex->resume);
-    if (ex->body_active)
-        pump_stop(&ex->request);
     ex->keep = ex->keep && good && (!ex->body || ex->body_small || (ex->body_begun && !ex->body_active));
-    if (!ex->body_active) /* else it still writes to the connection */
-        attempt_end(a, ex->keep, cut ? BALANCE_FAILED : good ? ex->outcome : BALANCE_CANCELLED);
+    attempt_end(a, ex->keep, cut ? BALANCE_FAILED : good ? ex->outcome : BALANCE_CANCELLED);
     if (ex->relayed)
         stream_relayed(ex->s, pump_technique_name(&ex->response), good, reason);
     exchange_step_end(ex);
@@ -237,15 +232,15 @@ static void proxy_abort(struct stream *s)
     hedge_end(ex);
     if (!ex->relaying)
         exchange_share_end(ex);
-    if (ex->body_active)
-        pump_stop(&ex->request);
     if (ex->relaying)
         pump_stop(&ex->response);
     if (ex->resuming)
         resume_abandon(&ex->resume);
     ex->outcome = BALANCE_CANCELLED;
-    if (!ex->body_active && !ex->relaying)
+    if (!ex->relaying)
         attempt_end(&ex->attempt, false, BALANCE_CANCELLED);
+    else if (ex->body_active)
+        pump_stop(&ex->request);
     if (!ex->answered) {
         ex->answered = true;
         (void)stream_response(s, 499);
@@ -289,6 +284,13 @@ const struct plan_service *exchange_service(const struct exchange *ex)
         return stream_service(ex->s);
     const struct plan_service *s = plan_service_of(ex->ring->plan, ex->service_index);
     return s && s->kind == SERVICE_PROXY && s->incarnation == ex->incarnation ? s : NULL;
+}
+
+struct view exchange_key(const struct exchange *ex)
+{
+    if (ex->p.policy == PROXY_MAGLEV)
+        return view_of(ex->peer, ex->peer_len);
+    return ex->facts.digest;
 }
 
 static struct exchange *exchange_make(struct stream *s, const struct plan_service *service,

@@ -126,7 +126,8 @@ static void request_done(struct pump *p, enum pump_end end, int err)
         stream_body_broken(s,
                            end == PUMP_SOURCE_BAD ? p->reject : http_reject_of(HTTP_REJECT_BODY_TRUNCATED));
     }
-    exchange_step_end(ex);
+    if (!attempt_body_ended(&ex->attempt))
+        exchange_step_end(ex);
 }
 
 char *exchange_room(struct exchange *ex, size_t len, size_t *cap)
@@ -150,6 +151,21 @@ static bool take_early(struct exchange *ex, struct view *early)
     return at != NULL;
 }
 
+/* The body cannot be sent; the backend may have begun to answer all the same. */
+static void no_room(struct exchange *ex)
+{
+    ring_count(ex->ring, CTR_BUFFERS_EXHAUSTED, 1);
+    if (ex->relaying) {
+        pump_fail_source(&ex->response);
+    } else if (ex->answered) {
+        exchange_done(ex, false, CLOSE_NO_STREAM);
+    } else {
+        attempt_end(&ex->attempt, false, BALANCE_CANCELLED);
+        ex->attempt.fault = FAULT_NO_MEMORY;
+        exchange_failed(&ex->attempt);
+    }
+}
+
 void exchange_body_begin(struct exchange *ex)
 {
     struct stream *s = ex->s;
@@ -158,10 +174,7 @@ void exchange_body_begin(struct exchange *ex)
         return;
     ex->body_begun = true;
     if (!take_early(ex, &early)) {
-        ring_count(ex->ring, CTR_BUFFERS_EXHAUSTED, 1);
-        attempt_end(&ex->attempt, false, BALANCE_CANCELLED);
-        ex->attempt.fault = FAULT_NO_MEMORY;
-        exchange_failed(&ex->attempt);
+        no_room(ex);
         return;
     }
     bool chunked = s->req.framing == HTTP_BODY_CHUNKED;

@@ -111,7 +111,7 @@ static void pump_body(struct stream *s)
     struct attempt *a = &ex->attempt;
     const struct http_answer *answer = &a->answer;
     struct view early = attempt_early(a);
-    if (ex->aborted)
+    if (ex->aborted || ex->finished)
         return;
     struct pump_config config = {
         .ring = ex->ring,
@@ -171,6 +171,15 @@ static void plan_body(struct exchange *ex, struct attempt *a, struct stream_rela
     relay->ready = pump_body;
 }
 
+/* The answer is of no use: said once the connection is given back. */
+static void answer_refused(struct attempt *a, enum fault fault, enum balance_outcome outcome)
+{
+    a->fault = (uint8_t)fault;
+    attempt_end(a, false, outcome);
+    if (attempt_quiet(a))
+        exchange_failed(a);
+}
+
 void exchange_respond(struct attempt *a)
 {
     struct exchange *ex = a->ex;
@@ -183,16 +192,12 @@ void exchange_respond(struct attempt *a)
     }
     hedge_end(ex);
     if (a->answer.status == 101 && !ex->upgrade) {
-        a->fault = FAULT_BAD_ANSWER;
         a->reject = http_reject_of(HTTP_REJECT_UNASKED_UPGRADE);
-        attempt_end(a, false, BALANCE_FAILED);
-        exchange_failed(a);
+        answer_refused(a, FAULT_BAD_ANSWER, BALANCE_FAILED);
         return;
     }
     if (!write_head(a, &res) || (exchange_upgrades(a) && !exchange_tunnel(a, &relay))) {
-        a->fault = FAULT_NO_MEMORY;
-        attempt_end(a, false, BALANCE_CANCELLED);
-        exchange_failed(a);
+        answer_refused(a, FAULT_NO_MEMORY, BALANCE_CANCELLED);
         return;
     }
     ex->keep = a->answer.keep_alive && a->sent_all;
