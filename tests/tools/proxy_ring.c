@@ -174,6 +174,7 @@ static void make_plan(int argc, char **argv)
     plan->row_at = plan->backend_at + (plan->backend_count * sizeof(struct plan_backend) + 7) / 8 * 8;
     plan->name_at = plan->row_at;
     plan->source_at = plan->row_at;
+    plan->member_at = plan->row_at;
     plan->bytes = plan->row_at;
     CHECK(plan_check(plan, plan->bytes));
 }
