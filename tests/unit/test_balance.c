@@ -50,7 +50,8 @@ static struct plan *make_plan(uint32_t backends, uint8_t policy, uint64_t genera
                        .backend_at = at,
                        .row_at = rows_at,
                        .name_at = rows_at,
-                       .source_at = rows_at};
+                       .source_at = rows_at,
+                       .member_at = rows_at};
     struct plan_service *s = (struct plan_service *)plan_service(p, AT);
     s->kind = SERVICE_PROXY;
     s->incarnation = 7;
