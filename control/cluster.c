@@ -378,7 +378,7 @@ int cluster_each_tag(struct cluster *c, const char *repo, const char *after, siz
 }
 
 struct blob_walk {
-    cluster_blob_row each;
+    cluster_blob_each each;
     void *arg;
 };
 
@@ -387,15 +387,12 @@ static bool on_blob_row(void *arg, struct kv_bytes key, struct kv_bytes value)
     const struct blob_walk *w = arg;
     struct names_blob blob;
     struct digest digest;
-    if (digest_unpack(key.data, key.len, &digest) != key.len ||
-        !names_blob_read(value.data, value.len, &blob))
-        return false;
-    w->each(w->arg, &digest, blob.size);
-    return true;
+    return digest_unpack(key.data, key.len, &digest) == key.len &&
+           names_blob_read(value.data, value.len, &blob) && w->each(w->arg, &digest, &blob);
 }
 
-int cluster_each_blob(struct cluster *c, const struct digest *after, size_t limit, cluster_blob_row each,
-                      void *arg)
+int cluster_walk_blobs(struct cluster *c, const struct digest *after, size_t limit, cluster_blob_each each,
+                       void *arg)
 {
     struct blob_walk w = {each, arg};
     uint8_t from[DIGEST_PACKED_MAX] = {0}; /* below every digest */
@@ -407,6 +404,25 @@ int cluster_each_blob(struct cluster *c, const struct digest *after, size_t limi
     int result = walk(kv, NAMES_BLOBS, (struct kv_bytes){from, len}, after != NULL, limit, on_blob_row, &w);
     consensus_view_end(view);
     return result;
+}
+
+struct size_walk {
+    cluster_blob_row each;
+    void *arg;
+};
+
+static bool on_blob_size(void *arg, const struct digest *digest, const struct names_blob *blob)
+{
+    const struct size_walk *w = arg;
+    w->each(w->arg, digest, blob->size);
+    return true;
+}
+
+int cluster_each_blob(struct cluster *c, const struct digest *after, size_t limit, cluster_blob_row each,
+                      void *arg)
+{
+    struct size_walk w = {each, arg};
+    return cluster_walk_blobs(c, after, limit, on_blob_size, &w);
 }
 
 int cluster_blob(struct cluster *c, const struct digest *digest, struct names_blob *out)

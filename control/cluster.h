@@ -96,6 +96,10 @@ int cluster_each_tag(struct cluster *c, const char *repo, const char *after, siz
 typedef void (*cluster_blob_row)(void *arg, const struct digest *digest, uint64_t size);
 int cluster_each_blob(struct cluster *c, const struct digest *after, size_t limit, cluster_blob_row each,
                       void *arg);
+/* The same, with all of the row, until `each` says false: that row is not counted. */
+typedef bool (*cluster_blob_each)(void *arg, const struct digest *digest, const struct names_blob *blob);
+int cluster_walk_blobs(struct cluster *c, const struct digest *after, size_t limit, cluster_blob_each each,
+                       void *arg);
 /* One blob's row. 0, -ENOENT, -errno. */
 int cluster_blob(struct cluster *c, const struct digest *digest, struct names_blob *out);
 
@@ -118,6 +122,18 @@ int cluster_tokens(struct cluster *c, struct node_tokens *out);
 /* How much is held by how many, as state_held_read has it. */
 int cluster_held(struct cluster *c, uint32_t wanted, bool (*lives)(void *arg, uint64_t node), void *arg,
                  struct state_held *out);
+
+/*
+ * Replicas that are not heard, by id. Whoever leads says it, about once a second; all replicas are told.
+ * gone: for so long that what they hold is not counted any more.
+ */
+struct cluster_absent {
+    uint64_t id;
+    bool gone;
+};
+void cluster_say_absent(struct cluster *c, const struct cluster_absent *list, size_t count);
+/* Valid until the next turn of the loop. 0; -ESTALE: it was not said for seconds. */
+int cluster_absent(const struct cluster *c, const struct cluster_absent **list, size_t *count);
 
 /* The nodes have changed: who is to be connected, and who votes. Copied. */
 void cluster_set_nodes(struct cluster *c, const struct node_table *t);

@@ -12,6 +12,7 @@ enum {
     CLUSTER_FRAME_PROPOSE = MESH_TYPES_CLUSTER,    /* a command; id: the sender's number of it */
     CLUSTER_FRAME_FOLLOWERS = 47,                  /* who follows the sender: cluster_followers.c */
     CLUSTER_FRAME_RESULT = MESH_TYPES_CLUSTER + 1, /* u16 status, u64 index, bytes detail; the same id */
+    CLUSTER_FRAME_ABSENT = MESH_TYPES_CLUSTER + 2, /* who is not heard: cluster_absent.c */
 };
 
 enum {
@@ -38,7 +39,7 @@ struct forward {
 /* A node as the mesh needs to know it. */
 struct known_node {
     uint64_t id;
-    bool manager;
+    bool manager, replica;
 };
 
 struct joining;
@@ -59,8 +60,14 @@ struct cluster {
     uint64_t source; /* the manager that this node follows; 0: it takes part in Raft */
     struct forward forward;
     struct followers_report *reports; /* of other managers */
-    struct joining *joining;          /* NULL: none is under way */
-    bool left; /* this host has joined another cluster: what is written from now on is lost */
+    struct {
+        struct cluster_absent *list;
+        size_t count;
+        uint64_t at_ms; /* of the loop's clock: when it was said */
+        bool said;
+    } absent;
+    struct joining *joining; /* NULL: none is under way */
+    bool left;               /* this host has joined another cluster: what is written from now on is lost */
     bool closing;
     void (*net_closed)(struct cluster *c);
     void (*closed)(void *arg);
@@ -105,6 +112,11 @@ int followers_frame(struct cluster *c, uint64_t from, const void *body, size_t l
 /* The manager that the node follows, and how far it is; 0: not known. */
 uint64_t followers_find(const struct cluster *c, uint64_t node, uint64_t *applied);
 void followers_close(struct cluster *c);
+
+/* cluster_absent.c: to the other managers, and to those who follow this one. */
+void absent_tell(struct cluster *c);
+int absent_frame(struct cluster *c, uint64_t from, const void *body, size_t len);
+void absent_close(struct cluster *c);
 
 /* cluster_join.c: an answer that comes now comes too late. */
 void join_stop(struct cluster *c);

@@ -63,6 +63,8 @@ static void on_frame(void *arg, uint64_t from, uint16_t type, uint64_t id, const
         admit_frame(c, from, type, id, body, len);
     else if (type == CLUSTER_FRAME_FOLLOWERS)
         rc = followers_frame(c, from, body, len);
+    else if (type == CLUSTER_FRAME_ABSENT)
+        rc = absent_frame(c, from, body, len);
     else if (type >= MESH_TYPES_CLUSTER)
         forward_frame(c, from, type, id, body, len);
     else if (type >= MESH_TYPES_FOLLOW || net_is_manager(c, from) || in_raft(c, from))
@@ -75,6 +77,7 @@ static void on_upkeep(uv_timer_t *timer)
 {
     admit_upkeep(timer->data);
     followers_tell(timer->data);
+    absent_tell(timer->data);
 }
 
 static void on_up(void *arg, uint64_t node)
@@ -136,7 +139,7 @@ static void set_first_nodes(struct cluster *c)
     c->known_count = count;
     struct consensus_place place = {.self = CONSENSUS_SELF_UNKNOWN};
     for (size_t i = 0; i < count; i++) {
-        c->known[i] = (struct known_node){node[i].id, true};
+        c->known[i] = (struct known_node){.id = node[i].id, .manager = true};
         node[i].dial &= !c->source || c->source == node[i].id;
         if (place.count < CONSENSUS_SOURCES_MAX)
             place.manager[place.count++] = node[i].id;
@@ -205,7 +208,8 @@ void cluster_set_nodes(struct cluster *c, const struct node_table *t)
     struct known_node *known = calloc(t->count + 1, sizeof(*known));
     CHECK(node && known);
     for (size_t i = 0; i < t->count; i++)
-        known[i] = (struct known_node){t->node[i].id, t->node[i].role == NODE_MANAGER};
+        known[i] = (struct known_node){
+            .id = t->node[i].id, .manager = t->node[i].role == NODE_MANAGER, .replica = t->node[i].replica};
     free(c->known);
     c->known = known;
     c->known_count = t->count;
@@ -392,6 +396,7 @@ void net_close(struct cluster *c, void (*closed)(struct cluster *c))
         uv_timer_stop(&c->dial);
     }
     followers_close(c);
+    absent_close(c);
     pki_files_fini(&c->pki);
     pki_identity_free(c->identity);
     free(c->known);

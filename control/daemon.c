@@ -18,6 +18,7 @@
 #include "control/certs_store.h"
 #include "control/compile/plan_services.h"
 #include "control/daemon_blobs.h"
+#include "control/daemon_repair.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_life.h"
 #include "control/daemon_listen.h"
@@ -427,6 +428,7 @@ void daemon_on_second_timer(uv_timer_t *timer)
     daemon_listen_tick(d);
     daemon_peers_tick(d);
     daemon_blobs_tick(d);
+    daemon_repair_tick(d);
     if (certs_tick(d->certs))
         daemon_publish_certs(d);
 }

@@ -35,6 +35,7 @@ struct importer;
 struct notify;
 struct retention_runs;
 struct daemon_blobs;
+struct daemon_repair;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -90,6 +91,7 @@ struct daemon {
     struct notify *notify;
     struct retention_runs *retention;
     struct daemon_blobs *blobs;    /* daemon_blobs.h */
+    struct daemon_repair *repair;  /* daemon_repair.h */
     bool has_pki;                  /* as seen last: STATE/pki is there */
     struct plan_services *proxied; /* those of the newest plan */
     struct certs_store *certs;

@@ -2,10 +2,13 @@
 #include "control/daemon_blobs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include "check.h"
 #include "control/events.h"
@@ -38,6 +41,36 @@ bool daemon_blobs_counts(struct daemon *d, uint64_t self)
     return t->cluster.version >= node_version_of_command(CMD_BLOB_COPIES) && n && n->replica;
 }
 
+void daemon_blobs_say(struct daemon *d, const char *source, const struct blob_copies *copies,
+                      cluster_done done, void *arg)
+{
+    struct cmd_head head = {.type = CMD_BLOB_COPIES,
+                            .actor = "system",
+                            .actor_len = 6,
+                            .source = source,
+                            .source_len = strlen(source),
+                            .request_id = ""};
+    struct wire_writer w = {.buf = malloc(COMMAND_ROOM), .cap = COMMAND_ROOM};
+    CHECK(w.buf);
+    cmd_put_head(&w, &head);
+    cmd_put_digest(&w, copies->digest);
+    cmd_put_holders(&w, copies->gained);
+    cmd_put_holders(&w, copies->lost);
+    if (copies->needed->count)
+        cmd_put_holders(&w, copies->needed);
+    CHECK(!w.failed);
+    cluster_propose(d->cluster, w.buf, w.len, done, arg);
+}
+
+int daemon_blobs_has_file(const struct daemon *d, const struct digest *digest, uint64_t size)
+{
+    char path[DAMAGE_PATH_BYTES];
+    struct stat st;
+    damage_blob_path(digest, path);
+    return fstatat(d->folders.blobs_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+           (uint64_t)st.st_size == size;
+}
+
 static void on_said(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t detail_len)
 {
     struct daemon *d = arg;
@@ -57,20 +90,9 @@ static bool on_holds(void *arg, const struct digest *digest, bool holds)
     if (!daemon_blobs_counts(d, status.node_id) || is_held_here(d, digest, status.node_id) != !holds)
         return true;
     const struct cmd_holders none = {.count = 0}, self = {.count = 1, .id = {status.node_id}};
-    struct cmd_head head = {.type = CMD_BLOB_COPIES,
-                            .actor = "system",
-                            .actor_len = 6,
-                            .source = "store",
-                            .source_len = 5,
-                            .request_id = ""};
-    struct wire_writer w = {.buf = malloc(COMMAND_ROOM), .cap = COMMAND_ROOM};
-    CHECK(w.buf);
-    cmd_put_head(&w, &head);
-    cmd_put_digest(&w, digest);
-    cmd_put_holders(&w, holds ? &self : &none);
-    cmd_put_holders(&w, holds ? &none : &self);
-    CHECK(!w.failed);
-    cluster_propose(d->cluster, w.buf, w.len, on_said, d);
+    const struct blob_copies copies = {
+        .digest = digest, .gained = holds ? &self : &none, .lost = holds ? &none : &self, .needed = &none};
+    daemon_blobs_say(d, "store", &copies, on_said, d);
     return true;
 }
 

@@ -21,6 +21,18 @@ void daemon_blobs_tick(struct daemon *d);
 /* Whether this node's copies count, and the cluster's version lets commands say so. */
 bool daemon_blobs_counts(struct daemon *d, uint64_t self);
 
+/* What a command says of who holds a blob (CMD_BLOB_COPIES). */
+struct blob_copies {
+    const struct digest *digest;
+    const struct cmd_holders *gained, *lost, *needed;
+};
+#define REPAIR_SOURCE "repair" /* of commands of whole repairs, which are no events one by one */
+void daemon_blobs_say(struct daemon *d, const char *source, const struct blob_copies *copies,
+                      cluster_done done, void *arg);
+
+/* 1: the store has its file, of this size; 0: not. Looks at the disk. */
+int daemon_blobs_has_file(const struct daemon *d, const struct digest *digest, uint64_t size);
+
 /* What came of a verification that is not JOB_OK. */
 void daemon_blobs_found(struct daemon *d, const struct digest *digest, uint64_t size, enum job_result result);
 

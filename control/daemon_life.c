@@ -21,6 +21,7 @@
 #include "control/certs_store.h"
 #include "control/compile/plan_services.h"
 #include "control/daemon_blobs.h"
+#include "control/daemon_repair.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_listen.h"
 #include "control/daemon_peers.h"
@@ -328,6 +329,7 @@ static void open_background(struct daemon *d)
     d->notify = notify_new(&notify);
     d->retention = retention_open(&d->loop, d->cluster,
                                   setting_effective(&d->settings, SET_REGISTRY_RETENTION_INTERVAL, &source));
+    daemon_repair_open(d);
 }
 
 /* Everything that needs the locked state. On failure what was opened is closed again. */
@@ -437,6 +439,7 @@ void daemon_life_close(struct daemon *d)
     d->notify = NULL;
     retention_close(d->retention);
     d->retention = NULL;
+    daemon_repair_close(d);
     while (daemon_drain_logs(d))
         continue;
     uv_close((uv_handle_t *)&d->log_timer, NULL);
@@ -450,6 +453,7 @@ void daemon_life_close(struct daemon *d)
 
 static void finish(struct daemon *d)
 {
+    daemon_repair_free(d);
     daemon_blobs_close(d);
     jobs_free(d->jobs);
     services_free(d->services);

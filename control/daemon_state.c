@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "check.h"
+#include "control/cmd_origin.h"
 #include "control/daemon.h"
+#include "control/daemon_blobs.h"
 #include "control/daemon_life.h"
 #include "control/events.h"
 #include "control/nodes.h"
@@ -56,6 +58,16 @@ static bool take_settings(struct daemon *d, const struct state_cmd *cmd)
     return taken;
 }
 
+/* Is news to nobody: how far webhooks are comes once a second, what a repair does once a blob. */
+static bool is_routine(const struct cmd_head *head)
+{
+    size_t len = head->source_len;
+    (void)cmd_origin_take(head->source, &len);
+    return head->type == CMD_NOTIFY_CURSOR ||
+           (head->type == CMD_BLOB_COPIES && len == strlen(REPAIR_SOURCE) &&
+            memcmp(head->source, REPAIR_SOURCE, len) == 0);
+}
+
 static void on_event(void *arg, const struct state_event *event)
 {
     struct daemon *d = arg;
@@ -68,8 +80,7 @@ static void on_event(void *arg, const struct state_event *event)
         nodes_event(d->nodes, event);
     if (d->notify)
         notify_event(d->notify, event);
-    /* How far webhooks are is news to nobody, and comes once a second. */
-    if (event->cmd.head.type != CMD_NOTIFY_CURSOR)
+    if (!is_routine(&event->cmd.head))
         events_state(d->events, event);
 }
 

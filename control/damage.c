@@ -11,8 +11,6 @@
 
 #include "check.h"
 
-enum { PATH_BYTES = 16 + 2 * DIGEST_BYTES_MAX };
-
 struct row {
     struct row *next, **prev;
     struct damage *all;
@@ -33,12 +31,11 @@ struct damage {
     uint64_t now_ms;
 };
 
-/* In blobs/. */
-static void blob_path(const struct digest *d, char out[PATH_BYTES])
+void damage_blob_path(const struct digest *d, char out[DAMAGE_PATH_BYTES])
 {
     char hex[2 * DIGEST_BYTES_MAX + 1];
     digest_hex(d, hex);
-    snprintf(out, PATH_BYTES, "%s/%.2s/%s", digest_alg_name(d->alg), hex, hex);
+    snprintf(out, DAMAGE_PATH_BYTES, "%s/%.2s/%s", digest_alg_name(d->alg), hex, hex);
 }
 
 /* In damaged/: the digest's text with a '-'. */
@@ -62,8 +59,8 @@ static bool name_digest(const char *name, struct digest *out)
 static bool blob_is_here(const struct damage *d, const struct digest *digest)
 {
     struct stat st;
-    char path[PATH_BYTES];
-    blob_path(digest, path);
+    char path[DAMAGE_PATH_BYTES];
+    damage_blob_path(digest, path);
     return fstatat(d->config.blobs_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
 }
 

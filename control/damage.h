@@ -21,7 +21,11 @@ enum {
     DAMAGE_MAX = 4096, /* more are not remembered: the next start, or the next scrub, finds them */
     DAMAGE_AGAIN_MS = 5000,
     DAMAGE_AGAIN_MAX_MS = 600000,
+    DAMAGE_PATH_BYTES = 16 + 2 * DIGEST_BYTES_MAX,
 };
+
+/* Where a blob's file is in blobs/. */
+void damage_blob_path(const struct digest *d, char out[DAMAGE_PATH_BYTES]);
 
 struct damage_config {
     int blobs_fd, damaged_fd; /* borrowed until damage_free */

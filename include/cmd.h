@@ -66,8 +66,10 @@ enum cmd_type {
     /* All of them or none: u32 count, each: u16 type, bytes the fields of that type. Of settings, services
        and backends only. */
     CMD_TRANSACTION = 22,
-    /* Who holds a blob has changed: digest, cmd_holders that it gains, cmd_holders that it loses.
-       CMD_BLOB_UNKNOWN if nobody ever linked it. */
+    /* Who holds a blob has changed: digest, cmd_holders that it gains, cmd_holders that it loses, and
+       cmd_holders that have to be there (may be missing: none). CMD_BLOB_UNKNOWN if nobody ever linked it,
+       CMD_CONFLICT if one of those that have to be there is not: whoever lets a copy go names those on which
+       it relies, so that of two who rely on each other only one can. */
     CMD_BLOB_COPIES = 23,
     /* Steps of the garbage collection, on what one repository has: bytes repo, u8 kind (enum
        names_mark_kind), u8 step (enum cmd_gc_step), u32 count, each: digest, u64 index of the mark that is

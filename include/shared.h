@@ -127,6 +127,8 @@ struct control_counters {
     _Atomic uint64_t scrub_running, scrub_begun_s, scrub_ended_s, blobs_damaged_now;
     _Atomic uint64_t mesh_others, mesh_connected, mesh_followers;
     _Atomic uint64_t mesh_ended[MESH_ENDS_COUNT];
+    _Atomic uint64_t repair_endangered, repair_endangered_bytes, repair_lost, repair_surplus;
+    _Atomic uint64_t repair_copied, repair_copied_bytes, repair_let_go, repair_failed;
     _Atomic uint64_t ready; /* 1: the state is loaded and writes are possible */
 } __attribute__((aligned(64)));
 

@@ -184,6 +184,9 @@ int command_node_token_rm(struct cli *cli);
 int command_cluster_show(struct cli *cli);
 int command_cluster_set(struct cli *cli);
 int command_cluster_force_new(struct cli *cli);
+/* cli_blobs.c: one line of how far the node's share of the repair is. */
+enum { REPAIR_TEXT_MAX = 400 };
+const char *cli_repair_text(const json_t *repair, char out[REPAIR_TEXT_MAX]);
 /* cli_stream.c */
 int command_events(struct cli *cli);
 int command_trace(struct cli *cli);

@@ -55,6 +55,22 @@ static int follow(struct cli *cli)
     }
 }
 
+const char *cli_repair_text(const json_t *repair, char out[REPAIR_TEXT_MAX])
+{
+    char bytes[FIGURE_MAX], left[REPAIR_TEXT_MAX / 2] = "no blob is on too few replicas";
+    const char *failure = cli_text(repair, "failure");
+    if (cli_number(repair, "endangered"))
+        snprintf(left, sizeof(left), "%lld blobs, %s are on too few replicas (%lld on none)",
+                 cli_number(repair, "endangered"), figure_bytes(cli_real(repair, "endangered_bytes"), bytes),
+                 cli_number(repair, "lost"));
+    snprintf(out, REPAIR_TEXT_MAX,
+             "%.16s: %s; this node has copied %lld, %s, let %lld go, and failed %lld times%s%.40s",
+             cli_text(repair, "state"), left, cli_number(repair, "copied"),
+             figure_bytes(cli_real(repair, "copied_bytes"), bytes), cli_number(repair, "let_go"),
+             cli_number(repair, "failed"), *failure ? ": " : "", failure);
+    return out;
+}
+
 int command_blob_verify(struct cli *cli)
 {
     bool all = cli->options & OPTION_ALL;

@@ -84,6 +84,8 @@ int command_cluster_show(struct cli *cli)
             else if (json_is_integer(value))
                 printf("%-16s %lld\n", key, (long long)json_integer_value(value));
         }
+        char text[REPAIR_TEXT_MAX];
+        printf("%-16s %s\n", "repair", cli_repair_text(json_object_get(answer, "repair"), text));
         printf("%-16s %s\n", "leader", or_dash(cli_text(answer, "leader")));
         printf("%-16s %s\n", "this node", or_dash(cli_text(answer, "self")));
         cli_print_notes(answer);

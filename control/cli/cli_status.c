@@ -143,6 +143,15 @@ static void print_blobs(const json_t *blobs)
     }
 }
 
+/* Nothing where there never was anything to do. */
+static void print_repair(const json_t *repair)
+{
+    char text[REPAIR_TEXT_MAX];
+    if (cli_number(repair, "endangered") || cli_number(repair, "surplus") || cli_number(repair, "copied") ||
+        cli_number(repair, "let_go") || cli_number(repair, "failed"))
+        printf("repair      %s\n", cli_repair_text(repair, text));
+}
+
 static void print_status(const struct cli *cli, const json_t *status)
 {
     const json_t *node = json_object_get(status, "node"), *state = json_object_get(status, "state");
@@ -176,6 +185,7 @@ static void print_status(const struct cli *cli, const json_t *status)
         print_addresses(json_object_get(status, "addresses"));
     print_figures(status);
     print_blobs(json_object_get(status, "blobs"));
+    print_repair(json_object_get(status, "repair"));
     json_array_foreach(json_object_get(status, "warnings"), i, warning)
         printf("%swarning%s     %s\n", colour(cli, "\033[33m"), plain, json_string_value(warning));
 }

@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "control/daemon.h"
+#include "control/daemon_repair.h"
 #include "control/node_commands.h"
 #include "control/nodes.h"
 #include "control/socket/methods.h"
@@ -37,6 +38,7 @@ static void set_cluster(struct daemon *d, json_t *answer)
         json_object_set_new(cluster, "lost", json_integer((json_int_t)held.lost));
     }
     json_object_set_new(answer, "cluster", cluster);
+    json_object_set_new(answer, "repair", daemon_repair_json(d));
     json_object_set_new(answer, "warnings", node_warnings_json(&t->cluster));
 }
 

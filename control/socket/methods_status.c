@@ -8,6 +8,7 @@
 #include "control/daemon.h"
 #include "control/daemon_blobs.h"
 #include "control/daemon_listen.h"
+#include "control/daemon_repair.h"
 #include "control/journal.h"
 #include "control/notify.h"
 #include "control/policies.h"
@@ -209,6 +210,7 @@ void method_status(void *context, struct rpc_call *call, json_t *params)
     json_object_set_new(result, "warnings", warnings(d, &state, store));
     json_object_set_new(result, "store", store);
     json_object_set_new(result, "blobs", blobs_status(d));
+    json_object_set_new(result, "repair", daemon_repair_json(d));
     json_object_set_new(result, "plan_generation", number(d->generation));
     json_object_set_new(result, "state_dir", json_string(d->config.state_dir));
     json_object_set_new(result, "socket", json_string(d->config.control_socket));

@@ -77,8 +77,9 @@ struct state_cmd {
     struct cmd_head head;
     struct state_text repo, from, key, value;
     struct digest digest;
-    uint64_t size;                    /* bytes */
-    struct cmd_holders holders, lost; /* of the blob; lost: CMD_BLOB_COPIES */
+    uint64_t size;                   /* bytes */
+    struct cmd_holders holders;      /* of the blob */
+    struct cmd_holders lost, needed; /* CMD_BLOB_COPIES */
     struct state_manifest manifest;
     struct state_text service; /* its name */
     struct svc svc;            /* CMD_SERVICE_SET */
@@ -183,11 +184,14 @@ bool state_tag_valid(const char *tag, size_t len);
 int state_services_read(struct kv *kv, struct svc_table *out);
 
 /* What is linked and has holders that are known (names.h): how much that is, and how much of it has fewer
- * holders that live than are wanted, or none. */
+ * holders that live than are wanted, none, or more. */
 struct state_held {
     uint64_t blobs, bytes;
     uint64_t endangered, endangered_bytes; /* also those without any */
     uint64_t lost;                         /* without any */
+    uint64_t surplus;                      /* with more than are wanted */
+    uint64_t living[BLOB_HOLDERS_MAX + 1]; /* blobs, by how many of their holders live */
+    uint64_t rows;                         /* that were looked at */
 };
 int state_held_read(struct kv *kv, uint32_t wanted, bool (*lives)(void *arg, uint64_t node), void *arg,
                     struct state_held *out);

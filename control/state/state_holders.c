@@ -100,6 +100,16 @@ int state_holders_change(struct kv *kv, struct state_event *out)
     return state_blob_move(kv, &cmd->digest, &before, &now);
 }
 
+static bool has_all(const struct names_blob *b, const struct cmd_holders *needed)
+{
+    struct cmd_holders have = {.count = b->holder_count};
+    memcpy(have.id, b->holder, b->holder_count * sizeof(have.id[0]));
+    for (unsigned i = 0; i < needed->count; i++)
+        if (!cmd_holders_has(&have, needed->id[i]))
+            return false;
+    return true;
+}
+
 int state_blob_copies(struct kv *kv, struct state_event *out)
 {
     struct names_blob blob;
@@ -108,7 +118,19 @@ int state_blob_copies(struct kv *kv, struct state_event *out)
         state_missing_add(out, &out->cmd.digest);
         return 0;
     }
+    if (rc == 0 && !has_all(&blob, &out->cmd.needed))
+        return state_refuse_text(out, CMD_CONFLICT, "it is not held any more where it has to be");
     return rc ? rc : state_holders_change(kv, out);
+}
+
+static void held_count(struct state_held *out, const struct names_held *row, uint32_t living, uint32_t wanted)
+{
+    out->rows++;
+    out->living[living] += row->blobs;
+    out->endangered += living < wanted ? row->blobs : 0;
+    out->endangered_bytes += living < wanted ? row->bytes : 0;
+    out->surplus += living > wanted ? row->blobs : 0;
+    out->lost += living ? 0 : row->blobs;
 }
 
 int state_held_read(struct kv *kv, uint32_t wanted, bool (*lives)(void *arg, uint64_t node), void *arg,
@@ -133,9 +155,7 @@ int state_held_read(struct kv *kv, uint32_t wanted, bool (*lives)(void *arg, uin
         }
         out->blobs += row.blobs;
         out->bytes += row.bytes;
-        out->endangered += living < wanted ? row.blobs : 0;
-        out->endangered_bytes += living < wanted ? row.bytes : 0;
-        out->lost += living ? 0 : row.blobs;
+        held_count(out, &row, living, wanted);
         after = true;
     }
     return rc == -ENOENT ? 0 : rc;

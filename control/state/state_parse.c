@@ -151,7 +151,11 @@ static int parse_blob_copies(struct parse *p)
     int rc = get_digest(p, &p->out->digest);
     if (rc == 0)
         rc = get_holders(p, &p->out->holders);
-    return rc ? rc : get_holders(p, &p->out->lost);
+    if (rc == 0)
+        rc = get_holders(p, &p->out->lost);
+    if (rc || p->r.failed || wire_at_end(&p->r))
+        return rc;
+    return get_holders(p, &p->out->needed);
 }
 
 static int parse_blob_mount(struct parse *p)

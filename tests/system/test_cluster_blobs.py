@@ -44,6 +44,8 @@ def test_pushed_here_pulled_there():
     """From a, by b and c, which have it when both others are dead: pulls need no majority."""
     with Cluster("a", "b", "c") as cluster:
         cluster.form()
+        cluster["a"].set("repair.rate", "0")  # else it may come to where it belongs before anybody asks for it
+        cluster.wait_for_setting("repair.rate", cluster["a"].setting("repair.rate"))
         cluster["a"].cli("cluster", "set", "--copies", 1)  # else a copy is there already
         layers = [b"layer" * 400_000, b"small"]
         digest, body = repository(cluster["a"]).push_image("1", *layers)

@@ -39,6 +39,9 @@ def cluster():
         made.form()
         # A cluster's version is raised when all its nodes have said what they know.
         assert http1.wait_until(lambda: all(shown(node)["version"] >= 3 for node in made.alive()), 60), made.report()
+        # What is looked at here is what pushes do by themselves.
+        made["a"].set("repair.rate", "0")
+        made.wait_for_setting("repair.rate", made["a"].setting("repair.rate"))
         yield made
 
 

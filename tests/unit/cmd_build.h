@@ -65,6 +65,12 @@ static inline void cmd_blob_copies(struct cmd_build *b, uint64_t time_ms, const 
     cmd_put_holders(&b->w, lost);
 }
 
+/* At the end of a CMD_BLOB_COPIES: who has to hold it for it to count. */
+static inline void cmd_needed(struct cmd_build *b, const struct cmd_holders *needed)
+{
+    cmd_put_holders(&b->w, needed);
+}
+
 static inline void cmd_blob_mount(struct cmd_build *b, uint64_t time_ms, const char *repo,
                                   const struct digest *d, const char *from)
 {

@@ -186,6 +186,39 @@ static enum cmd_status change_holders(struct fixture *f, unsigned seed, struct c
     return apply(f);
 }
 
+/* Lets node `id` go if all of `needed` hold it. */
+static enum cmd_status let_go(struct fixture *f, unsigned seed, uint64_t id, struct cmd_holders needed)
+{
+    struct digest d = digest_make(DIGEST_SHA256, seed);
+    struct cmd_holders none = {0}, lost = {1, {id}};
+    cmd_blob_copies(&f->b, 1, &d, &none, &lost);
+    cmd_needed(&f->b, &needed);
+    return apply(f);
+}
+
+/* Two nodes, each of which relies on the other: one of them lets go. */
+static void test_holders_that_are_needed(void **state)
+{
+    struct fixture *f = *state;
+    struct digest d = digest_make(DIGEST_SHA256, 1);
+    static const uint64_t id[] = {1, 2, 3};
+    cmd_blob_link(&f->b, 1, "a", &d, 100);
+    cmd_holders_at_end(&f->b, 1, 3);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(let_go(f, 1, 1, (struct cmd_holders){2, {2, 3}}), CMD_OK);
+    assert_holders(f, 1, id + 1, 2);
+    uint64_t writes = f->m.writes;
+    assert_int_equal(let_go(f, 1, 3, (struct cmd_holders){2, {1, 2}}), CMD_CONFLICT);
+    assert_false(f->ev.changed);
+    assert_int_equal(f->m.writes, writes);
+    assert_holders(f, 1, id + 1, 2);
+    assert_int_equal(let_go(f, 1, 3, (struct cmd_holders){2, {2, 9}}), CMD_CONFLICT);
+    assert_int_equal(let_go(f, 1, 3, (struct cmd_holders){1, {2}}), CMD_OK);
+    assert_int_equal(held(f, id + 1, 1), 1);
+    assert_int_equal(let_go(f, 1, 2, (struct cmd_holders){0}), CMD_OK); /* it says so of itself: it is true */
+    assert_int_equal(let_go(f, 7, 2, (struct cmd_holders){1, {2}}), CMD_BLOB_UNKNOWN);
+}
+
 static void test_holders_of_a_blob(void **state)
 {
     struct fixture *f = *state;
@@ -231,6 +264,42 @@ static void test_holders_of_a_blob(void **state)
     assert_int_equal(f->m.db[NAMES_HELD].count, 0);
     assert_int_equal(link_blob(f, "c", 1, 100), CMD_OK);
     assert_int_equal(held(f, id, 0), 1);
+}
+
+static bool lives_below(void *arg, uint64_t node)
+{
+    return node < *(const uint64_t *)arg;
+}
+
+static void link_held(struct fixture *f, unsigned seed, uint64_t first, unsigned count)
+{
+    struct digest d = digest_make(DIGEST_SHA256, seed);
+    cmd_blob_link(&f->b, 1, "a", &d, 100);
+    cmd_holders_at_end(&f->b, first, count);
+    assert_int_equal(apply(f), CMD_OK);
+}
+
+static void test_how_much_is_held(void **state)
+{
+    struct fixture *f = *state;
+    struct state_held held;
+    uint64_t limit = 5;
+    link_held(f, 1, 1, 3);
+    link_held(f, 2, 2, 2);
+    link_held(f, 3, 4, 2); /* one of them lives */
+    link_held(f, 4, 5, 2); /* none does */
+    link_held(f, 5, 5, 2);
+    assert_int_equal(link_blob(f, "a", 6, 100), CMD_OK); /* nobody was told of */
+    assert_int_equal(state_held_read(&f->m.kv, 2, lives_below, &limit, &held), 0);
+    assert_int_equal(held.blobs, 5);
+    assert_int_equal(held.bytes, 500);
+    assert_int_equal(held.endangered, 3);
+    assert_int_equal(held.endangered_bytes, 300);
+    assert_int_equal(held.lost, 2);
+    assert_int_equal(held.surplus, 1);
+    assert_int_equal(held.rows, 4);
+    static const uint64_t living[BLOB_HOLDERS_MAX + 1] = {2, 1, 1, 1};
+    assert_memory_equal(held.living, living, sizeof(living));
 }
 
 static void test_holders_of_a_manifest(void **state)
@@ -640,6 +709,8 @@ int main(void)
         T(test_event_shows_who_and_what),
         T(test_mount),
         T(test_holders_of_a_blob),
+        T(test_holders_that_are_needed),
+        T(test_how_much_is_held),
         T(test_holders_of_a_manifest),
         T(test_new_holders_displace_the_oldest),
         T(test_holders_that_are_none),

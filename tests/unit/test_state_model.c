@@ -93,8 +93,14 @@ static enum cmd_status do_copies(struct run *r, int d)
     unsigned gained = pick(r, 1u << NODES) & pick(r, 1u << NODES), lost = pick(r, 1u << NODES);
     struct cmd_holders more = holders_of(gained), less = holders_of(lost);
     cmd_blob_copies(&r->b, r->time_ms, &digest, &more, &less);
+    unsigned needed = pick(r, 3) == 0 ? 1u << pick(r, NODES) | 1u << pick(r, NODES) : 0;
+    struct cmd_holders have = holders_of(needed);
+    if (needed)
+        cmd_needed(&r->b, &have);
     if (!r->model.known[d])
         return CMD_BLOB_UNKNOWN;
+    if (needed & ~r->model.holders[d])
+        return CMD_CONFLICT;
     r->model.holders[d] &= ~lost;
     r->model.told[d] |= lost != 0;
     gain(r, d, gained);

@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/daemon_repair.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "control/daemon_blobs.h"
+#include "control/events.h"
+#include "control/node_view.h"
+#include "control/nodes.h"
+#include "placement.h"
+
+#define FILE_NAME     "repair"
+#define FILE_NAME_NEW "repair.new"
+
+enum {
+    REPAIR_MAGIC = 0x31505246, /* "FRP1" */
+    REPAIR_VERSION = 1,
+    LOOK_MS = 1000,     /* between two looks at who is there ... */
+    LOOK_MAX_MS = 5000, /* ... of thousands of replicas */
+    STATS_MS = 2,       /* so long a tick may wait for the file system */
+};
+
+/* STATE/repair. */
+struct repair_file {
+    uint32_t magic, version;
+    uint64_t balanced;
+};
+
+_Static_assert(sizeof(struct repair_file) == 16, "on disk");
+
+/* A replica that this node does not hear. */
+struct silent {
+    uint64_t id, since_ms; /* of the loop's clock */
+};
+
+struct daemon_repair {
+    struct repair *repair;
+    uv_timer_t timer;
+    struct silent *silent; /* by id */
+    size_t silent_count;
+    struct repair_node *node; /* of the view */
+    size_t node_cap;
+    struct repair_view view;
+    uint64_t look_ms;      /* the next look */
+    uint64_t stats_end_ns; /* until then files may be looked at */
+};
+
+/* ------------------------------------------------------------------ who is there */
+
+static uint64_t setting(struct daemon *d, enum setting_id id)
+{
+    enum setting_source source;
+    return setting_effective(&d->settings, id, &source);
+}
+
+static bool is_silent(struct daemon *d, const struct node *n)
+{
+    struct node_view view;
+    node_view(d, n, &view);
+    return node_state_is_down(view.verdict.state) || view.verdict.state == NODE_STATE_JOINING;
+}
+
+static uint64_t silent_since(const struct daemon_repair *r, uint64_t id, uint64_t now_ms)
+{
+    for (size_t i = 0; i < r->silent_count && r->silent[i].id <= id; i++)
+        if (r->silent[i].id == id)
+            return r->silent[i].since_ms;
+    return now_ms;
+}
+
+/* Managers look, each for itself: whoever comes to lead knows for how long. */
+static void look_for_silent(struct daemon *d, const struct node_table *t)
+{
+    struct daemon_repair *r = d->repair;
+    uint64_t now_ms = uv_now(&d->loop);
+    struct silent *list = calloc(t->count + 1, sizeof(*list));
+    size_t count = 0;
+    CHECK(list);
+    for (size_t i = 0; i < t->count; i++) {
+        const struct node *n = &t->node[i];
+        if (!n->replica || !is_silent(d, n))
+            continue;
+        list[count++] = (struct silent){n->id, silent_since(r, n->id, now_ms)};
+    }
+    free(r->silent);
+    r->silent = list;
+    r->silent_count = count;
+}
+
+static void say_silent(struct daemon *d)
+{
+    const struct daemon_repair *r = d->repair;
+    uint64_t now_ms = uv_now(&d->loop), grace_ms = setting(d, SET_REPAIR_GRACE);
+    struct cluster_absent *list = calloc(r->silent_count + 1, sizeof(*list));
+    CHECK(list);
+    for (size_t i = 0; i < r->silent_count; i++)
+        list[i] = (struct cluster_absent){.id = r->silent[i].id,
+                                          .gone = now_ms - r->silent[i].since_ms >= grace_ms};
+    cluster_say_absent(d->cluster, list, r->silent_count);
+    free(list);
+}
+
+static enum repair_presence presence_of(const struct node *n, const struct cluster_absent *a)
+{
+    if (n->availability == NODE_DRAIN || (a && a->gone))
+        return REPAIR_OUT;
+    return a ? REPAIR_AWAY : REPAIR_UP;
+}
+
+static void view_make(struct daemon *d, const struct node_table *t, uint64_t self)
+{
+    struct daemon_repair *r = d->repair;
+    const struct cluster_absent *list;
+    size_t absent, at = 0, count = 0;
+    r->view = (struct repair_view){.self = 0};
+    if (cluster_absent(d->cluster, &list, &absent) || !daemon_blobs_counts(d, self))
+        return;
+    if (t->count > r->node_cap) {
+        free(r->node);
+        r->node = calloc(t->count, sizeof(*r->node));
+        CHECK(r->node);
+        r->node_cap = t->count;
+    }
+    for (size_t i = 0; i < t->count; i++) {
+        const struct node *n = &t->node[i];
+        if (!n->replica)
+            continue;
+        while (at < absent && list[at].id < n->id)
+            at++;
+        bool is_absent = at < absent && list[at].id == n->id;
+        r->node[count++] =
+            (struct repair_node){.id = n->id, .presence = presence_of(n, is_absent ? &list[at] : NULL)};
+    }
+    r->view = (struct repair_view){.self = self,
+                                   .wanted = placement_wanted(t->cluster.copies, t->cluster.replicas),
+                                   .count = count,
+                                   .node = r->node};
+}
+
+static void look(struct daemon *d, const struct cluster_status *status)
+{
+    struct daemon_repair *r = d->repair;
+    const struct node_table *t = nodes_table(d->nodes);
+    const struct node *me = node_find(t, status->node_id);
+    uint64_t wait_ms = LOOK_MS + t->count;
+    r->look_ms = uv_now(&d->loop) + (wait_ms < LOOK_MAX_MS ? wait_ms : LOOK_MAX_MS);
+    if (me && me->role == NODE_MANAGER)
+        look_for_silent(d, t);
+    if (status->leads)
+        say_silent(d);
+    view_make(d, t, status->node_id);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct daemon *d = timer->data;
+    struct daemon_repair *r = d->repair;
+    struct cluster_status status;
+    cluster_status(d->cluster, &status);
+    if (uv_now(&d->loop) >= r->look_ms)
+        look(d, &status);
+    bool known = r->view.self && status.writable && d->phase == DAEMON_SERVING;
+    r->stats_end_ns = uv_hrtime() + STATS_MS * 1000000ull;
+    repair_tick(r->repair, uv_now(&d->loop), known ? &r->view : NULL, setting(d, SET_REPAIR_RATE));
+}
+
+/* ------------------------------------------------------------------ what repair asks for */
+
+static int on_walk(void *arg, const struct digest *after, size_t limit, repair_row row, void *row_arg)
+{
+    struct daemon *d = arg;
+    return cluster_walk_blobs(d->cluster, after, limit, row, row_arg);
+}
+
+static int on_row(void *arg, const struct digest *digest, struct names_blob *out)
+{
+    struct daemon *d = arg;
+    return cluster_blob(d->cluster, digest, out);
+}
+
+static int on_held(void *arg, uint32_t wanted, repair_lives lives, void *lives_arg, struct state_held *out)
+{
+    struct daemon *d = arg;
+    return cluster_held(d->cluster, wanted, lives, lives_arg, out);
+}
+
+struct saying {
+    repair_said said;
+    void *arg;
+};
+
+static void on_said(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t detail_len)
+{
+    struct saying s = *(struct saying *)arg;
+    (void)index, (void)detail, (void)detail_len;
+    free(arg);
+    s.said(s.arg, status);
+}
+
+static void on_say(void *arg, const struct digest *digest, const struct repair_choice *choice,
+                   repair_said said, void *said_arg)
+{
+    struct daemon *d = arg;
+    struct saying *s = malloc(sizeof(*s));
+    CHECK(s);
+    *s = (struct saying){said, said_arg};
+    const struct blob_copies copies = {
+        .digest = digest, .gained = &choice->gained, .lost = &choice->lost, .needed = &choice->needed};
+    daemon_blobs_say(d, REPAIR_SOURCE, &copies, on_said, s);
+}
+
+static int on_is_here(void *arg, const struct digest *digest, uint64_t size)
+{
+    struct daemon *d = arg;
+    if (uv_hrtime() >= d->repair->stats_end_ns)
+        return -EAGAIN;
+    return daemon_blobs_has_file(d, digest, size);
+}
+
+static void on_missing(void *arg, const struct digest *digest, uint64_t size)
+{
+    daemon_blobs_found(arg, digest, size, JOB_MISSING);
+}
+
+static void on_tell(void *arg, const char *kind, const char *text)
+{
+    struct daemon *d = arg;
+    journal_info(d->journal, "repair", "%s: %s", kind, text);
+    events_note(d->events, kind, text);
+}
+
+/* A disk that does not take it costs a walk. */
+static void on_balanced(void *arg, uint64_t balanced)
+{
+    struct daemon *d = arg;
+    const struct repair_file file = {.magic = REPAIR_MAGIC, .version = REPAIR_VERSION, .balanced = balanced};
+    int fd = openat(d->folders.state_fd, FILE_NAME_NEW, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+                    0640);
+    if (fd < 0)
+        return;
+    bool written = write(fd, &file, sizeof(file)) == (ssize_t)sizeof(file);
+    close(fd);
+    if (written)
+        (void)renameat(d->folders.state_fd, FILE_NAME_NEW, d->folders.state_fd, FILE_NAME);
+}
+
+static uint64_t load_balanced(const struct daemon *d)
+{
+    struct repair_file file;
+    int fd = openat(d->folders.state_fd, FILE_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return 0;
+    ssize_t n = read(fd, &file, sizeof(file));
+    close(fd);
+    return n == (ssize_t)sizeof(file) && file.magic == REPAIR_MAGIC && file.version == REPAIR_VERSION
+               ? file.balanced
+               : 0;
+}
+
+/* ------------------------------------------------------------------ what is shown */
+
+void daemon_repair_tick(struct daemon *d)
+{
+    struct control_counters *out = &d->memory.counters->control;
+    struct repair_status s;
+    repair_status(d->repair->repair, &s);
+    atomic_store_explicit(&out->repair_endangered, s.endangered, memory_order_relaxed);
+    atomic_store_explicit(&out->repair_endangered_bytes, s.endangered_bytes, memory_order_relaxed);
+    atomic_store_explicit(&out->repair_lost, s.lost, memory_order_relaxed);
+    atomic_store_explicit(&out->repair_surplus, s.surplus, memory_order_relaxed);
+    atomic_store_explicit(&out->repair_copied, s.copied, memory_order_relaxed);
+    atomic_store_explicit(&out->repair_copied_bytes, s.copied_bytes, memory_order_relaxed);
+    atomic_store_explicit(&out->repair_let_go, s.let_go, memory_order_relaxed);
+    atomic_store_explicit(&out->repair_failed, s.failed, memory_order_relaxed);
+}
+
+static json_t *number(uint64_t value)
+{
+    return json_integer((json_int_t)value);
+}
+
+json_t *daemon_repair_json(const struct daemon *d)
+{
+    struct repair_status s;
+    repair_status(d->repair->repair, &s);
+    return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "state", s.state,
+                     "endangered", number(s.endangered), "endangered_bytes", number(s.endangered_bytes),
+                     "lost", number(s.lost), "surplus", number(s.surplus), "copied", number(s.copied),
+                     "copied_bytes", number(s.copied_bytes), "let_go", number(s.let_go), "failed",
+                     number(s.failed), "under_way", number(s.under_way), "failure", s.failure);
+}
+
+/* ------------------------------------------------------------------ life */
+
+void daemon_repair_open(struct daemon *d)
+{
+    struct daemon_repair *r = calloc(1, sizeof(*r));
+    CHECK(r && uv_timer_init(&d->loop, &r->timer) == 0);
+    d->repair = r;
+    r->timer.data = d;
+    r->repair = repair_new(&(struct repair_config){.jobs = d->jobs,
+                                                   .walk = on_walk,
+                                                   .row = on_row,
+                                                   .held = on_held,
+                                                   .say = on_say,
+                                                   .is_here = on_is_here,
+                                                   .missing = on_missing,
+                                                   .tell = on_tell,
+                                                   .balanced = load_balanced(d),
+                                                   .set_balanced = on_balanced,
+                                                   .arg = d});
+    uv_timer_start(&r->timer, on_timer, REPAIR_TICK_MS, REPAIR_TICK_MS);
+}
+
+void daemon_repair_close(struct daemon *d)
+{
+    repair_stop(d->repair->repair);
+    uv_close((uv_handle_t *)&d->repair->timer, NULL);
+}
+
+void daemon_repair_free(struct daemon *d)
+{
+    repair_free(d->repair->repair);
+    free(d->repair->silent);
+    free(d->repair->node);
+    free(d->repair);
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The daemon's side of repair.h: who is there, what is said, and what is shown of it. */
+#ifndef FL_CONTROL_DAEMON_REPAIR_H
+#define FL_CONTROL_DAEMON_REPAIR_H
+
+#include <jansson.h>
+
+#include "control/daemon.h"
+#include "control/repair.h"
+
+struct daemon_repair;
+
+void daemon_repair_open(struct daemon *d);  /* after the cluster, the nodes and the jobs */
+void daemon_repair_close(struct daemon *d); /* nothing is begun any more */
+void daemon_repair_free(struct daemon *d);  /* when the loop has ended, before the jobs */
+
+/* Once a second: what is counted, for /metrics. */
+void daemon_repair_tick(struct daemon *d);
+
+/* For status and cluster show; a new object. */
+json_t *daemon_repair_json(const struct daemon *d);
+
+#endif

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a replica held that is gone is copied again, without anybody's action: then any other one may go, too."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+import harness
+import http1
+import netlab
+from cluster_lab import Cluster
+from test_cluster_blobs import keeps, repository
+
+pytestmark = netlab.needed
+
+NAMES = ("a", "b", "c")
+LAYERS = (4_000_000, 50_000, 300)
+
+
+def shown(node):
+    return json.loads(node.cli("cluster", "show", "--json").stdout)
+
+
+def kinds(node):
+    lines = node.cli("events", "--json", "--limit", "1000").stdout.splitlines()
+    events = [event for line in lines for event in (json.loads(line) if line.startswith("[") else [json.loads(line)])]
+    return [event["kind"] for event in events]
+
+
+def at_rest(cluster, replicas):
+    """All of the living ones say so, of as many replicas."""
+    def rests():
+        answers = [shown(node) for node in cluster.alive()]
+        return all(answer["cluster"]["replicas"] == replicas and answer["repair"]["endangered"] == 0
+                   and answer["repair"]["surplus"] == 0 and answer["repair"]["state"] != "paused" for answer in answers)
+    return http1.wait_until(rests, 90)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(*NAMES) as made:
+        made.form()
+        # A cluster's version is raised when all its nodes have said what they know.
+        assert http1.wait_until(lambda: all(shown(node)["cluster"]["version"] >= 3 for node in made.alive()), 60), made.report()
+        made["a"].set("repair.grace", "1s")
+        made.wait_for_setting("repair.grace", made["a"].setting("repair.grace"))
+        yield made
+
+
+def push(node):
+    """An image. Returns its manifest's digest and its blobs by digest."""
+    layers = [os.urandom(size) for size in LAYERS]
+    digest, _ = repository(node).push_image("1", *layers)
+    return digest, {harness.digest_of(blob): blob for blob in (b"{}", *layers)}
+
+
+def test_a_replica_is_lost_for_good(cluster):
+    """Away for longer than the grace: the third one comes to hold all of it, and serves it with both others dead."""
+    digest, blobs = push(cluster["c"])
+    cluster["c"].kill()
+    for name in ("a", "b"):
+        assert all(keeps(cluster[name], each) for each in (digest, *blobs)), cluster.report()
+    assert at_rest(cluster, 3), cluster.report()
+    assert {"repair.begun", "repair.ended"} <= set(kinds(cluster["a"]))
+    assert sum(shown(node)["repair"]["copied"] for node in cluster.alive()) >= len(blobs) + 1
+    cluster["a"].kill()
+    repo = repository(cluster["b"])
+    assert harness.digest_of(repo.manifest("1").body) == digest
+    assert all(repo.blob(each).body == data for each, data in blobs.items())
+    # They come back with what they had: what is too much is let go, and nothing is endangered.
+    cluster["a"].start()
+    cluster["c"].start()
+    assert cluster.wait_until_whole(), cluster.report()
+    assert at_rest(cluster, 3), cluster.report()
+
+
+@pytest.mark.slow
+def test_a_replica_is_removed(cluster):
+    """It does not count from then on, whatever the grace is; one that comes in its place takes its share."""
+    cluster["a"].set("repair.grace", "1h")
+    cluster.wait_for_setting("repair.grace", cluster["a"].setting("repair.grace"))
+    digest, blobs = push(cluster["c"])
+    cluster["c"].kill()
+    assert http1.wait_until(
+        lambda: cluster["a"].cli("node", "rm", "c", "--force", "--yes", check=False).returncode == 0, 60), cluster.report()
+    assert at_rest(cluster, 2), cluster.report()
+    for name in ("a", "b"):
+        assert all(keeps(cluster[name], each) for each in (digest, *blobs)), cluster.report()
+    for _ in range(4):  # of so many blobs a third node is ranked better for some
+        push(cluster["a"])
+    shutil.rmtree(cluster["c"].folder / "state")
+    cluster["c"].start().join(cluster["a"], cluster["a"].token())
+    assert cluster.wait_until_whole(), cluster.report()
+    assert http1.wait_until(lambda: shown(cluster["c"])["repair"]["copied"] > 0, 90), [shown(node) for node in cluster.alive()]
+    assert at_rest(cluster, 3), cluster.report()
