@@ -78,17 +78,6 @@ void conn_nodelay(struct conn *c, bool on)
     wire_nodelay(&c->wire, on);
 }
 
-/* No memory for one more: say so if the socket takes it at once, and go. */
-static void refuse_connection(struct ring *ring, int fd)
-{
-    static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n"
-                               "Connection: close\r\n\r\n";
-    ssize_t n = send(fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-    (void)n;
-    counter_add(&ring->counters->closed[CLOSE_NO_CONNECTION], 1);
-    close(fd);
-}
-
 static struct conn *conn_open(struct ring *ring, const struct wire *wire, uint16_t service)
 {
     struct conn *c = pool_take(&ring->conns);
@@ -117,7 +106,7 @@ void conn_accepted(struct ring *ring, int fd, uint16_t service, uint16_t port)
     struct conn *c = conn_open(ring, &wire, service);
     ring_count(ring, CTR_CONNECTIONS_ACCEPTED, 1);
     if (!c) {
-        refuse_connection(ring, fd);
+        refused_add(ring, fd);
         return;
     }
     c->local_port = port;

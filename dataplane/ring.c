@@ -121,6 +121,7 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
 
 void ring_free(struct ring *r)
 {
+    refused_close(r);
     store_ring_free(r->store);
     channel_free(r->channel);
     door_ring_free(r->door);
@@ -503,6 +504,7 @@ static void tick(struct ring *r, uint64_t now_ms)
     pool_trim(&r->buffers.smalls, TRIM_MOST);
     loop_trim(r->loop);
     door_tick(r);
+    refused_tick(r);
     http2_trim(r->http2, TRIM_MOST);
     proxy_tick(r->proxy);
     relay_tick(r);

@@ -16,6 +16,7 @@
 #include "shared.h"
 #include "dataplane/loop.h"
 #include "dataplane/pool.h"
+#include "dataplane/refused.h"
 #include "dataplane/timer.h"
 #include "dataplane/move/buffers.h"
 
@@ -101,6 +102,7 @@ struct ring {
     _Atomic(struct acceptor_order *) orders; /* of main, the newest first */
 
     struct conn *conn_list;                 /* all that are open */
+    struct refused refused;                 /* clients that there was no room for */
     struct stream *ready, **ready_tail;     /* have bytes to move now, without waiting for anything */
     struct stream *starved, **starved_tail; /* wait for a body buffer */
     struct conn *unfed, **unfed_tail;       /* found no receive buffer */
