@@ -327,11 +327,31 @@ static int cache_load(struct loading *l, uint64_t from, uint64_t last)
     return 0;
 }
 
-/* Applies what is in the cache, here and now: nobody waits for the loop yet. */
+/* Whether the names file, which is usually ahead of the other one, has all of the entry: that is most of
+ * what is read at a start. */
+static bool is_applied(const struct consensus *c, const struct entry *e)
+{
+    return e->type == RAFT_COMMAND && e->index <= db_applied(c->db, DB_NAMES).index &&
+           state_is_names_only(e->data, e->len);
+}
+
+static void cache_pass_over(struct consensus *c)
+{
+    for (size_t i = 0; i < c->cache_count && is_applied(c, c->cache[i]); i++) {
+        c->applied = c->cache[i]->index;
+        c->applied_term = c->cache[i]->term;
+        feed_keep(c, c->cache[i]);
+    }
+    cache_release(c);
+}
+
+/* Applies what is in the cache, up to what needs not be, here and now: nobody waits for the loop yet. */
 static int cache_apply(struct loading *l)
 {
     struct consensus *c = l->c;
-    struct apply_job job = {.count = c->cache_count};
+    struct apply_job job = {.count = 0};
+    while (job.count < c->cache_count && job.count < BATCH_ENTRIES_MAX && !is_applied(c, c->cache[job.count]))
+        job.count++;
     job.items = calloc(job.count, sizeof(*job.items));
     CHECK(job.items);
     for (size_t i = 0; i < job.count; i++)
@@ -353,8 +373,11 @@ static int replay(struct loading *l)
     struct consensus *c = l->c;
     int rc = 0;
     while (rc == 0 && c->applied < c->commit) {
-        rc = cache_load(l, c->applied + 1, c->commit);
+        if (c->cache_count == 0)
+            rc = cache_load(l, c->applied + 1, c->commit);
         if (rc == 0)
+            cache_pass_over(c);
+        if (rc == 0 && c->cache_count)
             rc = cache_apply(l);
     }
     /* What is not known to be committed waits in memory until it is. */

@@ -14,6 +14,7 @@
 
 #include "check.h"
 #include "crc32c.h"
+#include "snapshot_copy.h"
 #include "wire.h"
 
 enum {
@@ -213,11 +214,7 @@ static int take_file(const struct file_ops *ops, int dir_fd, struct db *db, enum
     int fd = openat(dir_fd, db_file_name(file), O_CREAT | O_TRUNC | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0)
         return -errno;
-    int rc = db_copy(db, file, fd);
-    if (rc == 0)
-        rc = ops->sync(ops->arg, fd);
-    if (rc == 0)
-        rc = hash_copy(ops, fd, -1, meta->sha256[file], &meta->bytes[file]);
+    int rc = snapshot_copy(ops, db, file, fd, meta->sha256[file], &meta->bytes[file]);
     close(fd);
     return rc;
 }

@@ -55,6 +55,15 @@ static bool type_is_both(uint16_t type)
     return type == CMD_NOTIFY_SET || type == CMD_NOTIFY_RM;
 }
 
+bool state_is_names_only(const void *cmd, size_t len)
+{
+    struct wire_reader r = {.buf = cmd, .len = len};
+    struct cmd_head head;
+    cmd_get_head(&r, &head);
+    return !r.failed && head.type < CMD_TYPE_COUNT && apply_type[head.type] &&
+           state_type_is_names(head.type) && !type_is_both(head.type);
+}
+
 static enum cmd_status status_of(int parse_error)
 {
     return parse_error == 0 ? CMD_OK : parse_error == -E2BIG ? CMD_TOO_LARGE : CMD_INVALID;

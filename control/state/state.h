@@ -140,6 +140,10 @@ struct state_setting_check {
  */
 int state_parse(const void *cmd, size_t len, struct state_cmd *out, char *err, size_t err_len);
 
+/* Whether the command changes the names file and nothing else, by its head alone; false where it is no
+ * command that this version knows. */
+bool state_is_names_only(const void *cmd, size_t len);
+
 /* Judges a command before it is proposed. CMD_OK, or why not, with a text in err. */
 enum cmd_status state_check(const void *cmd, size_t len, const struct state_setting_check *settings,
                             char *err, size_t err_len);
