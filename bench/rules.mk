@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Benchmarks; included by the Makefile.
-BENCH_BIN := $(addprefix $(BUILD)/bench/,load visit origin bare bare_relay bare_fetch edge_rate connect commits effect followers)
+BENCH_BIN := $(addprefix $(BUILD)/bench/,load visit origin bare bare_relay bare_fetch edge_rate connect commits effect followers fill)
 
 $(BUILD)/bench/%: bench/%.c $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lssl -lcrypto -lpthread
@@ -12,6 +12,9 @@ $(BUILD)/bench/effect: bench/effect.c include/abi.h $(BUILD)/flags
 $(BUILD)/bench/followers: bench/followers.c $(BUILD)/libcontrol.a
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libcontrol.a $(CONTROL_LIBS) $(CLI_LIBS)
 -include $(BUILD)/bench/followers.d
+# Makes states, with control's own state machine and log.
+$(BUILD)/bench/fill: bench/fill.c $(BUILD)/libcontrol.a
+	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< $(BUILD)/libcontrol.a $(CONTROL_LIBS) $(CLI_LIBS)
 # A program for the kernel that drives the one which is measured.
 $(BUILD)/bench/edge_rate.bpf.o: bench/edge_rate.bpf.c $(BUILD)/bpf/vmlinux.h
 	$(AT)mkdir -p $(@D); echo "  BPF   $<"; $(BPF_CLANG) $(BPF_CFLAGS) -MMD -MP -c -o $@ $<

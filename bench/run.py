@@ -21,7 +21,7 @@ import plot
 import relays
 import servers
 
-NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover", "connect", "edge", "relay", "cluster")
+NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover", "connect", "edge", "relay", "cluster", "scale")
 SUBJECTS = {cls.name: cls for cls in (servers.Fairlead, servers.DockerRegistry)}
 RELAYS = {"fairlead": relays.Fairlead, "haproxy": relays.HaproxyAsSubject}
 
@@ -33,6 +33,7 @@ class Bench:
         self.subject = SUBJECTS.get(os.environ.get("BENCH_SUBJECT", "fairlead"), servers.Fairlead)
         self.relay = RELAYS.get(os.environ.get("BENCH_SUBJECT", "fairlead"), relays.Fairlead)
         self.folder = pathlib.Path(folder)
+        self.build = build
         self.load_tool = build / "bench/load"
         self.bare_tool = build / "bench/bare"
         self.visit_tool = build / "bench/visit"

@@ -40,12 +40,15 @@ class Server:
         self.port = free_port()
         self.process = None
 
-    def __enter__(self):
-        self.prepare()
+    def launch(self):
         env = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
         with open(self.folder / "log", "ab") as log:  # a session each: the kernel shares processors among those (sched(7))
             self.process = subprocess.Popen(self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env,
                                             start_new_session=True)
+
+    def __enter__(self):
+        self.prepare()
+        self.launch()
         deadline = time.monotonic() + START_SECONDS
         while not self.is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
