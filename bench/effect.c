@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,8 +29,11 @@
 
 enum { MAPS_MAX = 16, CHANGES_MAX = 100000, LOOK_US = 100, PATIENCE_S = 30, LINE_BYTES = 16 << 10 };
 
+enum moment { MOMENT_ANSWER, MOMENT_FIRST, MOMENT_ALL, MOMENTS };
+
+/* Microseconds from the request. */
 struct times {
-    double answer, first, all;
+    double us[MOMENTS];
 };
 
 static uint64_t now_ns(void)
@@ -120,27 +122,27 @@ static void change(int fd, const char *service, const char *backend, uint32_t id
         double us = (double)(now_ns() - start) / 1e3;
         if (!answer && answered(fd)) {
             answer = true;
-            out->answer = us;
+            out->us[MOMENT_ANSWER] = us;
         }
         for (int i = 0; i < maps; i++) {
             if (seen[i] || !has(map[i], id, weight))
                 continue;
             seen[i] = true;
             if (left == maps)
-                out->first = us;
+                out->us[MOMENT_FIRST] = us;
             if (--left == 0)
-                out->all = us;
+                out->us[MOMENT_ALL] = us;
         }
         if (us > PATIENCE_S * 1e6)
             fail("%d of %d maps do not have it after %d s", left, maps, PATIENCE_S);
     }
 }
 
-static void print_list(const char *name, const struct times *times, unsigned count, size_t offset)
+static void print_list(const char *name, const struct times *times, unsigned count, enum moment moment)
 {
     printf("\"%s\": [", name);
     for (unsigned i = 0; i < count; i++)
-        printf("%s%.1f", i ? ", " : "", *(const double *)((const char *)&times[i] + offset));
+        printf("%s%.1f", i ? ", " : "", times[i].us[moment]);
     printf("]");
 }
 
@@ -168,11 +170,11 @@ int main(int argc, char **argv)
         change(fd, argv[2], argv[3], id, 2 + i % 2, map, maps, &times[i]);
     }
     printf("{");
-    print_list("answer", times, count, offsetof(struct times, answer));
+    print_list("answer", times, count, MOMENT_ANSWER);
     printf(", ");
-    print_list("first", times, count, offsetof(struct times, first));
+    print_list("first", times, count, MOMENT_FIRST);
     printf(", ");
-    print_list("all", times, count, offsetof(struct times, all));
+    print_list("all", times, count, MOMENT_ALL);
     printf("}\n");
     free(times);
     return 0;
