@@ -134,4 +134,14 @@ clients:
 	$(AT)$(MAKE_QUIET) -j$(JOBS) all
 	$(AT)FAIRLEAD_BUILD="$(abspath $(BUILD))" $(RUN) --build "$(BUILD)" --serial --timeout 400 pytest tests/clients $(PYTEST_ARGS)
 
+## test-kubernetes: kubectl through Fairlead against Kubernetes itself, which is built from Debian's source before (as root)
+.PHONY: test-kubernetes kubernetes
+test-kubernetes:
+	$(AT)packaging/deps.sh build test kubernetes
+	$(AT)$(RUN) tier test-kubernetes "6000 kubernetes"
+kubernetes:
+	$(AT)tests/kubernetes/build.sh "$(BUILD)/kubernetes"
+	$(AT)$(MAKE_QUIET) -j$(JOBS) all
+	$(AT)FAIRLEAD_BUILD="$(abspath $(BUILD))" $(RUN) --build "$(BUILD)" --serial --timeout 600 pytest tests/kubernetes $(PYTEST_ARGS)
+
 -include $(UNIT_HELP_OBJ:.o=.d) $(addsuffix .d,$(UNIT_BIN) $(BPF_TEST_BIN) $(TOOL_BIN) $(FUZZ_BIN))
