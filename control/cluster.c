@@ -28,10 +28,22 @@ static int check_setting(const char *key, size_t key_len, const char *value, siz
     return value ? setting_parse(id, value, value_len, &parsed, err, err_len) : 0;
 }
 
+/* What is about the CA's exchange, or about who takes part in it. */
+static void look_at_ca(struct cluster *c, const struct state_event *event)
+{
+    uint16_t type = event->cmd.head.type;
+    if (type == CMD_CA_ROTATE || type == CMD_CA_STEP)
+        ca_changed(c, true);
+    else if (type == CMD_CA_NODE || (type >= CMD_NODE_ADD && type <= CMD_NODE_RM))
+        ca_changed(c, false);
+}
+
 static void on_event(void *arg, const struct state_event *event)
 {
     struct cluster *c = arg;
     c->config.handlers.event(c->config.arg, event);
+    if (event->changed)
+        look_at_ca(c, event);
     if (c->mesh)
         forward_applied(c, event->index);
 }
@@ -55,6 +67,7 @@ static void on_restored(void *arg, uint64_t index)
                  (unsigned long long)index);
     if (c->config.handlers.restored)
         c->config.handlers.restored(c->config.arg);
+    ca_changed(c, true);
 }
 
 static void on_leader(void *arg, uint64_t leader)

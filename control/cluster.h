@@ -29,6 +29,9 @@ struct cluster_handlers {
     void (*reader_stuck)(void *arg, unsigned ring);
     /* The whole state is another one: a snapshot of another node was put in its place. */
     void (*restored)(void *arg);
+    /* This node's certificate or its CAs have changed (STATE/pki): cluster_certificates_taken(serial), once
+     * whoever uses them has the new ones. May be NULL. */
+    void (*certificates)(void *arg, uint64_t serial);
 };
 
 struct cluster_config {
@@ -147,6 +150,14 @@ bool cluster_has_others(const struct cluster *c);
 
 /* Managers that are not connected with this node: what a change of the managers is proposed with. */
 void cluster_managers_down(struct cluster *c, struct node_down *out);
+
+/* The CA's exchange as it is applied here; ca_view_fini frees it. 0 or -errno. */
+int cluster_ca_view(struct cluster *c, struct ca_view *out);
+/* SHA-256 of the CA of the certificate that this node shows wherever it shows one. False: not known, or a new
+ * one is on its way to the data plane. */
+bool cluster_ca_shown(const struct cluster *c, uint8_t out[NODE_HASH_BYTES]);
+/* The data plane has the certificates of that serial; 1: those of the start. */
+void cluster_certificates_taken(struct cluster *c, uint64_t serial);
 
 /* How long certificates are valid that this node signs. */
 void cluster_set_certificate_life(struct cluster *c, uint64_t life_ms);

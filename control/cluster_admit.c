@@ -209,7 +209,7 @@ static const char *join_take(struct cluster *c, const struct frame_join *in, str
         return "it does not say where other nodes find it; set cluster.listen in its configuration";
     if (pki_request_key(in->request.data, in->request.len, n->key))
         return "its request for a certificate is none";
-    if (!c->pki.ca_key.data ||
+    if (!ca_signs(c) ||
         pki_fingerprint_signer(c->pki.ca.data, c->pki.ca.len, c->pki.ca_key.data, c->pki.ca_key.len, n->ca))
         return no_ca_key;
     memcpy(n->name, in->name.data, in->name.len);
@@ -279,8 +279,8 @@ static void on_renew(struct cluster *c, uint64_t from, uint64_t id, const void *
     static const uint8_t none[NODE_HASH_BYTES];
     if (!n)
         snprintf(err, sizeof(err), "the state does not have this node");
-    else if (!c->pki.ca_key.data)
-        snprintf(err, sizeof(err), "this manager has no CA key");
+    else if (!ca_signs(c))
+        snprintf(err, sizeof(err), "this manager has no CA key yet");
     else if (pki_request_key(body, len, key) ||
              (memcmp(n->key, none, sizeof(none)) != 0 && memcmp(n->key, key, sizeof(key)) != 0))
         snprintf(err, sizeof(err), "the request is not of the node's key");
@@ -291,29 +291,46 @@ static void on_renew(struct cluster *c, uint64_t from, uint64_t id, const void *
     node_table_fini(&t);
 }
 
+/* What a certificate that was given for this node makes of it. 0 or -errno with err. */
+static int certificate_take(const struct cluster *c, const struct pki_text *cert, struct pki_identity **out,
+                            char err[PKI_ERR_MAX])
+{
+    uint8_t ca[PKI_FINGERPRINT_BYTES];
+    int rc = pki_identity_new(c->pki.ca.data, c->pki.ca.len, cert->data, cert->len, c->pki.key.data,
+                              c->pki.key.len, out, err);
+    if (rc)
+        return rc;
+    pki_identity_ca(*out, ca);
+    if (memcmp(pki_identity_name(*out), pki_identity_name(c->identity), sizeof(struct pki_name)) != 0)
+        snprintf(err, PKI_ERR_MAX, "it is another node's");
+    else if (c->ca.signer_said && memcmp(ca, c->ca.signer, sizeof(ca)) != 0)
+        snprintf(err, PKI_ERR_MAX, "who signed it has not got the new CA's key yet; it is tried again");
+    else
+        return 0;
+    pki_identity_free(*out);
+    return -EINVAL;
+}
+
 /* A new certificate of this node: stored, and shown from now on. */
 static void certificate_use(struct cluster *c, const struct pki_text *cert)
 {
     struct pki_identity *next;
     char err[PKI_ERR_MAX] = "";
-    int rc = pki_identity_new(c->pki.ca.data, c->pki.ca.len, cert->data, cert->len, c->pki.key.data,
-                              c->pki.key.len, &next, err);
-    if (rc == 0 &&
-        memcmp(pki_identity_name(next), pki_identity_name(c->identity), sizeof(struct pki_name)) != 0) {
-        snprintf(err, sizeof(err), "it is another node's");
-        rc = -EINVAL;
-        pki_identity_free(next);
-    }
+    int rc = certificate_take(c, cert, &next, err);
     if (rc == 0) {
         rc = pki_files_put(c->dir_fd, PKI_FOLDER, PKI_FILE_CERT, cert);
         if (rc == 0)
             rc = mesh_set_identity(c->mesh, next);
-        if (rc == 0) {
-            pki_identity_free(c->identity);
-            c->identity = next;
-        } else {
+        if (rc)
             pki_identity_free(next);
-        }
+    }
+    if (rc == 0) {
+        pki_identity_free(c->identity);
+        c->identity = next;
+        pki_text_free(&c->pki.cert);
+        c->pki.cert = (struct pki_text){strndup(cert->data, cert->len), cert->len};
+        CHECK(c->pki.cert.data);
+        ca_files_changed(c);
     }
     if (rc)
         journal_error(c->config.journal, "cluster", "a new certificate of this node cannot be used: %s",
@@ -398,7 +415,7 @@ static void renew(struct cluster *c)
     uint64_t manager = net_some_manager(c), self = pki_identity_name(c->identity)->node_id;
     if (pki_request_of(c->pki.key.data, c->pki.key.len, &request))
         return;
-    const struct node *n = c->pki.ca_key.data && cluster_nodes(c, &t) == 0 ? node_find(&t, self) : NULL;
+    const struct node *n = ca_signs(c) && cluster_nodes(c, &t) == 0 ? node_find(&t, self) : NULL;
     if (n && certificate_make(c, n, request.data, request.len, &cert, err) == 0)
         certificate_use(c, &cert);
     else if (manager)
@@ -411,7 +428,7 @@ static void renew(struct cluster *c)
 void admit_upkeep(struct cluster *c)
 {
     uint64_t self = pki_identity_name(c->identity)->node_id, manager;
-    if (certificate_is_old(c))
+    if (certificate_is_old(c) || ca_wants_certificate(c))
         renew(c);
     if (!c->pki.ca_key.data && net_is_manager(c, self) && (manager = net_some_manager(c)))
         mesh_send(c->mesh, manager, MESH_CA_KEY, 0, NULL, 0);

@@ -375,14 +375,17 @@ static bool worker_may(uint64_t from, const void *body, size_t len)
     uint16_t type = may ? cmd->head.type : CMD_NONE;
     if (type == CMD_NODE_SET)
         may = cmd->of_node.change.node.id == from && !(cmd->of_node.change.has & ~of_itself);
+    else if (type == CMD_CA_NODE)
+        may = cmd->of_node.ca.node.id == from && !cmd->of_node.ca.node.has_key;
     else if ((type >= CMD_CLUSTER_INIT && type <= CMD_CLUSTER_SET) || type == CMD_GC_REPO ||
-             type == CMD_GC_BLOBS || type == CMD_GC_TOTALS)
+             type == CMD_GC_BLOBS || type == CMD_GC_TOTALS || type == CMD_CA_ROTATE || type == CMD_CA_STEP)
         may = false;
     free(cmd);
     return may;
 }
 
-static const char only_managers[] = "nodes and tokens are changed on managers alone; run this on one of them";
+static const char only_managers[] =
+    "nodes, tokens and the CA are changed on managers alone; run this on one of them";
 
 static void on_propose(struct cluster *c, uint64_t from, uint64_t id, const void *body, size_t len)
 {

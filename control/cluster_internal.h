@@ -10,6 +10,8 @@
 
 enum {
     CLUSTER_FRAME_PROPOSE = MESH_TYPES_CLUSTER,    /* a command; id: the sender's number of it */
+    CLUSTER_FRAME_CA_KEY = 42,                     /* 32 bytes: which CA's key is wanted: cluster_ca.c */
+    CLUSTER_FRAME_CA_KEY_REPLY = 43,               /* the key, PEM */
     CLUSTER_FRAME_FOLLOWERS = 47,                  /* who follows the sender: cluster_followers.c */
     CLUSTER_FRAME_RESULT = MESH_TYPES_CLUSTER + 1, /* u16 status, u64 index, bytes detail; the same id */
     CLUSTER_FRAME_ABSENT = MESH_TYPES_CLUSTER + 2, /* who is not heard: cluster_absent.c */
@@ -44,6 +46,19 @@ struct known_node {
 
 struct joining;
 
+enum { CA_SOON_MS = 20, CA_LATER_MS = 250 };
+
+/* cluster_ca.c */
+struct ca_keeping {
+    bool settled;     /* this node has all that the state wants of it */
+    bool asking;      /* a command is under way */
+    bool signer_said; /* by the state: which CA signs */
+    uint8_t signer[NODE_HASH_BYTES];
+    uint8_t own[NODE_HASH_BYTES]; /* the CA of this node's certificate */
+    uint8_t phase;                /* enum ca_phase: said last */
+    uint64_t serial, taken;       /* of the files of STATE/pki; the newest that the data plane has */
+};
+
 struct cluster {
     struct cluster_config config;
     struct consensus *consensus;
@@ -55,6 +70,7 @@ struct cluster {
     struct known_node *known; /* by id */
     size_t known_count;
     uint32_t certificate_life_s;
+    struct ca_keeping ca;
     uv_timer_t upkeep;
     uv_timer_t dial; /* whom this node dials is to be said anew */
     uint64_t source; /* the manager that this node follows; 0: it takes part in Raft */
@@ -81,6 +97,8 @@ int net_send(void *arg, uint64_t node, uint16_t type, const void *body, size_t l
 bool net_is_manager(const struct cluster *c, uint64_t node);
 /* One of the managers that are connected, another one each time; 0: none is. */
 uint64_t net_some_manager(const struct cluster *c);
+/* The upkeep comes at that time at the latest. */
+void net_upkeep_within(struct cluster *c, uint64_t ms);
 void net_count(const struct cluster *c, size_t *others, size_t *connected);
 /* The manager that this node follows: the one that it needs to be connected with. */
 void net_source(struct cluster *c, uint64_t manager);
@@ -91,6 +109,18 @@ void net_close(struct cluster *c, void (*closed)(struct cluster *c));
 void admit_join(void *arg, struct mesh_guest *guest, const void *body, size_t len);
 void admit_frame(struct cluster *c, uint64_t from, uint16_t type, uint64_t id, const void *body, size_t len);
 void admit_upkeep(struct cluster *c);
+
+/* cluster_ca.c: the CA's exchange. */
+void ca_open(struct cluster *c);
+void ca_upkeep(struct cluster *c);
+void ca_frame(struct cluster *c, uint64_t from, uint16_t type, const void *body, size_t len);
+/* The state has changed, as far as it is about that; the files of STATE/pki have, and c->identity is theirs.
+ */
+void ca_changed(struct cluster *c, bool soon);
+void ca_files_changed(struct cluster *c);
+/* Whether this node has the key of the CA that signs now; whether its own certificate is of another one. */
+bool ca_signs(const struct cluster *c);
+bool ca_wants_certificate(const struct cluster *c);
 
 /* cluster_forward.c */
 void forward_open(struct cluster *c);

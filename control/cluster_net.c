@@ -61,6 +61,8 @@ static void on_frame(void *arg, uint64_t from, uint16_t type, uint64_t id, const
     int rc = 0;
     if (type < MESH_TYPES_RAFT)
         admit_frame(c, from, type, id, body, len);
+    else if (type == CLUSTER_FRAME_CA_KEY || type == CLUSTER_FRAME_CA_KEY_REPLY)
+        ca_frame(c, from, type, body, len);
     else if (type == CLUSTER_FRAME_FOLLOWERS)
         rc = followers_frame(c, from, body, len);
     else if (type == CLUSTER_FRAME_ABSENT)
@@ -75,9 +77,16 @@ static void on_frame(void *arg, uint64_t from, uint16_t type, uint64_t id, const
 
 static void on_upkeep(uv_timer_t *timer)
 {
+    ca_upkeep(timer->data);
     admit_upkeep(timer->data);
     followers_tell(timer->data);
     absent_tell(timer->data);
+}
+
+void net_upkeep_within(struct cluster *c, uint64_t ms)
+{
+    if (!uv_is_active((uv_handle_t *)&c->upkeep) || uv_timer_get_due_in(&c->upkeep) > ms)
+        uv_timer_start(&c->upkeep, on_upkeep, ms, UPKEEP_MS);
 }
 
 static void on_up(void *arg, uint64_t node)
@@ -330,6 +339,7 @@ static int open_mesh(struct cluster *c, const struct consensus_status *s, char *
     CHECK(uv_timer_init(c->config.loop, &c->upkeep) == 0);
     CHECK(uv_timer_init(c->config.loop, &c->dial) == 0);
     c->upkeep.data = c->dial.data = c;
+    ca_open(c);
     uv_timer_start(&c->upkeep, on_upkeep, UPKEEP_FIRST_MS, UPKEEP_MS);
     forward_open(c);
     return 0;

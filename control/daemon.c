@@ -290,6 +290,7 @@ static void on_plan_applied(void *arg, uint64_t generation)
 {
     struct daemon *d = arg;
     server_plan_applied(d->server, generation);
+    daemon_pki_applied(d, generation);
 }
 
 static void on_dataplane_failed(void *arg, unsigned failures, bool ever_ready, bool forbidden)

@@ -62,6 +62,15 @@ struct listen_failures {
     size_t count;
 };
 
+/* The files of STATE/pki on their way to the data plane. */
+struct daemon_pki {
+    uint64_t wanted;  /* serial of the newest files */
+    uint64_t serial;  /* of those that were handed over */
+    uint64_t plan;    /* when this plan is applied, the data plane has them */
+    uint64_t applied; /* the newest plan that was */
+    unsigned waited_s;
+};
+
 enum daemon_phase { DAEMON_STARTING, DAEMON_SERVING, DAEMON_DRAINING, DAEMON_CLOSING };
 
 struct daemon {
@@ -93,6 +102,7 @@ struct daemon {
     struct daemon_blobs *blobs;    /* daemon_blobs.h */
     struct daemon_repair *repair;  /* daemon_repair.h */
     bool has_pki;                  /* as seen last: STATE/pki is there */
+    struct daemon_pki pki;         /* daemon_peers.c */
     struct plan_services *proxied; /* those of the newest plan */
     struct certs_store *certs;
     struct daemon_kernel *kernel_half; /* daemon_kernel.h */

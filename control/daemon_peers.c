@@ -14,6 +14,9 @@
 #include "control/nodes.h"
 #include "control/mesh/pki_files.h"
 
+/* A plan that some ring was too slow for is not said to be applied. */
+enum { PKI_PATIENCE_S = 10 };
+
 static char *path_of(const struct daemon *d, const char *file)
 {
     char *path;
@@ -53,9 +56,52 @@ bool daemon_certs_load(struct daemon *d, const struct config_certificates *confi
     return changed;
 }
 
+/* Whether what was read of STATE/pki is what is there. */
+static bool pki_is_read(const struct daemon *d)
+{
+    bool node = false, ca = false;
+    for (size_t i = 0; i < certs_count(d->certs); i++) {
+        struct certs_view v;
+        certs_show(d->certs, i, &v);
+        node |= strcmp(v.name, PLAN_PEERS_CERTIFICATE) == 0 && v.loaded && !v.problem[0];
+        ca |= strcmp(v.name, PLAN_PEERS_CA) == 0 && v.loaded && !v.problem[0];
+    }
+    return node && ca;
+}
+
+/* A plan that comes behind certificates is taken with them: it says when they are in use. */
+static void pki_hand_over(struct daemon *d)
+{
+    if (certs_tick(d->certs))
+        daemon_publish_certs(d);
+    if (!d->supervise || d->phase > DAEMON_SERVING || !pki_is_read(d))
+        return;
+    d->pki.serial = d->pki.wanted;
+    d->pki.waited_s = 0;
+    d->pki.plan = daemon_publish_plan(d);
+}
+
+void daemon_pki_changed(struct daemon *d, uint64_t serial)
+{
+    d->pki.wanted = serial;
+    if (d->has_pki)
+        pki_hand_over(d);
+}
+
+void daemon_pki_applied(struct daemon *d, uint64_t plan)
+{
+    d->pki.applied = plan;
+    d->pki.waited_s = 0;
+    if (d->cluster && plan >= d->pki.plan)
+        cluster_certificates_taken(d->cluster, d->pki.serial ? d->pki.serial : 1);
+}
+
 void daemon_peers_tick(struct daemon *d)
 {
     size_t failed;
+    bool unheard = d->pki.plan > d->pki.applied && ++d->pki.waited_s >= PKI_PATIENCE_S;
+    if (d->has_pki && (d->pki.wanted != d->pki.serial || unheard))
+        pki_hand_over(d);
     if (d->has_pki == has_pki(d))
         return;
     if (daemon_certs_load(d, &d->config.certificates, &failed))

@@ -20,6 +20,11 @@ bool daemon_certs_load(struct daemon *d, const struct config_certificates *confi
 /* Once a second: a cluster may have come to be since. */
 void daemon_peers_tick(struct daemon *d);
 
+/* The files of STATE/pki have changed: they are handed to the data plane, and the cluster is told when it has
+ * them; a plan was applied. */
+void daemon_pki_changed(struct daemon *d, uint64_t serial);
+void daemon_pki_applied(struct daemon *d, uint64_t plan);
+
 /* The other replicas for a plan; NULL: none, or this node cannot show them who it is. Freed by the caller. */
 struct plan_peers *daemon_peers(struct daemon *d);
 

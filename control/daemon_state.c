@@ -8,6 +8,7 @@
 #include "control/daemon.h"
 #include "control/daemon_blobs.h"
 #include "control/daemon_life.h"
+#include "control/daemon_peers.h"
 #include "control/events.h"
 #include "control/nodes.h"
 #include "control/notify.h"
@@ -114,5 +115,13 @@ static void on_restored(void *arg)
     daemon_publish_plan(d);
 }
 
-const struct cluster_handlers daemon_cluster_handlers = {
-    .event = on_event, .fatal = on_fatal, .reader_stuck = on_reader_stuck, .restored = on_restored};
+static void on_certificates(void *arg, uint64_t serial)
+{
+    daemon_pki_changed(arg, serial);
+}
+
+const struct cluster_handlers daemon_cluster_handlers = {.event = on_event,
+                                                         .fatal = on_fatal,
+                                                         .reader_stuck = on_reader_stuck,
+                                                         .restored = on_restored,
+                                                         .certificates = on_certificates};

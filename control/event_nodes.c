@@ -6,8 +6,8 @@
 #include "control/journal.h"
 #include "control/node_commands.h"
 
-/* So much of a token's hash tells it from others. */
-enum { TOKEN_ID_BYTES = 6 };
+/* So much of a hash tells a token, or a CA, from others. */
+enum { HASH_BYTES_SHOWN = 6 };
 
 static void set_number(json_t *event, const char *key, uint64_t value)
 {
@@ -27,12 +27,12 @@ static void set_address(json_t *event, const char *key, const struct svc_address
         set_text(event, key, svc_address_text(a, text));
 }
 
-static void set_token(json_t *event, const uint8_t hash[NODE_HASH_BYTES])
+static void set_hash(json_t *event, const char *key, const uint8_t hash[NODE_HASH_BYTES])
 {
-    char text[2 * TOKEN_ID_BYTES + 1];
-    for (size_t i = 0; i < TOKEN_ID_BYTES; i++)
+    char text[2 * HASH_BYTES_SHOWN + 1];
+    for (size_t i = 0; i < HASH_BYTES_SHOWN; i++)
         snprintf(text + 2 * i, 3, "%02x", hash[i]);
-    set_text(event, "token", text);
+    set_text(event, key, text);
 }
 
 static void set_time(json_t *event, const char *key, uint64_t time_ms)
@@ -69,7 +69,7 @@ static void set_join(json_t *event, const struct state_event *in)
     const struct node_join *j = &in->cmd.of_node.join;
     set_text(event, "name", j->node.name);
     set_address(event, "mesh", &j->node.mesh);
-    set_token(event, j->token);
+    set_hash(event, "token", j->token);
     if (in->status == CMD_OK)
         set_number(event, "node_id", node_cmd_added_id(in->detail, in->detail_len));
 }
@@ -109,13 +109,25 @@ void event_set_node(json_t *event, const struct state_event *in)
         set_text(event, "role", node_role_name(of->token.token.role));
         set_time(event, "expires", of->token.token.expires_ms);
         json_object_set_new(event, "rotate", json_boolean(of->token.rotate));
-        set_token(event, of->token.token.hash);
+        set_hash(event, "token", of->token.token.hash);
         break;
     case CMD_TOKEN_RM:
-        set_token(event, of->token.token.hash);
+        set_hash(event, "token", of->token.token.hash);
         break;
     case CMD_CLUSTER_SET:
         set_cluster(event, &of->cluster);
+        break;
+    case CMD_CA_ROTATE:
+        if (of->ca.rotate_force)
+            json_object_set_new(event, "force", json_true());
+        break;
+    case CMD_CA_STEP:
+        set_text(event, "phase", ca_phase_name(of->ca.step.to));
+        set_hash(event, "ca", of->ca.step.next.hash);
+        break;
+    case CMD_CA_NODE:
+        set_number(event, "node_id", of->ca.node.id);
+        set_hash(event, "ca", of->ca.node.ca);
         break;
     default:
         break;

@@ -7,7 +7,7 @@
 #include "check.h"
 #include "cmd.h"
 
-enum { CMD_ROOM = 512 + 2 * NODE_ROW_BYTES_MAX };
+enum { CMD_ROOM = 512 + 2 * (NODE_ROW_BYTES_MAX + CA_PEM_MAX) };
 
 static struct wire_writer begin(enum cmd_type type, struct node_asker who)
 {
@@ -79,6 +79,27 @@ void *node_cmd_cluster_set(struct node_asker who, const struct node_cluster_chan
 {
     struct wire_writer w = begin(CMD_CLUSTER_SET, who);
     node_cluster_change_put(&w, change);
+    return end(&w, len);
+}
+
+void *node_cmd_ca_rotate(struct node_asker who, bool force, size_t *len)
+{
+    struct wire_writer w = begin(CMD_CA_ROTATE, who);
+    wire_put_u8(&w, force);
+    return end(&w, len);
+}
+
+void *node_cmd_ca_step(struct node_asker who, const struct ca_step *step, size_t *len)
+{
+    struct wire_writer w = begin(CMD_CA_STEP, who);
+    ca_step_put(&w, step);
+    return end(&w, len);
+}
+
+void *node_cmd_ca_node(struct node_asker who, const struct ca_node *said, size_t *len)
+{
+    struct wire_writer w = begin(CMD_CA_NODE, who);
+    ca_node_put(&w, said);
     return end(&w, len);
 }
 

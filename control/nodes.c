@@ -104,6 +104,8 @@ static struct node_change difference(const struct nodes *n, const struct node *r
         c.has |= NODE_HAS_MESH;
     if (self->data.port && memcmp(&row->data, &self->data, sizeof(row->data)) != 0)
         c.has |= NODE_HAS_DATA;
+    if (cluster_ca_shown(n->config.cluster, c.node.ca) && memcmp(row->ca, c.node.ca, sizeof(row->ca)) != 0)
+        c.has |= NODE_HAS_CA;
     c.node.version = CLUSTER_VERSION;
     c.node.mesh = self->mesh;
     c.node.data = self->data;
@@ -175,7 +177,7 @@ static void changed(struct nodes *n)
 void nodes_event(struct nodes *n, const struct state_event *event)
 {
     uint16_t type = event->cmd.head.type;
-    if (event->changed && type >= CMD_CLUSTER_INIT && type <= CMD_CLUSTER_SET)
+    if (event->changed && ((type >= CMD_CLUSTER_INIT && type <= CMD_CLUSTER_SET) || type == CMD_CA_STEP))
         changed(n);
 }
 

@@ -83,6 +83,11 @@ enum cmd_type {
     CMD_GC_KEEP = 28,
     /* Counts what all blobs take, if it is not counted yet: no fields. */
     CMD_GC_TOTALS = 29,
+    /* The cluster's CA is exchanged (control/state/ca.h). A new one is wanted: u8 force, 1: a rotation that
+       is going on goes on without nodes that are away. */
+    CMD_CA_ROTATE = 31,
+    CMD_CA_STEP = 32, /* ca_step: of whoever leads */
+    CMD_CA_NODE = 33, /* ca_node: what a node says of itself */
     /* Policies (control/state/policy.h), all or none of the command: u64 revision that each has
        (CMD_REVISION_ANY, or 0: there is none yet), u32 count of prefixes whose policies go, each: bytes
        prefix; u32 count of policies, each: its fields; u8 POLICY_FROM_FILE, if the configuration file says

@@ -187,6 +187,9 @@ int command_cluster_force_new(struct cli *cli);
 /* cli_blobs.c: one line of how far the node's share of the repair is. */
 enum { REPAIR_TEXT_MAX = 400 };
 const char *cli_repair_text(const json_t *repair, char out[REPAIR_TEXT_MAX]);
+/* cli_ca.c */
+int command_cluster_rotate_ca(struct cli *cli);
+void cli_print_ca(const json_t *answer); /* of cluster.show */
 /* cli_stream.c */
 int command_events(struct cli *cli);
 int command_trace(struct cli *cli);

@@ -86,6 +86,7 @@ int command_cluster_show(struct cli *cli)
         }
         char text[REPAIR_TEXT_MAX];
         printf("%-16s %s\n", "repair", cli_repair_text(json_object_get(answer, "repair"), text));
+        cli_print_ca(answer);
         printf("%-16s %s\n", "leader", or_dash(cli_text(answer, "leader")));
         printf("%-16s %s\n", "this node", or_dash(cli_text(answer, "self")));
         cli_print_notes(answer);

@@ -144,7 +144,18 @@ const struct command commands[] = {
     {"node token-ls", "", 0, "tokens: role, until when they are good", NULL, command_node_token_ls},
     {"node token-rm", "ID", 0, "remove a token; the first six characters of its id are enough", NULL,
      command_node_token_rm},
-    {"cluster show", "", 0, "the cluster: version, copies, managers, who leads", NULL, command_cluster_show},
+    {"cluster show", "", 0, "the cluster: version, copies, managers, who leads, its CA", NULL,
+     command_cluster_show},
+    {"cluster rotate-ca", "", OPTION_FORCE | OPTION_YES,
+     "exchange the cluster's CA: every node gets a certificate of a new one",
+     "It goes on by itself, while everything else does, until every node has its certificate; then the old "
+     "CA "
+     "is trusted no more.\n"
+     "Tokens made before do not let anybody join from when the new CA signs. --force goes on without nodes "
+     "that "
+     "are away:\nthey have to be removed, and to join again. On a terminal that asks first, unless --yes is "
+     "given.",
+     command_cluster_rotate_ca},
     {"cluster set", "", OPTION_NAME | OPTION_COPIES | OPTION_COPIES_MIN,
      "change the cluster's name, and how many copies of a blob there are", NULL, command_cluster_set},
     {"cluster force-new", "", OPTION_STATE | OPTION_YES,

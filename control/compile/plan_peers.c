@@ -81,7 +81,8 @@ uint64_t *plan_members_compile(const struct node_table *nodes, size_t *count)
     CHECK(member);
     *count = 0;
     for (size_t i = 0; i < nodes->count && *count < PLAN_MEMBERS_MAX; i++)
-        member[(*count)++] = nodes->node[i].id;
+        if (node_counts(nodes, &nodes->node[i]))
+            member[(*count)++] = nodes->node[i].id;
     return member;
 }
 

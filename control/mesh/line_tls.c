@@ -78,6 +78,15 @@ enum mesh_reason line_tls_check(const SSL *ssl, const struct pki_identity *own, 
     return MESH_OK;
 }
 
+static enum mesh_reason other_ca(char why[MESH_WHY_MAX])
+{
+    snprintf(
+        why, MESH_WHY_MAX,
+        "it belongs to another cluster than the token, or the cluster's CA was exchanged since the token was "
+        "made; `fairlead node join-token` makes a new one");
+    return MESH_CHAIN;
+}
+
 enum mesh_reason line_tls_check_pin(const SSL *ssl, const uint8_t pin[PKI_FINGERPRINT_BYTES],
                                     struct pki_name *name, char why[MESH_WHY_MAX])
 {
@@ -94,12 +103,12 @@ enum mesh_reason line_tls_check_pin(const SSL *ssl, const uint8_t pin[PKI_FINGER
     cas = pinned ? sk_X509_new_null() : NULL;
     if (!cas || !sk_X509_push(cas, pinned)) {
         sk_X509_free(cas);
-        snprintf(why, MESH_WHY_MAX,
-                 "it belongs to another cluster than the token: its CA is not the token's");
-        return MESH_CHAIN;
+        return other_ca(why);
     }
     enum mesh_reason reason = pki_verify(cas, cert, why);
     sk_X509_free(cas);
+    if (reason == MESH_CHAIN)
+        return other_ca(why);
     if (reason == MESH_OK && !pki_cert_name(cert, name))
         return say(MESH_CHAIN, why);
     return reason;

@@ -320,6 +320,19 @@ int pki_fingerprint_signer(const char *ca, size_t ca_len, const char *ca_key, si
     return signer ? 0 : -ENOKEY;
 }
 
+int pki_signer_cert(const char *ca, size_t ca_len, const char *ca_key, size_t ca_key_len,
+                    struct pki_text *cert)
+{
+    *cert = (struct pki_text){0};
+    STACK_OF(X509) *cas = pki_read_certs(ca, ca_len);
+    EVP_PKEY *key = pki_read_key(ca_key, ca_key_len);
+    X509 *signer = cas && key ? pki_find_key(cas, key) : NULL;
+    int rc = signer ? cert_text(signer, cert) : -ENOKEY;
+    EVP_PKEY_free(key);
+    sk_X509_pop_free(cas, X509_free);
+    return rc;
+}
+
 void pki_fingerprint_of(const X509 *cert, uint8_t out[PKI_FINGERPRINT_BYTES])
 {
     unsigned len = PKI_FINGERPRINT_BYTES;

@@ -80,6 +80,10 @@ int pki_request_key(const char *request, size_t len, uint8_t out[PKI_FINGERPRINT
 int pki_fingerprint_signer(const char *ca, size_t ca_len, const char *ca_key, size_t ca_key_len,
                            uint8_t out[PKI_FINGERPRINT_BYTES]);
 
+/* The certificate of a bundle that belongs to this key. 0, -ENOKEY, -errno. */
+int pki_signer_cert(const char *ca, size_t ca_len, const char *ca_key, size_t ca_key_len,
+                    struct pki_text *cert);
+
 /* Of the first certificate of a bundle, which signs. 0 or -EINVAL. */
 int pki_fingerprint(const char *pem, size_t len, uint8_t out[PKI_FINGERPRINT_BYTES]);
 void pki_fingerprint_of(const X509 *cert, uint8_t out[PKI_FINGERPRINT_BYTES]);
@@ -98,6 +102,9 @@ const struct pki_name *pki_identity_name(const struct pki_identity *identity);
 struct stack_st_X509 *pki_identity_cas(const struct pki_identity *identity);
 X509 *pki_identity_cert(const struct pki_identity *identity);
 EVP_PKEY *pki_identity_key(const struct pki_identity *identity);
+
+/* SHA-256 of the CA certificate that signed its own. */
+void pki_identity_ca(const struct pki_identity *identity, uint8_t out[PKI_FINGERPRINT_BYTES]);
 
 /* Seconds since the epoch, UTC. */
 int64_t pki_identity_not_before(const struct pki_identity *identity);

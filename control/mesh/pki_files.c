@@ -25,6 +25,8 @@ static const struct file_row {
     {PKI_FILE_KEY, offsetof(struct pki_files, key), PKI_PEM_BYTES_MAX, 0600, true},
     {PKI_FILE_CA_KEY, offsetof(struct pki_files, ca_key), PKI_PEM_BYTES_MAX, 0600, false},
     {PKI_FILE_PEERS, offsetof(struct pki_files, peers), PKI_PEERS_BYTES_MAX, 0644, false},
+    {PKI_FILE_NEXT_CA, offsetof(struct pki_files, next_ca), PKI_PEM_BYTES_MAX, 0644, false},
+    {PKI_FILE_NEXT_KEY, offsetof(struct pki_files, next_key), PKI_PEM_BYTES_MAX, 0600, false},
 };
 
 static struct pki_text *text_of(const struct pki_files *files, const struct file_row *row)
@@ -177,6 +179,18 @@ int pki_files_put(int parent_fd, const char *folder, const char *name, const str
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
         if (strcmp(rows[i].name, name) == 0)
             rc = replace(fd, &rows[i], text);
+    close(fd);
+    return rc;
+}
+
+int pki_files_drop(int parent_fd, const char *folder, const char *name)
+{
+    int fd = openat(parent_fd, folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = unlinkat(fd, name, 0) && errno != ENOENT ? -errno : 0;
+    if (rc == 0 && fsync(fd))
+        rc = -errno;
     close(fd);
     return rc;
 }

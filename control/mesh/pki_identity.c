@@ -65,13 +65,15 @@ X509 *pki_find_key(STACK_OF(X509) * certs, EVP_PKEY *key)
     return NULL;
 }
 
-static bool signed_by_one(STACK_OF(X509) * cas, X509 *cert)
+/* Who of them signed the certificate; NULL: none did. */
+static X509 *signer_of(STACK_OF(X509) * cas, X509 *cert)
 {
-    for (int i = 0; i < sk_X509_num(cas); i++)
+    X509 *signer = NULL;
+    for (int i = 0; i < sk_X509_num(cas) && !signer; i++)
         if (X509_verify(cert, X509_get0_pubkey(sk_X509_value(cas, i))) == 1)
-            return true;
+            signer = sk_X509_value(cas, i);
     ERR_clear_error();
-    return false;
+    return signer;
 }
 
 /* What is wrong with it, or NULL. */
@@ -87,8 +89,8 @@ static const char *check(struct pki_identity *identity)
         return "the node's key is not the one of its certificate";
     if (!pki_cert_name(identity->cert, &identity->name))
         return "the node's certificate does not name a cluster and a node";
-    return signed_by_one(identity->cas, identity->cert) ? NULL
-                                                        : "the node's certificate is not of the cluster's CA";
+    return signer_of(identity->cas, identity->cert) ? NULL
+                                                    : "the node's certificate is not of the cluster's CA";
 }
 
 int pki_identity_new(const char *ca, size_t ca_len, const char *cert, size_t cert_len, const char *key,
@@ -156,6 +158,11 @@ X509 *pki_identity_cert(const struct pki_identity *identity)
 EVP_PKEY *pki_identity_key(const struct pki_identity *identity)
 {
     return identity->key;
+}
+
+void pki_identity_ca(const struct pki_identity *identity, uint8_t out[PKI_FINGERPRINT_BYTES])
+{
+    pki_fingerprint_of(signer_of(identity->cas, identity->cert), out);
 }
 
 static int64_t seconds(const ASN1_TIME *t)

@@ -102,6 +102,7 @@ const struct rpc_method methods[] = {
     {"token.delete", RPC_ADMIN, method_token_delete},
     {"cluster.show", RPC_READ_ONLY, method_cluster_show},
     {"cluster.set", RPC_ADMIN, method_cluster_set},
+    {"cluster.rotate_ca", RPC_ADMIN, method_cluster_rotate_ca},
     {"apply", RPC_OPERATOR, method_apply},
     {"blob.import", RPC_ADMIN, method_blob_import},
     {"backup.create", RPC_ADMIN, method_backup_create},

@@ -62,6 +62,12 @@ void method_node_delete(void *context, struct rpc_call *call, json_t *params);
 void method_cluster_show(void *context, struct rpc_call *call, json_t *params);
 void method_cluster_set(void *context, struct rpc_call *call, json_t *params);
 
+/* methods_ca.c */
+struct daemon;
+void method_cluster_rotate_ca(void *context, struct rpc_call *call, json_t *params);
+json_t *methods_ca_json(struct daemon *d);
+void methods_ca_warn(struct daemon *d, json_t *warnings);
+
 /* methods_apply.c */
 void method_apply(void *context, struct rpc_call *call, json_t *params);
 
@@ -73,7 +79,6 @@ void method_backup_status(void *context, struct rpc_call *call, json_t *params);
 void method_blob_import(void *context, struct rpc_call *call, json_t *params);
 
 /* methods_blobs.c */
-struct daemon;
 void method_blob_verify(void *context, struct rpc_call *call, json_t *params);
 void method_blobs_stop(struct daemon *d); /* the calls that wait are answered: the daemon stops */
 json_t *blobs_status(const struct daemon *d);

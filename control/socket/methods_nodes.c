@@ -78,6 +78,8 @@ void method_cluster_show(void *context, struct rpc_call *call, json_t *params)
     const struct node_table *t = nodes_table(d->nodes);
     json_t *answer = json_object();
     set_cluster(d, answer);
+    json_object_set_new(answer, "ca", methods_ca_json(d));
+    methods_ca_warn(d, json_object_get(answer, "warnings"));
     json_object_set_new(answer, "leader", json_null());
     for (size_t i = 0; i < t->count; i++) {
         struct node_view view;

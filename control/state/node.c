@@ -104,6 +104,13 @@ const struct node *node_find_name(const struct node_table *t, const char *name)
     return NULL;
 }
 
+bool node_counts(const struct node_table *t, const struct node *n)
+{
+    static const uint8_t not_said[NODE_HASH_BYTES];
+    return memcmp(t->ca, not_said, sizeof(not_said)) == 0 || memcmp(n->ca, not_said, sizeof(not_said)) == 0 ||
+           memcmp(n->ca, t->ca, sizeof(n->ca)) == 0;
+}
+
 void node_table_fini(struct node_table *t)
 {
     free(t->node);

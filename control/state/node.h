@@ -75,6 +75,8 @@ struct node_table {
     struct node_cluster cluster;
     struct node *node;
     size_t count;
+    uint8_t
+        ca[NODE_HASH_BYTES]; /* the CA that alone is trusted, SHA-256; zero: not said, or another one, too */
 };
 
 struct node_token {
@@ -176,6 +178,9 @@ void node_tokens_fini(struct node_tokens *t);
 /* In the table; NULL if it is not there. */
 const struct node *node_find(const struct node_table *t, uint64_t id);
 const struct node *node_find_name(const struct node_table *t, const char *name);
+
+/* Whether the certificate that the node has counts: of the CA that is trusted, as far as it has said so. */
+bool node_counts(const struct node_table *t, const struct node *n);
 
 /* The lowest cluster version that all nodes of the table know; CLUSTER_VERSION_FIRST if there are none. */
 uint32_t node_version_common(const struct node_table *t);

@@ -12,6 +12,7 @@
 #ifndef FL_STATE_STATE_H
 #define FL_STATE_STATE_H
 
+#include "ca.h"
 #include "cmd.h"
 #include "kv.h"
 #include "node.h"
@@ -70,6 +71,11 @@ union state_of_node {
         bool rotate;
     } token;
     struct node_cluster_change cluster;
+    struct {
+        bool rotate_force; /* CMD_CA_ROTATE */
+        struct ca_step step;
+        struct ca_node node;
+    } ca;
 };
 
 /* A command, taken apart; what its type does not have is empty. */

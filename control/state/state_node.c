@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Nodes: added, changed and removed, and which changes of the managers are taken. */
+#include "ca_rows.h"
 #include "node_rows.h"
 #include "state_service.h"
 
@@ -445,6 +446,8 @@ int state_node_rm(struct kv *kv, struct state_event *out)
         rc = state_node_address_move(kv, n.id, &n.mesh, &nowhere);
     if (rc == 0)
         rc = state_node_del(kv, n.id);
+    if (rc == 0)
+        rc = state_ca_node_del(kv, n.id);
     if (rc == 0)
         rc = state_cluster_put(kv, &c);
     out->changed = rc == 0;

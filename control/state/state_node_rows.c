@@ -2,6 +2,7 @@
 /* Rows of nodes and tokens, and the tables of all. */
 #include <stdlib.h>
 
+#include "ca_rows.h"
 #include "node_rows.h"
 
 static struct state_key key_of(const char *prefix, const void *rest, size_t rest_len)
@@ -212,10 +213,15 @@ int state_token_next(struct kv *kv, const uint8_t *hash, struct node_token *out)
 
 int state_nodes_read(struct kv *kv, struct node_table *out)
 {
+    struct ca_row ca;
     memset(out, 0, sizeof(*out));
     int rc = state_cluster_read(kv, &out->cluster);
+    if (rc == 0)
+        rc = state_ca_read(kv, &ca);
     if (rc)
         return rc;
+    if (ca.phase == CA_STEADY && ca.current.len)
+        memcpy(out->ca, ca.current.hash, sizeof(out->ca));
     out->node = calloc(out->cluster.nodes + 1u, sizeof(*out->node));
     CHECK(out->node);
     for (uint64_t id = 0; out->count < out->cluster.nodes && rc == 0; id = out->node[out->count - 1].id) {

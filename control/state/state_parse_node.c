@@ -55,6 +55,15 @@ static int parse_token_rm(struct wire_reader *r, struct state_cmd *out)
     return 0;
 }
 
+static int parse_rotate(struct wire_reader *r, struct state_cmd *out)
+{
+    uint8_t force = wire_get_u8(r);
+    if (force > 1)
+        r->failed = true;
+    out->of_node.ca.rotate_force = force == 1;
+    return 0;
+}
+
 int state_parse_node(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len)
 {
     char text[SVC_ERROR_MAX] = "";
@@ -77,6 +86,15 @@ int state_parse_node(struct wire_reader *r, struct state_cmd *out, char *err, si
         break;
     case CMD_TOKEN_RM:
         rc = parse_token_rm(r, out);
+        break;
+    case CMD_CA_ROTATE:
+        rc = parse_rotate(r, out);
+        break;
+    case CMD_CA_STEP:
+        ca_step_get(r, &out->of_node.ca.step);
+        break;
+    case CMD_CA_NODE:
+        ca_node_get(r, &out->of_node.ca.node);
         break;
     default:
         node_cluster_change_get(r, &out->of_node.cluster);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A state that is to be a new cluster's: of the old one's nodes only one is left, and no token. */
+/* A state that is to be a new cluster's: of the old one's nodes only one is left, and no token, no
+ * CA. */
+#include "ca_rows.h"
 #include "node_rows.h"
 
 static int drop_tokens(struct kv *kv)
@@ -56,5 +58,7 @@ int state_restore_alone(struct kv *kv, uint64_t id)
         return rc;
     c.nodes = c.managers = c.replicas = kept;
     rc = drop_tokens(kv);
+    if (rc == 0)
+        rc = state_ca_drop(kv);
     return rc ? rc : state_cluster_put(kv, &c);
 }

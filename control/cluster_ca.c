@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The CA is exchanged for another one: what this node has to do for it (its bundle, its certificate, a
+ * manager's key), what it says of that, and the steps that the leader takes (state/ca.h). All of it follows
+ * from the state and from the files of STATE/pki, looked at again after each change and now and then: so it
+ * goes on wherever it was cut off.
+ *
+ * The CAs' keys are on managers alone. One that lacks a key asks another manager, as for the first CA's.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "control/cluster_internal.h"
+#include "control/events.h"
+#include "control/journal.h"
+#include "control/node_commands.h"
+
+static const struct node_asker self_asks = {"system", "node"};
+
+/* What the state says, while it is looked at. */
+struct look {
+    struct node_table nodes;
+    struct ca_view ca;
+    const struct node *me; /* NULL: the state does not have this node */
+    uint64_t self;
+};
+
+static int look_open(struct cluster *c, struct look *l)
+{
+    struct kv *kv;
+    *l = (struct look){.self = pki_identity_name(c->identity)->node_id};
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    int rc = state_nodes_read(kv, &l->nodes);
+    if (rc == 0)
+        rc = state_ca_view(kv, &l->ca);
+    consensus_view_end(view);
+    if (rc)
+        node_table_fini(&l->nodes);
+    else
+        l->me = node_find(&l->nodes, l->self);
+    return rc;
+}
+
+static void look_close(struct look *l)
+{
+    node_table_fini(&l->nodes);
+    ca_view_fini(&l->ca);
+}
+
+int cluster_ca_view(struct cluster *c, struct ca_view *out)
+{
+    struct kv *kv;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    int rc = state_ca_view(kv, out);
+    consensus_view_end(view);
+    return rc;
+}
+
+/* ------------------------------------------------------------------ what it has */
+
+void ca_changed(struct cluster *c, bool soon)
+{
+    c->ca.settled = false;
+    bool waits = soon || c->ca.phase != CA_STEADY; /* else the upkeep is early enough */
+    if (c->mesh && !c->closing && waits)
+        net_upkeep_within(c, soon ? CA_SOON_MS : CA_LATER_MS);
+}
+
+void ca_files_changed(struct cluster *c)
+{
+    pki_identity_ca(c->identity, c->ca.own);
+    c->ca.serial++;
+    ca_changed(c, true);
+    if (c->config.handlers.certificates)
+        c->config.handlers.certificates(c->config.arg, c->ca.serial);
+}
+
+void cluster_certificates_taken(struct cluster *c, uint64_t serial)
+{
+    if (!c->mesh || serial == c->ca.taken)
+        return;
+    c->ca.taken = serial;
+    ca_changed(c, true);
+}
+
+bool cluster_ca_shown(const struct cluster *c, uint8_t out[NODE_HASH_BYTES])
+{
+    if (!c->mesh || c->closing || c->ca.taken != c->ca.serial)
+        return false;
+    memcpy(out, c->ca.own, NODE_HASH_BYTES);
+    return true;
+}
+
+static bool key_is_of(const struct pki_text *key, const struct ca_cert *cert)
+{
+    return key->data && cert->len && pki_key_is_of(cert->pem, cert->len, key->data, key->len);
+}
+
+bool ca_signs(const struct cluster *c)
+{
+    uint8_t hash[PKI_FINGERPRINT_BYTES];
+    const struct pki_files *p = &c->pki;
+    return p->ca_key.data &&
+           pki_fingerprint_signer(p->ca.data, p->ca.len, p->ca_key.data, p->ca_key.len, hash) == 0 &&
+           (!c->ca.signer_said || memcmp(hash, c->ca.signer, sizeof(hash)) == 0);
+}
+
+bool ca_wants_certificate(const struct cluster *c)
+{
+    return c->ca.signer_said && memcmp(c->ca.own, c->ca.signer, sizeof(c->ca.own)) != 0;
+}
+
+static void signer_note(struct cluster *c, const struct ca_row *row)
+{
+    const struct ca_cert *signer = ca_signer(row);
+    c->ca.signer_said = signer != NULL;
+    if (signer)
+        memcpy(c->ca.signer, signer->hash, sizeof(c->ca.signer));
+}
+
+void ca_open(struct cluster *c)
+{
+    struct look l;
+    pki_identity_ca(c->identity, c->ca.own);
+    c->ca.serial = 1;
+    if (look_open(c, &l))
+        return; /* the upkeep does it */
+    signer_note(c, &l.ca.row);
+    c->ca.phase = l.ca.row.phase;
+    look_close(&l);
+}
+
+static void say_phase(struct cluster *c, const struct ca_row *row)
+{
+    static const char *const texts[CA_PHASE_COUNT] = {
+        [CA_STEADY] = "it has been exchanged: the one before is not trusted any more",
+        [CA_WANTED] = "it is to be exchanged: whoever leads makes another one",
+        [CA_TRUST] = "there is another one, which every node trusts beside it before it signs anything",
+        [CA_SIGN] = "the new one signs: every node gets a certificate of it",
+    };
+    if (c->ca.phase != row->phase)
+        journal_info(c->config.journal, "cluster", "the cluster's CA: %s", texts[row->phase]);
+    c->ca.phase = row->phase;
+}
+
+/* ------------------------------------------------------------------ whom it trusts */
+
+/* The certificates that ca.pem is to have, the one that signs first. */
+static struct pki_text bundle_of(const struct ca_row *row)
+{
+    const struct ca_cert *first = ca_signer(row);
+    const struct ca_cert *second = row->phase == CA_TRUST  ? &row->next
+                                   : row->phase == CA_SIGN ? &row->current
+                                                           : NULL;
+    struct pki_text text = {.len = first->len + (second ? second->len : 0)};
+    text.data = calloc(1, text.len + 1);
+    CHECK(text.data);
+    memcpy(text.data, first->pem, first->len);
+    if (second)
+        memcpy(text.data + first->len, second->pem, second->len);
+    return text;
+}
+
+/* Takes bundle. */
+static int bundle_use(struct cluster *c, struct pki_text *bundle, struct pki_identity *next)
+{
+    int rc = pki_files_put(c->dir_fd, PKI_FOLDER, PKI_FILE_CA, bundle);
+    if (rc == 0)
+        rc = mesh_set_identity(c->mesh, next);
+    if (rc) {
+        journal_error(c->config.journal, "cluster",
+                      "the cluster's CAs cannot be stored: %s; it is tried again", strerror(-rc));
+        pki_identity_free(next);
+        pki_text_free(bundle);
+        return rc;
+    }
+    pki_text_free(&c->pki.ca);
+    pki_identity_free(c->identity);
+    c->pki.ca = *bundle;
+    c->identity = next;
+    ca_files_changed(c);
+    return 0;
+}
+
+/* Connections that stand were made with certificates of a CA that is trusted no more. Who has got another one
+ * meanwhile stays; who was left behind does not. */
+static void hang_up_on_others(struct cluster *c, const struct node_table *t)
+{
+    for (size_t i = 0; i < t->count; i++)
+        if (!node_counts(t, &t->node[i]))
+            mesh_drop(c->mesh, t->node[i].id, MESH_CHAIN);
+}
+
+/* True: ca.pem is as the state says. A node whose own certificate is of a CA that goes needs another one
+ * first. */
+static bool bundle_settle(struct cluster *c, const struct look *l)
+{
+    struct pki_identity *next;
+    char err[PKI_ERR_MAX];
+    struct pki_text bundle = bundle_of(&l->ca.row);
+    if (bundle.len == c->pki.ca.len && memcmp(bundle.data, c->pki.ca.data, bundle.len) == 0) {
+        pki_text_free(&bundle);
+        return true;
+    }
+    if (pki_identity_new(bundle.data, bundle.len, c->pki.cert.data, c->pki.cert.len, c->pki.key.data,
+                         c->pki.key.len, &next, err)) {
+        pki_text_free(&bundle);
+        return false;
+    }
+    if (bundle_use(c, &bundle, next))
+        return false;
+    hang_up_on_others(c, &l->nodes);
+    return true;
+}
+
+/* ------------------------------------------------------------------ keys, of managers */
+
+static void key_ask(struct cluster *c, const struct ca_view *v, const struct ca_cert *of)
+{
+    uint64_t manager = net_some_manager(c);
+    for (size_t i = 0; i < v->count; i++) {
+        const struct ca_node *n = &v->node[i];
+        if (n->has_key && memcmp(n->ca, of->hash, sizeof(n->ca)) == 0 && net_is_manager(c, n->id) &&
+            mesh_is_up(c->mesh, n->id))
+            manager = n->id;
+    }
+    if (manager)
+        mesh_send(c->mesh, manager, CLUSTER_FRAME_CA_KEY, 0, of->hash, sizeof(of->hash));
+}
+
+static void next_drop(struct cluster *c)
+{
+    if (c->pki.next_key.data)
+        (void)pki_files_drop(c->dir_fd, PKI_FOLDER, PKI_FILE_NEXT_KEY);
+    if (c->pki.next_ca.data)
+        (void)pki_files_drop(c->dir_fd, PKI_FOLDER, PKI_FILE_NEXT_CA);
+    pki_text_free(&c->pki.next_key);
+    pki_text_free(&c->pki.next_ca);
+}
+
+/* Takes key. */
+static bool key_put(struct cluster *c, const char *file, struct pki_text *place, struct pki_text *key)
+{
+    int rc = pki_files_put(c->dir_fd, PKI_FOLDER, file, key);
+    if (rc) {
+        journal_error(c->config.journal, "cluster", "the CA's key cannot be stored: %s; it is tried again",
+                      strerror(-rc));
+        pki_text_free(key);
+        return false;
+    }
+    pki_text_free(place);
+    *place = *key;
+    return true;
+}
+
+static struct pki_text text_copy(const void *data, size_t len)
+{
+    struct pki_text text = {strndup(data, len), len};
+    CHECK(text.data);
+    return text;
+}
+
+/* True: this manager has the keys that it should. */
+static bool key_settle(struct cluster *c, const struct ca_view *v)
+{
+    const struct ca_cert *signer = ca_signer(&v->row), *next = &v->row.next;
+    bool done = true;
+    if (v->row.phase == CA_TRUST && !key_is_of(&c->pki.next_key, next)) {
+        key_ask(c, v, next);
+        done = false;
+    }
+    if (signer && !key_is_of(&c->pki.ca_key, signer)) {
+        struct pki_text key;
+        if (key_is_of(&c->pki.next_key, signer)) {
+            key = text_copy(c->pki.next_key.data, c->pki.next_key.len);
+            done &= key_put(c, PKI_FILE_CA_KEY, &c->pki.ca_key, &key);
+        } else {
+            key_ask(c, v, signer);
+            done = false;
+        }
+    }
+    if (done && (v->row.phase == CA_SIGN || v->row.phase == CA_STEADY))
+        next_drop(c);
+    return done;
+}
+
+static void on_key_wanted(struct cluster *c, uint64_t from, const void *body, size_t len)
+{
+    const struct pki_text *const keys[] = {&c->pki.ca_key, &c->pki.next_key};
+    uint8_t hash[PKI_FINGERPRINT_BYTES];
+    if (len != sizeof(hash) || !net_is_manager(c, from))
+        return;
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+        if (keys[i]->data &&
+            pki_fingerprint_signer(c->pki.ca.data, c->pki.ca.len, keys[i]->data, keys[i]->len, hash) == 0 &&
+            memcmp(hash, body, sizeof(hash)) == 0) {
+            mesh_send(c->mesh, from, CLUSTER_FRAME_CA_KEY_REPLY, 0, keys[i]->data, keys[i]->len);
+            return;
+        }
+}
+
+static void on_key(struct cluster *c, uint64_t from, const void *body, size_t len)
+{
+    struct ca_view v;
+    if (len == 0 || len > PKI_PEM_BYTES_MAX || memchr(body, '\0', len) || !net_is_manager(c, from) ||
+        !net_is_manager(c, pki_identity_name(c->identity)->node_id) || cluster_ca_view(c, &v))
+        return;
+    struct pki_text key = text_copy(body, len);
+    const struct ca_cert *signer = ca_signer(&v.row);
+    bool taken = false;
+    if (v.row.phase == CA_TRUST && key_is_of(&key, &v.row.next))
+        taken = key_put(c, PKI_FILE_NEXT_KEY, &c->pki.next_key, &key);
+    else if (signer && key_is_of(&key, signer))
+        taken = key_put(c, PKI_FILE_CA_KEY, &c->pki.ca_key, &key);
+    else
+        pki_text_free(&key);
+    if (taken)
+        journal_info(c->config.journal, "cluster", "this node has the new CA's key now");
+    ca_changed(c, true);
+    ca_view_fini(&v);
+}
+
+void ca_frame(struct cluster *c, uint64_t from, uint16_t type, const void *body, size_t len)
+{
+    if (type == CLUSTER_FRAME_CA_KEY)
+        on_key_wanted(c, from, body, len);
+    else
+        on_key(c, from, body, len);
+}
+
+/* ------------------------------------------------------------------ what it says */
+
+static void on_asked(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t len)
+{
+    struct cluster *c = arg;
+    (void)index;
+    c->ca.asking = false;
+    /* Another node was quicker, or there is no leader: it is looked at again. */
+    if (status != CMD_OK && status != CMD_CONFLICT && status != CMD_NO_LEADER && status != CMD_BUSY &&
+        status != CMD_UNKNOWN_OUTCOME)
+        journal_error(c->config.journal, "cluster", "the exchange of the CA: %s%s%.*s",
+                      events_status_name(status), len ? ": " : "", (int)len, len ? (const char *)detail : "");
+}
+
+static void ask(struct cluster *c, void *cmd, size_t len)
+{
+    c->ca.asking = true;
+    cluster_propose(c, cmd, len, on_asked, c);
+}
+
+static void say_trust(struct cluster *c, const struct look *l, bool bundled)
+{
+    const struct ca_row *row = &l->ca.row;
+    const struct ca_node *said = ca_node_find(&l->ca, l->self);
+    struct ca_node now = {.id = l->self,
+                          .trusts = bundled && c->ca.taken == c->ca.serial,
+                          .has_key = key_is_of(&c->pki.next_key, &row->next)};
+    memcpy(now.ca, row->next.hash, sizeof(now.ca));
+    bool known = said && memcmp(said->ca, now.ca, sizeof(now.ca)) == 0;
+    if (c->ca.asking || !l->me || (!now.trusts && !now.has_key) ||
+        (known && said->trusts == now.trusts && said->has_key == now.has_key))
+        return;
+    size_t len;
+    void *cmd = node_cmd_ca_node(self_asks, &now, &len);
+    ask(c, cmd, len);
+}
+
+/* ------------------------------------------------------------------ the leader's steps */
+
+static bool is_there(const struct cluster *c, const struct look *l, uint64_t node)
+{
+    uint64_t applied;
+    return node == l->self || mesh_is_up(c->mesh, node) || followers_find(c, node, &applied) != 0;
+}
+
+/* A pair that was made before, and never came to be known, is as good as another one. */
+static bool next_make(struct cluster *c)
+{
+    struct pki_files *p = &c->pki;
+    struct pki_text cert, key;
+    bool usable = p->next_ca.data && p->next_key.data &&
+                  pki_key_is_of(p->next_ca.data, p->next_ca.len, p->next_key.data, p->next_key.len) &&
+                  !pki_key_is_of(p->ca.data, p->ca.len, p->next_key.data, p->next_key.len);
+    if (usable)
+        return true;
+    next_drop(c);
+    int rc = pki_ca_make(pki_identity_name(c->identity)->cluster_id, &cert, &key);
+    if (rc) {
+        journal_error(c->config.journal, "cluster", "a new CA cannot be made: %s", strerror(-rc));
+        return false;
+    }
+    if (key_put(c, PKI_FILE_NEXT_KEY, &p->next_key, &key))
+        return key_put(c, PKI_FILE_NEXT_CA, &p->next_ca, &cert);
+    pki_text_free(&cert);
+    return false;
+}
+
+static void lead_make(struct cluster *c, const struct look *l)
+{
+    struct pki_files *p = &c->pki;
+    struct ca_step step = {.to = CA_TRUST, .maker = l->self};
+    struct pki_text current;
+    size_t len;
+    if (!l->me || l->me->role != NODE_MANAGER || !ca_signs(c) || !next_make(c) ||
+        pki_signer_cert(p->ca.data, p->ca.len, p->ca_key.data, p->ca_key.len, &current))
+        return;
+    step.current.data = current.data;
+    step.current.len = current.len;
+    step.next.data = p->next_ca.data;
+    step.next.len = p->next_ca.len;
+    if (pki_fingerprint(current.data, current.len, step.current.hash) == 0 &&
+        pki_fingerprint(p->next_ca.data, p->next_ca.len, step.next.hash) == 0 && current.len <= CA_PEM_MAX &&
+        p->next_ca.len <= CA_PEM_MAX) {
+        void *cmd = node_cmd_ca_step(self_asks, &step, &len);
+        ask(c, cmd, len);
+    }
+    pki_text_free(&current);
+}
+
+static void lead_on(struct cluster *c, const struct look *l)
+{
+    const struct ca_row *row = &l->ca.row;
+    struct ca_step step = {.to = row->phase == CA_TRUST ? CA_SIGN : CA_STEADY};
+    size_t len;
+    for (size_t i = 0; i < l->nodes.count; i++) {
+        const struct node *n = &l->nodes.node[i];
+        if (ca_lacks(row, n, ca_node_find(&l->ca, n->id)) == CA_LACKS_NOTHING)
+            continue;
+        if (!row->forced || is_there(c, l, n->id))
+            return;
+        step.force = true;
+    }
+    memcpy(step.next.hash, row->next.hash, sizeof(step.next.hash));
+    void *cmd = node_cmd_ca_step(self_asks, &step, &len);
+    ask(c, cmd, len);
+}
+
+void ca_upkeep(struct cluster *c)
+{
+    struct look l;
+    struct consensus_status s;
+    if (c->ca.settled || c->closing || look_open(c, &l))
+        return;
+    const struct ca_row *row = &l.ca.row;
+    bool bundled = true, keyed = true;
+    signer_note(c, row);
+    say_phase(c, row);
+    if (ca_signer(row))
+        bundled = bundle_settle(c, &l);
+    if (l.me && l.me->role == NODE_MANAGER)
+        keyed = key_settle(c, &l.ca);
+    c->ca.settled = row->phase == CA_STEADY && bundled && keyed && !ca_wants_certificate(c);
+    if (row->phase == CA_TRUST)
+        say_trust(c, &l, bundled);
+    consensus_status(c->consensus, &s);
+    if (s.leads && !c->ca.asking && row->phase == CA_WANTED)
+        lead_make(c, &l);
+    else if (s.leads && !c->ca.asking && row->phase != CA_STEADY)
+        lead_on(c, &l);
+    look_close(&l);
+}
