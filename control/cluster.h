@@ -76,6 +76,11 @@ struct cluster_trial {
 /* 0, -EPROTO for a command that this node does not know, -errno. */
 int cluster_try(struct cluster *c, const void *cmd, size_t len, struct cluster_trial *out);
 
+/* The configuration says where to listen for other nodes, and did not before: a cluster of one does so from
+ * now on, with certificates that it makes if it has none. 0 (also where it listens already) or -errno with a
+ * message. */
+int cluster_listen(struct cluster *c, char *err, size_t err_len);
+
 void cluster_status(const struct cluster *c, struct cluster_status *out);
 void cluster_set_snapshot_entries(struct cluster *c, uint64_t entries);
 

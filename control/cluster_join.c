@@ -70,8 +70,7 @@ static void look_at_state(struct cluster *c, char why[JOINER_WHY_MAX])
     else if (!c->config.net || !c->config.net->listen_count)
         snprintf(why, JOINER_WHY_MAX,
                  "the configuration of this host does not say where it listens for other nodes; set "
-                 "cluster.listen and "
-                 "restart it");
+                 "cluster.listen and reload it (SIGHUP)");
     node_table_fini(&nodes);
 }
 

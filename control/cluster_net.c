@@ -374,6 +374,20 @@ int net_open(struct cluster *c, char *err, size_t err_len)
     return rc;
 }
 
+int cluster_listen(struct cluster *c, char *err, size_t err_len)
+{
+    CHECK(err_len >= PKI_ERR_MAX);
+    if (c->mesh || c->closing)
+        return 0;
+    int rc = net_open(c, err, err_len);
+    if (rc) {
+        pki_files_fini(&c->pki);
+        pki_identity_free(c->identity);
+        c->identity = NULL;
+    }
+    return rc;
+}
+
 static void on_forward_closed(uv_handle_t *handle)
 {
     struct cluster *c = handle->data;

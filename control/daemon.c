@@ -497,6 +497,7 @@ void daemon_reload(struct daemon *d)
         journal_error(d->journal, "reload", "the configuration was not changed");
     } else {
         warn_needs_restart(d, &next);
+        daemon_cluster_reload(d, &next);
         reload_certificates(d, &next);
         d->settings.file = next.settings;
         struct config_sources sources = d->config.sources;

@@ -303,17 +303,12 @@ static void on_nodes_changed(void *arg)
 
 static void open_nodes(struct daemon *d)
 {
-    const struct config_cluster *net = &d->config.cluster;
     struct nodes_config config = {.loop = &d->loop,
                                   .journal = d->journal,
                                   .cluster = d->cluster,
+                                  .self = daemon_self(d),
                                   .changed = on_nodes_changed,
                                   .arg = d};
-    memcpy(config.self.name, d->node_name, sizeof(config.self.name));
-    if (net->listen_count) {
-        CHECK(svc_address_parse(net->advertise.text, &config.self.mesh) == 0);
-        CHECK(svc_address_parse(net->data_advertise.text, &config.self.data) == 0);
-    }
     d->nodes = nodes_new(&config);
     struct cluster_status status;
     cluster_status(d->cluster, &status);

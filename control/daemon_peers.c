@@ -14,8 +14,10 @@
 #include "control/nodes.h"
 #include "control/mesh/pki_files.h"
 
-/* A plan that some ring was too slow for is not said to be applied. */
-enum { PKI_PATIENCE_S = 10 };
+enum {
+    CLUSTER_ERROR_MAX = 512,
+    PKI_PATIENCE_S = 10, /* a plan that some ring was too slow for is not said to be applied */
+};
 
 static char *path_of(const struct daemon *d, const char *file)
 {
@@ -107,6 +109,54 @@ void daemon_peers_tick(struct daemon *d)
     if (daemon_certs_load(d, &d->config.certificates, &failed))
         daemon_publish_certs(d);
     daemon_publish_plan(d);
+}
+
+struct nodes_self daemon_self(const struct daemon *d)
+{
+    const struct config_cluster *net = &d->config.cluster;
+    struct nodes_self self = {.name = ""};
+    memcpy(self.name, d->node_name, sizeof(self.name));
+    if (net->listen_count) {
+        CHECK(svc_address_parse(net->advertise.text, &self.mesh) == 0);
+        CHECK(svc_address_parse(net->data_advertise.text, &self.data) == 0);
+    }
+    return self;
+}
+
+static bool same_addresses(const struct config_cluster *a, const struct config_cluster *b)
+{
+    bool same = a->listen_count == b->listen_count && strcmp(a->advertise.text, b->advertise.text) == 0 &&
+                strcmp(a->data_advertise.text, b->data_advertise.text) == 0;
+    for (size_t i = 0; same && i < a->listen_count; i++)
+        same = strcmp(a->listen[i].text, b->listen[i].text) == 0;
+    return same;
+}
+
+/* The name counts where the state has none of it yet, and when this host joins a cluster. */
+void daemon_cluster_reload(struct daemon *d, const struct config *next)
+{
+    struct config_cluster *own = &d->config.cluster, before = *own;
+    char err[CLUSTER_ERROR_MAX];
+    if (same_addresses(own, &next->cluster))
+        return;
+    if (own->listen_count) {
+        journal_warn(d->journal, "reload",
+                     "other addresses of cluster count from the next start of fairleadd");
+        return;
+    }
+    *own = next->cluster;
+    own->name = before.name;
+    if (next->cluster.name)
+        snprintf(d->node_name, sizeof(d->node_name), "%s", next->cluster.name);
+    if (cluster_listen(d->cluster, err, sizeof(err))) {
+        journal_error(d->journal, "reload", "%s; this node listens for no other ones", err);
+        *own = before;
+        return;
+    }
+    struct nodes_self self = daemon_self(d);
+    nodes_set_self(d->nodes, &self);
+    daemon_peers_tick(d);
+    journal_info(d->journal, "reload", "this node listens for others now, at %s", own->advertise.text);
 }
 
 struct plan_peers *daemon_peers(struct daemon *d)

@@ -13,6 +13,7 @@
 #include "control/config.h"
 
 struct daemon;
+struct nodes_self;
 
 /* Reads the configuration's certificates, and the cluster's if there are some. As certs_load. */
 bool daemon_certs_load(struct daemon *d, const struct config_certificates *config, size_t *failed);
@@ -24,6 +25,12 @@ void daemon_peers_tick(struct daemon *d);
  * them; a plan was applied. */
 void daemon_pki_changed(struct daemon *d, uint64_t serial);
 void daemon_pki_applied(struct daemon *d, uint64_t plan);
+
+/* What this node says of itself in the state. */
+struct nodes_self daemon_self(const struct daemon *d);
+
+/* At a reload, before the certificates are read: a node that listened for no other ones begins to. */
+void daemon_cluster_reload(struct daemon *d, const struct config *next);
 
 /* The other replicas for a plan; NULL: none, or this node cannot show them who it is. Freed by the caller. */
 struct plan_peers *daemon_peers(struct daemon *d);

@@ -208,14 +208,14 @@ def test_who_is_not_let_in(three):
 class Guest:
     """A host more on the cluster's network, for one test."""
 
-    def __init__(self, cluster, name):
-        self.cluster, self.name = cluster, name
+    def __init__(self, cluster, name, **options):
+        self.cluster, self.name, self.options = cluster, name, options
 
     def __enter__(self):
         lab = self.cluster.lab
         host = lab.hosts[self.name] = netlab.Host(lab, self.name, len(lab.hosts) + 1)
         host.create()
-        return self.cluster.start(self.name)
+        return self.cluster.start(self.name, **self.options)
 
     def __exit__(self, *_):
         node = self.cluster.nodes.pop(self.name)
@@ -274,6 +274,27 @@ def test_joining_is_tried_again(three):
         assert len(a.nodes()) == 4
         a.cli("node", "demote", "e")
         a.cli("node", "rm", "e", "--yes")
+        assert http1.wait_until(lambda: set(a.nodes()) == {"a", "b", "c"}, 60)
+
+
+def test_a_node_begins_to_listen(three):
+    """A cluster of one without an address for others gets one by a reload: the same process can be joined, and joins."""
+    a = three["a"]
+    with Guest(three, "f", listen=False) as guest:
+        done = guest.join(a, a.token(), check=False)
+        assert done.returncode != 0 and "cluster.listen" in done.stderr
+        assert "cluster.listen" in guest.cli("node", "join-token", "--role", "worker", check=False).stderr
+        guest.set("http.idle_timeout", "31s")
+        guest.listen = True
+        guest.write_config()
+        guest.process.send_signal(signal.SIGHUP)
+        assert http1.wait_until(lambda: guest.cli("node", "join-token", "--role", "worker", check=False).returncode == 0, 60), guest.log()
+        assert http1.wait_until(lambda: guest.nodes()["f"]["mesh"] == guest.address, 60), guest.log()
+        guest.set("http.idle_timeout", "32s")
+        guest.join(a, a.token())
+        assert three.wait_until_whole(["a", "b", "c", "f"]), three.report()
+        a.cli("node", "demote", "f")
+        a.cli("node", "rm", "f", "--yes")
         assert http1.wait_until(lambda: set(a.nodes()) == {"a", "b", "c"}, 60)
 
 
