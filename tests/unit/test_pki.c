@@ -113,9 +113,16 @@ static void test_bundle(void **state)
     memcpy(both.data, b.ca.data, b.ca.len);
     memcpy(both.data + b.ca.len, a.ca.data, a.ca.len + 1);
     assert_int_equal(identity(&a, &both, &a.key, &id), 0);
+    pki_identity_ca(id, first);
     pki_identity_free(id);
+    assert_int_equal(pki_fingerprint(a.ca.data, a.ca.len, of_b), 0);
+    assert_memory_equal(first, of_b, sizeof(first)); /* not the first of the bundle: the one that signed */
     assert_int_equal(identity(&b, &both, &b.key, &id), 0);
     pki_identity_free(id);
+    assert_int_equal(pki_signer_cert(both.data, both.len, a.ca_key.data, a.ca_key.len, &cert), 0);
+    assert_string_equal(cert.data, a.ca.data);
+    pki_text_free(&cert);
+    assert_int_equal(pki_signer_cert(b.ca.data, b.ca.len, a.ca_key.data, a.ca_key.len, &cert), -ENOKEY);
     assert_true(pki_key_is_of(both.data, both.len, a.ca_key.data, a.ca_key.len));
     assert_false(pki_key_is_of(b.ca.data, b.ca.len, a.ca_key.data, a.ca_key.len));
     assert_int_equal(pki_fingerprint(both.data, both.len, first), 0);

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -60,8 +61,34 @@ static void test_alone(void **state)
     plan_peers_free(NULL);
 }
 
+/* All nodes, but those whose certificate is of a CA that is not trusted any more. */
+static void test_members(void **state)
+{
+    (void)state;
+    struct node nodes[] = {node_make(1, "a", true, 5011), node_make(4, "worker", false, 0),
+                           node_make(9, "c", true, 5015)};
+    struct node_table table = {.node = nodes, .count = 3};
+    size_t count;
+    memset(nodes[0].ca, 'n', sizeof(nodes[0].ca));
+    memset(nodes[2].ca, 'o', sizeof(nodes[2].ca));
+    uint64_t *id = plan_members_compile(&table, &count);
+    assert_int_equal(count, 3);
+    assert_true(id[0] == 1 && id[1] == 4 && id[2] == 9);
+    free(id);
+    memset(table.ca, 'n', sizeof(table.ca));
+    id = plan_members_compile(&table, &count);
+    assert_int_equal(count, 2);
+    assert_true(id[0] == 1 && id[1] == 4); /* the second one has not said which one it has */
+    free(id);
+    table.count = 0;
+    id = plan_members_compile(&table, &count);
+    assert_int_equal(count, 0);
+    free(id);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_who_is_asked), cmocka_unit_test(test_alone)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_who_is_asked), cmocka_unit_test(test_alone),
+                                       cmocka_unit_test(test_members)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
