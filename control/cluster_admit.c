@@ -428,7 +428,7 @@ static void renew(struct cluster *c)
 void admit_upkeep(struct cluster *c)
 {
     uint64_t self = pki_identity_name(c->identity)->node_id, manager;
-    if (certificate_is_old(c) || ca_wants_certificate(c))
+    if (certificate_is_old(c) || (ca_wants_certificate(c) && !c->ca.wrote))
         renew(c);
     if (!c->pki.ca_key.data && net_is_manager(c, self) && (manager = net_some_manager(c)))
         mesh_send(c->mesh, manager, MESH_CA_KEY, 0, NULL, 0);

@@ -172,6 +172,7 @@ static struct pki_text bundle_of(const struct ca_row *row)
 static int bundle_use(struct cluster *c, struct pki_text *bundle, struct pki_identity *next)
 {
     int rc = pki_files_put(c->dir_fd, PKI_FOLDER, PKI_FILE_CA, bundle);
+    c->ca.wrote = true;
     if (rc == 0)
         rc = mesh_set_identity(c->mesh, next);
     if (rc) {
@@ -249,6 +250,7 @@ static void next_drop(struct cluster *c)
 static bool key_put(struct cluster *c, const char *file, struct pki_text *place, struct pki_text *key)
 {
     int rc = pki_files_put(c->dir_fd, PKI_FOLDER, file, key);
+    c->ca.wrote = true;
     if (rc) {
         journal_error(c->config.journal, "cluster", "the CA's key cannot be stored: %s; it is tried again",
                       strerror(-rc));
@@ -446,6 +448,7 @@ void ca_upkeep(struct cluster *c)
 {
     struct look l;
     struct consensus_status s;
+    c->ca.wrote = false;
     if (c->ca.settled || c->closing || look_open(c, &l))
         return;
     const struct ca_row *row = &l.ca.row;
@@ -454,9 +457,11 @@ void ca_upkeep(struct cluster *c)
     say_phase(c, row);
     if (ca_signer(row))
         bundled = bundle_settle(c, &l);
-    if (l.me && l.me->role == NODE_MANAGER)
+    if (!c->ca.wrote && l.me && l.me->role == NODE_MANAGER)
         keyed = key_settle(c, &l.ca);
-    c->ca.settled = row->phase == CA_STEADY && bundled && keyed && !ca_wants_certificate(c);
+    c->ca.settled = row->phase == CA_STEADY && bundled && keyed && !c->ca.wrote && !ca_wants_certificate(c);
+    if (c->ca.wrote)
+        ca_changed(c, true);
     if (row->phase == CA_TRUST)
         say_trust(c, &l, bundled);
     consensus_status(c->consensus, &s);

@@ -52,6 +52,7 @@ enum { CA_SOON_MS = 20, CA_LATER_MS = 250 };
 struct ca_keeping {
     bool settled;     /* this node has all that the state wants of it */
     bool asking;      /* a command is under way */
+    bool wrote;       /* in this turn of the upkeep: one file a turn, the loop waits for the disk meanwhile */
     bool signer_said; /* by the state: which CA signs */
     uint8_t signer[NODE_HASH_BYTES];
     uint8_t own[NODE_HASH_BYTES]; /* the CA of this node's certificate */

@@ -189,8 +189,6 @@ int pki_files_drop(int parent_fd, const char *folder, const char *name)
     if (fd < 0)
         return -errno;
     int rc = unlinkat(fd, name, 0) && errno != ENOENT ? -errno : 0;
-    if (rc == 0 && fsync(fd))
-        rc = -errno;
     close(fd);
     return rc;
 }

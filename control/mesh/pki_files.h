@@ -44,7 +44,7 @@ int pki_files_make(int parent_fd, const char *folder, const struct pki_files *fi
 /* Replaces one file of the folder. 0 or -errno. */
 int pki_files_put(int parent_fd, const char *folder, const char *name, const struct pki_text *text);
 
-/* Removes one file of the folder; not there is as good. 0 or -errno. */
+/* Removes one file of the folder; not there is as good. After a crash it may be there again. 0 or -errno. */
 int pki_files_drop(int parent_fd, const char *folder, const char *name);
 
 /* Removes the folder with what is in it; not there is as good. 0 or -errno. */

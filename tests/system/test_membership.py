@@ -58,15 +58,32 @@ def clients(cluster):
     """They push to one node and pull from the others; whatever fails is raised at the end."""
     stop, failures, done = threading.Event(), [], []
 
+    def retried(call):
+        """What a busy node says is worth another try is tried again, as clients do."""
+        def tried():
+            try:
+                call()
+            except AssertionError as error:
+                if "503" not in str(error):
+                    raise
+                return False
+            return True
+        assert http1.wait_until(tried, WAIT_S, 0.2)
+
+    def pull(node, layer):
+        answer = repository(node).blob(harness.digest_of(layer))
+        assert answer.status == 200, answer.status
+        assert answer.body == layer
+
     def run(number, node, others):
         try:
             for turn in itertools.count():
                 if stop.is_set():
                     return
                 layer = f"{number}.{turn}.".encode() * 20_000
-                repository(node).push_image(f"t{number}.{turn}", layer)
+                retried(lambda: repository(node).push_image(f"t{number}.{turn}", layer))
                 for other in others:
-                    assert repository(other).blob(harness.digest_of(layer)).body == layer
+                    retried(lambda other=other: pull(other, layer))
                 done.append(number)
         except Exception as error:  # pylint: disable=broad-except
             failures.append(f"{node.name}: {error!r}")
