@@ -20,6 +20,9 @@ enum {
     /* Timeouts in a row on one connection that are more than bad luck. */
     HARD_RETRANSMITS = 2,
     RTT_SHIFT = 3, /* srtt_us is 8 times the time */
+    SOL_TCP = 6,
+    TCP_USER_TIMEOUT = 18,
+    AT_ONCE_MS = 1,
 };
 
 INLINE struct abi_endpoint remote_of(struct bpf_sock_ops *ctx)
@@ -173,6 +176,25 @@ INLINE void state_changed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct 
         suspect(note->backend, ABI_CANARY);
 }
 
+/*
+ * A connection of a container: its segments are only forwarded where `cut` sees them, so nobody answers them
+ * with a reset. While its backend is down the next retransmission is its last one; it follows at once, as the
+ * kernel fits timers to this limit. One that was made when the backend was down already, by the same verdict,
+ * is not stuck.
+ */
+INLINE void end_if_stuck(struct bpf_sock_ops *ctx, const struct socket_note *note)
+{
+    __u32 id = note->backend;
+    const struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
+    const __u64 *verdict = bpf_map_lookup_elem(&verdicts, &id);
+    if (!b || !verdict || !(b->flags & ABI_BACKEND_CUT) || note->canary || ctx->state == BPF_TCP_SYN_SENT)
+        return;
+    __u64 now = *(const volatile __u64 *)verdict;
+    int limit_ms = AT_ONCE_MS;
+    if (verdict_state(now, b) == ABI_DOWN && ABI_VERDICT_SEQUENCE(now) != note->late)
+        bpf_setsockopt(ctx, SOL_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof(limit_ms));
+}
+
 INLINE void timed_out(struct bpf_sock_ops *ctx, const struct socket_note *note)
 {
     __u32 id = note->backend;
@@ -184,6 +206,7 @@ INLINE void timed_out(struct bpf_sock_ops *ctx, const struct socket_note *note)
         suspect(id, reason);
     else
         suspect_softly(id, reason);
+    end_if_stuck(ctx, note);
 }
 
 INLINE void watch_op(struct bpf_sock_ops *ctx, struct bpf_sock *sk)

@@ -2,6 +2,9 @@
 /* What connections tell of backends: counts that come out even, and when a backend becomes suspect. */
 #include "lab.h"
 
+#include <linux/filter.h>
+#include <poll.h>
+
 #include "bpf/steer.skel.h"
 #include "bpf/watch.skel.h"
 
@@ -405,6 +408,51 @@ static void attempts_that_time_out_count_out(void **state)
     assert_true(lab_await_active(&lab, 0, 0));
 }
 
+/* Its end takes nothing any more, and acknowledges nothing. */
+static void deafen(int fd)
+{
+    struct sock_filter nothing = {.code = BPF_RET | BPF_K, .k = 0};
+    struct sock_fprog program = {.len = 1, .filter = &nothing};
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)), 0);
+}
+
+static int error_within(int fd, int ms)
+{
+    struct pollfd poll_fd = {.fd = fd};
+    int error = 0;
+    socklen_t len = sizeof(error);
+    if (poll(&poll_fd, 1, ms) > 0)
+        assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len), 0);
+    return error;
+}
+
+/* Where no reset comes, as for a container's connections, they end by their own retransmissions. */
+static void a_stuck_connection_ends(void **state)
+{
+    int listener = lab_listen(BACKEND, PORT, 4);
+    (void)state;
+    for (int cut = 0; cut < 2; cut++) {
+        struct abi_backend b = lab_backend(BACKEND, PORT);
+        b.flags = cut ? ABI_BACKEND_CUT : 0;
+        lab_set_backend(&lab, 0, &b, ABI_UP);
+        struct pair p = connect_pair(listener);
+        deafen(p.server);
+        lab_set_state(&lab, 0, ABI_DOWN);
+        assert_int_equal(send(p.client, "x", 1, 0), 1);
+        assert_int_equal(error_within(p.client, cut ? 20000 : 1500), cut ? ETIMEDOUT : 0);
+        assert_int_equal(state_of(0), ABI_DOWN);
+        lab_reset(p.client);
+        close(p.server);
+        struct pair late = connect_pair(listener); /* all are down: it fails open, and may last */
+        deafen(late.server);
+        assert_int_equal(send(late.client, "x", 1, 0), 1);
+        assert_int_equal(error_within(late.client, 1500), 0);
+        lab_reset(late.client);
+        close(late.server);
+    }
+    close(listener);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -421,6 +469,7 @@ int main(void)
         cmocka_unit_test_setup(a_storm_of_refusals_is_bounded, fresh),
         cmocka_unit_test_setup(one_lost_segment_says_nothing, fresh),
         cmocka_unit_test_setup(attempts_that_time_out_count_out, fresh),
+        cmocka_unit_test_setup(a_stuck_connection_ends, fresh),
     };
     return cmocka_run_group_tests(tests, open_lab, close_lab);
 }
