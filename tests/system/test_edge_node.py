@@ -65,7 +65,7 @@ def states(node):
 def wait_states(node, **wanted):
     def reached():
         return all(state == wanted.get(name, "up") for (_, name), state in states(node).items())
-    assert http1.wait_until(reached, 20), f"{states(node)}\n{node.log()}"
+    assert http1.wait_until(reached, 60), f"{states(node)}\n{node.log()}"
 
 
 def prepare(lab, name):

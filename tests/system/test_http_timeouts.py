@@ -226,6 +226,7 @@ def seconds_of_work(registry, repo, blob, size):
     return time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_ten_thousand_stalled_clients(make_registry):
     """They cost memory that is bounded, and nobody else's time. The bound on the time is generous: the test's own client
     shares the machine with the server."""

@@ -44,7 +44,7 @@ def metric(node, name):
     return float(lines[0].split()[-1])
 
 
-def wait(node, check, seconds=30):
+def wait(node, check, seconds=90):
     assert http1.wait_until(check, seconds), (node.json("status")[0]["peers"], node.json("status")[0]["addresses"], node.log())
 
 

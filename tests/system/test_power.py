@@ -166,6 +166,7 @@ def test_crash_without_loss(story, tmp_path):
 
 
 @IN_PLACE
+@pytest.mark.slow
 def test_crash_at_any_point(story, tmp_path):
     """The same in the middle of what was going on."""
     records, _ = story

@@ -453,6 +453,7 @@ def test_secrets_are_nowhere(registry):
         assert "fairlead-certs" not in os.listdir(f"/proc/{pid}/fd")
 
 
+@pytest.mark.slow
 def test_many_handshakes_beside_a_transfer(registry):
     """A transfer in clear on the same rings goes on while a thousand handshakes are made."""
     data = randomness("beside").randbytes(4 * MIB)

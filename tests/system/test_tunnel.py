@@ -196,6 +196,7 @@ def test_reset_of_the_backend(node):
     assert node.lines()[0]["close"] == "backend_lost"
 
 
+@pytest.mark.slow
 def test_more_than_4_gib():
     """Counts are wide enough, and no single step is asked for more than it can do."""
     with one_backend(technique="splice") as node, node.connect() as sock:
