@@ -112,7 +112,7 @@ static void image_make(const struct fill *f, struct content *out, const struct c
 
 static void image_number(const struct fill *f, struct content *out, uint64_t number)
 {
-    struct content layer;
+    struct content layer = {.len = 0};
     layer_make(&layer, number);
     image_make(f, out, &layer);
 }
@@ -226,7 +226,7 @@ static const char main_repo[] = "scale/all";
 
 static struct command image_command(const struct fill *f, uint64_t number, bool blob)
 {
-    struct content layer, image;
+    struct content layer = {.len = 0}, image = {.len = 0};
     char tag[32];
     layer_make(&layer, number);
     if (blob && has_files(f, number))
@@ -250,7 +250,7 @@ static struct command other_command(const struct fill *f, uint64_t number, bool 
 
 static struct command referrer_command(const struct fill *f, uint64_t number)
 {
-    struct content subject, referrer;
+    struct content subject = {.len = 0}, referrer = {.len = 0};
     image_number(f, &subject, 0);
     referrer_make(f, &referrer, &subject, number);
     if (number % f->every == 0)
@@ -391,7 +391,7 @@ static double now_s(void)
 int main(int argc, char **argv)
 {
     struct fill f = {.every = 1};
-    struct content first;
+    struct content first = {.len = 0};
     char subject[DIGEST_TEXT_MAX + 1];
     if (argc != 4)
         fail("usage: fill STATE IMAGES FILES_EVERY");
