@@ -30,6 +30,11 @@ unsigned h2_client_room(const struct h2_session *s)
     return h2_client_over(s) || s->stream_count >= most ? 0 : most - s->stream_count;
 }
 
+bool h2_client_crowded(const struct h2_session *s)
+{
+    return s->queued > H2_CROWDED_BYTES;
+}
+
 bool h2_client_open(struct h2_session *s, struct wire *out)
 {
     struct h2_stream *st = h2_client_room(s) ? h2_stream_make(s, 0) : NULL;

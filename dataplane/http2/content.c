@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a stream has received and its user has not taken stands in blocks of the ring's; a stream's window
- * grows again only as they are emptied, so one that is not read holds its own bytes and no more. What is sent
+ * grows again only as they are emptied, so one that is not read holds its own bytes and no more.
+ *
+ * A session's window grows as bytes come, whoever reads them, as long as it holds no more than its share of
+ * the blocks: on a session towards a backend there are streams of many clients, and some that stand still
+ * must not stop the others. Where much is queued, windows of streams become small, so that even a hundred
+ * that stand still hold little. (On a client's session all is that client's own.) What is sent
  * is not kept at all: it is taken from the user's memory when a frame can be made of it.
  */
 #include <string.h>
@@ -12,16 +17,35 @@
 
 /* ------------------------------------------------------------------ received */
 
+static struct h2_block *block_take(struct h2_stream *st)
+{
+    struct h2_block *b = pool_take(&st->h->blocks);
+    if (!b)
+        return NULL;
+    *b = (struct h2_block){0};
+    st->blocks++;
+    if (st->session)
+        st->session->blocks++;
+    return b;
+}
+
+static void block_give(struct h2_stream *st, struct h2_block *b)
+{
+    st->blocks--;
+    if (st->session)
+        st->session->blocks--;
+    pool_give(&st->h->blocks, b);
+}
+
 bool h2_queue_put(struct h2_stream *st, const void *bytes, size_t len)
 {
     const uint8_t *from = bytes;
     while (len) {
         struct h2_block *b = st->last;
         if (!b || b->at + b->len == H2_BLOCK_ROOM) {
-            b = pool_take(&st->h->blocks);
+            b = block_take(st);
             if (!b)
                 return false;
-            *b = (struct h2_block){0};
             if (st->last)
                 st->last->next = b;
             else
@@ -38,6 +62,38 @@ bool h2_queue_put(struct h2_stream *st, const void *bytes, size_t len)
     return true;
 }
 
+static bool may_have_more(const struct h2_session *s)
+{
+    const struct pool *p = &s->h->blocks;
+    if (!s->client && s->queued > H2_EAGER_BYTES)
+        return false;
+    return s->blocks <= (p->count - p->used) / H2_SHARE;
+}
+
+/* An error of nghttp2's is the session's, told by the next call. */
+void h2_share_look(struct h2_session *s)
+{
+    if (!s->withheld || s->state != H2_OPEN || !may_have_more(s))
+        return;
+    (void)nghttp2_session_consume_connection(s->ng, s->withheld);
+    s->withheld = 0;
+    h2_session_ready(s);
+}
+
+void h2_windows_look(struct h2_session *s)
+{
+    bool small = s->queued > (s->windows_small ? H2_CROWDED_BYTES / 2 : H2_CROWDED_BYTES);
+    uint64_t now_ms = ring_now_ms(s->ring);
+    if (!s->client || s->state != H2_OPEN || small == s->windows_small ||
+        (!small && now_ms < s->windows_at_ms + H2_WINDOWS_MS))
+        return;
+    nghttp2_settings_entry entry = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
+                                    small ? H2_SMALL_WINDOW : H2_STREAM_WINDOW};
+    s->windows_small = small;
+    s->windows_at_ms = now_ms;
+    (void)nghttp2_submit_settings(s->ng, NGHTTP2_FLAG_NONE, &entry, 1);
+}
+
 bool h2_queue_content(struct h2_stream *st, const uint8_t *bytes, size_t len)
 {
     struct h2_session *s = st->session;
@@ -50,9 +106,8 @@ bool h2_queue_content(struct h2_stream *st, const uint8_t *bytes, size_t len)
         return false;
     st->owed += len;
     s->queued += len;
-    if (s->queued <= H2_EAGER_BYTES)
-        (void)nghttp2_session_consume_connection(s->ng,
-                                                 len); /* an error is the session's, told by the next call */
+    if (may_have_more(s))
+        (void)nghttp2_session_consume_connection(s->ng, len);
     else
         s->withheld += len;
     return !chunked || h2_queue_put(st, HTTP_CHUNK_END.p, HTTP_CHUNK_END.len);
@@ -85,6 +140,7 @@ void h2_queue_leave(struct h2_stream *st)
 {
     session_give_back(st->session, st->owed);
     st->owed = 0;
+    st->session->blocks -= st->blocks;
 }
 
 size_t h2_queue_take(struct h2_stream *st, void *out, size_t cap)
@@ -102,7 +158,7 @@ size_t h2_queue_take(struct h2_stream *st, void *out, size_t cap)
         st->first = b->next;
         if (!st->first)
             st->last = NULL;
-        pool_give(&st->h->blocks, b);
+        block_give(st, b);
     }
     st->queued -= taken;
     /* Framing is not content: what is left counts as such for as long as it may be. */
@@ -116,7 +172,7 @@ void h2_queue_drop(struct h2_stream *st)
     while (st->first) {
         struct h2_block *b = st->first;
         st->first = b->next;
-        pool_give(&st->h->blocks, b);
+        block_give(st, b);
     }
     st->last = NULL;
     st->queued = 0;

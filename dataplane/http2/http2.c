@@ -90,6 +90,8 @@ void http2_trim(struct http2 *h, uint32_t most)
     for (size_t i = 0; i < ARRAY_SIZE(pools); i++)
         pool_trim(pools[i], most);
     h2_memory_trim(&h->memory, most);
+    for (struct h2_session *s = h->session_list; s; s = s->next)
+        h2_share_look(s);
 }
 
 /* ------------------------------------------------------------------ running */

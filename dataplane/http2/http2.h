@@ -28,7 +28,7 @@ int http2_new(struct ring *ring, struct http2 **out); /* -ENOMEM */
 void http2_free(struct http2 *h);
 void http2_run(struct http2 *h);                 /* once a batch, after all else */
 bool http2_pending(const struct http2 *h);       /* it has work that waits for nothing */
-void http2_trim(struct http2 *h, uint32_t most); /* memory that a burst has touched goes back */
+void http2_trim(struct http2 *h, uint32_t most); /* memory that a burst has touched goes back; now and then */
 void http2_expire(struct http2 *h, const struct plan *old,
                   const struct plan *plan); /* sessions of services, or with nodes, that are no more */
 void http2_drain(struct http2 *h);          /* sessions end when their streams have */
@@ -73,6 +73,11 @@ unsigned h2_client_room(const struct h2_session *s);
 
 /* Whether none will begin any more: the backend said so, or the session is ending. */
 bool h2_client_over(const struct h2_session *s);
+
+/* Whether its streams hold much that nobody has taken: new ones do better on another one, if there may be
+ * one.
+ */
+bool h2_client_crowded(const struct h2_session *s);
 
 /* Exchanges that are open. */
 unsigned h2_client_busy(const struct h2_session *s);

@@ -101,6 +101,8 @@ bool h2_accepted(struct ring *ring, const struct wire *wire, uint16_t service, c
     if (!s)
         return false;
     s->service = service;
+    /* A client that vanished under streams which say nothing is found out by nobody else. */
+    wire_keepalive(&s->wire);
     if (peer)
         s->peer = *peer;
     else

@@ -120,7 +120,10 @@ void h2_session_count_stream(struct h2_session *s, int change)
     ring_count(s->ring, CTR_H2_STREAMS_OPEN, (uint64_t)(int64_t)change);
     if (change > 0)
         ring_count(s->ring, CTR_H2_STREAMS, 1);
-    s->tell_changed = s->tell_changed || change < 0;
+    if (change < 0 && s->user.changed) {
+        s->tell_changed = true;
+        h2_session_ready(s);
+    }
     if (s->stream_count)
         return;
     s->idle_since_ms = ring_now_ms(s->ring);

@@ -38,10 +38,16 @@ enum {
     H2_TURN_BYTES = 512 << 10, /* of one session in one batch, in each direction */
     H2_STREAM_WINDOW = 256 << 10,
     H2_SESSION_WINDOW = 1 << 20,
-    H2_EAGER_BYTES = 2 << 20, /* content of all streams that nobody has taken, up to which more may come */
-    H2_ALLOWANCE_BASE = 96 << 10,  /* of nghttp2's memory for a session, */
-    H2_ALLOWANCE_STREAM = 8 << 10, /* and for each stream that it may have */
-    H2_DRAIN_MS = 1000,            /* from the notice to the end of new streams */
+    H2_EAGER_BYTES =
+        2 << 20, /* content of a client's streams that nobody has taken, up to which more comes */
+    H2_CROWDED_BYTES = 1 << 20, /* the same of a backend's: beyond it, windows are small, */
+    H2_SMALL_WINDOW = 64 << 10, /* which is this, */
+    H2_WINDOWS_MS = 1000,       /* for so long at least */
+    H2_SHARE = 4,               /* a session may have this part of the blocks that are free */
+    H2_SHARE_LEAST = H2_STREAM_WINDOW / H2_BLOCK_BYTES, /* who holds more than these stops first */
+    H2_ALLOWANCE_BASE = 96 << 10,                       /* of nghttp2's memory for a session, */
+    H2_ALLOWANCE_STREAM = 8 << 10,                      /* and for each stream that it may have */
+    H2_DRAIN_MS = 1000,                                 /* from the notice to the end of new streams */
 };
 
 struct h2_stream;
@@ -96,8 +102,11 @@ struct h2_session {
     uint64_t out_total;    /* bytes of frames ever made */
     uint64_t out_since_ms; /* the wire takes nothing since; 0: it does */
     uint64_t idle_since_ms, close_by_ms, goaway_at_ms;
-    uint64_t queued;        /* content of all streams that nobody has taken */
-    uint64_t withheld;      /* of it: not yet given back to the session's window */
+    uint64_t queued;    /* content of all streams that nobody has taken */
+    uint64_t withheld;  /* of it: not yet given back to the session's window */
+    uint32_t blocks;    /* that its streams hold */
+    bool windows_small; /* new streams and old ones have H2_SMALL_WINDOW, since then: */
+    uint64_t windows_at_ms;
     uint64_t room_since_ms; /* streams wait for more room in the peer's windows since; 0: none does */
     uint32_t room_most;     /* that the session's window ever left */
     bool room_now;          /* for long enough: one frame is made of what there is */
@@ -126,6 +135,7 @@ struct h2_stream {
     bool dead;         /* in http2->dead */
     /* Receiving: text and content, framed, in blocks. */
     struct h2_block *first, *last;
+    uint32_t blocks;       /* from first to last */
     uint64_t queued, owed; /* bytes in blocks; content that is not given back to the stream's window */
     uint8_t framing;       /* enum h2_framing of the content that comes */
     bool final_head;       /* the head of the final message has come: fields that follow are trailers */
@@ -214,9 +224,11 @@ bool h2_queue_put(struct h2_stream *st, const void *bytes, size_t len); /* false
 bool h2_queue_content(struct h2_stream *st, const uint8_t *bytes, size_t len);
 size_t h2_queue_take(struct h2_stream *st, void *out, size_t cap);
 void h2_queue_drop(struct h2_stream *st);
-void h2_queue_leave(struct h2_stream *st); /* what is queued stays, but counts for the session no more */
-void h2_send_heads(struct h2_stream *st);  /* takes what is there of a head */
-void h2_send_drop(struct h2_stream *st);   /* the memory of a head in pieces */
+void h2_queue_leave(struct h2_stream *st);  /* what is queued stays, but counts for the session no more */
+void h2_share_look(struct h2_session *s);   /* there may be more blocks again */
+void h2_windows_look(struct h2_session *s); /* the windows of its streams fit what is queued */
+void h2_send_heads(struct h2_stream *st);   /* takes what is there of a head */
+void h2_send_drop(struct h2_stream *st);    /* the memory of a head in pieces */
 ssize_t h2_send_read(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t length, uint32_t *flags,
                      nghttp2_data_source *source, void *user);
 int h2_send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *head, size_t length,

@@ -17,11 +17,12 @@ void h2_session_wait_input(struct h2_session *s)
         wire_poll(&s->wire, &s->in, POLLIN);
 }
 
-/* What can come out of one reading has a place. */
+/* What can come out of one reading has a place. The last part of them is for those who hold few. */
 bool h2_session_has_blocks(const struct h2_session *s)
 {
     const struct pool *p = &s->h->blocks;
-    return p->count - p->used >= s->stream_count + H2_BLOCKS_KEPT;
+    uint32_t kept = s->blocks > H2_SHARE_LEAST ? p->count / H2_SHARE : 0;
+    return p->count - p->used >= s->stream_count + H2_BLOCKS_KEPT + kept;
 }
 
 void h2_session_feed(struct h2_session *s, const uint8_t *bytes, size_t len)
@@ -235,6 +236,7 @@ void h2_session_turn(struct h2_session *s)
 {
     if (s->input_due)
         receive(s);
+    h2_windows_look(s);
     if (s->state != H2_GONE)
         flush(s);
     if (s->input_due && s->state != H2_GONE)

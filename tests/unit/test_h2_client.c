@@ -113,12 +113,102 @@ static void backend_floods(void **state)
     finish();
 }
 
+/* ------------------------------------------------------------------ slow readers */
+
+enum { STANDING = 60, LARGE = 4 << 20 };
+
+static struct end standing[STANDING];
+static char *answer; /* of each request */
+static size_t answer_len;
+
+/* Every request is answered. */
+static void answer_all(void)
+{
+    for (unsigned i = 0; i < pair.requests; i++)
+        if (!pair.request[i].send)
+            end_send(&pair.request[i], answer, answer_len);
+}
+
+/* Many clients that read nothing, beside one that does, over one session: it gets all of its answer. */
+static void slow_readers(void **state)
+{
+    (void)state;
+    answer = calloc(1, LARGE + 128);
+    assert_non_null(answer);
+    int head = sprintf(answer, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", LARGE);
+    answer_len = (size_t)head + LARGE;
+    pair_begin();
+    pair_both();
+    for (unsigned i = 0; i < STANDING; i++) {
+        struct wire w;
+        assert_true(h2_client_open(pair.client, &w));
+        end_open(&standing[i], &w);
+        standing[i].hold = true;
+        end_say(&standing[i], "GET /stands HTTP/1.1\r\nHost: h\r\n\r\n");
+        pair_until(pair.requests == i + 1);
+        answer_all();
+    }
+    pair_until(h2_client_crowded(pair.client));
+    open_exchange(&other);
+    end_say(&other, "GET /moves HTTP/1.1\r\nHost: h\r\n\r\n");
+    pair_until(pair.requests == STANDING + 1);
+    answer_all();
+    pair_until(other.ended);
+    assert_true(other.got_len > LARGE);
+    /* And those who stand still hold little. */
+    assert_true(pair.client->queued < 3 * H2_CROWDED_BYTES + (uint64_t)STANDING * H2_SMALL_WINDOW);
+    for (unsigned i = 0; i < STANDING; i++) {
+        end_close(&standing[i]);
+        free(standing[i].got);
+    }
+    memset(standing, 0, sizeof(standing));
+    assert_false(h2_client_crowded(pair.client));
+    assert_int_equal(pair.client->blocks, 0);
+    finish();
+    free(answer);
+}
+
+/* Who holds much reads no more while memory is short; the others do. */
+static void shares(void **state)
+{
+    (void)state;
+    static void *taken_blocks[H2_BLOCKS];
+    pair_begin();
+    pair_both();
+    struct pool *blocks = &pair.ring->http2->blocks;
+    struct h2_session *s = pair.client;
+    unsigned n = 0;
+    while (blocks->count - blocks->used > H2_BLOCKS / 8)
+        taken_blocks[n++] = pool_take(blocks);
+    assert_true(h2_session_has_blocks(s));
+    s->blocks = H2_SHARE_LEAST + 1;
+    assert_false(h2_session_has_blocks(s));
+    while (n)
+        pool_give(blocks, taken_blocks[--n]);
+    assert_true(h2_session_has_blocks(s));
+    s->blocks = 0;
+    finish();
+}
+
+/* A client that vanished under streams which say nothing is found out. */
+static void kept_alive(void **state)
+{
+    (void)state;
+    int on = 0;
+    socklen_t len = sizeof(on);
+    pair_begin();
+    pair_raw(false);
+    assert_int_equal(getsockopt(pair.ring->http2->session_list->wire.fd, SOL_SOCKET, SO_KEEPALIVE, &on, &len),
+                     0);
+    assert_int_equal(on, 1);
+    finish();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(clients_leave),
-        cmocka_unit_test(backend_refuses),
-        cmocka_unit_test(backend_floods),
+        cmocka_unit_test(clients_leave), cmocka_unit_test(backend_refuses), cmocka_unit_test(backend_floods),
+        cmocka_unit_test(slow_readers),  cmocka_unit_test(shares),          cmocka_unit_test(kept_alive),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
