@@ -128,9 +128,10 @@ void ask_drop(struct ask *a)
 
 static void got(struct upstream *u, int err, void *arg);
 
-static void connect_new(struct ask *a, const struct plan_service *service, const struct proxy_header *client)
+static void connect_new(struct ask *a, const struct plan_service *service)
 {
     struct asks *asks = a->asks;
+    const struct proxy_header *client = a->for_client ? &a->client : NULL;
     a->state = ASK_CONNECT;
     a->upstream = upstream_take(asks->upstreams, a->target, service, a->service_index, client, false, got, a);
     if (!a->upstream) /* no memory: the timer, which is due at once, says so */
@@ -185,7 +186,7 @@ static bool repeat(struct ask *a)
     a->repeated = true;
     a->len = a->request_bytes;
     a->at = 0;
-    connect_new(a, service, NULL);
+    connect_new(a, service);
     return true;
 }
 
@@ -268,7 +269,7 @@ static void got(struct upstream *u, int err, void *arg)
     struct ask *a = arg;
     a->upstream = u;
     if (err) {
-        fail(a, err, BALANCE_UNREACHABLE);
+        fail(a, err, upstream_blame(err));
         return;
     }
     u->user = a;
@@ -322,9 +323,12 @@ void ask_start(struct ask *a, const struct ask_config *c)
     a->incarnation = c->service->incarnation;
     a->request_bytes = c->request_bytes;
     a->began_us = loop_clock_us();
+    a->for_client = c->client != NULL;
+    if (c->client)
+        a->client = *c->client;
     a->timer.fire = expired;
     a->state = ASK_CONNECT;
     timer_set(&asks->ring->wheel, &a->timer, ring_now_ms(asks->ring) + c->timeout_ms);
     if (!take_kept(a, c->service))
-        connect_new(a, c->service, c->client);
+        connect_new(a, c->service);
 }

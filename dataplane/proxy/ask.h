@@ -45,7 +45,8 @@ struct ask {
     uint32_t service_index, incarnation;
     enum http_method method;
     uint8_t state;
-    bool dropped, repeated, got_any;
+    bool dropped, repeated, got_any, for_client;
+    struct proxy_header client; /* of whom a new connection tells, if for_client */
     uint8_t buffer[ASK_BYTES];
 };
 

@@ -14,6 +14,7 @@
 
 static void attempt_choose(struct attempt *a);
 static void attempt_connect(struct attempt *a);
+static void attempt_queue(struct attempt *a);
 static void attempt_readable(struct op *op, const struct event *ev);
 static void attempt_sent(struct op *op, const struct event *ev);
 
@@ -145,23 +146,21 @@ static void repeat(struct attempt *a)
         attempt_connect(a);
 }
 
-static enum balance_outcome outcome_of(enum fault fault)
+static void fail_as(struct attempt *a, enum fault fault, enum balance_outcome outcome)
 {
-    if (fault == FAULT_NO_MEMORY)
-        return BALANCE_CANCELLED;
-    return fault == FAULT_CONNECT || fault == FAULT_CONNECT_TIMEOUT ? BALANCE_UNREACHABLE : BALANCE_FAILED;
+    a->fault = (uint8_t)fault;
+    attempt_end(a, false, outcome);
+    if (a->state == ATTEMPT_IDLE)
+        a->ask.failed(a);
 }
 
 static void fail(struct attempt *a, enum fault fault)
 {
-    if (is_stale(a, fault)) {
+    bool ours = fault == FAULT_NO_MEMORY || fault == FAULT_NO_BACKEND;
+    if (is_stale(a, fault))
         repeat(a);
-        return;
-    }
-    a->fault = (uint8_t)fault;
-    attempt_end(a, false, outcome_of(fault));
-    if (a->state == ATTEMPT_IDLE)
-        a->ask.failed(a);
+    else
+        fail_as(a, fault, ours ? BALANCE_CANCELLED : BALANCE_FAILED);
 }
 
 static void left(struct attempt *a)
@@ -423,13 +422,14 @@ static void attempt_got(struct upstream *u, int err, void *arg)
 {
     struct attempt *a = arg;
     a->taking = NULL;
-    if (u)
+    if (u) {
         ask_backend(a, u);
-    else
-        fail(a, err == -ETIMEDOUT                                          ? FAULT_CONNECT_TIMEOUT
-                : err == -EKEYREJECTED || err == -ENOKEY || err == -EPROTO ? FAULT_TLS
-                : err == -ENOBUFS || err == -EMFILE || err == -ENFILE      ? FAULT_NO_MEMORY
-                                                                           : FAULT_CONNECT);
+    } else if (err == -EBUSY) { /* another one was faster */
+        target_done(a, BALANCE_CANCELLED);
+        attempt_queue(a);
+    } else {
+        fail_as(a, exchange_fault(err), upstream_blame(err));
+    }
 }
 
 static void learn_target(struct attempt *a)

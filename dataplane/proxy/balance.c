@@ -294,6 +294,13 @@ void balance_finish(struct balance *b, struct target *t, enum balance_outcome ou
 
 /* ------------------------------------------------------------------ the queue */
 
+void balance_room(struct balance *b, struct target *t)
+{
+    t->full = false;
+    if (t->listed)
+        b->service[t->service].room = true;
+}
+
 static void link_waited(struct balance *b, struct balance_service *s)
 {
     s->next_waited = b->waited;

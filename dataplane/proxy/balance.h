@@ -40,6 +40,7 @@ struct target {
     uint32_t latencies;            /* that are in it */
     uint8_t state;                 /* as seen last: enum abi_state */
     bool listed;                   /* the plan has it */
+    bool full;                     /* upstream.c's: its connections carry all that they may, for now */
     struct target *same_hash;      /* balance.c's */
     struct target_slot *counted;   /* NULL: no slot was free */
     struct plan_backend where;     /* a copy: outlives the plan */
@@ -117,6 +118,9 @@ void balance_finish(struct balance *b, struct target *t, enum balance_outcome ou
 
 /* A request with balance_ask.relay is over. */
 void balance_relayed(struct target *t);
+
+/* It is not full any more: whoever waits may be served. */
+void balance_room(struct balance *b, struct target *t);
 
 /* Whether the kernel says down (in this very moment; no system call). For transfers that are under way. */
 bool balance_is_down(const struct balance *b, const struct target *t);

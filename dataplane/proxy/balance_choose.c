@@ -90,8 +90,9 @@ static bool at_limit(const struct choice *c, const struct target *t)
 {
     if (c->p->requests_max && t->requests >= c->p->requests_max)
         return true;
-    /* HTTP/1.1 and tunnels: one connection a request. */
-    return c->p->backend_http != 2 && c->p->connections_max && t->requests >= c->p->connections_max;
+    if (c->p->backend_http == 2) /* many requests a connection */
+        return t->full;
+    return c->p->connections_max && t->requests >= c->p->connections_max;
 }
 
 /* By requests per weight: negative if a has less. */

@@ -45,7 +45,8 @@ enum fault {
     FAULT_NO_BACKEND,      /* none, or all down */
     FAULT_QUEUE_FULL,      /* all at their limits, and as many wait */
     FAULT_QUEUE_TIMEOUT,   /* waited for one in vain */
-    FAULT_NO_MEMORY,       /* a pool of this ring is used up */
+    FAULT_NO_MEMORY,       /* a pool of this ring is used up, or its descriptors */
+    FAULT_NO_PORT,         /* no local port is free towards that backend */
     FAULT_CONNECT,         /* refused, unreachable */
     FAULT_CONNECT_TIMEOUT, /* not connected in time */
     FAULT_TLS,             /* its certificate is not good, or nothing can be agreed on */
@@ -232,6 +233,7 @@ int attempt_read(struct attempt *a, struct view bytes); /* as if a backend had s
 /* The service whose backends are asked; NULL: a new plan has taken it away. */
 const struct plan_service *exchange_service(const struct exchange *ex);
 struct view exchange_key(const struct exchange *ex); /* of the choice of a backend */
+enum fault exchange_fault(int err);                  /* why upstream_got gave no connection */
 void exchange_ask(struct exchange *ex);
 void exchange_try(struct exchange *ex, bool retry);
 bool exchange_may_repeat(const struct exchange *ex,

@@ -5,7 +5,7 @@
 #include "dataplane/ring.h"
 #include "dataplane/proxy/exchange.h"
 
-enum { HEAD_MS = 60000, SERVER_ERROR = 500 };
+enum { HEAD_MS = 60000, SERVER_ERROR = 500, NOT_MODIFIED = 304 };
 
 static void drop(struct exchange *ex)
 {
@@ -37,13 +37,21 @@ static void failed(struct exchange *ex)
         exchange_failed(&ex->attempt);
 }
 
+/* What ends the race while the first question is open: a backend that has not got it says so sooner than one
+ * that has it gives it. */
+static bool is_good(int status)
+{
+    return (status >= 200 && status < 300) || status == NOT_MODIFIED;
+}
+
 static void answered(struct ask *ask, int err)
 {
     struct exchange *ex = ask->arg;
     struct attempt *a = &ex->attempt;
-    if (err || (ask->answer.status >= SERVER_ERROR && !ex->hedge.awaited)) {
+    int status = err ? 0 : ask->answer.status;
+    if (err || (!is_good(status) && !ex->hedge.awaited)) {
         if (!err)
-            ask_refuse(ask, BALANCE_SERVER_ERROR);
+            ask_refuse(ask, status >= SERVER_ERROR ? BALANCE_SERVER_ERROR : BALANCE_GOOD);
         failed(ex);
         return;
     }

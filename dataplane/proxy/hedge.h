@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A GET or HEAD that is not answered in time is asked of a second backend, too. The first answer that is not
- * an error of the server counts; the other question is taken back with its connection.
+ * A GET or HEAD that is not answered in time is asked of a second backend, too. The second one's answer
+ * counts if it comes first and is 2xx or 304, or if the first one has failed; the other question is taken
+ * back with its connection.
  */
 #ifndef FL_PROXY_HEDGE_H
 #define FL_PROXY_HEDGE_H

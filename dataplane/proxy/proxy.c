@@ -111,6 +111,22 @@ void proxy_mark(uint32_t service_index, uint64_t incarnation, char out[PROXY_MAR
 
 /* ------------------------------------------------------------------ attempts */
 
+enum fault exchange_fault(int err)
+{
+    switch (-err) {
+    case ETIMEDOUT:
+        return FAULT_CONNECT_TIMEOUT;
+    case EKEYREJECTED:
+    case ENOKEY:
+    case EPROTO:
+        return FAULT_TLS;
+    case EADDRNOTAVAIL:
+        return FAULT_NO_PORT;
+    default:
+        return upstream_blame(err) == BALANCE_CANCELLED ? FAULT_NO_MEMORY : FAULT_CONNECT;
+    }
+}
+
 /*
  * The budget keeps retries from multiplying the work of backends that have too much of it: they answer late,
  * or badly. Where nothing could be asked, nothing is multiplied; and a process that dies takes all its
@@ -118,7 +134,7 @@ void proxy_mark(uint32_t service_index, uint64_t incarnation, char out[PROXY_MAR
  */
 static bool retry_is_free(const struct exchange *ex)
 {
-    if (ex->last_fault == FAULT_CONNECT)
+    if (ex->last_fault == FAULT_CONNECT || ex->last_fault == FAULT_NO_PORT)
         return true;
     return (ex->last_fault == FAULT_CLOSED || ex->last_fault == FAULT_DOWN) && ex->tried_count == 1;
 }
@@ -157,6 +173,7 @@ static void remember_tried(struct exchange *ex, struct target *t)
 static bool may_try_another(const struct exchange *ex, const struct attempt *a)
 {
     switch (a->fault) {
+    case FAULT_NO_PORT:
     case FAULT_CONNECT:
     case FAULT_CONNECT_TIMEOUT:
     case FAULT_TLS:

@@ -232,6 +232,7 @@ static const struct {
     [FAULT_QUEUE_FULL] = {503, "all backends are at their limits, and as many requests wait as may"},
     [FAULT_QUEUE_TIMEOUT] = {503, "all backends were at their limits for too long"},
     [FAULT_NO_MEMORY] = {503, "no memory for this request now"},
+    [FAULT_NO_PORT] = {503, "no local port is free for a connection to the backend"},
     [FAULT_CONNECT] = {502, "the backend cannot be reached"},
     [FAULT_CONNECT_TIMEOUT] = {504, "the backend could not be reached in time"},
     [FAULT_TLS] = {502, "TLS with the backend failed; its certificate, or ours, is not good"},
@@ -273,6 +274,7 @@ static enum proxy_refusal refusal_of(const struct attempt *a)
     case FAULT_QUEUE_FULL:
     case FAULT_QUEUE_TIMEOUT:
     case FAULT_NO_MEMORY:
+    case FAULT_NO_PORT:
         return PROXY_BUSY;
     default:
         return PROXY_BROKE;

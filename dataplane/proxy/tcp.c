@@ -257,13 +257,13 @@ static void open_tunnel(struct tcp *t, struct upstream *u)
         early_drop(t);
 }
 
-static void unreachable(struct tcp *t)
+static void unreachable(struct tcp *t, enum balance_outcome blame)
 {
     if (t->tried_count < TRIED_MAX)
         t->tried[t->tried_count++] = target_get(t->target);
-    target_done(t, BALANCE_UNREACHABLE);
+    target_done(t, blame);
     if (t->tried_count > t->retries || t->tried_count == TRIED_MAX) {
-        refuse(t, CLOSE_BACKEND_UNREACHABLE);
+        refuse(t, blame == BALANCE_CANCELLED ? CLOSE_UPSTREAM_SHORTAGE : CLOSE_BACKEND_UNREACHABLE);
         return;
     }
     ring_count(t->ring, CTR_PROXY_RETRIES, 1);
@@ -273,12 +273,11 @@ static void unreachable(struct tcp *t)
 static void got(struct upstream *u, int err, void *arg)
 {
     struct tcp *t = arg;
-    (void)err; /* whatever it was, nothing was sent */
     t->taking = NULL;
     if (u)
         open_tunnel(t, u);
     else
-        unreachable(t);
+        unreachable(t, upstream_blame(err)); /* whatever it was, nothing was sent */
 }
 
 /* As the plan says now; NULL: it is gone. */

@@ -180,7 +180,7 @@ struct upstream *upstream_idle(struct upstreams *us, struct target *t, const str
 {
     struct upstream *u = t->idle;
     if (!http1 && upstream_speaks_h2(service))
-        return upstream_h2_idle(us, t);
+        return upstream_h2_idle(us, t, service);
     if (!u || service->proxy.proxy_protocol)
         return NULL;
     idle_leave(u);
@@ -211,11 +211,34 @@ void upstreams_tick(struct upstreams *us)
 
 /* ------------------------------------------------------------------ connecting */
 
+enum balance_outcome upstream_blame(int err)
+{
+    switch (-err) {
+    case EBUSY:
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ENOBUFS:
+    case EADDRNOTAVAIL: /* all local ports towards it are in use */
+    case ENOKEY:
+    case ECANCELED:
+        return BALANCE_CANCELLED;
+    case EKEYREJECTED:
+    case EPROTO:
+        return BALANCE_FAILED; /* it is there */
+    default:
+        return BALANCE_UNREACHABLE;
+    }
+}
+
 void upstream_failed(struct upstream *u, int err)
 {
     upstream_got *got = u->got;
     void *arg = u->arg;
-    ring_count(u->us->ring, CTR_UPSTREAM_CONNECT_ERRORS, u->kind != UPSTREAM_STREAM);
+    if (u->kind != UPSTREAM_STREAM) {
+        ring_count(u->us->ring, CTR_UPSTREAM_CONNECT_ERRORS, 1);
+        ring_count(u->us->ring, CTR_UPSTREAM_SHORTAGES, upstream_blame(err) == BALANCE_CANCELLED);
+    }
     if (u->kind == UPSTREAM_CARRIER)
         upstream_h2_failed(u, err);
     upstream_close(u);

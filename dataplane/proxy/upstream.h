@@ -37,8 +37,17 @@ struct upstream;
  */
 enum upstream_kind { UPSTREAM_PLAIN, UPSTREAM_CARRIER, UPSTREAM_STREAM };
 
-/* Hands a connection over, or says that there is none: NULL and -errno. */
+/*
+ * Hands a connection over, or says that there is none: NULL and -errno. -EBUSY: as many requests are with the
+ * backend as its connections carry; it is waited for (target.full).
+ */
 typedef void upstream_got(struct upstream *u, int err, void *arg);
+
+/*
+ * What such an error says about the backend: nothing (BALANCE_CANCELLED), where this node ran out of
+ * descriptors, local ports, memory or processor time, or has no certificate to show.
+ */
+enum balance_outcome upstream_blame(int err);
 
 enum upstream_state {
     UPSTREAM_FREE,

@@ -2,7 +2,8 @@
 /*
  * Backends that speak HTTP/2: a few connections to each, which carry sessions (dataplane/http2), and on these
  * a stream for each request. A carrier is in its target's list from its beginning until its session is gone;
- * streams that came while it connects wait on it.
+ * streams that came while it connects wait on it. Where the carriers that there may be have no room left, the
+ * target is full: no more requests are sent there until one has.
  */
 #include <errno.h>
 #include <string.h>
@@ -68,12 +69,55 @@ static void stream_leave(struct upstream *u)
     u->prev = NULL;
 }
 
+/* ------------------------------------------------------------------ room */
+
+static uint32_t waiting_most(const struct upstreams *us)
+{
+    uint32_t streams = (uint32_t)ring_setting(us->ring, SET_HTTP2_STREAMS_MAX);
+    return streams < WAITING_MOST ? streams : (uint32_t)WAITING_MOST;
+}
+
+static bool takes_more(const struct upstream *c)
+{
+    return c->session ? h2_client_room(c->session) > 0 : waiting_on(c) < waiting_most(c->us);
+}
+
+/* Whether there may be one more carrier. */
+static bool may_connect(const struct target *t, const struct plan_service *service)
+{
+    uint32_t count = 0, most = service->proxy.connections_max;
+    for (const struct upstream *c = t->sessions; c; c = c->next)
+        count++;
+    return count < (most ? most : (uint32_t)CARRIERS_MOST);
+}
+
+/* After one more request, so that the next one waits in the service's queue and not here. */
+static void note_full(struct target *t, const struct plan_service *service)
+{
+    t->full = !may_connect(t, service);
+    for (const struct upstream *c = t->sessions; c && t->full; c = c->next)
+        t->full = !takes_more(c);
+}
+
+static void note_room(struct upstream *c)
+{
+    if (c->target->full)
+        balance_room(c->us->balance, c->target);
+}
+
+static void session_changed(void *arg, struct h2_session *s)
+{
+    if (h2_client_room(s))
+        note_room(arg);
+}
+
 static void session_gone(void *arg, struct h2_session *s, enum close_reason why)
 {
     struct upstream *c = arg;
     (void)s;
     (void)why;
     carrier_leave(c);
+    note_room(c);
     upstream_drop(c);
 }
 
@@ -82,8 +126,17 @@ static bool is_h2(const struct wire *w)
     return !tls_is(w) || strcmp(tls_protocol(w), "h2") == 0;
 }
 
-/* The first one that takes one more exchange. */
+/* The first one that takes one more exchange, and on which slow readers do not hold too much. */
 static struct upstream *find_room(const struct target *t)
+{
+    for (struct upstream *c = t->sessions; c; c = c->next)
+        if (c->session && h2_client_room(c->session) && !h2_client_crowded(c->session))
+            return c;
+    return NULL;
+}
+
+/* Where there is no other and will not be. */
+static struct upstream *find_crowded(const struct target *t)
 {
     for (struct upstream *c = t->sessions; c; c = c->next)
         if (c->session && h2_client_room(c->session))
@@ -93,10 +146,13 @@ static struct upstream *find_room(const struct target *t)
 
 void upstream_h2_tick(struct upstreams *us)
 {
-    for (struct upstream *c = us->carriers; c; c = c->next_idle)
+    for (struct upstream *c = us->carriers; c; c = c->next_idle) {
         if (c->session && (us->ring->draining || !upstream_wanted(us, c->target)) &&
             h2_client_busy(c->session) == 0)
             h2_client_close(c->session);
+        if (c->target->full && takes_more(c)) /* a new plan allows it, or what waited has left */
+            note_room(c);
+    }
 }
 
 /* ------------------------------------------------------------------ streams */
@@ -139,6 +195,7 @@ static void wait_on(struct upstream *u, struct upstream *c)
 void upstream_h2_failed(struct upstream *c, int err)
 {
     carrier_leave(c);
+    note_room(c);
     while (c->waiting) {
         struct upstream *u = c->waiting;
         stream_leave(u);
@@ -148,7 +205,7 @@ void upstream_h2_failed(struct upstream *c, int err)
 
 void upstream_h2_connected(struct upstream *c)
 {
-    struct h2_user user = {.gone = session_gone, .arg = c};
+    struct h2_user user = {.changed = session_changed, .gone = session_gone, .arg = c};
     c->session = is_h2(&c->wire) ? h2_client_start(c->us->ring, &c->wire, &user) : NULL;
     if (!c->session) {
         upstream_failed(c, is_h2(&c->wire) ? -ENOMEM : -EPROTO);
@@ -158,11 +215,12 @@ void upstream_h2_connected(struct upstream *c)
     while (c->waiting) {
         struct upstream *u = c->waiting;
         stream_leave(u);
-        tell_stream(u, open_stream(u, c) ? 0 : -ENOBUFS);
+        tell_stream(u, open_stream(u, c) ? 0 : h2_client_room(c->session) ? -ENOBUFS : -EBUSY);
     }
+    session_changed(c, c->session);
 }
 
-struct upstream *upstream_h2_idle(struct upstreams *us, struct target *t)
+struct upstream *upstream_h2_idle(struct upstreams *us, struct target *t, const struct plan_service *service)
 {
     struct upstream *c = find_room(t);
     struct upstream *u = c ? upstream_make(us, t, c->service_index, UPSTREAM_STREAM) : NULL;
@@ -175,25 +233,28 @@ struct upstream *upstream_h2_idle(struct upstreams *us, struct target *t)
     u->state = UPSTREAM_USED;
     u->requests++;
     ring_count(us->ring, CTR_UPSTREAM_REUSED, 1);
+    note_full(t, service);
     return u;
 }
 
-/* One that connects, or a new one; NULL: there are as many as there may be. */
-static struct upstream *find_connecting(struct upstreams *us, struct target *t,
-                                        const struct plan_service *service, uint32_t service_index)
+/* Waits on a carrier that connects, or on a new one. -EBUSY: there are as many as there may be. */
+static int wait_connecting(struct upstream *u, const struct plan_service *service)
 {
-    uint32_t count = 0, most = service->proxy.connections_max;
-    for (struct upstream *c = t->sessions; c; c = c->next, count++)
-        if (!c->session && waiting_on(c) < WAITING_MOST)
-            return c;
-    if (count >= (most ? most : (uint32_t)CARRIERS_MOST))
-        return NULL;
-    struct upstream *c = upstream_make(us, t, service_index, UPSTREAM_CARRIER);
+    struct target *t = u->target;
+    for (struct upstream *c = t->sessions; c; c = c->next)
+        if (!c->session && takes_more(c)) {
+            wait_on(u, c);
+            return 0;
+        }
+    if (!may_connect(t, service))
+        return -EBUSY;
+    struct upstream *c = upstream_make(u->us, t, u->service_index, UPSTREAM_CARRIER);
     if (!c)
-        return NULL;
+        return -ENOBUFS;
     carrier_enter(c);
+    wait_on(u, c);
     upstream_connect(c, service);
-    return c;
+    return 0;
 }
 
 struct upstream *upstream_h2_take(struct upstreams *us, struct target *t, const struct plan_service *service,
@@ -206,14 +267,14 @@ struct upstream *upstream_h2_take(struct upstreams *us, struct target *t, const 
     u->got = got;
     u->arg = arg;
     struct upstream *c = find_room(t);
-    if (c && open_stream(u, c)) {
-        tell_stream(u, 0);
-        return u;
+    if (c) {
+        tell_stream(u, open_stream(u, c) ? 0 : -ENOBUFS);
+    } else {
+        int err = wait_connecting(u, service);
+        c = err == -EBUSY ? find_crowded(t) : NULL;
+        if (err)
+            tell_stream(u, c && open_stream(u, c) ? 0 : err);
     }
-    c = find_connecting(us, t, service, service_index);
-    if (c)
-        wait_on(u, c);
-    else
-        tell_stream(u, -EBUSY);
+    note_full(t, service);
     return u;
 }

@@ -31,7 +31,7 @@ void upstream_tls_begin(struct upstream *u);
 
 /* upstream_h2.c */
 bool upstream_speaks_h2(const struct plan_service *service);
-struct upstream *upstream_h2_idle(struct upstreams *us, struct target *t);
+struct upstream *upstream_h2_idle(struct upstreams *us, struct target *t, const struct plan_service *service);
 struct upstream *upstream_h2_take(struct upstreams *us, struct target *t, const struct plan_service *service,
                                   uint32_t service_index, upstream_got *got, void *arg);
 void upstream_h2_connected(struct upstream *carrier);

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backends that refuse, close, stall or talk nonsense before they answer: who is asked again, and what the client is told."""
 
+import itertools
 import json
+import resource
 import select
 import socket
 import threading
@@ -319,6 +321,66 @@ def test_queue():
                 assert client.answer()[2] == b"ok"
                 client.close()
         assert backend.connections == 1
+
+
+def test_queue_over_http2():
+    """As many requests as a connection carries, and the next one waits; no backend is blamed for it."""
+    go = threading.Event()
+    with Backend(x=hold(go)) as backend, Ring(backend.address) as behind:
+        with Ring(behind.address, backend_http=2, connections_max=1, http2__streams_max=2, queue_max=2,
+                  queue_timeout_ms=60000) as ring:
+            clients = [Client(ring) for _ in range(4)]
+            for n, client in enumerate(clients):
+                client.ask("/x")
+                ring.wait_counter("streams_open", n + 1)
+            with Client(ring) as fifth:
+                status, _, content, _ = fifth.get("/x")
+                assert status == 503 and b"wait" in content
+            go.set()
+            for client in clients:
+                assert client.answer()[2] == b"ok"
+                client.close()
+            counters = ring.counters()
+            assert counters["proxy_retries_total"] == 0 and counters["upstream_connects_total"] == 1
+
+
+def test_own_shortage_is_no_backends_fault():
+    """No descriptor is left for a connection to either of two backends, of which one failure would rule one out."""
+    with Backend() as one, Backend() as two:
+        with Ring(one.address, two.address, eject_failures=1, eject_ms=60000) as ring, Client(ring) as client:
+            assert client.get("/close/9")[0] == 200
+            ring.wait_counter("upstream_connections_open", 0)
+            before = resource.prlimit(ring.process.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(ring.process.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+            for _ in range(4):
+                status, fields, _, _ = client.get("/length/9")
+                assert status == 503 and field(fields, "Retry-After")
+            resource.prlimit(ring.process.pid, resource.RLIMIT_NOFILE, before)
+            for _ in range(4):
+                assert client.get("/length/9")[0] == 200
+            counters = ring.counters()
+            assert counters["upstream_shortages_total"] == 4 and counters["proxy_ejections_total"] == 0
+
+
+def test_a_hedge_that_finds_nothing_does_not_win():
+    """The second backend says 404 at once, while the first one is about to answer."""
+    go, calls = threading.Event(), itertools.count()
+
+    def serve(backend, sock, file, first, fields, rest):
+        if next(calls) == 0:
+            go.wait(60)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        else:
+            sock.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            file.read(1)  # nobody wants more of it
+            go.set()
+        return False
+
+    with Backend(x=serve) as one, Backend(x=serve) as two:
+        with Ring(one.address, two.address, hedge_ms=20) as ring, Client(ring) as client:
+            status, _, content, _ = client.get("/x")
+            assert (status, content) == (200, b"ok")
+            assert ring.counters()["proxy_hedges_total"] == 1 and ring.counters()["proxy_hedges_won_total"] == 0
 
 
 def test_queue_time_and_who_leaves_it():

@@ -439,6 +439,27 @@ static void test_queue(void **state)
     finish(choose_for(""), BALANCE_GOOD);
 }
 
+/* A backend whose connections carry no more, for now: waited for, and taken when they do. */
+static void test_full(void **state)
+{
+    (void)state;
+    struct waiting w = {.w.wake = woken};
+    served = 0;
+    give_plan(1, PROXY_LEAST);
+    proxy()->backend_http = 2;
+    struct target *t = choose_for("");
+    t->full = true;
+    assert_int_equal(why_not(), BALANCE_BUSY);
+    assert_true(balance_wait(balance, AT, &w.w, 1));
+    finish(t, BALANCE_GOOD); /* an end elsewhere does not help */
+    balance_run(balance, now_ms);
+    assert_int_equal(served, 0);
+    balance_room(balance, t);
+    balance_run(balance, now_ms);
+    assert_int_equal(served, 1);
+    finish(w.got, BALANCE_GOOD);
+}
+
 static void test_queue_without_service(void **state)
 {
     (void)state;
@@ -814,6 +835,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_slow_start, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_queue, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full, setup, teardown),
         cmocka_unit_test_setup_teardown(test_queue_without_service, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ejection, setup, teardown),
         cmocka_unit_test_setup_teardown(test_latency, setup, teardown),

@@ -206,7 +206,8 @@ static struct plan *make_plan(void)
                        .backend_at = at,
                        .row_at = at,
                        .name_at = at,
-                       .source_at = at};
+                       .source_at = at,
+                       .member_at = at};
     struct plan_service *s = (struct plan_service *)plan_service(p, AT);
     s->kind = SERVICE_PROXY;
     s->incarnation = 7;
