@@ -96,19 +96,27 @@ static bool is_about_client(const struct http_field *f)
     }
 }
 
-/* Fields that only we may write: whoever reads them trusts them. */
-bool http_is_about_certificate(struct view name)
+/* Of fields that only we may write, as whoever reads them trusts them. '_' and '-' are the same to what makes
+ * variables of fields. `start` is in lower case, with '-'. */
+static bool starts_as(struct view name, struct view start)
 {
-    static const char start[] = "client-cert";
-    size_t n = sizeof(start) - 1;
-    if (name.len > 2 && view_lower(name.p[0]) == 'x' && (name.p[1] == '-' || name.p[1] == '_'))
-        name = view_skip(name, 2);
-    if (name.len < n)
+    if (name.len < start.len)
         return false;
-    for (size_t i = 0; i < n; i++) /* '_' and '-' are the same to what makes variables of fields */
-        if (view_lower(name.p[i]) != start[i] && !(start[i] == '-' && name.p[i] == '_'))
+    for (size_t i = 0; i < start.len; i++)
+        if (view_lower(name.p[i]) != start.p[i] && !(start.p[i] == '-' && name.p[i] == '_'))
             return false;
     return true;
+}
+
+bool http_is_about_certificate(struct view name)
+{
+    return starts_as(name, VIEW_LIT("client-cert")) || starts_as(name, VIEW_LIT("x-client-cert"));
+}
+
+/* A Kubernetes API server believes these of whoever shows it the certificate of a front proxy, as we may. */
+static bool is_about_user(struct view name)
+{
+    return starts_as(name, VIEW_LIT("x-remote-"));
 }
 
 static bool is_condition(const struct http_field *f)
@@ -133,7 +141,7 @@ static bool passes(const struct http_request *req, const struct http_forward *ho
         return false;
     if (f->known == HTTP_KNOWN_HTTP2_SETTINGS)
         return how->upgrade && how->h2c;
-    if (!how->trust && http_is_about_certificate(f->name))
+    if (!how->trust && (http_is_about_certificate(f->name) || is_about_user(f->name)))
         return false;
     if (view_present(how->range) && is_condition(f))
         return false;

@@ -150,9 +150,10 @@ static void test_about_the_client(void **state)
 /* What a client says of a certificate, in all the ways that a backend may read as one. */
 static void test_certificates_are_ours_to_tell(void **state)
 {
-    static const char *const names[] = {"Client-Cert",  "client-cert-chain", "X-Client-Cert-Subject",
-                                        "Client_Cert",  "X_Client_Cert",     "x-client_cert-a",
-                                        "X_CLIENT-CERT"};
+    static const char *const names[] = {"Client-Cert",          "client-cert-chain", "X-Client-Cert-Subject",
+                                        "Client_Cert",          "X_Client_Cert",     "x-client_cert-a",
+                                        "X_CLIENT-CERT",        "X-Remote-User",     "x_remote_group",
+                                        "X-Remote-Extra-Scopes"};
     struct http_forward how = {0};
     char request[128];
     (void)state;
