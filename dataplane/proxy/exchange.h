@@ -128,7 +128,9 @@ struct exchange {
     bool body_small;    /* which goes with the head: small_len bytes at the end of the spare */
     bool body_begun;    /* the request pump was started, */
     bool body_active;   /* and has not ended */
-    bool relaying;      /* the response pump was started, and has not ended */
+    bool relaying;      /* the response pump was started, and has not ended (standing.c) */
+    bool unlimited;     /* its source may be silent for as long as it likes */
+    uint8_t halted;     /* enum close_reason: it was, for too long */
     bool resuming;      /* another backend is asked for the rest of the answer's body */
     bool head_out;      /* the answer's head is with the client, and the tunnel may begin */
     bool answered;      /* the stream has its answer */
@@ -144,6 +146,7 @@ struct exchange {
     struct flight *flight;     /* that it leads, before there is an answer; NULL: none */
     struct follower *follower; /* of another one's; NULL: it has a backend of its own */
     struct pump response;
+    struct exchange *next_relaying, **prev_relaying;
     struct resume resume; /* of its body */
     struct tcp
         *tunnel; /* reserved for what the answer makes of the connections; NULL: none, or it has begun */
@@ -222,6 +225,11 @@ void exchange_tunnel_begin(struct stream *s); /* once the answer's head is out, 
 void exchange_resume_begin(struct exchange *ex);
 /* The response pump's source has stopped; the attempt is over. True: the rest is asked for elsewhere. */
 bool exchange_goes_on(struct exchange *ex, enum pump_end end, int err, enum close_reason *why);
+
+/* standing.c: what relays is looked at ten times a second */
+void standing_enter(struct exchange *ex);
+void standing_leave(struct exchange *ex);
+void standing_look(struct proxy *p);
 
 /* share.c */
 bool exchange_follows(struct exchange *ex); /* whether another one's body becomes its own, too */

@@ -32,7 +32,7 @@ static void joined(struct resume *r, struct target *t, struct upstream *u, bool 
     ex->keep = keep;
     ex->outcome = BALANCE_GOOD;
     ex->resuming = false;
-    ex->relaying = true;
+    standing_enter(ex);
 }
 
 static void lost(struct resume *r, enum close_reason why)

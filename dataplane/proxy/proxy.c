@@ -88,6 +88,7 @@ void proxy_tick(struct proxy *p)
     upstreams_tick(p->upstreams);
     coalesce_tick(p->coalesce);
     attempts_look(p);
+    standing_look(p);
     asks_tick(p->asks);
 }
 
@@ -215,7 +216,7 @@ void exchange_failed(struct attempt *a)
 void exchange_done(struct exchange *ex, bool good, enum close_reason reason)
 {
     struct attempt *a = &ex->attempt;
-    bool cut = !good && reason == CLOSE_BACKEND_CUT;
+    bool cut = !good && (reason == CLOSE_BACKEND_CUT || (ex->halted && reason == ex->halted));
     if (cut)
         ring_count(ex->ring, CTR_PROXY_CUT, 1);
     ex->finished = true;

@@ -16,6 +16,7 @@ struct asks;
 struct attempt;
 struct balance;
 struct coalesce;
+struct exchange;
 struct kernel_words;
 struct ring;
 struct upstreams;
@@ -26,7 +27,9 @@ struct proxy {
     struct upstreams *upstreams;
     struct asks *asks;
     struct coalesce *coalesce;
-    struct attempt *asked; /* all that wait for an answer */
+    struct attempt *asked;      /* all that wait for an answer */
+    struct exchange *relaying;  /* all that pass an answer's body on, */
+    struct exchange *look_next; /* and the one that is looked at next; NULL: the first */
     uint64_t random;
 };
 

@@ -94,7 +94,7 @@ static void response_done(struct pump *p, enum pump_end end, int err)
 {
     struct exchange *ex = container_of(p, struct exchange, response);
     enum close_reason why = CLOSE_BACKEND_CUT;
-    ex->relaying = false;
+    standing_leave(ex);
     if (end == PUMP_DONE && pump_rest(p).len)
         ex->keep = false; /* said more than its answer */
     if (end == PUMP_DONE)
@@ -102,7 +102,8 @@ static void response_done(struct pump *p, enum pump_end end, int err)
     else if (end == PUMP_SINK_ERROR || end == PUMP_STOPPED)
         exchange_done(ex, false, CLOSE_CLIENT_ABORT);
     else if (!exchange_goes_on(ex, end, err, &why))
-        exchange_done(ex, false, why);
+        exchange_done(ex, false,
+                      ex->halted && why == CLOSE_BACKEND_CUT ? (enum close_reason)ex->halted : why);
 }
 
 static void pump_body(struct stream *s)
@@ -131,7 +132,7 @@ static void pump_body(struct stream *s)
     };
     ex->resume.before = ex->content_early;
     resume_pump(&ex->resume, &config);
-    ex->relaying = true;
+    standing_enter(ex);
     pump_start(&ex->response, &config);
 }
 
@@ -169,6 +170,13 @@ static void plan_body(struct exchange *ex, struct attempt *a, struct stream_rela
     }
     relay->pump = &ex->response;
     relay->ready = pump_body;
+}
+
+/* Server-sent events: silent until there is one. */
+static bool is_event_stream(const struct http_answer *answer)
+{
+    struct view rest, type = view_split(answer->known[HTTP_KNOWN_CONTENT_TYPE], ';', &rest);
+    return view_ilit(view_trim(type), "text/event-stream");
 }
 
 /* The answer is of no use: said once the connection is given back. */
@@ -210,6 +218,7 @@ void exchange_respond(struct attempt *a)
         plan_body(ex, a, &relay);
         relay.close = ends_connection(ex, &a->answer);
         relay.unlimited = ex->facts.longlived;
+        ex->unlimited = ex->facts.longlived || is_event_stream(&a->answer);
     }
     ex->answered = true;
     ex->relayed = relay.ready != NULL;
