@@ -115,11 +115,13 @@ void daemon_blobs_found(struct daemon *d, const struct digest *digest, uint64_t 
         damage_found(d->blobs->damage, digest, size, result == JOB_ERROR);
 }
 
-static void on_found(void *arg, const struct digest *digest, uint64_t size, enum job_result result,
-                     uint64_t detail)
+static bool on_found(void *arg, const struct digest *digest, uint64_t size, enum job_result result)
 {
-    (void)detail;
-    daemon_blobs_found(arg, digest, size, result);
+    struct daemon *d = arg;
+    if (!damage_has_room(d->blobs->damage))
+        return false;
+    daemon_blobs_found(d, digest, size, result);
+    return true;
 }
 
 static void on_ended(void *arg)

@@ -223,9 +223,13 @@ static int on_is_here(void *arg, const struct digest *digest, uint64_t size)
     return daemon_blobs_has_file(d, digest, size);
 }
 
-static void on_missing(void *arg, const struct digest *digest, uint64_t size)
+static bool on_missing(void *arg, const struct digest *digest, uint64_t size)
 {
-    daemon_blobs_found(arg, digest, size, JOB_MISSING);
+    struct daemon *d = arg;
+    if (!damage_has_room(d->blobs->damage))
+        return false;
+    daemon_blobs_found(d, digest, size, JOB_MISSING);
+    return true;
 }
 
 static void on_tell(void *arg, const char *kind, const char *text)

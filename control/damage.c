@@ -11,6 +11,8 @@
 
 #include "check.h"
 
+enum { ASKED_MAX = JOBS_MAX / 2 /* the rest is for who else asks: repair goes on meanwhile */ };
+
 struct row {
     struct row *next, **prev;
     struct damage *all;
@@ -27,7 +29,7 @@ struct row {
 struct damage {
     struct damage_config config;
     struct row *first, **last;
-    size_t count;
+    size_t count, asked;
     uint64_t now_ms;
 };
 
@@ -72,8 +74,28 @@ static struct row *find(const struct damage *d, const struct digest *digest)
     return r;
 }
 
+static void row_drop(struct row *r);
+
+/* One that the cluster has been told not to count on. What cannot be read stays: whoever is to have its bytes
+ * kept has to know that the file is good for nothing. NULL: none. */
+static struct row *can_go(const struct damage *d)
+{
+    struct row *r = d->first;
+    while (r && (!r->lost || r->asked || r->unreadable))
+        r = r->next;
+    return r;
+}
+
+bool damage_has_room(const struct damage *d)
+{
+    return d->count < DAMAGE_MAX || can_go(d);
+}
+
 static struct row *row_add(struct damage *d, const struct digest *digest, uint64_t size)
 {
+    struct row *gone = d->count < DAMAGE_MAX ? NULL : can_go(d);
+    if (gone)
+        row_drop(gone);
     if (d->count >= DAMAGE_MAX)
         return NULL;
     struct row *r = calloc(1, sizeof(*r));
@@ -133,8 +155,10 @@ static void lose(struct row *r)
 static void kept(void *arg, enum job_result result, uint64_t detail)
 {
     struct row *r = arg;
+    struct damage *d = r->all;
     (void)detail;
     r->asked = false;
+    d->asked--;
     r->last = result;
     if (result == JOB_OK) {
         healed(r, "its bytes came from another replica");
@@ -144,19 +168,23 @@ static void kept(void *arg, enum job_result result, uint64_t detail)
     if (r->tries > 0 && result != JOB_BUSY && result != JOB_CANCELLED)
         lose(r); /* the first one may have met a replica that was just away */
     r->tries++;
-    r->next_ms = r->all->now_ms + (wait_ms < DAMAGE_AGAIN_MAX_MS ? wait_ms : DAMAGE_AGAIN_MAX_MS);
+    r->next_ms = d->now_ms + (wait_ms < DAMAGE_AGAIN_MAX_MS ? wait_ms : DAMAGE_AGAIN_MAX_MS);
 }
 
 /* A file that is gone may be open still in the data plane, which would do for one that is kept. */
 static void ask(struct row *r)
 {
+    struct damage *d = r->all;
+    if (d->asked >= ASKED_MAX)
+        return;
     const struct job_order order = {.kind = JOB_KEEP,
                                     .flags = r->unreadable || r->missing ? JOB_REPLACE : 0,
                                     .digest = r->digest,
                                     .arg = r->size,
                                     .done = kept,
                                     .done_arg = r};
-    r->asked = jobs_ask(r->all->config.jobs, &order) == 0;
+    r->asked = jobs_ask(d->config.jobs, &order) == 0;
+    d->asked += r->asked;
 }
 
 /* True: it was on its way, or a push has brought it since. */

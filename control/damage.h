@@ -18,7 +18,7 @@
 struct damage;
 
 enum {
-    DAMAGE_MAX = 4096, /* more are not remembered: the next start, or the next scrub, finds them */
+    DAMAGE_MAX = 4096, /* more are not remembered at a time */
     DAMAGE_AGAIN_MS = 5000,
     DAMAGE_AGAIN_MAX_MS = 600000,
     DAMAGE_PATH_BYTES = 16 + 2 * DIGEST_BYTES_MAX,
@@ -52,6 +52,11 @@ void damage_missing(struct damage *d, const struct digest *digest, uint64_t size
 
 /* About once a second: looks for what was healed, asks for what can be. */
 void damage_tick(struct damage *d, uint64_t now_ms);
+
+/* Whether one more is remembered. Where there are too many, those that this node does not count as a holder
+ * of make room: the others look after them as after any blob that too few hold, and what was quarantined is
+ * found by the next start. One that is told of while there is no room is not remembered. */
+bool damage_has_room(const struct damage *d);
 
 size_t damage_count(const struct damage *d);
 typedef void (*damage_row)(void *row_arg, const struct digest *digest, bool unreadable, const char *state);

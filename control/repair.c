@@ -372,9 +372,7 @@ static void check_row(struct repair *r, const struct digest *d, const struct nam
     if (!mine || !blob->links)
         return;
     int here = r->config.is_here(r->config.arg, d, blob->size);
-    r->full = here == -EAGAIN;
-    if (here == 0)
-        r->config.missing(r->config.arg, d, blob->size);
+    r->full = here == -EAGAIN || (here == 0 && !r->config.missing(r->config.arg, d, blob->size));
 }
 
 struct turn {

@@ -48,8 +48,9 @@ struct repair_config {
                 void *said_arg);
     /* Whether the store has its file. -EAGAIN: enough was asked for now. */
     int (*is_here)(void *arg, const struct digest *digest, uint64_t size);
-    /* This node is said to hold it, and its file is not here. */
-    void (*missing)(void *arg, const struct digest *digest, uint64_t size);
+    /* This node is said to hold it, and its file is not here. False: too many others are to be healed first;
+     * it is told again. */
+    bool (*missing)(void *arg, const struct digest *digest, uint64_t size);
     void (*tell)(void *arg, const char *kind, const char *text);
     /* The replicas that the last balance was made for, as a number; 0: none. */
     uint64_t balanced;

@@ -34,6 +34,7 @@ struct blob_job {
     struct scrub *scrub; /* NULL: nobody waits for it */
     struct digest digest;
     uint64_t size;
+    enum job_result untold; /* JOB_OK: there is nothing to be told */
 };
 
 struct scrub {
@@ -99,6 +100,22 @@ static void batch_end(struct scrub *s)
         save(s);
 }
 
+/* False: not now. */
+static bool tell(struct scrub *s, struct blob_job *job)
+{
+    if (job->untold != JOB_OK && s->config.found(s->config.arg, &job->digest, job->size, job->untold))
+        job->untold = JOB_OK;
+    return job->untold == JOB_OK;
+}
+
+static bool tell_all(struct scrub *s)
+{
+    size_t i = 0;
+    while (i < s->count && tell(s, &s->job[i]))
+        i++;
+    return i == s->count;
+}
+
 static void verified(void *arg, enum job_result result, uint64_t detail)
 {
     struct blob_job *job = arg;
@@ -110,7 +127,8 @@ static void verified(void *arg, enum job_result result, uint64_t detail)
     } else if (result != JOB_BUSY) { /* one that was too much is for the next pass */
         s->file.damaged += result == JOB_DAMAGED;
         s->file.unreadable += result == JOB_ERROR;
-        s->config.found(s->config.arg, &job->digest, job->size, result, detail);
+        job->untold = result;
+        tell(s, job);
     }
     go_on(s);
 }
@@ -142,7 +160,7 @@ static void go_on(struct scrub *s)
     if (!s->file.running)
         return;
     ask(s);
-    if (s->waiting || s->asked < s->count)
+    if (s->waiting || s->asked < s->count || !tell_all(s))
         return;
     if (s->count)
         batch_end(s);

@@ -24,9 +24,9 @@ struct scrub_config {
     /* At most limit blobs behind `after` (NULL: the first ones), by their digests' packed bytes. Returns how
      * many, or -errno. */
     int (*walk)(void *arg, const struct digest *after, size_t limit, scrub_row row, void *row_arg);
-    /* One that is not as it should be: JOB_DAMAGED, JOB_MISSING, or JOB_ERROR with errno. */
-    void (*found)(void *arg, const struct digest *digest, uint64_t size, enum job_result result,
-                  uint64_t detail);
+    /* One that is not as it should be: JOB_DAMAGED, JOB_MISSING, JOB_ERROR. False: too many others are to be
+     * healed first; it is told again, and the pass waits for that. */
+    bool (*found)(void *arg, const struct digest *digest, uint64_t size, enum job_result result);
     void (*ended)(void *arg); /* a pass */
     void *arg;
 };

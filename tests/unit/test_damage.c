@@ -236,6 +236,38 @@ static void test_deleted(void **state)
     assert_false(is_there("damaged/sha256-" ONE_HEX));
 }
 
+static struct digest digest_at(unsigned i)
+{
+    return (struct digest){.alg = DIGEST_SHA256, .bytes = {2, (uint8_t)(i >> 8), (uint8_t)i}};
+}
+
+/* As many as are remembered; there is room for more when this node does not count as a holder of some, and no
+ * other kind of job has to wait for all of them. */
+static void test_too_many(void **state)
+{
+    (void)state;
+    struct digest more = digest_at(DAMAGE_MAX);
+    for (unsigned i = 0; i < DAMAGE_MAX; i++) {
+        struct digest d = digest_at(i);
+        assert_true(damage_has_room(t.damage));
+        damage_missing(t.damage, &d, 5);
+    }
+    assert_false(damage_has_room(t.damage));
+    damage_missing(t.damage, &more, 5);
+    assert_int_equal(damage_count(t.damage), DAMAGE_MAX);
+    t.others = true;
+    damage_tick(t.damage, 2 * DAMAGE_AGAIN_MS);
+    assert_true(jobs_waiting(t.jobs, JOB_KEEP) + t.sent < JOBS_MAX);
+    assert_false(damage_has_room(t.damage));
+    t.others = false; /* those that were not asked for are given up */
+    damage_tick(t.damage, 3 * DAMAGE_AGAIN_MS);
+    assert_true(t.said > 0 && !t.holds && damage_has_room(t.damage));
+    damage_missing(t.damage, &more, 5);
+    assert_int_equal(damage_count(t.damage), DAMAGE_MAX);
+    damage_found(t.damage, &more, 5, true); /* it is the one that is known */
+    assert_int_equal(damage_count(t.damage), DAMAGE_MAX);
+}
+
 static void count_row(void *arg, const struct digest *digest, bool unreadable, const char *how)
 {
     unsigned *n = arg;
@@ -270,9 +302,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        TEST(test_healed_by_a_push), TEST(test_healed_by_a_replica), TEST(test_unreadable),
-        TEST(test_missing),          TEST(test_missing_alone),       TEST(test_deleted),
-        TEST(test_restart),
+        TEST(test_healed_by_a_push), TEST(test_healed_by_a_replica),
+        TEST(test_unreadable),       TEST(test_missing),
+        TEST(test_missing_alone),    TEST(test_deleted),
+        TEST(test_restart),          TEST(test_too_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

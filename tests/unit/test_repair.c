@@ -36,6 +36,7 @@ struct host {
     struct saying saying[REPAIR_SLOTS];
     size_t sayings;
     unsigned missing, walks, stats;
+    unsigned room; /* for what is missing */
     uint64_t balanced;
     char told[TOLD][32];
     unsigned told_count;
@@ -136,11 +137,16 @@ static int on_is_here(void *arg, const struct digest *d, uint64_t size)
     return h->file[index_of(d)];
 }
 
-static void on_missing(void *arg, const struct digest *d, uint64_t size)
+static bool on_missing(void *arg, const struct digest *d, uint64_t size)
 {
     struct host *h = arg;
-    (void)d, (void)size;
+    assert_int_equal(size, SIZE);
+    if (h->room == 0)
+        return false;
+    h->room--;
     h->missing++;
+    h->file[index_of(d)] = true; /* it is healed */
+    return true;
 }
 
 static void on_tell(void *arg, const char *kind, const char *text)
@@ -220,6 +226,7 @@ static int setup(void **state)
     for (unsigned i = 0; i < NODES; i++) {
         t.node[i] = (struct repair_node){.id = i + 1};
         host_open(i);
+        t.host[i].room = ~0u;
     }
     place_all(NODES);
     return 0;
@@ -592,6 +599,38 @@ static void test_files_that_are_not_here(void **state)
     assert_int_equal(t.host[0].missing, gone); /* once a start */
 }
 
+/* An empty disk in the place of a full one: only so many at a time are remembered, and no row is passed over.
+ * Meanwhile copies are made of what others have lost. */
+static void test_a_store_that_is_empty(void **state)
+{
+    (void)state;
+    unsigned gone = 0;
+    for (unsigned i = 0; i < BLOBS; i++) {
+        gone += t.host[0].file[i];
+        t.host[0].file[i] = false;
+    }
+    assert_true(gone > 100);
+    t.host[0].room = 10;
+    run(60000);
+    assert_int_equal(t.host[0].missing, 10);
+    assert_string_equal(status_of(0).state, "checking");
+    t.node[NODES - 1].presence = REPAIR_OUT;
+    run(60000);
+    assert_int_equal(status_of(0).endangered, 0);
+    assert_true(status_of(0).copied > 0);
+    while (t.host[0].missing < gone) {
+        unsigned before = t.host[0].missing, room = gone - before < 10 ? gone - before : 10;
+        t.host[0].room = room;
+        run(60000);
+        assert_int_equal(t.host[0].missing, before + room);
+    }
+    t.host[0].room = ~0u;
+    run(60000);
+    assert_int_equal(t.host[0].missing, gone);
+    assert_string_equal(status_of(0).state, "idle");
+    assert_placed();
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -608,6 +647,7 @@ int main(void)
         T(test_lost),
         T(test_never_told),
         T(test_files_that_are_not_here),
+        T(test_a_store_that_is_empty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,6 +29,7 @@ static struct {
     size_t sent_count, answered;
     unsigned verified[BLOBS];
     unsigned found, ended;
+    bool full; /* no more can be found now */
     enum job_result result[BLOBS], last;
     int walk_error;
 } t;
@@ -63,14 +64,15 @@ static int on_walk(void *arg, const struct digest *after, size_t limit, scrub_ro
     return n;
 }
 
-static void on_found(void *arg, const struct digest *d, uint64_t size, enum job_result result,
-                     uint64_t detail)
+static bool on_found(void *arg, const struct digest *d, uint64_t size, enum job_result result)
 {
     (void)arg;
-    (void)detail;
     assert_int_equal(size, d->bytes[0]);
+    if (t.full)
+        return false;
     t.found++;
     t.last = result;
+    return true;
 }
 
 static void on_ended(void *arg)
@@ -208,6 +210,31 @@ static void test_trouble(void **state)
     assert_int_equal(t.found, 0);
 }
 
+/* What cannot be remembered now is told later, once, and nothing is read twice for it. */
+static void test_too_much_is_found(void **state)
+{
+    (void)state;
+    t.result[3] = JOB_DAMAGED;
+    t.result[7] = t.result[150] = JOB_MISSING;
+    t.full = true;
+    scrub_tick(t.scrub, 1000, 0);
+    assert_true(scrub_begin(t.scrub, 1000));
+    for (unsigned i = 0; i < 10; i++) {
+        while (answer_one())
+            ;
+        scrub_tick(t.scrub, 2000, 0);
+    }
+    assert_true(t.found == 0 && t.ended == 0 && t.answered < 150);
+    t.full = false;
+    scrub_tick(t.scrub, 3000, 0);
+    assert_int_equal(t.found, 2);
+    while (answer_one())
+        ;
+    assert_true(t.found == 3 && t.ended == 1);
+    for (int i = 0; i < BLOBS; i++)
+        assert_int_equal(t.verified[i], 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +242,7 @@ int main(void)
         TEST(test_a_pass),
         TEST(test_restart),
         TEST(test_trouble),
+        TEST(test_too_much_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
