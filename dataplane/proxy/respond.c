@@ -9,7 +9,11 @@
 #include "dataplane/ring.h"
 #include "dataplane/proxy/exchange.h"
 
-enum { HEAD_ADDED_BYTES = 512 /* at most, to a backend's head */ };
+enum {
+    HEAD_ADDED_BYTES = 512,             /* at most, to a backend's head, */
+    HEAD_END_BYTES = 128,               /* of these by the client's connection, at the end */
+    HOST_SAID_MAX = PLAN_DOMAIN_MAX + 5 /* a domain's name, ':' and a port */
+};
 
 /* ------------------------------------------------------------------ a backend's answer */
 
@@ -20,14 +24,14 @@ static bool is_server_error(const struct exchange *ex, int status)
 }
 
 /* What a trusted balancer before us says of its client's request: the first of a list, and present if it is
- * there. */
+ * there. What is longer than a host with its port is neither that nor a scheme. */
 static struct view said_outside(const struct exchange *ex, enum http_known known)
 {
     struct view rest, value = ex->s->req.known[known];
     if (!ex->p.trust_forwarded || !view_present(value))
         return (struct view){0};
     value = view_trim(view_split(value, ',', &rest));
-    return value.len ? value : (struct view){0};
+    return value.len && value.len <= HOST_SAID_MAX ? value : (struct view){0};
 }
 
 static struct http_backward backward_from(struct attempt *a)
@@ -66,22 +70,23 @@ void exchange_interim(struct attempt *a)
         ring_count(ex->ring, CTR_PROXY_INTERIM_DROPPED, 1);
 }
 
+/* False: it does not fit, or not with what the client's connection adds to it. */
 static bool write_head(struct attempt *a, struct http_response *res)
 {
     struct exchange *ex = a->ex;
     struct stream *s = ex->s;
     size_t cap;
+    struct http_backward how = backward_from(a);
     /* A URL may become longer, once a line. */
-    size_t room = a->used + HEAD_ADDED_BYTES + a->answer.fields_count * (s->req.host.len + 16);
+    size_t room = a->used + HEAD_ADDED_BYTES + a->answer.fields_count * (how.host.len + 16);
     char *buf = stream_relay_head(s, room, &cap);
     if (!buf)
         return false;
-    struct http_backward how = backward_from(a);
     how.request_id = view_of(ex->id, sizeof(ex->id));
     http_forward_response(res, buf, cap, &a->answer, &how);
     if (!view_present(a->answer.known[HTTP_KNOWN_DATE]) && a->answer.status != 101)
         http_response_field(res, "Date", view_of(ring_date(ex->ring), HTTP_DATE_LEN));
-    return true;
+    return res->error == 0 && res->cap - res->len >= HEAD_END_BYTES;
 }
 
 /* An error that comes before the request's body has: nobody wants the rest. */

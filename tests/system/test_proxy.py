@@ -193,6 +193,27 @@ def test_location_outside_a_trusted_balancer():
             assert field(fields, "Location") == seen
 
 
+def test_a_head_that_does_not_fit():
+    """What a trusted balancer calls the host is no longer than a host; a head that outgrows its room all the same is an
+    answer of ours, and nothing of the request is left."""
+    url = b"http://front.example:8080/"
+
+    def links(backend, sock, file, first, fields, rest):
+        listed = b",".join([b"<%s>" % url] * int(rest))
+        sock.sendall(b"HTTP/1.1 200 OK\r\nLocation: " + url + b"\r\nLink: " + listed + b"\r\n"
+                     b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"content", 7))
+        return True
+
+    with Backend(links=links) as backend, Ring(backend.address, trust_forwarded=1) as ring:
+        for length, count, status, seen in ((5000, 1, 200, url.decode()), (250, 1, 200, f"http://{'h' * 250}/"), (250, 400, 503, None)):
+            with Client(ring) as client:
+                got, fields, content, _ = client.get(f"/links/{count}", fields=["X-Forwarded-Host: " + "h" * length])
+                assert (got, field(fields, "Location")) == (status, seen)
+                assert status != 200 or content == b"content"
+        ring.wait_counter("streams_open", 0)
+        ring.wait_counter("connections_open", 0)
+
+
 def test_host_of_the_backend():
     with Backend() as backend, Ring(backend.address, host_of_backend=1) as ring, Client(ring) as client:
         client.get("/length/1")
