@@ -108,15 +108,12 @@ static bool starts_as(struct view name, struct view start)
     return true;
 }
 
-bool http_is_about_certificate(struct view name)
+/* X-Remote-*: a Kubernetes API server believes these of whoever shows it the certificate of a front proxy, as
+ * we may. */
+bool http_is_about_who(struct view name)
 {
-    return starts_as(name, VIEW_LIT("client-cert")) || starts_as(name, VIEW_LIT("x-client-cert"));
-}
-
-/* A Kubernetes API server believes these of whoever shows it the certificate of a front proxy, as we may. */
-static bool is_about_user(struct view name)
-{
-    return starts_as(name, VIEW_LIT("x-remote-"));
+    return starts_as(name, VIEW_LIT("client-cert")) || starts_as(name, VIEW_LIT("x-client-cert")) ||
+           starts_as(name, VIEW_LIT("x-remote-"));
 }
 
 static bool is_condition(const struct http_field *f)
@@ -141,7 +138,7 @@ static bool passes(const struct http_request *req, const struct http_forward *ho
         return false;
     if (f->known == HTTP_KNOWN_HTTP2_SETTINGS)
         return how->upgrade && how->h2c;
-    if (!how->trust && (http_is_about_certificate(f->name) || is_about_user(f->name)))
+    if (!how->trust && http_is_about_who(f->name))
         return false;
     if (view_present(how->range) && is_condition(f))
         return false;

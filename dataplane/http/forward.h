@@ -42,8 +42,9 @@ struct http_forward {
 ssize_t http_forward_request(char *buf, size_t cap, const struct http_request *req,
                              const struct http_forward *how);
 
-/* Whether a field of that name tells of a client's certificate: who reads it trusts whoever wrote it. */
-bool http_is_about_certificate(struct view name);
+/* Whether a field of that name tells who the client is, by its certificate or as a user: who reads it trusts
+ * whoever wrote it. */
+bool http_is_about_who(struct view name);
 
 /* Whether the request has passed what has that mark, or so many others that it must be going round. */
 bool http_goes_round(const struct http_request *req, struct view mark);

@@ -50,7 +50,7 @@ static struct flight_key key_of(const struct exchange *ex, uint32_t incarnation)
     add_view(&h, client_cert_fingerprint(ex->s, &client));
     for (uint32_t f = 0; f < req->fields_count; f++) {
         struct view name = req->fields[f].name;
-        bool counts = ex->p.trust_forwarded && http_is_about_certificate(name);
+        bool counts = ex->p.trust_forwarded && http_is_about_who(name);
         for (size_t i = 0; i < ARRAY_SIZE(names); i++)
             counts |= view_ieq(name, view_of_str(names[i]));
         if (counts) {

@@ -171,6 +171,17 @@ def test_clients_share_a_body():
         assert pulls(front, small, 20) == ["right"] * 20
 
 
+def test_a_body_is_shared_with_nobody_else():
+    """Whom a trusted client names as its user is part of the question."""
+    with farm(coalesce=True, **{"forwarded.trust": True}) as (front, backends):
+        digest = blob(backends, 1, ("any", 0, "rate", 0, SIZE))
+        users = [[("X-Remote-User", f"u{n}")] for n in range(6)]
+        with concurrent.futures.ThreadPoolExecutor(len(users)) as pool:
+            assert [answer.status for answer in pool.map(lambda user: front.get(digest, user), users)] == [200] * len(users)
+        assert sum(sum(backend.seen(digest)) for backend in backends) == len(users)
+        assert front.figures()["proxy_coalesced_total"] == 0
+
+
 def test_a_shared_body_that_stops():
     """Where somebody can go on with it, all of them get it; where nobody can, nobody gets an end that looks right."""
     with farm(coalesce=True) as (front, backends):
