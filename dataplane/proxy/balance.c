@@ -256,6 +256,7 @@ void balance_plan(struct balance *b, const struct plan *plan, uint64_t now_ms)
     for (uint32_t i = 0; i < b->listed_count; i++)
         if (b->listed[i]) {
             b->listed[i]->listed = true;
+            b->listed[i]->full = false; /* it may have more connections now: asked again */
             b->service[b->listed[i]->service].requests += b->listed[i]->requests;
         }
 }

@@ -458,6 +458,10 @@ static void test_full(void **state)
     balance_run(balance, now_ms);
     assert_int_equal(served, 1);
     finish(w.got, BALANCE_GOOD);
+    t->full = true;
+    give_plan(1, PROXY_LEAST); /* which may allow more connections: asked again */
+    proxy()->backend_http = 2;
+    finish(choose_for(""), BALANCE_GOOD);
 }
 
 static void test_queue_without_service(void **state)
