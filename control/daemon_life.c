@@ -296,9 +296,7 @@ static void on_nodes_changed(void *arg)
     cluster_set_nodes(d->cluster, nodes_table(d->nodes));
     if (!d->services || d->phase > DAEMON_SERVING)
         return;
-    daemon_kernel_update(d);
-    if (d->has_pki)
-        daemon_publish_plan(d);
+    (void)daemon_publish_plan(d); /* also of a node alone: whether its own copies count */
 }
 
 static void open_nodes(struct daemon *d)

@@ -352,7 +352,7 @@ static int cache_apply(struct loading *l)
     struct apply_job job = {.count = 0};
     while (job.count < c->cache_count && job.count < BATCH_ENTRIES_MAX && !is_applied(c, c->cache[job.count]))
         job.count++;
-    job.items = calloc(job.count, sizeof(*job.items));
+    job.items = calloc(job.count ? job.count : 1, sizeof(*job.items));
     CHECK(job.items);
     for (size_t i = 0; i < job.count; i++)
         job.items[i].entry = c->cache[i];

@@ -199,6 +199,7 @@ def test_goaway_at_drain(make_registry):
     registry = make_registry()
     with Session(registry.address) as session:
         assert session.exchange("GET", "/v2/").status == 200
+        assert http1.wait_until(lambda: "serves with" in registry.log(), 30)  # who is not that far is not drained
         stopper = threading.Thread(target=registry.stop)
         stopper.start()
         assert session.drain() == NO_ERROR
