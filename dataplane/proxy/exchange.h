@@ -97,8 +97,9 @@ struct attempt {
     struct balance_waiter waiter;
     struct attempt *next_asked, **prev_asked; /* in proxy->asked, from question to answer */
     struct timer timer;
-    uint64_t start_us;  /* the connection was there */
-    uint64_t answer_us; /* from then to the answer's head */
+    uint64_t queue_until_ms; /* from when it waits first; 0: it has not waited */
+    uint64_t start_us;       /* the connection was there */
+    uint64_t answer_us;      /* from then to the answer's head */
     struct iovec iov[2];
     struct msghdr msg;
     char *buf; /* what came: the head, then the body's beginning */

@@ -273,7 +273,7 @@ struct upstream *upstream_h2_take(struct upstreams *us, struct target *t, const 
         int err = wait_connecting(u, service);
         c = err == -EBUSY ? find_crowded(t) : NULL;
         if (err)
-            tell_stream(u, c && open_stream(u, c) ? 0 : err);
+            tell_stream(u, !c ? err : open_stream(u, c) ? 0 : -ENOBUFS);
     }
     note_full(t, service);
     return u;
