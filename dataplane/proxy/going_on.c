@@ -65,7 +65,7 @@ bool exchange_goes_on(struct exchange *ex, enum pump_end end, int err, enum clos
 {
     struct attempt *a = &ex->attempt;
     *why = CLOSE_BACKEND_CUT;
-    if (ex->aborted || ex->finished)
+    if (ex->aborted || ex->finished || ex->halted == CLOSE_NO_STREAM /* no fault of the backend's */)
         return false;
     if (ex->follower && follower_spoilt(ex->follower)) {
         *why = CLOSE_DIGEST_MISMATCH;

@@ -216,7 +216,8 @@ void exchange_failed(struct attempt *a)
 void exchange_done(struct exchange *ex, bool good, enum close_reason reason)
 {
     struct attempt *a = &ex->attempt;
-    bool cut = !good && (reason == CLOSE_BACKEND_CUT || (ex->halted && reason == ex->halted));
+    bool cut = !good && (reason == CLOSE_BACKEND_CUT || reason == CLOSE_BACKEND_DOWN ||
+                         reason == CLOSE_BACKEND_SILENT);
     if (cut)
         ring_count(ex->ring, CTR_PROXY_CUT, 1);
     ex->finished = true;

@@ -151,11 +151,12 @@ static bool take_early(struct exchange *ex, struct view *early)
     return at != NULL;
 }
 
-/* The body cannot be sent; the backend may have begun to answer all the same. */
+/* The body cannot be sent, for want of memory of ours; the backend may have begun to answer all the same. */
 static void no_room(struct exchange *ex)
 {
     ring_count(ex->ring, CTR_BUFFERS_EXHAUSTED, 1);
     if (ex->relaying) {
+        ex->halted = CLOSE_NO_STREAM;
         pump_fail_source(&ex->response);
     } else if (ex->answered) {
         exchange_done(ex, false, CLOSE_NO_STREAM);
