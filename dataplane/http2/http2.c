@@ -62,6 +62,7 @@ int http2_new(struct ring *ring, struct http2 **out)
         return -ENOMEM;
     h->ring = ring;
     h->ready_tail = &h->ready;
+    h->dry_tail = &h->dry;
     h->in = mmap(NULL, H2_IN_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     h->callbacks = h2_callbacks_new();
     *out = h;
@@ -108,11 +109,11 @@ bool http2_idle(const struct http2 *h)
 
 static void wake_dry(struct http2 *h)
 {
-    for (struct h2_session *s = h->session_list; s && h->dry; s = s->next) {
-        if (!s->dry || !h2_session_has_blocks(s))
+    for (struct h2_session *s = h->dry, *next; s; s = next) {
+        next = s->next_dry;
+        if (!h2_session_has_blocks(s))
             continue;
-        s->dry = false;
-        h->dry--;
+        h2_session_moisten(s);
         s->input_due = true;
         h2_session_ready(s);
     }
@@ -139,8 +140,7 @@ static void turn(struct h2_session *s)
 
 void http2_run(struct http2 *h)
 {
-    if (h->dry)
-        wake_dry(h);
+    wake_dry(h);
     struct h2_session *s = h->ready;
     h->ready = NULL;
     h->ready_tail = &h->ready;

@@ -149,9 +149,7 @@ static void begin_end(struct h2_session *s, enum close_reason reason)
 {
     s->reason = (uint8_t)reason;
     counter_add(&s->ring->counters->closed[reason], 1);
-    if (s->dry)
-        s->h->dry--;
-    s->dry = false;
+    h2_session_moisten(s);
     orphan_streams(s, -ECONNRESET);
 }
 

@@ -70,6 +70,7 @@ enum h2_session_state {
 struct h2_session {
     struct h2_session *next, **prev; /* in http2->sessions */
     struct h2_session *next_ready;
+    struct h2_session *next_dry, **prev_dry; /* in http2->dry, or prev_dry is NULL */
     struct http2 *h;
     struct ring *ring;
     struct wire wire;
@@ -84,7 +85,7 @@ struct h2_session {
     uint8_t state;  /* enum h2_session_state; written by session_move alone */
     uint8_t reason; /* enum close_reason, once it closes */
     bool client;    /* the role: true towards a backend */
-    bool in_ready, in_callback, input_due, dry, draining, last_goaway, wire_closed, tell_changed;
+    bool in_ready, in_callback, input_due, draining, last_goaway, wire_closed, tell_changed;
     bool stale;       /* its service is no more */
     bool peer_goaway; /* of a backend: no new streams */
     uint32_t streams_max, stream_count;
@@ -176,9 +177,9 @@ struct http2 {
     nghttp2_option *server_option, *client_option;
     struct h2_session *session_list;
     struct h2_session *ready, **ready_tail;
-    struct h2_stream *dead; /* whose last completion is on its way */
-    uint32_t dry;           /* sessions that do not read for want of blocks */
-    uint32_t accepted;      /* sessions of clients */
+    struct h2_stream *dead;             /* whose last completion is on its way */
+    struct h2_session *dry, **dry_tail; /* who do not read for want of blocks */
+    uint32_t accepted;                  /* sessions of clients */
     bool draining;
 };
 
@@ -197,6 +198,7 @@ void h2_session_count_stream(struct h2_session *s, int change);
 /* session_io.c */
 void h2_session_wait_input(struct h2_session *s);
 bool h2_session_has_blocks(const struct h2_session *s); /* what can come out of one reading has a place */
+void h2_session_moisten(struct h2_session *s);          /* not dry any more, if it was */
 void h2_session_feed(struct h2_session *s, const uint8_t *bytes, size_t len);
 int h2_session_fill(struct h2_session *s); /* frames into the buffer; nghttp2's error */
 void h2_session_turn(struct h2_session *s);

@@ -25,6 +25,29 @@ bool h2_session_has_blocks(const struct h2_session *s)
     return p->count - p->used >= s->stream_count + H2_BLOCKS_KEPT + kept;
 }
 
+/* Behind those who wait for blocks already. */
+static void become_dry(struct h2_session *s)
+{
+    struct http2 *h = s->h;
+    CHECK(!s->prev_dry);
+    s->next_dry = NULL;
+    s->prev_dry = h->dry_tail;
+    *h->dry_tail = s;
+    h->dry_tail = &s->next_dry;
+}
+
+void h2_session_moisten(struct h2_session *s)
+{
+    if (!s->prev_dry)
+        return;
+    *s->prev_dry = s->next_dry;
+    if (s->next_dry)
+        s->next_dry->prev_dry = s->prev_dry;
+    else
+        s->h->dry_tail = s->prev_dry;
+    s->prev_dry = NULL;
+}
+
 void h2_session_feed(struct h2_session *s, const uint8_t *bytes, size_t len)
 {
     h2_guard_look(&s->guard, bytes, len, ring_now_ms(s->ring));
@@ -57,8 +80,7 @@ static void receive(struct h2_session *s)
     while (s->state == H2_OPEN || s->state == H2_CLOSING || s->state == H2_LINGER) {
         if (s->state == H2_OPEN && !h2_session_has_blocks(s)) { /* http2_run finds it when there are */
             ring_count(s->ring, CTR_BUFFERS_EXHAUSTED, 1);
-            s->dry = true;
-            s->h->dry++;
+            become_dry(s);
             return;
         }
         if (budget < H2_IN_BYTES) {
