@@ -106,7 +106,9 @@ INLINE bool measure(struct __sk_buff *skb, struct segment *s)
 }
 
 /* The verdict's sequence if the first backend at this address is down and so are all others there, and all
- * are to be cut; else 0. A down verdict has a sequence: unknown came before it. */
+ * are to be cut; else 0. A down verdict has a sequence: unknown came before it. A packet says no more than
+ * its address, so one that is up spares all; end_if_stuck has the connection's note, and asks for its backend
+ * alone: the two are meant to differ. */
 INLINE __u32 down_sequence(__u32 first)
 {
     __u32 sequence = 0, id = first;

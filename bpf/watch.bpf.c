@@ -180,7 +180,9 @@ INLINE void state_changed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct 
  * A connection of a container: its segments are only forwarded where `cut` sees them, so nobody answers them
  * with a reset. While its backend is down the next retransmission is its last one; it follows at once, as the
  * kernel fits timers to this limit. One that was made when the backend was down already, by the same verdict,
- * is not stuck.
+ * is not stuck. Here the backend of the connection's note counts alone: that which it was steered to, or the
+ * first at its address. `cut` means to ask for more: a packet does not say for which of several at an address
+ * it is, so all of them have to be down.
  */
 INLINE void end_if_stuck(struct bpf_sock_ops *ctx, const struct socket_note *note)
 {
