@@ -376,10 +376,12 @@ static void say_trust(struct cluster *c, const struct look *l, bool bundled)
 
 /* ------------------------------------------------------------------ the leader's steps */
 
-static bool is_there(const struct cluster *c, const struct look *l, uint64_t node)
+static bool is_there(void *arg, uint64_t node)
 {
+    const struct cluster *c = arg;
     uint64_t applied;
-    return node == l->self || mesh_is_up(c->mesh, node) || followers_find(c, node, &applied) != 0;
+    return node == pki_identity_name(c->identity)->node_id || mesh_is_up(c->mesh, node) ||
+           followers_find(c, node, &applied) != 0;
 }
 
 /* A pair that was made before, and never came to be known, is as good as another one. */
@@ -435,7 +437,7 @@ static void lead_on(struct cluster *c, const struct look *l)
         const struct node *n = &l->nodes.node[i];
         if (ca_lacks(row, n, ca_node_find(&l->ca, n->id)) == CA_LACKS_NOTHING)
             continue;
-        if (!row->forced || is_there(c, l, n->id))
+        if (!row->forced || !unseen_for(&c->ca.unseen, n->id, CA_AWAY_MS))
             return;
         step.force = true;
     }
@@ -465,9 +467,16 @@ void ca_upkeep(struct cluster *c)
     if (row->phase == CA_TRUST)
         say_trust(c, &l, bundled);
     consensus_status(c->consensus, &s);
+    if (s.leads && row->phase != CA_STEADY)
+        unseen_look(&c->ca.unseen, s.term, &l.nodes, is_there, c, uv_now(c->config.loop));
     if (s.leads && !c->ca.asking && row->phase == CA_WANTED)
         lead_make(c, &l);
     else if (s.leads && !c->ca.asking && row->phase != CA_STEADY)
         lead_on(c, &l);
     look_close(&l);
+}
+
+void ca_close(struct cluster *c)
+{
+    unseen_free(&c->ca.unseen);
 }

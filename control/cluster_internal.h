@@ -7,6 +7,7 @@
 #include "control/mesh/mesh.h"
 #include "control/mesh/pki_files.h"
 #include "control/raft/consensus.h"
+#include "control/unseen.h"
 
 enum {
     CLUSTER_FRAME_PROPOSE = MESH_TYPES_CLUSTER,    /* a command; id: the sender's number of it */
@@ -46,7 +47,11 @@ struct known_node {
 
 struct joining;
 
-enum { CA_SOON_MS = 20, CA_LATER_MS = 250 };
+enum {
+    CA_SOON_MS = 20,
+    CA_LATER_MS = 250,
+    CA_AWAY_MS = 60000 /* unseen for so long: left behind by force */
+};
 
 /* cluster_ca.c */
 struct ca_keeping {
@@ -58,6 +63,7 @@ struct ca_keeping {
     uint8_t own[NODE_HASH_BYTES]; /* the CA of this node's certificate */
     uint8_t phase;                /* enum ca_phase: said last */
     uint64_t serial, taken;       /* of the files of STATE/pki; the newest that the data plane has */
+    struct unseen unseen;         /* while this node leads and the CA is being exchanged */
 };
 
 struct cluster {
@@ -113,6 +119,7 @@ void admit_upkeep(struct cluster *c);
 
 /* cluster_ca.c: the CA's exchange. */
 void ca_open(struct cluster *c);
+void ca_close(struct cluster *c);
 void ca_upkeep(struct cluster *c);
 void ca_frame(struct cluster *c, uint64_t from, uint16_t type, const void *body, size_t len);
 /* The state has changed, as far as it is about that; the files of STATE/pki have, and c->identity is theirs.

@@ -421,6 +421,7 @@ void net_close(struct cluster *c, void (*closed)(struct cluster *c))
     }
     followers_close(c);
     absent_close(c);
+    ca_close(c);
     pki_files_fini(&c->pki);
     pki_identity_free(c->identity);
     free(c->known);
