@@ -13,6 +13,7 @@ struct policies {
     struct journal *journal;
     struct cluster *cluster;
     struct policy_table file;
+    bool emptied; /* it had some before, and it is not said yet that it has none now */
     uv_timer_t retry;
     bool under_way;
     bool again; /* the file was read again meanwhile, or the command has to be made anew */
@@ -80,6 +81,7 @@ static void on_proposed(void *arg, enum cmd_status status, uint64_t index, const
         journal_error(p->journal, "policies", "the configuration's policies were refused: %.*s",
                       (int)detail_len, (const char *)detail);
     }
+    p->emptied &= p->again;
     if (p->again)
         look(p);
 }
@@ -89,7 +91,7 @@ static void look(struct policies *p)
     struct policy_table state;
     size_t len;
     p->again = p->under_way;
-    if (p->under_way || p->closing || (p->file.count == 0 && cluster_has_others(p->cluster)))
+    if (p->under_way || p->closing || (p->file.count == 0 && !p->emptied && cluster_has_others(p->cluster)))
         return;
     int rc = cluster_policies(p->cluster, &state, NULL);
     void *cmd = rc ? NULL : policies_diff(&state, &p->file, &p->changes, &len);
@@ -98,14 +100,17 @@ static void look(struct policies *p)
         look_later(p);
         return;
     }
-    if (!cmd)
+    if (!cmd) {
+        p->emptied = false;
         return;
+    }
     p->under_way = true;
     cluster_propose(p->cluster, cmd, len, on_proposed, p);
 }
 
 void policies_declare(struct policies *p, const struct policy_table *file)
 {
+    p->emptied = file->count == 0 && (p->emptied || p->file.count > 0);
     policy_table_fini(&p->file);
     for (size_t i = 0; i < file->count; i++)
         policy_table_add(&p->file, &file->list[i]);

@@ -2,7 +2,8 @@
 /*
  * The policies of the configuration file, proposed to the state. Those that the file does not name any more
  * go; the others are nobody's to change but the file's. In a cluster the files of all nodes say the same, or
- * only one says something: a file without policies changes none while there are other nodes.
+ * only one says something: a file without policies changes none while there are other nodes, but
+ * for one that had some when this process read it before: the last ones go with it.
  */
 #ifndef FL_CONTROL_POLICIES_H
 #define FL_CONTROL_POLICIES_H

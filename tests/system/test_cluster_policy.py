@@ -2,6 +2,7 @@
 """A policy that is set on one node of a cluster holds on every other one, also behind it."""
 
 import json
+import signal
 
 import harness
 import http1
@@ -11,6 +12,19 @@ from harness import Repository
 from test_cluster_blobs import Inside
 
 pytestmark = netlab.needed
+
+
+def declare(node, policies):
+    """In its configuration file, which is read again."""
+    node.more = f"policies: {json.dumps(policies)}\n" if policies else ""
+    node.write_config()
+    node.process.send_signal(signal.SIGHUP)
+
+
+def declared(node):
+    done = node.cli("policy", "ls", "--json", check=False)
+    rows = json.loads(done.stdout)["policies"] if done.returncode == 0 else []
+    return {row["prefix"] for row in rows if row["origin"] == "file"}
 
 
 def test_set_here_enforced_there():
@@ -30,3 +44,12 @@ def test_set_here_enforced_there():
                 assert answer.status == 403 and answer.codes() == ["DENIED"], (node.name, tag, answer)
             assert repo.put_manifest("v1", body, harness.IMAGE_TYPE).status == 201
             assert repo.manifest("v1", "HEAD").header("Docker-Content-Digest") == digest
+        # A file's last policy goes with the file that had it, and with no other.
+        declare(a, [{"prefix": "declared", "read_only": True}])
+        assert http1.wait_until(lambda: all(declared(node) == {"declared"} for node in (a, b, c)), 60), cluster.report()
+        declare(b, [])
+        assert http1.wait_until(lambda: "configuration was read again" in b.full_log(), 60)
+        assert declared(a) == {"declared"}
+        declare(a, [])
+        assert http1.wait_until(lambda: all(declared(node) == set() for node in (a, b, c)), 60), cluster.report()
+        assert "immutable" in a.cli("policy", "ls", "--json").stdout
