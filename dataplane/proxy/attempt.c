@@ -188,15 +188,10 @@ bool attempt_body_ended(struct attempt *a)
 
 static void attempt_timer(struct timer *t, uint64_t now_ms);
 
-static void set_timer_at(struct attempt *a, uint64_t deadline_ms)
-{
-    a->timer.fire = attempt_timer;
-    timer_set(&a->ex->ring->wheel, &a->timer, deadline_ms);
-}
-
 static void set_timer(struct attempt *a, uint64_t after_ms)
 {
-    set_timer_at(a, ring_now_ms(a->ex->ring) + after_ms);
+    a->timer.fire = attempt_timer;
+    timer_set(&a->ex->ring->wheel, &a->timer, ring_now_ms(a->ex->ring) + after_ms);
 }
 
 /* A body that still comes keeps the answer from being due; one that the backend does not take does not. */
@@ -496,14 +491,15 @@ static void attempt_wake(struct balance_waiter *w)
 static void attempt_queue(struct attempt *a)
 {
     struct exchange *ex = a->ex;
+    uint64_t now_ms = ring_now_ms(ex->ring);
     a->state = ATTEMPT_QUEUED;
     a->waiter.wake = attempt_wake;
     if (!a->queue_until_ms)
-        a->queue_until_ms = ring_now_ms(ex->ring) + ex->p.queue_timeout_ms;
+        a->queue_until_ms = now_ms + ex->p.queue_timeout_ms;
     if (!balance_wait(ex->proxy->balance, ex->service_index, &a->waiter, ex->p.queue_max))
         fail(a, FAULT_QUEUE_FULL);
     else
-        set_timer_at(a, a->queue_until_ms);
+        set_timer(a, a->queue_until_ms > now_ms ? a->queue_until_ms - now_ms : 0);
 }
 
 static void attempt_take(struct attempt *a, struct target *t)
@@ -598,8 +594,7 @@ void attempt_begin(struct attempt *a, const struct attempt_ask *ask)
     a->fault = FAULT_NONE;
     a->sent_any = a->sent_all = a->got_any = a->on_reused = a->fresh = false;
     a->interims = 0;
-    a->queue_until_ms = 0;
-    a->answer_us = 0;
+    a->answer_us = a->queue_until_ms = 0;
     a->len = a->seen = a->used = 0;
     attempt_choose(a);
 }
