@@ -18,6 +18,8 @@
 #include "control/journal.h"
 #include "control/node_commands.h"
 
+enum { KEYS_STAY_MS = 5000 };
+
 static const struct node_asker self_asks = {"system", "node"};
 
 /* What the state says, while it is looked at. */
@@ -223,17 +225,24 @@ static bool bundle_settle(struct cluster *c, const struct look *l)
 
 /* ------------------------------------------------------------------ keys, of managers */
 
+static bool has_key_of(const struct ca_node *n, const struct ca_cert *of)
+{
+    return n->has_key && memcmp(n->ca, of->hash, sizeof(n->ca)) == 0;
+}
+
+/* A manager that has said that it has it; else a node that was one, and has not dropped it yet. */
 static void key_ask(struct cluster *c, const struct ca_view *v, const struct ca_cert *of)
 {
-    uint64_t manager = net_some_manager(c);
+    uint64_t giver = 0;
     for (size_t i = 0; i < v->count; i++) {
         const struct ca_node *n = &v->node[i];
-        if (n->has_key && memcmp(n->ca, of->hash, sizeof(n->ca)) == 0 && net_is_manager(c, n->id) &&
-            mesh_is_up(c->mesh, n->id))
-            manager = n->id;
+        if (has_key_of(n, of) && mesh_is_up(c->mesh, n->id) && (!giver || net_is_manager(c, n->id)))
+            giver = n->id;
     }
-    if (manager)
-        mesh_send(c->mesh, manager, CLUSTER_FRAME_CA_KEY, 0, of->hash, sizeof(of->hash));
+    if (!giver)
+        giver = net_some_manager(c);
+    if (giver)
+        mesh_send(c->mesh, giver, CLUSTER_FRAME_CA_KEY, 0, of->hash, sizeof(of->hash));
 }
 
 static void next_drop(struct cluster *c)
@@ -293,6 +302,53 @@ static bool key_settle(struct cluster *c, const struct ca_view *v)
     return done;
 }
 
+/* Some manager has said that it has the key. */
+static bool others_have(const struct look *l, const struct ca_cert *of)
+{
+    for (size_t i = 0; i < l->ca.count; i++) {
+        const struct node *n = node_find(&l->nodes, l->ca.node[i].id);
+        if (n && n->id != l->self && n->role == NODE_MANAGER && has_key_of(&l->ca.node[i], of))
+            return true;
+    }
+    return false;
+}
+
+static int ca_key_drop(struct cluster *c)
+{
+    int rc = pki_files_drop(c->dir_fd, PKI_FOLDER, PKI_FILE_CA_KEY);
+    if (rc == 0)
+        pki_text_free(&c->pki.ca_key);
+    return rc;
+}
+
+/* A node that is no manager (any more) keeps no key that a manager has. It waits a moment: one that has
+ * become a manager again, and said so before it dropped its own, may have to ask for it. True: there is
+ * nothing to drop. */
+static bool keys_leave(struct cluster *c, const struct look *l)
+{
+    const struct ca_cert *signer = ca_signer(&l->ca.row),
+                         *next = l->ca.row.next.len ? &l->ca.row.next : signer;
+    bool drops_ca = c->pki.ca_key.data && signer && others_have(l, signer);
+    bool drops_next = (c->pki.next_key.data || c->pki.next_ca.data) && (!next || others_have(l, next));
+    uint64_t now_ms = uv_now(c->config.loop);
+    if (!c->ca.demoted_ms)
+        c->ca.demoted_ms = now_ms;
+    if (!drops_ca && !drops_next)
+        return true;
+    if (now_ms - c->ca.demoted_ms < KEYS_STAY_MS || !net_some_manager(c))
+        return false;
+    if (drops_next)
+        next_drop(c);
+    int rc = drops_ca ? ca_key_drop(c) : 0;
+    if (rc)
+        journal_error(c->config.journal, "cluster", "the CA's key cannot be removed: %s; it is tried again",
+                      strerror(-rc));
+    else
+        journal_info(c->config.journal, "cluster",
+                     "this node is no manager: it has removed its key of the CA");
+    return rc == 0;
+}
+
 static void on_key_wanted(struct cluster *c, uint64_t from, const void *body, size_t len)
 {
     const struct pki_text *const keys[] = {&c->pki.ca_key, &c->pki.next_key};
@@ -311,9 +367,14 @@ static void on_key_wanted(struct cluster *c, uint64_t from, const void *body, si
 static void on_key(struct cluster *c, uint64_t from, const void *body, size_t len)
 {
     struct ca_view v;
-    if (len == 0 || len > PKI_PEM_BYTES_MAX || memchr(body, '\0', len) || !net_is_manager(c, from) ||
+    if (len == 0 || len > PKI_PEM_BYTES_MAX || memchr(body, '\0', len) ||
         !net_is_manager(c, pki_identity_name(c->identity)->node_id) || cluster_ca_view(c, &v))
         return;
+    const struct ca_node *giver = ca_node_find(&v, from);
+    if (!net_is_manager(c, from) && !(giver && giver->has_key)) {
+        ca_view_fini(&v);
+        return;
+    }
     struct pki_text key = text_copy(body, len);
     const struct ca_cert *signer = ca_signer(&v.row);
     bool taken = false;
@@ -459,6 +520,10 @@ void ca_upkeep(struct cluster *c)
     say_phase(c, row);
     if (ca_signer(row))
         bundled = bundle_settle(c, &l);
+    if (l.me && l.me->role != NODE_MANAGER)
+        keyed = keys_leave(c, &l);
+    else
+        c->ca.demoted_ms = 0;
     if (!c->ca.wrote && l.me && l.me->role == NODE_MANAGER)
         keyed = key_settle(c, &l.ca);
     c->ca.settled = row->phase == CA_STEADY && bundled && keyed && !c->ca.wrote && !ca_wants_certificate(c);

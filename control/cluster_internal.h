@@ -63,6 +63,7 @@ struct ca_keeping {
     uint8_t own[NODE_HASH_BYTES]; /* the CA of this node's certificate */
     uint8_t phase;                /* enum ca_phase: said last */
     uint64_t serial, taken;       /* of the files of STATE/pki; the newest that the data plane has */
+    uint64_t demoted_ms;          /* of the loop's clock: no manager since; 0: it is one */
     struct unseen unseen;         /* while this node leads and the CA is being exchanged */
 };
 

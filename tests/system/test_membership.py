@@ -190,6 +190,7 @@ def test_a_removed_node_is_shut_out(three, tmp_path):
         c.cli("node", "demote", "c")
         assert http1.wait_until(lambda: a.nodes()["c"]["role"] == "worker" and a.nodes()["c"]["state"] == "ready", WAIT_S)
         assert ask(open_before) == 404
+        assert http1.wait_until(lambda: not {"ca.key", "ca-next.key"} & {path.name for path in (c.folder / "state/pki").iterdir()}, WAIT_S)
         a.cli("node", "rm", "c", "--yes")
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             assert open_before.recv(1) == b""
