@@ -21,6 +21,7 @@ struct webhook {
     struct curl_slist *headers;
     webhook_done done;
     void *arg;
+    CURLcode refused; /* by libcurl: an option that it does not take */
     char error[CURL_ERROR_SIZE];
 };
 
@@ -71,7 +72,9 @@ static void tell_done(struct webhooks *w)
         curl_multi_remove_handle(w->multi, h->easy);
         if (result == CURLE_OK)
             curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
-        const char *why = h->error[0] ? h->error : curl_easy_strerror(result);
+        const char *why = h->refused    ? curl_easy_strerror(h->refused)
+                          : h->error[0] ? h->error
+                                        : curl_easy_strerror(result);
         h->done(h->arg, status, status ? "" : why);
         webhook_free(h);
     }
@@ -212,13 +215,41 @@ bool webhook_ca_valid(const char *pem)
     return count && at_end;
 }
 
+/* The first option that libcurl does not take ends the request: nothing is sent on other terms than ours. */
+#define SET(h, option, value)                                                                                \
+    ((h)->refused = (h)->refused ? (h)->refused : curl_easy_setopt((h)->easy, option, value))
+
 /* A receiver with a CA of its own is verified with that one alone: whoever the system trusts is none of its
  * business. */
-static void ca_set(CURL *easy, const char *ca)
+static void ca_set(struct webhook *h, const char *ca)
 {
     struct curl_blob blob = {.data = (void *)(uintptr_t)ca, .len = strlen(ca), .flags = CURL_BLOB_COPY};
-    curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
-    curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+    SET(h, CURLOPT_CAINFO_BLOB, &blob);
+    CURLcode rc = curl_easy_setopt(h->easy, CURLOPT_CAPATH, NULL);
+    if (rc != CURLE_NOT_BUILT_IN && !h->refused) /* a libcurl that knows of none has none */
+        h->refused = rc;
+}
+
+static void options_set(struct webhook *h, const struct webhook_request *request)
+{
+    SET(h, CURLOPT_URL, request->url);
+    SET(h, CURLOPT_PROTOCOLS_STR, "http,https");
+    SET(h, CURLOPT_PROXY, "");
+    if (request->ca)
+        ca_set(h, request->ca);
+    SET(h, CURLOPT_NOSIGNAL, 1L);
+    /* Names are resolved in a thread of libcurl's. Without this it waits for that thread when the time is up,
+     * and when a transfer is removed: a nameserver that is silent would stop the loop. With it the thread is
+     * let go, ends by itself, and frees what is its own. */
+    SET(h, CURLOPT_QUICK_EXIT, 1L);
+    SET(h, CURLOPT_CONNECTTIMEOUT_MS, (long)WEBHOOK_CONNECT_MS);
+    SET(h, CURLOPT_TIMEOUT_MS, (long)WEBHOOK_TIMEOUT_MS);
+    SET(h, CURLOPT_USERAGENT, "fairlead/" FL_VERSION);
+    SET(h, CURLOPT_HTTPHEADER, h->headers);
+    SET(h, CURLOPT_WRITEFUNCTION, drop);
+    SET(h, CURLOPT_ERRORBUFFER, h->error);
+    SET(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->len);
+    SET(h, CURLOPT_COPYPOSTFIELDS, request->body);
 }
 
 void webhook_post(struct webhooks *w, const struct webhook_request *request, webhook_done done, void *arg)
@@ -234,23 +265,8 @@ void webhook_post(struct webhooks *w, const struct webhook_request *request, web
     header_add(h, "Expect:"); /* it would wait a second for a server that does not know it */
     for (uint32_t i = 0; i < request->headers_count; i++)
         header_add(h, request->header[i]);
-    curl_easy_setopt(h->easy, CURLOPT_URL, request->url);
-    curl_easy_setopt(h->easy, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(h->easy, CURLOPT_PROXY, "");
-    if (request->ca)
-        ca_set(h->easy, request->ca);
-    curl_easy_setopt(h->easy, CURLOPT_NOSIGNAL, 1L);
-    /* Names are resolved in a thread of libcurl's. Without this it waits for that thread when the time is up,
-     * and when a transfer is removed: a nameserver that is silent would stop the loop. With it the thread is
-     * let go, ends by itself, and frees what is its own. */
-    curl_easy_setopt(h->easy, CURLOPT_QUICK_EXIT, 1L);
-    curl_easy_setopt(h->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)WEBHOOK_CONNECT_MS);
-    curl_easy_setopt(h->easy, CURLOPT_TIMEOUT_MS, (long)WEBHOOK_TIMEOUT_MS);
-    curl_easy_setopt(h->easy, CURLOPT_USERAGENT, "fairlead/" FL_VERSION);
-    curl_easy_setopt(h->easy, CURLOPT_HTTPHEADER, h->headers);
-    curl_easy_setopt(h->easy, CURLOPT_WRITEFUNCTION, drop);
-    curl_easy_setopt(h->easy, CURLOPT_ERRORBUFFER, h->error);
-    curl_easy_setopt(h->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->len);
-    curl_easy_setopt(h->easy, CURLOPT_COPYPOSTFIELDS, request->body);
+    options_set(h, request);
+    if (h->refused)
+        curl_easy_reset(h->easy); /* without a URL: the loop tells that it has failed */
     CHECK(curl_multi_add_handle(w->multi, h->easy) == CURLM_OK);
 }
