@@ -19,8 +19,10 @@ NAMES = ("a", "b", "c")
 LAYERS = (4_000_000, 50_000, 300)
 
 
-def shown(node):
-    return json.loads(node.cli("cluster", "show", "--json").stdout)
+def shown(node, check=True):
+    """What it says of the cluster; without check, None while it cannot be asked."""
+    done = node.cli("cluster", "show", "--json", check=check)
+    return json.loads(done.stdout) if done.returncode == 0 else None
 
 
 def kinds(node):
@@ -32,8 +34,8 @@ def kinds(node):
 def at_rest(cluster, replicas):
     """All of the living ones say so, of as many replicas."""
     def rests():
-        answers = [shown(node) for node in cluster.alive()]
-        return all(answer["cluster"]["replicas"] == replicas and answer["repair"]["endangered"] == 0
+        answers = [shown(node, check=False) for node in cluster.alive()]
+        return all(answer and answer["cluster"]["replicas"] == replicas and answer["repair"]["endangered"] == 0
                    and answer["repair"]["surplus"] == 0 and answer["repair"]["state"] != "paused" for answer in answers)
     return http1.wait_until(rests, 90)
 
@@ -63,7 +65,8 @@ def test_a_replica_is_lost_for_good(cluster):
     for name in ("a", "b"):
         assert all(keeps(cluster[name], each) for each in (digest, *blobs)), cluster.report()
     assert at_rest(cluster, 3), cluster.report()
-    assert {"repair.begun", "repair.ended"} <= set(kinds(cluster["a"]))
+    # Who was faster may have had nothing left for the other one to do.
+    assert any({"repair.begun", "repair.ended"} <= set(kinds(node)) for node in cluster.alive())
     assert sum(shown(node)["repair"]["copied"] for node in cluster.alive()) >= len(blobs) + 1
     cluster["a"].kill()
     repo = repository(cluster["b"])
