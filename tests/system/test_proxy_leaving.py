@@ -6,15 +6,18 @@ import contextlib
 import select
 import socket
 import ssl
+import time
 
 import hpack
 import pytest
 
+import harness
 import http2
 from proxy_rig import Client, Ring
 from tls_files import Authority
 
 BODY = 64 << 20
+STUCK_LEAST = 2 << 20  # by then all between client and backend is full, or will be in a moment
 KINDS = {"clear": {}, "tls": {"backend_tls": 1, "tls__kernel": 0}, "h2": {"backend_http": 2},
          "h2-tls": {"backend_http": 2, "backend_tls": 1, "tls__kernel": 0}}
 H1_FAULTS = {"bad head": b"nonsense\r\n\r\n", "bad length": b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
@@ -65,12 +68,13 @@ class Sink:
 
 
 def send_until_stuck(sock):
-    """All that the connection takes; it takes no more for a while."""
-    piece = bytes(1 << 16)
+    """All that the connection takes: more than its own buffers, and then no more for a while."""
+    piece, sent, end = bytes(1 << 16), 0, time.monotonic() + 60
     sock.setblocking(False)
-    while select.select([], [sock], [], 0.15)[1]:
+    while select.select([], [sock], [], 1 if harness.SANITIZED else 0.15)[1] or sent < STUCK_LEAST:
+        assert time.monotonic() < end, sent
         with contextlib.suppress(BlockingIOError):
-            sock.send(piece)
+            sent += sock.send(piece)
     sock.setblocking(True)
     sock.settimeout(30)
 
