@@ -53,7 +53,8 @@ class Puller:
 
     def report(self):
         with self.mutex:
-            said = {"pulls": self.pulls, "failed": self.failed, "bytes": self.bytes, "slowest_ms": self.slowest_ms, "why": self.why}
+            said = {"pulls": self.pulls, "failed": self.failed, "bytes": self.bytes, "slowest_ms": self.slowest_ms, "why": self.why,
+                    "at": time.monotonic()}
             self.slowest_ms = 0.0
         print(json.dumps(said), flush=True)
 

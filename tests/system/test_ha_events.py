@@ -26,6 +26,8 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -77,6 +79,11 @@ def attempt(call):
     return None
 
 
+def state_of(node, name):
+    """As that node sees it; None while it cannot be asked."""
+    return node.nodes().get(name, {}).get("state")
+
+
 def pulled(node, body):
     """Whether the image is there, byte for byte."""
     repo = repository(node)
@@ -100,7 +107,7 @@ class Site:
                 self[name].start()
         looking = [self[name] for name in managers]
         assert self.cluster.wait_until_whole(managers, looking), self.cluster.report()
-        assert http1.wait_until(lambda: all(node.nodes()["w"]["state"] == "ready" for node in looking), WAIT_S), self.cluster.report()
+        assert http1.wait_until(lambda: all(state_of(node, "w") == "ready" for node in looking), WAIT_S), self.cluster.report()
 
     def through_door(self):
         return Repository(Inside(self.door.host, (ADDRESS, PORT)), "demo/app")
@@ -128,18 +135,30 @@ def site():
 
 @contextlib.contextmanager
 def pulling(site):
-    """Clients that pull the image through the address all the time; gives what they said last."""
+    """Clients that pull the image through the address all the time; gives what they say as of now."""
     process = site.door.host.start(sys.executable, PULLER, ADDRESS, PORT, stdout=subprocess.PIPE, text=True)
-    said = {}
+    said, news = {"at": 0}, threading.Condition()
+
+    def read():
+        for line in process.stdout:
+            with news:
+                said.update(json.loads(line))
+                news.notify_all()
 
     def look():
-        said.update(json.loads(process.stdout.readline()))
-        return said
+        asked = time.monotonic()
+        with news:
+            assert news.wait_for(lambda: said["at"] > asked, WAIT_S), said
+            return dict(said)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
     try:
         yield look
     finally:
         process.kill()
         process.wait()
+        reader.join()
 
 
 def test_a_manager_is_lost(site):
@@ -150,7 +169,7 @@ def test_a_manager_is_lost(site):
         assert http1.wait_until(lambda: look()["pulls"] >= 5, WAIT_S)
         leader.kill()
         assert http1.wait_until(lambda: attempt(lambda: site.through_door().push_image("2", b"pushed meanwhile")), WAIT_S), site.cluster.report()
-        row = http1.wait_until(lambda: (row := left[0].nodes()[leader.name])["state"] in ("down", "unreachable") and row, WAIT_S)
+        row = http1.wait_until(lambda: (row := left[0].nodes().get(leader.name, {})).get("state") in ("down", "unreachable") and row, WAIT_S)
         assert row and row["reason"] and not row.get("leader"), row
         pulls = look()["pulls"]
         assert http1.wait_until(lambda: look()["pulls"] >= pulls + 5, WAIT_S)
@@ -167,7 +186,7 @@ def test_a_worker_is_lost(site):
     worker.kill()
     site["b"].set("http.idle_timeout", "31s")
     assert repository(site["c"]).push_image("3", b"pushed without the worker")
-    assert http1.wait_until(lambda: site["a"].nodes()["w"]["state"] == "down", WAIT_S), site["a"].nodes()
+    assert http1.wait_until(lambda: state_of(site["a"], "w") == "down", WAIT_S), site["a"].nodes()
     worker.start()
     site.cluster.wait_for_setting("http.idle_timeout", "31s", [worker])
     assert http1.wait_until(lambda: attempt(lambda: repository(worker).manifest("3").status) == 200, WAIT_S), worker.log()
@@ -185,7 +204,7 @@ def test_the_majority_is_lost(site):
         assert http1.wait_until(lambda node=node: pulled(node, site.image), WAIT_S), node.log()
         assert http1.wait_until(lambda node=node: "Warning" in repository(node).manifest("1").headers, WAIT_S), node.log()
         assert Inside(node.host).exchange("GET", "/v2/").status == 200
-    assert left.nodes()["a"]["state"] == "no-leader"
+    assert http1.wait_until(lambda: state_of(left, "a") == "no-leader", WAIT_S), left.nodes()
     repo = repository(left)
     begun = repo.start_upload()
     assert begun.status == 202, begun
@@ -203,7 +222,7 @@ def test_a_lost_replica_is_replaced(site):
     one, if it ever comes back, cannot change anything, says that what it has may be old, and of nothing that it is not there."""
     a, lost, spare = site["a"], site["c"], site.cluster.start("d")
     lost.kill()
-    assert http1.wait_until(lambda: a.nodes()["c"]["state"] == "down", WAIT_S)
+    assert http1.wait_until(lambda: state_of(a, "c") == "down", WAIT_S)
     refused = spare.join(a, a.token(), check=False)
     assert refused.returncode != 0 and "remove it first" in refused.stderr, refused.stderr
     a.cli("node", "rm", "c", "--force", "--yes")
