@@ -83,12 +83,12 @@ analyze: test-deps $(BUILD)/bpf/objects.skel.h
 
 ## check: layers, format-check and analyze
 check: test-deps
-	$(AT)$(RUN) tier check "60 layers" "120 format-check" "900 analyze"
+	$(AT)$(RUN) tier check "60 layers" "120 format-check" "1100 analyze"
 
 ## test: units, system, a minute of fuzzing, units under sanitizers
 test: test-deps
-	$(AT)$(RUN) tier test "60 layers" "300 unit" "120 bpf-unit" "1200 system PYTEST_ARGS=\"-m 'not slow'\"" "300 fuzz" \
-		"400 unit $(ASAN)" "400 unit $(TSAN)"
+	$(AT)$(RUN) tier test "60 layers" "600 unit" "240 bpf-unit" "1200 system PYTEST_ARGS=\"-m 'not slow'\"" "400 fuzz" \
+		"800 unit $(ASAN)" "900 unit $(TSAN)"
 
 WITH_DAEMONS := PYTEST_ARGS=\"-m 'not kernel_only'\"
 ## test-san: the system tests with servers built under ASan+UBSan, then under TSan
