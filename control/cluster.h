@@ -161,6 +161,8 @@ int cluster_ca_view(struct cluster *c, struct ca_view *out);
 /* SHA-256 of the CA of the certificate that this node shows wherever it shows one. False: not known, or a new
  * one is on its way to the data plane. */
 bool cluster_ca_shown(const struct cluster *c, uint8_t out[NODE_HASH_BYTES]);
+/* Why the exchange does not begin, if this node leads and knows. NULL: nothing is in its way. */
+const char *cluster_ca_blocked(const struct cluster *c);
 /* The data plane has the certificates of that serial; 1: those of the start. */
 void cluster_certificates_taken(struct cluster *c, uint64_t serial);
 

@@ -75,6 +75,11 @@ void ca_changed(struct cluster *c, bool soon)
         net_upkeep_within(c, soon ? CA_SOON_MS : CA_LATER_MS);
 }
 
+const char *cluster_ca_blocked(const struct cluster *c)
+{
+    return c->ca.blocked;
+}
+
 void ca_files_changed(struct cluster *c)
 {
     pki_identity_ca(c->identity, c->ca.own);
@@ -467,14 +472,31 @@ static bool next_make(struct cluster *c)
     return false;
 }
 
+/* Why this leader cannot make another CA; NULL: it can. */
+static const char *why_not_made(struct cluster *c, const struct look *l)
+{
+    if (!l->me || l->me->role != NODE_MANAGER)
+        return "the leader is no manager";
+    if (!c->pki.ca_key.data)
+        return "the leader has no key of the CA (" PKI_FOLDER "/" PKI_FILE_CA_KEY
+               "), and no other manager gave it one";
+    if (!ca_signs(c))
+        return "the leader's key (" PKI_FOLDER "/" PKI_FILE_CA_KEY
+               ") is of another CA than the one that signs";
+    return next_make(c) ? NULL : "a new CA cannot be made or stored by the leader: look at its log";
+}
+
 static void lead_make(struct cluster *c, const struct look *l)
 {
     struct pki_files *p = &c->pki;
     struct ca_step step = {.to = CA_TRUST, .maker = l->self};
     struct pki_text current;
     size_t len;
-    if (!l->me || l->me->role != NODE_MANAGER || !ca_signs(c) || !next_make(c) ||
-        pki_signer_cert(p->ca.data, p->ca.len, p->ca_key.data, p->ca_key.len, &current))
+    const char *why = why_not_made(c, l);
+    if (why && why != c->ca.blocked)
+        journal_error(c->config.journal, "cluster", "the cluster's CA cannot be exchanged yet: %s", why);
+    c->ca.blocked = why;
+    if (why || pki_signer_cert(p->ca.data, p->ca.len, p->ca_key.data, p->ca_key.len, &current))
         return;
     step.current.data = current.data;
     step.current.len = current.len;
@@ -538,6 +560,8 @@ void ca_upkeep(struct cluster *c)
         lead_make(c, &l);
     else if (s.leads && !c->ca.asking && row->phase != CA_STEADY)
         lead_on(c, &l);
+    if (!s.leads || row->phase != CA_WANTED)
+        c->ca.blocked = NULL;
     look_close(&l);
 }
 

@@ -64,6 +64,7 @@ struct ca_keeping {
     uint8_t phase;                /* enum ca_phase: said last */
     uint64_t serial, taken;       /* of the files of STATE/pki; the newest that the data plane has */
     uint64_t demoted_ms;          /* of the loop's clock: no manager since; 0: it is one */
+    const char *blocked;          /* why this leader cannot make the new CA; NULL: nothing is in the way */
     struct unseen unseen;         /* while this node leads and the CA is being exchanged */
 };
 

@@ -32,6 +32,8 @@ void cli_print_ca(const json_t *answer)
     printf("%-16s %s: %lld of %lld nodes", "ca rotation", cli_text(rotation, "phase"),
            cli_number(rotation, "done"), cli_number(rotation, "nodes"));
     print_waits(rotation);
+    if (*cli_text(rotation, "blocked"))
+        printf("; %s", cli_text(rotation, "blocked"));
     printf("%s\n", json_is_true(json_object_get(rotation, "forced")) ? "; without those that are away" : "");
 }
 

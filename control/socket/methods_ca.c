@@ -46,9 +46,10 @@ static json_t *rotation_json(struct daemon *d, const struct ca_view *v)
     char begun[TIME_TEXT_MAX];
     if (v->row.phase == CA_STEADY)
         return json_null();
-    json_t *rotation = json_pack("{s:s, s:s, s:b, s:o}", "phase", ca_phase_name(v->row.phase), "begun",
-                                 journal_time_text(v->row.begun_ms, begun), "forced", v->row.forced,
-                                 "fingerprint", node_hash_json(v->row.next.hash));
+    json_t *rotation =
+        json_pack("{s:s, s:s, s:b, s:o, s:s?}", "phase", ca_phase_name(v->row.phase), "begun",
+                  journal_time_text(v->row.begun_ms, begun), "forced", v->row.forced, "fingerprint",
+                  node_hash_json(v->row.next.hash), "blocked", cluster_ca_blocked(d->cluster));
     CHECK(rotation);
     set_progress(d, v, rotation);
     return rotation;

@@ -204,6 +204,24 @@ def test_a_removed_node_is_shut_out(three, tmp_path):
         assert http1.wait_until(lambda says=says: says() == 403, WAIT_S)
 
 
+def test_a_leader_without_a_key_says_so():
+    with Cluster("a") as cluster:
+        a = cluster.form()["a"]
+        a.kill()
+        key = a.folder / "state/pki/ca.key"
+        text = key.read_text()
+        key.unlink()
+        a.start()
+        cluster.wait_for_leader().cli("cluster", "rotate-ca")
+        assert http1.wait_until(lambda: "no key of the CA" in a.cli("cluster", "show").stdout, WAIT_S), cluster.report()
+        assert a.full_log().count("cannot be exchanged yet") == 1
+        a.kill()
+        key.touch(0o600)
+        key.write_text(text)
+        a.start()
+        rotated(cluster, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_node_is_away_and_leaders_go(tmp_path):
