@@ -1,19 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "control/repair_rule.h"
 
+#include "control/state/by_id.h"
 #include "placement.h"
 
 const struct repair_node *repair_node_find(const struct repair_view *v, uint64_t id)
 {
-    size_t low = 0, high = v->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (v->node[middle].id < id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < v->count && v->node[low].id == id ? &v->node[low] : NULL;
+    _Static_assert(offsetof(struct repair_node, id) == 0, "as by_id wants it");
+    return by_id(v->node, v->count, sizeof(v->node[0]), id);
 }
 
 bool repair_counts(const struct repair_view *v, uint64_t id)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "ca_rows.h"
+#include "control/state/by_id.h"
 
 enum { ROW_VERSION = 1 };
 
@@ -23,15 +24,8 @@ enum ca_lack ca_lacks(const struct ca_row *row, const struct node *n, const stru
 
 const struct ca_node *ca_node_find(const struct ca_view *v, uint64_t id)
 {
-    size_t low = 0, high = v->count;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (v->node[middle].id < id)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < v->count && v->node[low].id == id ? &v->node[low] : NULL;
+    _Static_assert(offsetof(struct ca_node, id) == 0, "as by_id wants it");
+    return by_id(v->node, v->count, sizeof(v->node[0]), id);
 }
 
 const struct ca_cert *ca_signer(const struct ca_row *row)

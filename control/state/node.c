@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "cmd.h"
+#include "control/state/by_id.h"
 
 static bool is_alnum(char c)
 {
@@ -85,15 +86,8 @@ uint32_t node_version_common(const struct node_table *t)
 
 const struct node *node_find(const struct node_table *t, uint64_t id)
 {
-    size_t low = 0, high = t->count;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (t->node[mid].id < id)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < t->count && t->node[low].id == id ? &t->node[low] : NULL;
+    _Static_assert(offsetof(struct node, id) == 0, "as by_id wants it");
+    return by_id(t->node, t->count, sizeof(t->node[0]), id);
 }
 
 const struct node *node_find_name(const struct node_table *t, const char *name)
