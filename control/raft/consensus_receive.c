@@ -77,10 +77,32 @@ static bool sane(const struct consensus *c, const struct raft_message *m)
     return true;
 }
 
+/*
+ * A refusal that comes late, behind an answer that says more: what the follower has by its own word of this
+ * term it has for good. libraft 0.22.1 would go back behind that while it probes, and send that follower no
+ * entry ever again (it counts those under way from what is known to be there, and gets less than none). So
+ * the refusal becomes what it is, a sign of life, or one of what really lacks.
+ */
+static void refusal_mend(const struct consensus *c, struct raft_message *m)
+{
+    struct raft_append_entries_result *result = &m->append_entries_result;
+    raft_index match;
+    if (m->type != RAFT_APPEND_ENTRIES_RESULT || !c->leads || !result->rejected ||
+        result->term != raft_current_term(&c->raft) || raft_match_index(&c->raft, m->server_id, &match))
+        return;
+    if (result->last_log_index < match)
+        result->last_log_index = match;
+    if (result->rejected <= match) {
+        result->rejected = 0;
+        result->last_log_index = match;
+    }
+}
+
 static int receive(struct consensus *c, struct raft_message *message, struct snapshot_meta *snapshot)
 {
     if (!sane(c, message))
         return -EPROTO;
+    refusal_mend(c, message);
     if (message->type == RAFT_REQUEST_VOTE && !vote_allowed(c, message))
         return 0;
     if (message->type == RAFT_INSTALL_SNAPSHOT)

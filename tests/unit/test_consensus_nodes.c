@@ -11,6 +11,7 @@
 
 #include "cmd_build.h"
 #include "control/raft/consensus_internal.h"
+#include "control/raft/raft_codec.h"
 #include "temp_dir.h"
 
 enum { MEMBERS = 3, WAIT_MS = 60000, ROWS = 6000, LARGE_BYTES = 9 << 20 };
@@ -366,6 +367,41 @@ static void test_lost_majority(void **state)
     assert_int_equal(rows(w, old), rows(w, old % MEMBERS + 1));
 }
 
+static void refuse(struct consensus *leader, uint64_t from, uint64_t index, uint64_t last)
+{
+    struct raft_message m = {.type = RAFT_APPEND_ENTRIES_RESULT};
+    void *data;
+    size_t len;
+    m.append_entries_result = (struct raft_append_entries_result){
+        .term = raft_current_term(&leader->raft), .rejected = index, .last_log_index = last, .version = 1};
+    assert_int_equal(raft_codec_encode(&m, NULL, &data, &len), 0);
+    assert_int_equal(consensus_frame(leader, from, CONSENSUS_FRAME_MESSAGE, data, len), 0);
+    free(data);
+}
+
+/* What overtakes on its way says of a follower that it lacks what it has said to have since. */
+static void test_late_refusals(void **state)
+{
+    struct world *w = *state;
+    member_open(w, 1);
+    form(w, 3);
+    for (int i = 0; i < 10; i++)
+        propose_ok(w);
+    wait_for(w, leads(w) && everywhere(w, 3));
+    uint64_t leader = leads(w), other = leader % MEMBERS + 1;
+    struct consensus *c = w->member[leader].c;
+    raft_index match = 0;
+    assert_int_equal(raft_match_index(&c->raft, other, &match), 0);
+    assert_true(match > 5);
+    refuse(c, other, match + 1, match);
+    uint64_t answered = consensus_now_ms(c) + 4 * w->member[leader].config.heartbeat_ms;
+    wait_for(w, consensus_now_ms(c) > answered); /* what it was asked for that */
+    refuse(c, other, match, match - 5);
+    refuse(c, other, match - 3, match - 5);
+    propose_ok(w);
+    wait_for(w, everywhere(w, 3));
+}
+
 static void test_leases(void **state)
 {
     struct world *w = *state;
@@ -470,6 +506,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_filled_by_a_snapshot, setup, teardown),
         cmocka_unit_test_setup_teardown(test_large_entry, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_majority, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_late_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_leases, setup, teardown),
         cmocka_unit_test_setup_teardown(test_handed_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_force_new, setup, teardown),
