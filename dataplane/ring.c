@@ -19,6 +19,7 @@
 #include "dataplane/fetch/fetch.h"
 #include "dataplane/membership.h"
 #include "dataplane/registry/copies.h"
+#include "dataplane/registry/heirs.h"
 #include "dataplane/http2/http2.h"
 #include "dataplane/jobs.h"
 #include "dataplane/proxy/proxy.h"
@@ -114,6 +115,8 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
         err = jobs_new(r, &r->jobs);
     if (!err)
         err = copying_new(r, &r->copying);
+    if (!err)
+        err = heirs_new(r, &r->heirs);
     timer_wheel_init(&r->wheel, loop_now_ms(r->loop));
     *out = r;
     return err;
@@ -126,6 +129,7 @@ void ring_free(struct ring *r)
     channel_free(r->channel);
     door_ring_free(r->door);
     jobs_free(r->jobs);
+    heirs_free(r->heirs);
     copying_free(r->copying);
     fetches_free(r->fetches);
     tcp_ring_free(r->tcp);

@@ -31,6 +31,7 @@ struct proxy;
 struct tcp_ring;
 struct door_ring;
 struct copying;
+struct heirs;
 struct fetches;
 struct jobs;
 struct kernel_words;
@@ -91,6 +92,7 @@ struct ring {
     struct fetches *fetches; /* of blobs that are not here */
     struct jobs *jobs;
     struct copying *copying; /* of what is pushed, to other replicas */
+    struct heirs *heirs;     /* who goes on with what was pushed to a replica that is away */
 
     struct counters_page *page;
     struct ring_counters *counters;

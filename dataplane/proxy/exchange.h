@@ -139,6 +139,8 @@ struct exchange {
     bool aborted;       /* the client is gone */
     bool relayed;       /* the stream waits to be told of the answer's end */
     bool released;      /* and of the exchange's */
+    bool refused;       /* an order, which its handler answers: */
+    uint8_t why;        /* enum proxy_refusal */
     bool keep;          /* the backend's connection is good for another request */
     size_t small_len;
     char *request_large; /* of the ring's large heads: the request's head, or its body's beginning */

@@ -231,6 +231,20 @@ void exchange_done(struct exchange *ex, bool good, enum close_reason reason)
     exchange_step_end(ex);
 }
 
+static void proxy_end(struct stream *s);
+
+/* The stream to the handler that it came from; it is held until that has done its part. */
+static void give_back(struct exchange *ex)
+{
+    struct stream *s = ex->s;
+    void (*refuse)(struct stream *, enum proxy_refusal) = ex->order.refuse;
+    enum proxy_refusal why = (enum proxy_refusal)ex->why;
+    proxy_end(s);
+    s->arena.used = 0;
+    refuse(s, why);
+    stream_release_hold(s);
+}
+
 void exchange_step_end(struct exchange *ex)
 {
     if (!ex->finished || ex->body_active || ex->relaying || ex->resuming)
@@ -239,7 +253,10 @@ void exchange_step_end(struct exchange *ex)
     if (!attempt_quiet(&ex->attempt) || ex->released)
         return;
     ex->released = true;
-    stream_release_hold(ex->s);
+    if (ex->refused && !ex->answered)
+        give_back(ex);
+    else
+        stream_release_hold(ex->s);
 }
 
 static void proxy_abort(struct stream *s)

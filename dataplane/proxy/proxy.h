@@ -37,9 +37,10 @@ extern const struct handler proxy_handler;
 
 /* Why another handler's request has no answer. */
 enum proxy_refusal {
-    PROXY_AWAY,  /* its backend is not there; it was asked nothing */
+    PROXY_AWAY,  /* its backend is not there; it was asked nothing, and nothing of the body was taken */
     PROXY_BUSY,  /* a limit of this node: later it may be asked */
-    PROXY_BROKE, /* it may have been acted on */
+    PROXY_BROKE, /* the backend broke off; it may have been acted on */
+    PROXY_SLOW,  /* it did not answer in time, or not as it should */
 };
 
 /*
@@ -51,12 +52,14 @@ struct proxy_order {
     uint16_t service;           /* place in the plan */
     uint32_t backend;           /* its id: this one or none, and once */
     uint32_t answer_timeout_ms; /* once all of the request is out */
-    /* There is no answer; answers instead, of what is left of the arena. */
+    /* There is no answer. The stream is as it was before proxy_relay, its arena empty, but for the body
+     * (PROXY_AWAY): the callee sets a handler, which answers, at once or later. */
     void (*refuse)(struct stream *s, enum proxy_refusal why);
 };
 
-/* Takes the stream over from its handler, whose memory in the arena is lost. Only while the handler begins,
- * and before it has asked for the body. False: there is no such service now; nothing has changed. */
+/* Takes the stream over from its handler, whose memory in the arena is lost. Only before it has asked for the
+ * body, and while nothing of its own is under way. False: there is no such service now; nothing has changed.
+ */
 bool proxy_relay(struct stream *s, const struct proxy_order *order);
 
 int proxy_new(struct ring *ring, struct proxy **out);

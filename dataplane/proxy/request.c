@@ -98,6 +98,8 @@ void exchange_small_body(struct exchange *ex)
     struct stream *s = ex->s;
     uint64_t len = s->req.content_length;
     ex->body = stream_has_body(s);
+    if (ex->order.refuse) /* its handler may want it after all */
+        return;
     if (!ex->body || s->req.framing != HTTP_BODY_LENGTH || len > BODY_SMALL_MAX || stream_body_here(s) < len)
         return;
     char *at = stream_spare(s) + STREAM_SPARE_BYTES - len;

@@ -258,6 +258,16 @@ static const struct {
     [FAULT_BAD_ANSWER] = {502, "the backend's answer broke the rules of HTTP"},
 };
 
+/* An upload's session may be gone on with at another backend, or at this one in a moment: the client is to
+ * ask. */
+static int status_of(const struct exchange *ex, const struct attempt *a)
+{
+    bool session = ex->p.kind == PROXY_REGISTRY && view_present(ex->facts.affinity);
+    bool gone = a->fault == FAULT_CONNECT || a->fault == FAULT_CONNECT_TIMEOUT || a->fault == FAULT_CLOSED ||
+                a->fault == FAULT_DOWN;
+    return session && gone ? 503 : faults[a->fault].status;
+}
+
 /* The text has no character that JSON would have to escape: a service's name is a label. */
 static int write_error(struct exchange *ex, int status, const char *text)
 {
@@ -279,38 +289,42 @@ static int write_error(struct exchange *ex, int status, const char *text)
 /* Of another handler's request. */
 static enum proxy_refusal refusal_of(const struct attempt *a)
 {
-    switch (a->sent_any ? FAULT_NONE : a->fault) {
+    switch (a->fault) {
     case FAULT_NO_BACKEND:
     case FAULT_CONNECT:
     case FAULT_CONNECT_TIMEOUT:
     case FAULT_TLS:
-        return PROXY_AWAY;
+        return a->sent_any && !a->ex->facts.idempotent ? PROXY_BROKE : PROXY_AWAY;
     case FAULT_QUEUE_FULL:
     case FAULT_QUEUE_TIMEOUT:
     case FAULT_NO_MEMORY:
     case FAULT_NO_PORT:
-        return PROXY_BUSY;
-    default:
+        return a->sent_any ? PROXY_SLOW : PROXY_BUSY;
+    case FAULT_CLOSED:
+    case FAULT_DOWN:
         return PROXY_BROKE;
+    default:
+        return PROXY_SLOW;
     }
 }
 
 void exchange_refuse(struct exchange *ex, const struct attempt *a)
 {
     const struct plan_service *service = exchange_service(ex);
-    int status = faults[a->fault].status;
+    int status = status_of(ex, a);
     char text[ERROR_BYTES / 2 + 64];
     const char *why = a->fault == FAULT_BAD_ANSWER ? http_reject_text(a->reject.reason) : NULL;
     (void)snprintf(text, sizeof(text), "service %s: %s%s%s%s%s", service ? service->name : "(removed)",
                    faults[a->fault].text, ex->name[0] ? ": " : "", ex->name, why ? ": " : "", why ? why : "");
     hedge_end(ex);
     exchange_share_end(ex);
-    ex->answered = ex->finished = true;
-    if (ex->order.refuse) {
-        stream_note_upstream(ex->s, ex->name, a->answer_us, ex->attempts);
-        ex->order.refuse(ex->s, refusal_of(a));
+    ex->finished = true;
+    if (ex->order.refuse) { /* once nothing is under way */
+        ex->refused = true;
+        ex->why = (uint8_t)refusal_of(a);
         return;
     }
+    ex->answered = true;
     ring_count(ex->ring, CTR_PROXY_UNANSWERED, 1);
     struct http_response *res = stream_response(ex->s, status);
     bool json = ex->p.kind != PROXY_HTTP;

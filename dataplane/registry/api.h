@@ -38,6 +38,7 @@ struct api {
     struct blob *blob;              /* held: given back at the end */
     struct upload *upload;          /* held: checked in at the end */
     bool relayed;                   /* by another replica, which has looked whether it is allowed */
+    bool heir;                      /* the session's node is away: this node goes on with it */
     const char *relayed_for;        /* the client's address there, if it is known */
     struct elsewhere *elsewhere;    /* of what is not in this node's store; in the arena */
     struct copies *copies;          /* that are being made on other replicas; NULL: none */
@@ -155,6 +156,15 @@ int api_blob_known(struct api *a);
 
 /* registry.c: a call about an upload session that another replica relays. */
 void api_relayed(struct api *a);
+/* The stream's call once more, from another handler; NULL: the answer was sent. api_call begins its endpoint:
+ * it was allowed before. */
+struct api *api_again(struct stream *s);
+void api_call(struct api *a);
+
+/* upload.c: Location, Range and the identifier that older Docker clients read. */
+void api_session_fields(struct api *a, struct http_response *res, uint64_t offset);
+/* The answer while another request works on the session. */
+void api_session_busy(struct api *a);
 
 /* owner.c: true: the session is another replica's, which answers; the call and its memory are gone. */
 bool api_session_relay(struct api *a, uint64_t node);

@@ -138,34 +138,19 @@ static unsigned others_wanted(const struct plan *plan)
 
 /* ------------------------------------------------------------------ the wait */
 
-static bool is_settled(const struct copies *c)
+static unsigned count_between(const struct copies *c, enum copy_state first, enum copy_state last)
 {
+    unsigned n = 0;
     for (unsigned i = 0; i < c->count; i++)
-        if (c->to[i].state < COPY_DONE)
-            return false;
-    return true;
-}
-
-static bool is_resting(const struct copies *c)
-{
-    for (unsigned i = 0; i < c->count; i++)
-        if (c->to[i].state == COPY_ASKED || c->to[i].state == COPY_LAST)
-            return false;
-    return true;
-}
-
-static unsigned count_done(const struct copies *c)
-{
-    unsigned done = 0;
-    for (unsigned i = 0; i < c->count; i++)
-        done += c->to[i].state == COPY_DONE;
-    return done;
+        n += c->to[i].state >= first && c->to[i].state <= last;
+    return n;
 }
 
 static int verdict(struct api *a)
 {
     const struct plan *plan = a->s->ring->plan;
-    unsigned done = a->copies ? count_done(a->copies) : 0, have = done + (plan->copies.keeps != 0);
+    unsigned done = a->copies ? count_between(a->copies, COPY_DONE, COPY_DONE) : 0,
+             have = done + (plan->copies.keeps != 0);
     stream_count(a->s, CTR_COPIES_MADE, done);
     if (!plan->copies.told || have >= plan->copies.wanted)
         return 0;
@@ -177,7 +162,8 @@ static int verdict(struct api *a)
 static void news(struct copies *c, bool at_the_limit)
 {
     api_step *next = c->next;
-    if (!next || (!at_the_limit && !(c->finishing ? is_settled(c) : is_resting(c))))
+    unsigned awaited = count_between(c, c->finishing ? COPY_REST : COPY_ASKED, COPY_LAST);
+    if (!next || (!at_the_limit && awaited))
         return;
     c->next = NULL;
     timer_clear(&c->limit);
@@ -188,9 +174,12 @@ static void limit_reached(struct timer *t, uint64_t now_ms)
 {
     struct copies *c = container_of(t, struct copies, limit);
     (void)now_ms;
-    for (unsigned i = 0; c->finishing && i < c->count; i++)
-        if (c->to[i].state == COPY_LAST && c->to[i].question.attempts) /* else it was not even asked */
-            note_bad(c->all, c->to[i].node);
+    for (unsigned i = 0; i < c->count; i++) {
+        const struct copy *to = &c->to[i];
+        bool late = to->state == COPY_LAST || (to->state == COPY_ASKED && !to->has_session);
+        if (late && to->question.attempts) /* else it was not even asked */
+            note_bad(c->all, to->node);
+    }
     news(c, true);
 }
 
@@ -206,6 +195,7 @@ static void wait_for(struct copies *c, api_step *next, uint64_t limit_ms)
 /* ------------------------------------------------------------------ one copy */
 
 static void answered(struct question *q, enum question_end end);
+static void steps(struct copies *c);
 
 static void copy_move(struct copy *to, enum copy_state state)
 {
@@ -368,6 +358,8 @@ static void answered(struct question *q, enum question_end end)
         to->at = to->asked;
         if (!last && c->finishing)
             copy_ask(to, COPY_LAST, c->a->size);
+        else if (!last && c->next)
+            steps(c);
     } else if (status == KEEP_AGAIN) {
         copy_later(to, AGAIN_MS);
     } else if (!copy_again(to, last, status)) {
@@ -409,9 +401,8 @@ static uint64_t next_step(const struct copy *to, uint64_t have)
     return have - to->at < STEP_MOST ? have : to->at + STEP_MOST;
 }
 
-static void look(struct timer *t, uint64_t now_ms)
+static void steps(struct copies *c)
 {
-    struct copies *c = container_of(t, struct copies, look);
     uint64_t have = upload_offset(c->upload);
     if (have >= STEP_BYTES)
         take_up_others(c);
@@ -420,6 +411,12 @@ static void look(struct timer *t, uint64_t now_ms)
         if (to->state == COPY_REST && have - to->at >= STEP_BYTES)
             copy_ask(to, COPY_ASKED, next_step(to, have));
     }
+}
+
+static void look(struct timer *t, uint64_t now_ms)
+{
+    struct copies *c = container_of(t, struct copies, look);
+    steps(c);
     timer_set(&c->all->ring->wheel, t, now_ms + LOOK_MS);
 }
 
@@ -509,6 +506,8 @@ void copies_rest(struct api *a, api_step *next)
     }
     timer_clear(&c->look);
     a->next = next;
+    if (c->upload) /* what the client will be told that is here should not be here alone */
+        steps(c);
     wait_for(c, rested, REST_MS);
 }
 

@@ -24,6 +24,7 @@ struct keep {
     uint32_t backend; /* 1 + id of the node that asks */
     uint64_t from, to;
     bool has_digest, goes_on; /* goes_on: a session of before */
+    bool named;               /* of is a session's name, under which what is here may be looked for */
     size_t of_len;
     char of[UPLOAD_NAME_LEN];
     char session[UPLOAD_ID_LEN];
@@ -55,6 +56,12 @@ static bool of_valid(const char *of, size_t len)
     return len > 0;
 }
 
+/* "-": nobody will look for it. */
+static bool of_named(const struct keep *k)
+{
+    return k->of_len == UPLOAD_NAME_LEN && k->of[UPLOAD_ID_LEN] == '.';
+}
+
 static bool order_read(struct keep *k)
 {
     struct view query = k->a->s->req.query;
@@ -65,6 +72,7 @@ static bool order_read(struct keep *k)
         http_query_get_u64(query, "to", INT64_MAX, &k->to) || !digest_read(k->a, &k->has_digest))
         return false;
     k->of_len = (size_t)of;
+    k->named = of_named(k);
     k->goes_on = session == sizeof(k->session);
     k->backend = fetch_peer_of(k->a->s->ring->plan, node);
     return session == -ENOENT || k->goes_on;
@@ -91,6 +99,18 @@ static void fail(struct keep *k, int status, const char *message)
 {
     drop_session(k);
     error_answer(k->a->s, status, ERROR_UNAVAILABLE, message, NULL, nothing);
+}
+
+/* The node that asks is gone, perhaps for good: then this may be all that is left. Else it says that nothing
+ * becomes of it. */
+static void fail_source(struct keep *k, const char *message)
+{
+    if (k->named)
+        upload_checkin(k->a->upload);
+    else
+        upload_cancel(k->a->upload, NULL);
+    k->a->upload = NULL;
+    fail(k, 502, message);
 }
 
 static void fail_store(struct keep *k, int err)
@@ -157,13 +177,14 @@ static void pumped(struct pump *p, enum pump_end end, int err)
     else if (end == PUMP_SINK_ERROR)
         fail_store(k, err);
     else
-        fail(k, 502, "the node that asks stopped in the middle");
+        fail_source(k, "the node that asks stopped in the middle");
 }
 
 static void look(struct timer *t, uint64_t now_ms)
 {
     struct keep *k = container_of(t, struct keep, timer);
-    if (pump_waits_for_source(&k->pump) && now_ms - k->pump.progress_ms >= STALL_MS)
+    if (question_is_down(&k->question) ||
+        (pump_waits_for_source(&k->pump) && now_ms - k->pump.progress_ms >= STALL_MS))
         pump_fail_source(&k->pump);
     else
         timer_set(&k->a->s->ring->wheel, &k->timer, now_ms + LOOK_MS);
@@ -203,8 +224,10 @@ static void answered(struct question *q, enum question_end end)
     question_forgive(q);
     if (again)
         put_off(k, "too much is under way between these two nodes");
+    else if (refused)
+        fail(k, 424, "the node that asks does not give its bytes");
     else
-        fail(k, refused ? 424 : 502, "the node that asks does not give its bytes");
+        fail_source(k, "the node that asks cannot be reached");
 }
 
 static void ask(struct keep *k)
@@ -254,14 +277,16 @@ static void has_session(struct api *a, int err)
 static void take_session(struct keep *k)
 {
     struct api *a = k->a;
-    size_t len = sizeof(UPLOAD_FETCH_REPO) - 1;
+    struct store_ring *store = stream_store(a->s);
+    uint8_t alg = k->has_digest ? a->digest.alg : DIGEST_SHA256;
     int res;
     if (k->goes_on)
-        res = upload_checkout(stream_store(a->s), k->session, sizeof(k->session), UPLOAD_FETCH_REPO, len,
-                              &a->upload, &a->waiter);
+        res = upload_copy_checkout(store, k->session, sizeof(k->session), &a->upload, &a->waiter);
+    else if (k->named)
+        res = upload_copy_create(store, k->of, k->of_len, alg, &a->upload, &a->waiter);
     else
-        res = upload_create(stream_store(a->s), UPLOAD_FETCH_REPO, len,
-                            k->has_digest ? a->digest.alg : DIGEST_SHA256, &a->upload, &a->waiter);
+        res = upload_create(store, UPLOAD_FETCH_REPO, sizeof(UPLOAD_FETCH_REPO) - 1, alg, &a->upload,
+                            &a->waiter);
     api_wait(a, res, has_session);
 }
 
@@ -358,9 +383,7 @@ static void drop_has_session(struct api *a, int err)
 
 static void drop(struct api *a, struct view id)
 {
-    api_wait(a,
-             upload_checkout(stream_store(a->s), id.p, id.len, UPLOAD_FETCH_REPO,
-                             sizeof(UPLOAD_FETCH_REPO) - 1, &a->upload, &a->waiter),
+    api_wait(a, upload_copy_checkout(stream_store(a->s), id.p, id.len, &a->upload, &a->waiter),
              drop_has_session);
 }
 
@@ -408,12 +431,28 @@ static void get(struct api *a, struct view of)
                  opened);
 }
 
+/* ------------------------------------------------------------------ GET of no session in particular */
+
+static void look_for(struct api *a)
+{
+    char of[UPLOAD_NAME_LEN];
+    uint64_t size;
+    ssize_t len = http_query_get(a->s->req.query, "of", of, sizeof(of));
+    int err = len > 0 ? upload_look(stream_store(a->s), of, (size_t)len, &size) : -ENOENT;
+    struct http_response *res = stream_response(a->s, err == -EBUSY ? KEEP_AGAIN : err ? 404 : 200);
+    if (!err)
+        http_response_field_u64(res, KEEP_SIZE_FIELD, size);
+    stream_send(a->s);
+}
+
 bool keep_begin(struct api *a)
 {
     static const struct view folder = {KEEP_PATH "/", sizeof(KEEP_PATH)};
     const struct http_request *req = &a->s->req;
     if (req->method == HTTP_POST && view_lit(req->path, KEEP_PATH)) {
         post(a);
+    } else if (req->method == HTTP_GET && view_lit(req->path, KEEP_PATH)) {
+        look_for(a);
     } else if (req->method == HTTP_PUT && a->digest.alg != DIGEST_NONE) {
         if (stream_has_body(a->s))
             api_body_to_memory(a, KEEP_SMALL_MAX, small_read);

@@ -10,6 +10,8 @@
  *          &session=                and which is gone on with
  *          &digest=ALG:HEX          these are all: durable here -> 201
  *   DELETE /copies/SESSION          nothing becomes of these bytes -> 204
+ *   GET    /copies?of=              how much is here of an upload that is to go on without its session's node
+ *                                   -> 200, with Copy-Size (heirs.h)
  *   GET    /copies/OF?from=&to=     the bytes of an upload session of this node that are asked for by that
  *          &digest=ALG:HEX          it may be a blob by now
  *
@@ -18,7 +20,8 @@
  * still); 409, that the session is of no use; 424, that whoever asks for copies does not give the bytes.
  *
  * The bytes are fetched by whoever is to keep them, so that only they wait for a slow disk, and a client's
- * upload stands in nobody's way. `of` is "-" where there is no session any more.
+ * upload stands in nobody's way. `of` is "-" where there is no session any more. What came of one whose node
+ * is gone in the middle stays: the upload may go on from it.
  */
 #ifndef FL_REGISTRY_KEEP_H
 #define FL_REGISTRY_KEEP_H
@@ -33,6 +36,7 @@ enum {
 };
 #define KEEP_PATH          "/copies"
 #define KEEP_SESSION_FIELD "Copy-Session"
+#define KEEP_SIZE_FIELD    "Copy-Size"
 
 /* False: the request is none of these. */
 bool keep_begin(struct api *a);

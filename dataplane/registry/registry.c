@@ -167,6 +167,22 @@ void api_relayed(struct api *a)
         e->call(a);
 }
 
+struct api *api_again(struct stream *s)
+{
+    enum request_class class = s->class;
+    s->handler = &registry_handler;
+    struct api *a = api_new(s);
+    enum route_result result = a ? route_of(a) : ROUTE_OK;
+    CHECK(result == ROUTE_OK); /* as it was before */
+    s->class = class;
+    return a;
+}
+
+void api_call(struct api *a)
+{
+    endpoints[a->route.endpoint][a->s->req.method].call(a);
+}
+
 void api_body_done(struct stream *s, int err)
 {
     struct api *a = s->ctx;

@@ -14,7 +14,8 @@
  * survives every error but a digest that does not match, unless the client never heard of it (POST ?digest=).
  * Where another request works on the session the answer is 409 BLOB_UPLOAD_INVALID with Retry-After: the
  * specification has nothing for it, and 416 would make a client believe that its offset is wrong.
- * A session that another node has is that node's to answer for (owner.c).
+ * A session that another node has is that node's to answer for (owner.c). Where that one is away, this node
+ * may go on with the upload in a session of its own, whose id the answers say.
  * An empty session's Range is "0-0", as Docker's registry and clients have it: the form cannot say "nothing".
  */
 #include "check.h"
@@ -56,8 +57,7 @@ static int digest_parameter(struct api *a, const char *name)
     return -EINVAL;
 }
 
-/* Location, Range and the identifier that older Docker clients read. */
-static void session_fields(struct api *a, struct http_response *res, uint64_t offset)
+void api_session_fields(struct api *a, struct http_response *res, uint64_t offset)
 {
     struct view id = view_of(a->up.id, sizeof(a->up.id));
     char digits[NUMBER_DIGITS_MAX];
@@ -79,7 +79,7 @@ static uint64_t session_release(struct api *a)
 static void answer_session(struct api *a, int status)
 {
     uint64_t offset = session_release(a);
-    session_fields(a, stream_response(a->s, status), offset);
+    api_session_fields(a, stream_response(a->s, status), offset);
     stream_send(a->s);
 }
 
@@ -87,7 +87,7 @@ static void answer_session_error(struct api *a, int status, enum error_code code
 {
     struct error_item item = {code, message, NULL, nothing};
     uint64_t offset = session_release(a);
-    session_fields(a, error_begin(a->s, status), offset);
+    api_session_fields(a, error_begin(a->s, status), offset);
     error_send(a->s, &item, 1);
 }
 
@@ -306,29 +306,35 @@ static void check_out(struct api *a, api_step *next)
     }
     if (api_session_relay(a, node)) /* the call is over */
         return;
-    memcpy(a->up.id, id.p, UPLOAD_ID_LEN);
     api_wait(a,
              upload_checkout(stream_store(a->s), id.p, id.len, a->route.repo.p, a->route.repo.len, &a->upload,
                              &a->waiter),
              next);
 }
 
-/* False if there is no session to go on with: the answer was sent. */
-static bool checked_out(struct api *a, int err)
+void api_session_busy(struct api *a)
 {
     struct error_item busy = {ERROR_BLOB_UPLOAD_INVALID, "another request is at work on this upload session",
                               "upload", a->route.reference};
-    if (err == 0)
+    http_response_field_u64(error_begin(a->s, 409), "Retry-After", 1);
+    error_send(a->s, &busy, 1);
+}
+
+/* False if there is no session to go on with: the answer was sent. Its id may be another one than was asked
+ * for: the answer says it. */
+static bool checked_out(struct api *a, int err)
+{
+    if (err == 0) {
+        memcpy(a->up.id, upload_id(a->upload), sizeof(a->up.id));
         return true;
-    if (err == -ENOENT) {
+    }
+    if (err == -ENOENT)
         error_answer(a->s, 404, ERROR_BLOB_UPLOAD_UNKNOWN, "the repository has no such upload session",
                      "upload", a->route.reference);
-    } else if (err == -EBUSY) {
-        http_response_field_u64(error_begin(a->s, 409), "Retry-After", 1);
-        error_send(a->s, &busy, 1);
-    } else {
+    else if (err == -EBUSY)
+        api_session_busy(a);
+    else
         api_answer_store_error(a, err);
-    }
     return false;
 }
 
@@ -353,13 +359,18 @@ static bool chunk_range(struct api *a)
     return true;
 }
 
-/* Whether the chunk follows what the session has. If not: 416 with what it has; it lives on. */
+/* Whether the chunk follows what the session has. If not: 416 with what it has; it lives on. So is it where
+ * the client knows another replica's session, which may have had more, and does not say where its bytes
+ * belong. */
 static bool chunk_in_order(struct api *a)
 {
-    if (!a->up.ranged || a->up.first == upload_offset(a->upload))
+    bool known = view_eq(a->route.reference, view_of(a->up.id, sizeof(a->up.id)));
+    if (a->up.ranged ? a->up.first == upload_offset(a->upload) : known || !stream_has_body(a->s))
         return true;
     answer_session_error(a, 416, ERROR_BLOB_UPLOAD_INVALID,
-                         "the chunk does not begin where the session's bytes end (see Range)");
+                         known || a->up.ranged
+                             ? "the chunk does not begin where the session's bytes end (see Range)"
+                             : "the session's replica is away: go on from where this one's ends (see Range)");
     return false;
 }
 

@@ -51,6 +51,45 @@ static bool name_valid(const char *name)
     return name_has(name, UPLOAD_ID_LEN);
 }
 
+/* A copy's name goes on with what its upload's sessions have in common: the random part of their ids, and the
+ * hash of the repository. */
+enum { COPY_OF = UPLOAD_ID_LEN + 1, COPY_REPO = COPY_OF + UPLOAD_RANDOM_LEN };
+
+static bool name_copy_valid(const char *name)
+{
+    return strlen(name) == COPY_NAME_MAX && is_hex(name, UPLOAD_ID_LEN) && name[UPLOAD_ID_LEN] == '-' &&
+           is_hex(name + COPY_OF, UPLOAD_RANDOM_LEN) && name[COPY_REPO] == '.' &&
+           is_hex(name + COPY_REPO + 1, REPO_HASH_HEX);
+}
+
+static void name_write_copy(char *name, const char *id, const char *of)
+{
+    memcpy(name, id, UPLOAD_ID_LEN);
+    name[UPLOAD_ID_LEN] = '-';
+    memcpy(name + COPY_OF, of, UPLOAD_RANDOM_LEN);
+    memcpy(name + COPY_REPO, of + UPLOAD_ID_LEN, UPLOAD_NAME_MAX - UPLOAD_ID_LEN);
+    name[COPY_NAME_MAX] = '\0';
+}
+
+/* Whether a copy is of the upload that a session's name speaks of. */
+static bool name_is_of(const char *copy, const char *session)
+{
+    return memcmp(copy + COPY_OF, session, UPLOAD_RANDOM_LEN) == 0 &&
+           memcmp(copy + COPY_REPO, session + UPLOAD_ID_LEN, UPLOAD_NAME_MAX - UPLOAD_ID_LEN) == 0;
+}
+
+/* What a session of the same upload is called where `node` has it. */
+static void name_write_own(char *name, const char *session, uint64_t node)
+{
+    uint8_t bytes[sizeof(node)];
+    for (unsigned i = 0; i < sizeof(node); i++)
+        bytes[i] = (uint8_t)(node >> (56 - 8 * i));
+    memcpy(name, session, UPLOAD_NAME_MAX);
+    hex_write(bytes, sizeof(bytes), name + UPLOAD_RANDOM_LEN);
+    name[UPLOAD_ID_LEN] = '.';
+    name[UPLOAD_NAME_MAX] = '\0';
+}
+
 /* A session of a version whose ids did not say which node made them: no request finds it. */
 static bool name_outdated(const char *name)
 {
@@ -64,6 +103,19 @@ static void name_write(char *name, const char *id, uint64_t repo_hash)
     memcpy(name, id, UPLOAD_ID_LEN);
     name[UPLOAD_ID_LEN] = '.';
     hex_write(bytes, sizeof(bytes), name + UPLOAD_ID_LEN + 1);
+}
+
+void upload_name_write(const char *id, const char *repo, size_t repo_len, char name[UPLOAD_NAME_LEN + 1])
+{
+    name_write(name, id, hash_repo(repo, repo_len));
+}
+
+/* Of a blob that is, or was, being fetched: nobody goes on with one after a start. */
+static bool name_fetched(const char *name)
+{
+    char own[UPLOAD_NAME_MAX + 1];
+    name_write(own, name, hash_repo(UPLOAD_FETCH_REPO, sizeof(UPLOAD_FETCH_REPO) - 1));
+    return strcmp(own, name) == 0;
 }
 
 /* ------------------------------------------------------------------ the table */
@@ -99,7 +151,7 @@ void sessions_fini(struct session_table *t)
 static struct upload **bucket_of(const struct session_table *t, const char *id)
 {
     unsigned at = 0;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < BUCKET_DIGITS; i++)
         at = at << 4 | (unsigned)digest_hex_value(id[i]);
     return &t->bucket[at % SESSION_BUCKETS];
 }
@@ -114,9 +166,9 @@ static struct upload *find(const struct session_table *t, const char *id)
 
 static void slot_reset(struct upload *u, const char *name)
 {
-    *u = (struct upload){.fd = -1};
+    *u = (struct upload){.fd = -1, .copy = name[UPLOAD_ID_LEN] == '-'};
     memcpy(u->id, name, UPLOAD_ID_LEN);
-    memcpy(u->name, name, UPLOAD_NAME_MAX);
+    memcpy(u->name, name, u->copy ? COPY_NAME_MAX : UPLOAD_NAME_MAX);
 }
 
 static void list(struct session_table *t, struct upload *u)
@@ -145,24 +197,30 @@ static void own(struct session_table *t, struct upload *u, struct store_ring *r)
     u->owner = r;
 }
 
-static bool id_make(uint64_t node, char id[UPLOAD_ID_LEN + 1])
+/* A copy is in its upload's bucket, so that it can be found by either id. */
+static bool id_make(uint64_t node, const char *of, char id[UPLOAD_ID_LEN + 1])
 {
     uint8_t random[UPLOAD_RANDOM_LEN / 2];
     if (getrandom(random, sizeof(random), 0) != sizeof(random))
         return false;
     hex_write(random, sizeof(random), id);
+    if (of)
+        memcpy(id, of, BUCKET_DIGITS);
     (void)snprintf(id + UPLOAD_RANDOM_LEN, UPLOAD_ID_LEN - UPLOAD_RANDOM_LEN + 1, "%016llx",
                    (unsigned long long)node);
     return true;
 }
 
-int session_new(struct store_ring *r, uint64_t repo_hash, struct upload **out)
+int session_new(struct store_ring *r, const char *of, uint64_t repo_hash, struct upload **out)
 {
     struct session_table *t = &r->store->sessions;
-    char id[UPLOAD_ID_LEN + 1], name[UPLOAD_NAME_MAX + 1];
-    if (!id_make(atomic_load_explicit(&r->store->node, memory_order_relaxed), id))
+    char id[UPLOAD_ID_LEN + 1], name[COPY_NAME_MAX + 1];
+    if (!id_make(atomic_load_explicit(&r->store->node, memory_order_relaxed), of, id))
         return -EIO;
-    name_write(name, id, repo_hash);
+    if (of)
+        name_write_copy(name, id, of);
+    else
+        name_write(name, id, repo_hash);
     pthread_mutex_lock(&t->mutex);
     struct upload *u = NULL;
     if (atomic_load(&t->open) < atomic_load_explicit(&r->store->uploads_max, memory_order_relaxed))
@@ -177,23 +235,97 @@ int session_new(struct store_ring *r, uint64_t repo_hash, struct upload **out)
     return u ? 0 : -EMFILE;
 }
 
+static struct upload *find_named(const struct session_table *t, const char *name)
+{
+    struct upload *u = find(t, name);
+    return u && memcmp(u->name, name, UPLOAD_NAME_MAX) == 0 ? u : NULL;
+}
+
+/* The copy that has most. As long as another ring is at work on one of them nobody knows which that is, and
+ * two must not become the same session. */
+static int find_copy(const struct session_table *t, const char *name, struct upload **out)
+{
+    *out = NULL;
+    for (struct upload *u = *bucket_of(t, name); u; u = u->chain) {
+        if (!u->copy || !name_is_of(u->name, name))
+            continue;
+        if (u->owner)
+            return -EBUSY;
+        if (!*out || u->size > (*out)->size)
+            *out = u;
+    }
+    return *out ? 0 : -ENOENT;
+}
+
+static int find_any(const struct store *s, const char *name, struct upload **out)
+{
+    const struct session_table *t = &s->sessions;
+    char own_name[UPLOAD_NAME_MAX + 1];
+    name_write_own(own_name, name, atomic_load_explicit(&s->node, memory_order_relaxed));
+    *out = find_named(t, name);
+    if (!*out)
+        *out = find_named(t, own_name);
+    if (*out)
+        return (*out)->owner ? -EBUSY : 0;
+    return find_copy(t, name, out);
+}
+
 int session_take(struct store_ring *r, const char *id, uint64_t repo_hash, struct upload **out)
 {
     struct session_table *t = &r->store->sessions;
     char name[UPLOAD_NAME_MAX + 1];
     name_write(name, id, repo_hash);
     pthread_mutex_lock(&t->mutex);
+    int err = find_any(r->store, name, out);
+    if (!err)
+        own(t, *out, r);
+    pthread_mutex_unlock(&t->mutex);
+    return err;
+}
+
+int session_take_copy(struct store_ring *r, const char *id, struct upload **out)
+{
+    struct session_table *t = &r->store->sessions;
+    pthread_mutex_lock(&t->mutex);
     struct upload *u = find(t, id);
-    int err = 0;
-    if (!u || memcmp(u->name, name, UPLOAD_NAME_MAX) != 0)
-        err = -ENOENT;
-    else if (u->owner)
-        err = -EBUSY;
-    else
+    int err = !u || !(u->copy || name_fetched(u->name)) ? -ENOENT : u->owner ? -EBUSY : 0;
+    if (!err)
         own(t, u, r);
     pthread_mutex_unlock(&t->mutex);
-    *out = err ? NULL : u;
+    *out = u;
     return err;
+}
+
+int upload_look(struct store_ring *r, const char *name, size_t name_len, uint64_t *size)
+{
+    struct session_table *t = &r->store->sessions;
+    struct upload *u;
+    if (!session_name_valid(name, name_len))
+        return -ENOENT;
+    pthread_mutex_lock(&t->mutex);
+    int err = find_any(r->store, name, &u);
+    *size = err ? 0 : u->size;
+    pthread_mutex_unlock(&t->mutex);
+    return err;
+}
+
+void session_adopt_name(struct upload *u)
+{
+    char name[UPLOAD_NAME_MAX + 1] = "";
+    memcpy(name, u->name + COPY_OF, UPLOAD_RANDOM_LEN);
+    memcpy(name + UPLOAD_ID_LEN, u->name + COPY_REPO, UPLOAD_NAME_MAX - UPLOAD_ID_LEN);
+    name_write_own(u->adopted, name, atomic_load_explicit(&u->owner->store->node, memory_order_relaxed));
+}
+
+void session_adopt(struct upload *u)
+{
+    struct session_table *t = &u->owner->store->sessions;
+    pthread_mutex_lock(&t->mutex);
+    CHECK(!find(t, u->adopted));
+    memcpy(u->id, u->adopted, UPLOAD_ID_LEN); /* it stays in its bucket */
+    memcpy(u->name, u->adopted, sizeof(u->adopted));
+    u->copy = false;
+    pthread_mutex_unlock(&t->mutex);
 }
 
 int session_release(struct upload *u, int64_t now_ms)
@@ -294,14 +426,6 @@ static int64_t clock_ms(clockid_t clock)
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* Of a blob that was being fetched: whoever wants it begins anew. */
-static bool name_fetched(const char *name)
-{
-    char own[UPLOAD_NAME_MAX + 1];
-    name_write(own, name, hash_repo(UPLOAD_FETCH_REPO, sizeof(UPLOAD_FETCH_REPO) - 1));
-    return strcmp(own, name) == 0;
-}
-
 static int recover_all(struct store *s, DIR *dir)
 {
     int64_t mono_ms = clock_ms(CLOCK_MONOTONIC), real_ms = clock_ms(CLOCK_REALTIME);
@@ -309,7 +433,7 @@ static int recover_all(struct store *s, DIR *dir)
     int err = 0;
     while (!err && (errno = 0, e = readdir(dir))) {
         bool valid = name_valid(e->d_name);
-        if (valid && !name_fetched(e->d_name))
+        if ((valid && !name_fetched(e->d_name)) || name_copy_valid(e->d_name))
             err = recover_session(s, e->d_name, mono_ms, real_ms);
         else if (valid || name_outdated(e->d_name) || temp_name_valid(e->d_name))
             err = unlinkat(s->uploads_dirfd, e->d_name, 0) ? -errno : 0;

@@ -4,6 +4,7 @@
  *
  *   blobs/<alg>/<first two hex digits>/<hex>    a blob: complete, verified, never written again
  *   uploads/<id>.<hash of the repository>        a session's bytes so far
+ *   uploads/<id>-<of>.<hash of the repository>   a copy of another node's session's bytes so far
  *   uploads/w.<random>                           a whole small blob on its way
  *   damaged/<alg>-<hex>                          what was a blob and has other bytes now: served to nobody
  *
@@ -199,11 +200,31 @@ static inline bool upload_id_node(const char *id, size_t len, uint64_t *node)
 /* A new session, checked out. -EMFILE: registry.uploads_max are open; -ENOSPC: below store.reserve; -EIO. */
 int upload_create(struct store_ring *r, const char *repo, size_t repo_len, uint8_t alg_hint,
                   struct upload **out, struct waiter *w);
-/* -ENOENT; -EBUSY: another request works on it; -EIO, -EMFILE. After a restart: from its file. */
+/*
+ * The session with that id; or, where it is another node's, what this one has of the same upload: the session
+ * of its own that it has adopted before, else the copy that has most, which becomes such a session now. That
+ * has the same random part and this node's id, so a name never has two owners: upload_id says it. Whether the
+ * other node is away is for the caller to know.
+ * -ENOENT; -EBUSY: another request works on it; -EIO, -EMFILE. After a restart: from its file.
+ */
 int upload_checkout(struct store_ring *r, const char *id, size_t id_len, const char *repo, size_t repo_len,
                     struct upload **out, struct waiter *w);
 /* Gives it back; the session lives on (but after a failed sync, see upload_commit). */
 void upload_checkin(struct upload *u);
+
+/*
+ * Copies of other nodes' sessions: made and gone on with for their sake, until one is adopted. They survive a
+ * restart and expire like sessions. of: upload_name there; -EINVAL: it is none.
+ */
+int upload_copy_create(struct store_ring *r, const char *of, size_t of_len, uint8_t alg_hint,
+                       struct upload **out, struct waiter *w);
+/* Also what is fetched (UPLOAD_FETCH_REPO). */
+int upload_copy_checkout(struct store_ring *r, const char *id, size_t id_len, struct upload **out,
+                         struct waiter *w);
+
+/* How many bytes this node has of an upload (upload_checkout would give them), by the name of any session of
+ * it. -ENOENT, -EBUSY. */
+int upload_look(struct store_ring *r, const char *name, size_t name_len, uint64_t *size);
 
 const char *upload_id(const struct upload *u);
 const char *upload_name(const struct upload *u); /* for blob_open_growing; UPLOAD_NAME_LEN */
@@ -266,6 +287,9 @@ struct upload_copies {
     } at[UPLOAD_COPIES_MAX];
 };
 struct upload_copies *upload_copies(struct upload *u);
+
+/* The name of a session, of whichever node. */
+void upload_name_write(const char *id, const char *repo, size_t repo_len, char name[UPLOAD_NAME_LEN + 1]);
 
 /* Open sessions of the node. */
 uint32_t store_uploads_open(const struct store *s);

@@ -32,6 +32,7 @@
 enum {
     REPO_HASH_HEX = 16,
     UPLOAD_NAME_MAX = UPLOAD_ID_LEN + 1 + REPO_HASH_HEX,
+    COPY_NAME_MAX = UPLOAD_ID_LEN + 1 + UPLOAD_RANDOM_LEN + 1 + REPO_HASH_HEX,
     BLOB_FOLDER_MAX = sizeof("sha512/ff") - 1,
     BLOB_PATH_MAX = BLOB_FOLDER_MAX + 1 + 2 * DIGEST_BYTES_MAX,
     TEMP_NAME_MAX = 2 + 2 * 16,
@@ -117,6 +118,7 @@ void blob_path(const struct digest *d, char path[BLOB_PATH_MAX + 1]);
 enum upload_state {
     UPLOAD_AT_REST, /* no order is under way */
     UPLOAD_CREATING,
+    UPLOAD_ADOPTING,
     UPLOAD_OPENING,
     UPLOAD_WRITING,
     UPLOAD_IN_LINE, /* for a buffer to hash the file again */
@@ -132,8 +134,9 @@ struct upload {
     struct store_ring *owner; /* the ring whose request works on it; NULL: nobody does */
     int64_t touched_ms;       /* CLOCK_MONOTONIC; before 0: longer ago than the machine is up */
     bool listed;              /* in the table: can be found and is counted */
+    bool copy;                /* of another node's session: no client's yet */
     char id[UPLOAD_ID_LEN + 1];
-    char name[UPLOAD_NAME_MAX + 1]; /* of the file: id "." hash of the repository */
+    char name[COPY_NAME_MAX + 1]; /* of the file: id "." hash of the repository; a copy: session.c */
 
     /* The owner's. */
     struct task task;
@@ -147,11 +150,12 @@ struct upload {
     uint64_t hashed;  /* bytes that the running hash has seen: at most size when at rest */
     struct hash hash; /* the running one */
     struct waiter *waiter;
-    struct upload **out; /* create, checkout */
-    const uint8_t *buf;  /* append */
-    size_t left;         /* append: bytes of buf to be written */
-    int err;             /* of an ending: what its waiter gets */
-    uint8_t *piece;      /* hashing */
+    struct upload **out;               /* create, checkout */
+    const uint8_t *buf;                /* append */
+    size_t left;                       /* append: bytes of buf to be written */
+    int err;                           /* of an ending: what its waiter gets */
+    char adopted[UPLOAD_NAME_MAX + 1]; /* of a copy that is being adopted: its next name */
+    uint8_t *piece;                    /* hashing */
     struct upload *next_in_line;
     struct digest expected, result;
     struct publish publish;
@@ -161,7 +165,7 @@ struct upload {
 /* Whether that is the name of a session's file. */
 bool session_name_valid(const char *name, size_t len);
 
-enum { SESSION_BUCKETS = 1 << 16 };
+enum { SESSION_BUCKETS = 1 << 16, BUCKET_DIGITS = 4 /* of the id, which choose the bucket */ };
 
 /* Which sessions there are. The mutex is taken per request, never per piece of a body. */
 struct session_table {
@@ -179,10 +183,16 @@ void sessions_fini(struct session_table *t);
 /* Takes note of the sessions that are on the disk and removes what a crash left of other writes. */
 int sessions_recover(struct store *s);
 
-/* A listed slot, owned by r; id and name are set. -EMFILE. */
-int session_new(struct store_ring *r, uint64_t repo_hash, struct upload **out);
-/* Takes a session that is at rest. -ENOENT, -EBUSY. */
+/* A listed slot, owned by r; id and name are set. of: another node's session whose copy it is, or NULL.
+ * -EMFILE. */
+int session_new(struct store_ring *r, const char *of, uint64_t repo_hash, struct upload **out);
+/* Takes a session that is at rest (upload_checkout says which; it may be a copy still). -ENOENT, -EBUSY. */
 int session_take(struct store_ring *r, const char *id, uint64_t repo_hash, struct upload **out);
+/* The same for those that are other nodes' affair: copies, and what is fetched. */
+int session_take_copy(struct store_ring *r, const char *id, struct upload **out);
+/* The name that a copy, which r holds, will have as a session of this node; it has it. */
+void session_adopt_name(struct upload *u);
+void session_adopt(struct upload *u);
 /* Gives it back. Returns a descriptor to be closed, or -1. */
 int session_release(struct upload *u, int64_t now_ms);
 /* Nobody finds it any more; its slot stays taken. */

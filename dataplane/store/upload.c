@@ -3,7 +3,7 @@
  * A session at work. What it waits for is its state:
  *
  *   create    CREATING ------------------------------------> AT_REST
- *   checkout  OPENING -------------------------------------> AT_REST (at once if its file is open)
+ *   checkout  [ADOPTING ->] OPENING -----------------------> AT_REST (at once if its file is open)
  *   append    WRITING (again while writes are short) ------> AT_REST
  *   commit    [IN_LINE -> HASHING ...] -> PUBLISHING ------> CLOSING (the waiter is woken before it), gone
  *   end       UNLINKING -> CLOSING ------------------------> gone: cancelled, expired, or of another digest
@@ -50,13 +50,13 @@ static void order_open(struct upload *u, int flags)
                 O_RDWR | O_NOFOLLOW | O_CLOEXEC | flags, 0640);
 }
 
-int upload_create(struct store_ring *r, const char *repo, size_t repo_len, uint8_t alg_hint,
+static int create(struct store_ring *r, const char *of, uint64_t repo_hash, uint8_t alg_hint,
                   struct upload **out, struct waiter *w)
 {
     struct upload *u;
     int err = store_room_take(r, 0);
     if (!err)
-        err = session_new(r, hash_repo(repo, repo_len), &u);
+        err = session_new(r, of, repo_hash, &u);
     if (err)
         return err;
     task_init(&u->task, r, step);
@@ -66,6 +66,18 @@ int upload_create(struct store_ring *r, const char *repo, size_t repo_len, uint8
     u->state = UPLOAD_CREATING;
     order_open(u, O_CREAT | O_EXCL);
     return -EINPROGRESS;
+}
+
+int upload_create(struct store_ring *r, const char *repo, size_t repo_len, uint8_t alg_hint,
+                  struct upload **out, struct waiter *w)
+{
+    return create(r, NULL, hash_repo(repo, repo_len), alg_hint, out, w);
+}
+
+int upload_copy_create(struct store_ring *r, const char *of, size_t of_len, uint8_t alg_hint,
+                       struct upload **out, struct waiter *w)
+{
+    return session_name_valid(of, of_len) ? create(r, of, 0, alg_hint, out, w) : -EINVAL;
 }
 
 static void vanish(struct upload *u, int err)
@@ -87,19 +99,8 @@ static void created(struct upload *u)
     rest(u, 0);
 }
 
-int upload_checkout(struct store_ring *r, const char *id, size_t id_len, const char *repo, size_t repo_len,
-                    struct upload **out, struct waiter *w)
+static int check_out(struct upload *u, struct upload **out, struct waiter *w)
 {
-    struct upload *u;
-    if (id_len != UPLOAD_ID_LEN)
-        return -ENOENT;
-    for (size_t i = 0; i < id_len; i++)
-        if (digest_hex_value(id[i]) < 0)
-            return -ENOENT;
-    int err = session_take(r, id, hash_repo(repo, repo_len), &u);
-    if (err)
-        return err;
-    task_init(&u->task, r, step);
     if (u->fd >= 0) {
         *out = u;
         return 0;
@@ -111,21 +112,86 @@ int upload_checkout(struct store_ring *r, const char *id, size_t id_len, const c
     return -EINPROGRESS;
 }
 
+/* The rename is not waited for to be on the disk: where a crash takes it back, it is a copy again, and
+ * adopted again. */
+static int adopt(struct store_ring *r, struct upload *u, struct upload **out, struct waiter *w)
+{
+    int dirfd = r->store->uploads_dirfd;
+    session_adopt_name(u);
+    u->out = out;
+    u->waiter = w;
+    u->state = UPLOAD_ADOPTING;
+    loop_renameat(r->loop, task_order(&u->task), dirfd, u->name, dirfd, u->adopted);
+    return -EINPROGRESS;
+}
+
+int upload_checkout(struct store_ring *r, const char *id, size_t id_len, const char *repo, size_t repo_len,
+                    struct upload **out, struct waiter *w)
+{
+    struct upload *u;
+    uint64_t node;
+    if (!upload_id_node(id, id_len, &node))
+        return -ENOENT;
+    int err = session_take(r, id, hash_repo(repo, repo_len), &u);
+    if (err)
+        return err;
+    task_init(&u->task, r, step);
+    return u->copy ? adopt(r, u, out, w) : check_out(u, out, w);
+}
+
+int upload_copy_checkout(struct store_ring *r, const char *id, size_t id_len, struct upload **out,
+                         struct waiter *w)
+{
+    struct upload *u;
+    uint64_t node;
+    if (!upload_id_node(id, id_len, &node))
+        return -ENOENT;
+    int err = session_take_copy(r, id, &u);
+    if (err)
+        return err;
+    task_init(&u->task, r, step);
+    return check_out(u, out, w);
+}
+
+static void not_checked_out(struct upload *u)
+{
+    struct store_ring *r = u->task.ring;
+    struct waiter *w = u->waiter;
+    int err = store_error(r, u->task.res);
+    u->waiter = NULL;
+    u->state = UPLOAD_AT_REST;
+    int fd = session_release(u, (int64_t)loop_now_ms(r->loop));
+    if (fd >= 0)
+        store_close(r, fd);
+    w->wake(w, err);
+}
+
+static void adopted(struct upload *u)
+{
+    struct store_ring *r = u->task.ring;
+    if (u->task.res == -ENOENT) { /* somebody removed it */
+        upload_end(u, r, -ENOENT);
+        return;
+    }
+    if (u->task.res < 0) {
+        not_checked_out(u);
+        return;
+    }
+    session_adopt(u);
+    store_count(r, CTR_UPLOADS_ADOPTED);
+    if (check_out(u, u->out, u->waiter) == 0)
+        rest(u, 0);
+}
+
 static void opened(struct upload *u)
 {
     struct stat st;
-    struct store_ring *r = u->task.ring;
     if (u->task.res == -ENOENT) { /* somebody removed it */
         vanish(u, -ENOENT);
         return;
     }
     if (u->task.res < 0) {
-        struct waiter *w = u->waiter;
-        int err = store_error(r, u->task.res);
-        u->waiter = NULL;
-        u->state = UPLOAD_AT_REST;
-        (void)session_release(u, (int64_t)loop_now_ms(r->loop));
-        w->wake(w, err);
+        not_checked_out(u);
         return;
     }
     u->fd = u->task.res;
@@ -450,6 +516,9 @@ static void step(struct task *t)
     switch (u->state) {
     case UPLOAD_CREATING:
         created(u);
+        break;
+    case UPLOAD_ADOPTING:
+        adopted(u);
         break;
     case UPLOAD_OPENING:
         opened(u);

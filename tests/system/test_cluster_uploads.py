@@ -3,19 +3,23 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import shutil
+import signal
 import tempfile
 
 import pytest
 
 import http1
 import netlab
+import proxy_rig
 from cluster_lab import Cluster
 from harness import CONFIG_TYPE, IMAGE_TYPE, LAYER_TYPE, Repository, descriptor, digest_of, image_manifest
 
 pytestmark = netlab.needed
 
+MIB = 1 << 20
 LISTEN = "listen:\n  - address: '0.0.0.0:5000'\n    service: registry\n    allow_all: true\n"
 FRONT, OTHERS = 5001, (5101, 5102, 5103)
 
@@ -257,7 +261,7 @@ def test_what_registries_do_otherwise(cluster, folder, images):
 # ---------------------------------------------------------------- the owner dies
 
 def test_owner_away_then_back(cluster):
-    """Its sessions are unknown meanwhile, so that clients begin anew; they are there again with it."""
+    """Sessions of which nobody has a copy are unknown meanwhile, so that clients begin anew; they are there again with it."""
     a, b, c = nodes(cluster)
     location = session(c)
     assert a.exchange("PATCH", location, b"12345").status == 202
@@ -283,3 +287,153 @@ def pushed(one, other, data):
     location = session(one)
     done = other.exchange("PUT", http1.with_query(location, ("digest", digest_of(data))), data)
     return digest_of(data) if done.status == 201 else None
+
+
+# ---------------------------------------------------------------- and another replica goes on from a copy
+
+def end_of(answer):
+    """How many bytes the session has, by its Range."""
+    text = answer.header("Range")
+    return 0 if text == "0-0" else int(text.partition("-")[2]) + 1
+
+
+def content_range(first, data):
+    return {"Content-Range": f"{first}-{first + len(data) - 1}"}
+
+
+def files(cluster, location, mark):
+    """Sizes of what nodes have of an upload, by their names. mark: "-" for copies, "." for sessions."""
+    random = location.rpartition("/")[2][:32]
+    pattern = f"*-{random}.*" if mark == "-" else f"{random}*.*"
+    found = {}
+    for name in "abc":
+        for path in (cluster[name].folder / "state/store/uploads").glob(pattern):
+            try:
+                found[name] = path.stat().st_size
+            except FileNotFoundError:  # a blob meanwhile
+                pass
+    return found
+
+
+def copied(cluster, location, size):
+    return any(has >= size for has in files(cluster, location, "-").values())
+
+
+def started(cluster, node, data):
+    """A session of that node's, with as many pieces as it takes until another one has some of them."""
+    location, at = session(node), 0
+
+    def more():
+        nonlocal at
+        piece = data[at:at + 2 * MIB]
+        assert piece and node.exchange("PATCH", location, piece, content_range(at, piece)).status == 202
+        at += len(piece)
+        return copied(cluster, location, 2 * MIB)
+    assert http1.wait_until(more, 60)
+    return location, at
+
+
+def asked(node, location):
+    """Where the session is by now, and how far."""
+    def there():
+        try:
+            answer = node.exchange("GET", location)
+        except (OSError, http1.ConnectionEnded):
+            return None
+        return answer if answer.status == 204 else None
+    answer = http1.wait_until(there, 60)
+    assert answer, (location, node.exchange("GET", location))
+    return answer.header("Location"), end_of(answer)
+
+
+def finish(node, other, location, data, at):
+    sent = node.exchange("PATCH", location, data[at:], content_range(at, data[at:]))
+    assert sent.status == 202, sent
+    done = http1.wait_until(  # the dead one may have led the cluster
+        lambda: (at := other.exchange("PUT", http1.with_query(location, ("digest", digest_of(data))))).status != 503 and at, 60)
+    assert done.status == 201, done
+
+
+def everywhere(cluster, data):
+    """Byte for byte, once the dead one is back."""
+    for name in "abc":
+        if cluster[name].process.poll() is not None:
+            cluster[name].start()
+    assert cluster.wait_until_whole(), cluster.report()
+    for node in nodes(cluster):
+        blob = http1.wait_until(lambda: (at := node.repository().blob(digest_of(data))).status == 200 and at, 60)
+        assert blob.body == data
+
+
+@pytest.fixture
+def data():
+    return os.urandom(20 * MIB)
+
+
+def test_owner_killed_between_pieces(cluster, data):
+    a, b, c = nodes(cluster)
+    location, at = started(cluster, c, data)
+    cluster["c"].kill()
+    here, end = asked(a, location)
+    assert here != location and here.rpartition("/")[2][:32] == location.rpartition("/")[2][:32]
+    assert 2 * MIB <= end <= at
+    assert counter(cluster, "a", "uploads_adopted_total") + counter(cluster, "b", "uploads_adopted_total") == 1
+    for headers in (content_range(end + 1, b"x"), {}):  # too far; or who knows where
+        wrong = b.exchange("PATCH", location, b"x", headers)
+        assert (wrong.status, end_of(wrong), wrong.header("Location")) == (416, end, here), wrong
+    piece = data[end:end + MIB]
+    right = b.exchange("PATCH", here, piece, content_range(end, piece))
+    assert right.status == 202 and right.header("Location") == here, right
+    # Whoever has gone on is killed, too, and is back at once; then the first one is.
+    name = next(iter(files(cluster, location, ".").keys() - "c"))
+    os.kill(cluster[name].pids()[1], signal.SIGKILL)
+    assert asked({"a": a, "b": b}[name], here) == (here, end + MIB)
+    cluster["c"].start()
+    assert asked(c, location) == (location, at)  # its own is as it was
+    finish(a, c, here, data, end + MIB)
+    everywhere(cluster, data)
+    assert c.exchange("DELETE", location).status == 204
+
+
+def test_owner_killed_within_a_piece(cluster, data):
+    """The client, at another replica, is told where to go on; the owner is back while it does."""
+    a, b, _ = nodes(cluster)
+    location, at = started(cluster, Node(cluster, "c"), data)
+    with a.connect() as connection:
+        rest = data[at:]
+        connection.send(connection.head("PATCH", location, {"Content-Length": len(rest), **content_range(at, rest)}))
+        connection.send(rest[:4 * MIB])
+        assert http1.wait_until(lambda: copied(cluster, location, at + MIB), 60)
+        cluster["c"].kill()
+        told = connection.response("PATCH")
+    assert told.status == 416, told
+    here, end = told.header("Location"), end_of(told)
+    assert here != location and at + MIB <= end <= at + 4 * MIB
+    assert asked(b, here) == (here, end)
+    cluster["c"].start()
+    finish(b, a, here, data, end)
+    everywhere(cluster, data)
+
+
+def test_owner_killed_behind_a_proxy(cluster, data):
+    """All replicas are the backends of a service of kind registry: a request passes on to another one, which knows."""
+    host = cluster["a"].host
+    backends = [(cluster[name].host.v4, 5000) for name in "abc"]
+    with netlab.in_namespace(host.netns, lambda: proxy_rig.Ring(*backends, kind="registry", retries=2)) as ring:
+        front = Node(cluster, "a")
+        front.address = ring.address
+        location, at = started(cluster, front, data)
+        owner = next(iter(files(cluster, location, ".")))
+        with front.connect() as connection:
+            rest = data[at:]
+            connection.send(connection.head("PATCH", location, {"Content-Length": len(rest), **content_range(at, rest)}))
+            connection.send(rest[:4 * MIB])
+            assert http1.wait_until(lambda: copied(cluster, location, at + MIB), 60)
+            cluster[owner].kill()
+            told = connection.response("PATCH")
+        assert told.status in (416, 503), told  # try again, in any case
+        here, end = asked(front, location)
+        assert here != location and at + MIB <= end <= at + 4 * MIB
+        finish(front, front, here, data, end)
+        assert front.repository().blob(digest_of(data)).body == data
+    everywhere(cluster, data)

@@ -46,6 +46,7 @@ struct host_blob {
 
 struct host {
     struct stream s;
+    struct ring *ring; /* for those that look at it */
     uint8_t arena[HOST_ARENA];
     struct http_field fields[64];
     char head[8192];
@@ -119,6 +120,7 @@ static void host_wake_all(void)
 }
 
 /* registry/owner.c: sessions of other nodes are answered with a status of their own. */
+#ifndef HOST_OWNER
 bool api_session_relay(struct api *a, uint64_t node)
 {
     if (node == HOST_NODE || a->relayed)
@@ -127,6 +129,7 @@ bool api_session_relay(struct api *a, uint64_t node)
     stream_send(a->s);
     return true;
 }
+#endif
 
 /* ------------------------------------------------------------------ registry/elsewhere.c: there are no
  * sources */
@@ -488,7 +491,7 @@ int upload_checkout(struct store_ring *r, const char *id, size_t id_len, const c
     CHECK(id_len == UPLOAD_ID_LEN);
     for (unsigned i = 0; i < HOST_UPLOADS; i++) {
         struct upload *u = &host->upload[i];
-        if (!u->used || memcmp(u->id, id, id_len) != 0 ||
+        if (!u->used || memcmp(u->id, id, UPLOAD_RANDOM_LEN) != 0 || /* of whichever node */
             !view_eq(view_of(repo, repo_len), view_of_str(u->repo)))
             continue;
         err = u->busy ? -EBUSY : 0;
@@ -732,7 +735,8 @@ static void host_read(const char *head)
 {
     struct http_limits limits = {65536, 64, 32768};
     struct http_reject reject;
-    host->s = (struct stream){.handler = host->relayed ? &host_relays : &registry_handler, .id = 1};
+    host->s = (struct stream){
+        .handler = host->relayed ? &host_relays : &registry_handler, .id = 1, .ring = host->ring};
     arena_init(&host->s.arena, host->arena, sizeof(host->arena));
     memset(host->arena, 0xa5, sizeof(host->arena));
     host->s.req = (struct http_request){.fields = host->fields, .fields_max = ARRAY_SIZE(host->fields)};

@@ -295,6 +295,61 @@ static void test_busy(void **state)
     end();
 }
 
+/* A request that is over sooner than anybody has looked: what it brought is copied before it is answered. */
+static void test_rests(void **state)
+{
+    (void)state;
+    begin(2, 2, 1);
+    upload.size = 3 * MIB;
+    copies_flow(&api);
+    went_on = 1;
+    copies_rest(&api, goes_on);
+    assert_true(order_has("&to=0"));
+    uint64_t node = settle(QUESTION_ANSWERED, 200);
+    assert_int_equal(went_on, 1);
+    assert_true(order_has("&to=3145728&session=" SESSION));
+    assert_int_equal(settle(QUESTION_ANSWERED, 200), node);
+    assert_int_equal(went_on, 0);
+    assert_int_equal(upload.copies.count, 1);
+    assert_int_equal(upload.copies.at[0].size, 3 * MIB);
+    /* Without enough to be worth it, or a body at all. */
+    for (unsigned i = 0; i < 2; i++) {
+        went_on = 1;
+        copies_begin(&api);
+        if (i)
+            copies_flow(&api);
+        upload.size += 10;
+        copies_rest(&api, goes_on);
+        assert_int_equal(went_on, 0);
+    }
+    end();
+}
+
+/* One that does not even say that it has a session is left alone, and waited for no longer than that once. */
+static void test_rests_in_vain(void **state)
+{
+    (void)state;
+    uint64_t node[2];
+    begin(2, 2, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        upload.size += 2 * MIB;
+        copies_begin(&api);
+        copies_flow(&api);
+        went_on = 1;
+        copies_rest(&api, goes_on);
+        assert_int_equal(asked_count, 1);
+        asked[0]->attempts = 1;
+        node[i] = asked[0]->only - 1;
+        pass(1000);
+        assert_int_equal(went_on, 1);
+        pass(1500);
+        assert_int_equal(went_on, 0);
+        assert_int_equal(asked_count, 0);
+    }
+    assert_int_not_equal(node[0], node[1]);
+    end();
+}
+
 static void test_busy_for_too_long(void **state)
 {
     (void)state;
@@ -420,6 +475,8 @@ int main(void)
         cmocka_unit_test(test_no_means_here),
         cmocka_unit_test(test_full),
         cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_rests),
+        cmocka_unit_test(test_rests_in_vain),
         cmocka_unit_test(test_busy_for_too_long),
         cmocka_unit_test(test_failed_in_the_middle),
         cmocka_unit_test(test_abandoned),

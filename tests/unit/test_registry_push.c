@@ -277,7 +277,7 @@ static void test_session_errors(void **state)
 static void test_sessions_of_other_nodes(void **state)
 {
     (void)state;
-    char others[] = "/v2/a/blobs/uploads/00000000000000000000000000000001000000000000000f", line[512];
+    char others[] = "/v2/a/blobs/uploads/000000000000000000000000000000ff000000000000000f", line[512];
     static const char *const methods[] = {"GET", "PATCH", "DELETE"};
     for (size_t i = 0; i < ARRAY_SIZE(methods); i++)
         assert_int_equal(exchange(SENT("%s %s", methods[i], others), ""), 299);

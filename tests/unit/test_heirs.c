@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who has most of an upload whose node is away: who is asked, again, and for how long. The questions are
+ * played. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "check.h"
+#include "dataplane/ring.h"
+#include "dataplane/fetch/fetch.h"
+#include "dataplane/http/response_reader.h"
+#include "dataplane/registry/api.h"
+#include "dataplane/registry/heirs.h"
+#include "dataplane/registry/keep.h"
+
+enum { ME = 1, OWNER = 2, REPLICAS = 12, ASKED_MAX = 8 };
+
+#define SESSION "0123456789abcdef0123456789abcdef0000000000000002"
+
+static struct scene {
+    struct plan plan;
+    struct plan_service service;
+    struct plan_backend backend[REPLICAS];
+} plan;
+static struct ring ring;
+static struct ring_counters counters;
+static struct stream stream;
+static struct api api;
+static uint64_t clock_ms;
+static struct question *asked[ASKED_MAX + 1];
+static unsigned asked_count, ended;
+static struct http_answer answer;
+static char size_said[32];
+static int here;                 /* what this node's store says */
+static uint64_t here_size, gone; /* gone: it has ceased to be a replica */
+static int result;               /* 1: the search is not over */
+static struct heir best;
+
+/* ------------------------------------------------------------------ played */
+
+uint64_t loop_now_ms(const struct loop *loop)
+{
+    (void)loop;
+    return clock_ms;
+}
+
+uint16_t fetch_peers_service(const struct plan *p)
+{
+    (void)p;
+    return 0;
+}
+
+uint32_t fetch_peer_of(const struct plan *p, uint64_t node)
+{
+    (void)p;
+    return node == gone ? 0 : (uint32_t)node + 1;
+}
+
+void question_ask(struct question *q)
+{
+    assert_true(asked_count < ASKED_MAX);
+    asked[asked_count++] = q;
+}
+
+void question_end(struct question *q, enum question_outcome outcome, bool keep)
+{
+    (void)q, (void)outcome, (void)keep;
+    ended++;
+}
+
+void question_forgive(struct question *q)
+{
+    (void)q;
+}
+
+struct view http_answer_field(const struct http_answer *a, const char *name)
+{
+    (void)a;
+    assert_string_equal(name, KEEP_SIZE_FIELD);
+    return view_of_str(size_said);
+}
+
+struct store_ring *stream_store(struct stream *s)
+{
+    (void)s;
+    return NULL;
+}
+
+int upload_look(struct store_ring *r, const char *name, size_t len, uint64_t *size)
+{
+    (void)r;
+    assert_int_equal(len, UPLOAD_NAME_LEN);
+    assert_memory_equal(name, SESSION ".", UPLOAD_ID_LEN + 1);
+    *size = here_size;
+    return here;
+}
+
+void upload_name_write(const char *id, const char *repo, size_t repo_len, char name[UPLOAD_NAME_LEN + 1])
+{
+    assert_int_equal(repo_len, 8);
+    assert_memory_equal(repo, "team/app", 8);
+    (void)snprintf(name, UPLOAD_NAME_LEN + 1, "%.48s.0123456789abcdef", id);
+}
+
+/* ------------------------------------------------------------------ the scene */
+
+static void found(struct api *a, int err, const struct heir *heir)
+{
+    assert_ptr_equal(a, &api);
+    result = err;
+    best = *heir;
+}
+
+static void begin(unsigned replicas)
+{
+    memset(&plan, 0, sizeof(plan));
+    plan.plan.node_id = ME;
+    plan.plan.service_count = 1;
+    plan.plan.service_at = offsetof(struct scene, service);
+    plan.plan.backend_at = offsetof(struct scene, backend);
+    plan.service.kind = SERVICE_PROXY;
+    plan.service.backend_count = replicas;
+    for (unsigned i = 0; i < replicas; i++)
+        plan.backend[i].node = OWNER + i;
+    clock_ms = 1000;
+    asked_count = ended = 0;
+    here = -ENOENT;
+    result = 1;
+    gone = 0;
+    memset(&ring, 0, sizeof(ring));
+    ring.plan = &plan.plan;
+    ring.counters = &counters;
+    timer_wheel_init(&ring.wheel, clock_ms);
+    assert_int_equal(heirs_new(&ring, &ring.heirs), 0);
+    stream.ring = &ring;
+    api = (struct api){.s = &stream};
+    api.route.reference = VIEW_LIT(SESSION);
+    api.route.repo = VIEW_LIT("team/app");
+}
+
+static void end(void)
+{
+    assert_int_not_equal(result, 1);
+    assert_int_equal(asked_count, 0);
+    heirs_free(ring.heirs);
+}
+
+static void pass(uint64_t ms)
+{
+    for (uint64_t by = clock_ms + ms; clock_ms < by;) {
+        clock_ms += TIMER_TICK_MS;
+        (void)timer_wheel_run(&ring.wheel, clock_ms);
+    }
+}
+
+/* The first that was asked answers. */
+static uint64_t settle(enum question_end how, int status, const char *size)
+{
+    assert_true(asked_count > 0);
+    struct question *q = asked[0];
+    memmove(asked, asked + 1, --asked_count * sizeof(asked[0]));
+    uint64_t node = q->only - 1;
+    assert_int_equal(q->method, HTTP_GET);
+    q->path[q->path_len] = '\0';
+    assert_string_equal(q->path, "/copies?of=" SESSION ".0123456789abcdef");
+    answer = (struct http_answer){.status = status};
+    (void)snprintf(size_said, sizeof(size_said), "%s", size);
+    q->status = status;
+    q->answer = how == QUESTION_ANSWERED ? &answer : NULL;
+    q->done(q, how);
+    return node;
+}
+
+/* ------------------------------------------------------------------ tests */
+
+static void test_the_one_that_has_most(void **state)
+{
+    (void)state;
+    begin(4);
+    heirs_find(&api, 0, found);
+    assert_int_equal(asked_count, 3); /* not the one that is away */
+    (void)settle(QUESTION_ANSWERED, 200, "70");
+    uint64_t node = settle(QUESTION_ANSWERED, 200, "700");
+    assert_int_equal(result, 1);
+    (void)settle(QUESTION_ANSWERED, 404, "");
+    assert_int_equal(result, 0);
+    assert_int_equal(best.node, node);
+    assert_int_equal(best.size, 700);
+    assert_int_equal(ended, 3);
+    end();
+}
+
+static void test_here(void **state)
+{
+    (void)state;
+    for (int more = 0; more < 2; more++) {
+        begin(2);
+        here = 0;
+        here_size = 10;
+        heirs_find(&api, 0, found);
+        uint64_t node = settle(QUESTION_ANSWERED, 200, more ? "11" : "10");
+        assert_int_equal(result, 0);
+        assert_int_equal(best.node, more ? node : ME);
+        assert_int_equal(best.size, 10 + more);
+        end();
+    }
+}
+
+static void test_nobody(void **state)
+{
+    (void)state;
+    begin(5);
+    heirs_find(&api, 0, found);
+    (void)settle(QUESTION_ANSWERED, 404, "");
+    (void)settle(QUESTION_FAILED, 0, "");
+    (void)settle(QUESTION_NOBODY, 0, "");
+    (void)settle(QUESTION_REFUSED, 503, "7"); /* of an older version, or one that does not know us */
+    assert_int_equal(result, -ENOENT);
+    end();
+    begin(0);
+    heirs_find(&api, 0, found);
+    assert_int_equal(result, -ENOENT);
+    end();
+}
+
+static void test_nonsense(void **state)
+{
+    (void)state;
+    static const char *const sizes[] = {"", "-1", "99999999999999999999", "1 ", "0x1"};
+    for (unsigned i = 0; i < ARRAY_SIZE(sizes); i++) {
+        begin(2);
+        heirs_find(&api, 0, found);
+        (void)settle(QUESTION_ANSWERED, 200, sizes[i]);
+        assert_int_equal(result, -ENOENT);
+        end();
+    }
+}
+
+/* Also one that had nothing yet. */
+static void test_empty(void **state)
+{
+    (void)state;
+    begin(2);
+    heirs_find(&api, 0, found);
+    (void)settle(QUESTION_ANSWERED, 200, "0");
+    assert_int_equal(result, 0);
+    assert_int_equal(best.size, 0);
+    end();
+}
+
+/* A copy waits for its node still: it is asked again, however good another one is. */
+static void test_busy(void **state)
+{
+    (void)state;
+    begin(3);
+    heirs_find(&api, 0, found);
+    for (unsigned i = 0; i < 5; i++) {
+        (void)settle(QUESTION_ANSWERED, 200, "7");
+        (void)settle(QUESTION_ANSWERED, KEEP_AGAIN, "");
+        assert_int_equal(result, 1);
+        assert_int_equal(asked_count, 0);
+        pass(300);
+        assert_int_equal(asked_count, 2);
+    }
+    (void)settle(QUESTION_ANSWERED, 200, "7");
+    uint64_t node = settle(QUESTION_ANSWERED, 200, "8");
+    assert_int_equal(result, 0);
+    assert_int_equal(best.node, node);
+    end();
+}
+
+static void test_busy_for_too_long(void **state)
+{
+    (void)state;
+    for (int others = 0; others < 2; others++) {
+        begin(others ? 3 : 2);
+        here = others ? -ENOENT : -EBUSY;
+        heirs_find(&api, 0, found);
+        for (unsigned i = 0; i < 200 && result == 1; i++) {
+            (void)settle(QUESTION_ANSWERED, others ? KEEP_AGAIN : 404, "");
+            if (others)
+                (void)settle(QUESTION_ANSWERED, 200, "5");
+            pass(300);
+        }
+        assert_int_equal(result, others ? 0 : -EBUSY);
+        assert_true(clock_ms > 6000 && clock_ms < 20000);
+        end();
+    }
+}
+
+/* Of a broken request its own node is asked, too; of many replicas not all. */
+static void test_bounds(void **state)
+{
+    (void)state;
+    begin(REPLICAS);
+    heirs_find(&api, OWNER, found);
+    assert_int_equal(asked_count, ASKED_MAX);
+    while (asked_count)
+        (void)settle(QUESTION_FAILED, 0, "");
+    end();
+    begin(2);
+    gone = OWNER + 1;
+    heirs_find(&api, OWNER, found);
+    assert_int_equal(asked_count, 2);
+    uint64_t sum = settle(QUESTION_FAILED, 0, "");
+    sum += settle(QUESTION_FAILED, 0, "");
+    assert_int_equal(sum, (uint64_t)OWNER + UINT32_MAX -
+                              1); /* nobody is asked by the number of one that is gone */
+    end();
+}
+
+static void test_too_many(void **state)
+{
+    (void)state;
+    begin(0);
+    here = -EBUSY; /* so that they stay */
+    for (unsigned i = 0; i < 64; i++)
+        heirs_find(&api, 0, found);
+    assert_int_equal(result, 1);
+    heirs_find(&api, 0, found);
+    assert_int_equal(result, -EAGAIN);
+    pass(15000);
+    assert_int_equal(result, -EBUSY);
+    result = 1;
+    here = 0;
+    heirs_find(&api, 0, found);
+    assert_int_equal(result, 0);
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_one_that_has_most),
+        cmocka_unit_test(test_here),
+        cmocka_unit_test(test_nobody),
+        cmocka_unit_test(test_nonsense),
+        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_busy_for_too_long),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_too_many),
+    };
+    return cmocka_run_group_tests_name("heirs", tests, NULL, NULL);
+}
