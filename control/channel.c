@@ -17,6 +17,7 @@ struct channel {
     uint8_t *body;          /* NULL while the head is incomplete */
     size_t body_len;
     size_t proposals, bytes; /* under way, or their result not taken yet */
+    size_t passes;           /* likewise */
     bool paused, ended, closing, closed;
 };
 
@@ -33,7 +34,7 @@ static void channel_resume(struct channel *channel);
 
 static void channel_free_if_done(struct channel *channel)
 {
-    if (!channel->closed || channel->proposals)
+    if (!channel->closed || channel->proposals || channel->passes)
         return;
     free(channel->body);
     free(channel);
@@ -103,6 +104,48 @@ static void on_done(void *arg, enum cmd_status status, uint64_t index, const voi
     p->write.data = p;
     if (uv_write(&p->write, (uv_stream_t *)&p->channel->pipe, &buf, 1, on_written))
         proposal_free(p);
+}
+
+/* A pass from its question to the end of its write. */
+struct pass {
+    struct channel *channel;
+    uv_write_t write;
+    uint64_t id;
+    uint8_t frame[sizeof(struct frame_head) + sizeof(struct frame_pass) + PASS_BYTES_MAX];
+};
+
+static void pass_free(struct pass *p)
+{
+    struct channel *channel = p->channel;
+    channel->passes--;
+    explicit_bzero(p, sizeof(*p));
+    free(p);
+    channel_free_if_done(channel);
+}
+
+static void on_pass_written(uv_write_t *write, int status)
+{
+    (void)status;
+    pass_free(write->data);
+}
+
+static void on_pass(void *arg, const struct frame_pass *pass, const char *value, size_t len)
+{
+    struct pass *p = arg;
+    if (p->channel->closing || p->channel->ended) {
+        pass_free(p);
+        return;
+    }
+    CHECK(len <= PASS_BYTES_MAX);
+    struct frame_head head = {
+        .bytes = (uint32_t)(sizeof(*pass) + len), .type = FRAME_PASS, .version = LINK_VERSION, .id = p->id};
+    memcpy(p->frame, &head, sizeof(head));
+    memcpy(p->frame + sizeof(head), pass, sizeof(*pass));
+    memcpy(p->frame + sizeof(head) + sizeof(*pass), value, len);
+    uv_buf_t buf = uv_buf_init((char *)p->frame, (unsigned)(sizeof(head) + head.bytes));
+    p->write.data = p;
+    if (uv_write(&p->write, (uv_stream_t *)&p->channel->pipe, &buf, 1, on_pass_written))
+        pass_free(p);
 }
 
 struct job_write {
@@ -198,6 +241,34 @@ static void damaged_complete(struct channel *channel, const void *body)
         channel->handlers.damaged(channel->arg, &digest, damaged.bytes);
 }
 
+static void pass_complete(struct channel *channel, const char *body)
+{
+    static const struct frame_pass busy = {.status = PASS_UNAVAILABLE};
+    struct frame_pass_wanted f;
+    memcpy(&f, body, sizeof(f));
+    body += sizeof(f);
+    size_t len = channel->head.bytes - sizeof(f);
+    if (!f.source || f.repo_len > PASS_REPO_MAX || f.challenge_len > PASS_CHALLENGE_MAX ||
+        (size_t)f.repo_len + f.challenge_len != len || memchr(body, '\0', len)) {
+        channel_end(channel, "a question for a pass that makes no sense");
+        return;
+    }
+    struct pass *p = calloc(1, sizeof(*p));
+    CHECK(p);
+    p->channel = channel;
+    p->id = channel->head.id;
+    const struct channel_pass wanted = {.source = f.source,
+                                        .refused = f.refused,
+                                        .repo = body,
+                                        .repo_len = f.repo_len,
+                                        .challenge = body + f.repo_len,
+                                        .challenge_len = f.challenge_len};
+    if (channel->passes++ < CHANNEL_PASSES_MAX)
+        channel->handlers.pass_wanted(channel->arg, &wanted, on_pass, p);
+    else
+        on_pass(p, &busy, "", 0);
+}
+
 static void frame_complete(struct channel *channel)
 {
     void *body = channel->body;
@@ -210,6 +281,8 @@ static void frame_complete(struct channel *channel)
     }
     if (channel->head.type == FRAME_JOB_DONE)
         job_complete(channel, body);
+    else if (channel->head.type == FRAME_PASS_WANTED)
+        pass_complete(channel, body);
     else
         damaged_complete(channel, body);
     free(body);
@@ -226,6 +299,9 @@ static bool head_valid(const struct frame_head *head)
         return head->bytes == sizeof(struct frame_job_done);
     case FRAME_DAMAGED:
         return head->bytes == sizeof(struct frame_damaged);
+    case FRAME_PASS_WANTED:
+        return head->bytes > sizeof(struct frame_pass_wanted) &&
+               head->bytes <= sizeof(struct frame_pass_wanted) + PASS_REPO_MAX + PASS_CHALLENGE_MAX;
     default:
         return false;
     }

@@ -19,9 +19,19 @@ enum {
     CHANNEL_PROPOSALS_MAX = 4096,  /* under way in one channel */
     CHANNEL_BYTES_MAX = 128 << 20, /* of them */
     CHANNEL_DETAIL_MAX = 16 * DIGEST_PACKED_MAX,
+    CHANNEL_PASSES_MAX = 256, /* wanted and not told, in one channel */
 };
 
 struct channel;
+
+/* PASS_WANTED. Neither text has a NUL in it, or at its end. */
+struct channel_pass {
+    uint64_t source, refused;
+    const char *repo, *challenge;
+    size_t repo_len, challenge_len;
+};
+
+typedef void (*channel_pass_done)(void *arg, const struct frame_pass *pass, const char *value, size_t len);
 
 typedef void (*channel_done)(void *arg, enum cmd_status status, uint64_t index, const void *detail,
                              size_t detail_len);
@@ -32,6 +42,8 @@ struct channel_handlers {
     /* What came of a job that was sent, or of one that was not: the data plane is not trusted. */
     void (*job_done)(void *arg, uint64_t id, enum job_result result, uint64_t detail);
     void (*damaged)(void *arg, const struct digest *digest, uint64_t bytes);
+    /* wanted is valid until the return; done is called exactly once, perhaps before it. */
+    void (*pass_wanted)(void *arg, const struct channel_pass *wanted, channel_pass_done done, void *done_arg);
     /* At most once, then nothing more is read: why is NULL if the other end just closed. */
     void (*ended)(void *arg, const char *why);
 };

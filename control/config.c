@@ -320,20 +320,30 @@ static void address_set_default(struct config_address *address, const char *text
 static void read_root(struct cfg_reader *r, const yaml_node_t *root)
 {
     static const struct cfg_key_row keys[] = {
-        {"state", read_state},      {"run", read_run},
-        {"listen", read_listen},    {"admin", read_admin},
-        {"control", read_control},  {"dataplane", read_dataplane},
-        {"log", read_log},          {"settings", read_settings},
-        {"kernel", cfg_kernel},     {"cluster", cfg_cluster},
-        {"services", cfg_services}, {"peers", cfg_peers},
-        {"takeover", cfg_takeover}, {"certificates", cfg_certificates},
-        {"sources", cfg_sources},   {"policies", cfg_policies},
+        {"state", read_state},
+        {"run", read_run},
+        {"listen", read_listen},
+        {"admin", read_admin},
+        {"control", read_control},
+        {"dataplane", read_dataplane},
+        {"log", read_log},
+        {"settings", read_settings},
+        {"kernel", cfg_kernel},
+        {"cluster", cfg_cluster},
+        {"services", cfg_services},
+        {"peers", cfg_peers},
+        {"takeover", cfg_takeover},
+        {"certificates", cfg_certificates},
+        {"sources", cfg_sources},
+        {"policies", cfg_policies},
+        {"credentials", cfg_credentials},
     };
     struct config *config = r->config;
     struct entry admin = {.address.service = SERVICE_ADMIN};
     cfg_mapping(r, root, "the file", keys, ARRAY_SIZE(keys), &admin);
     cfg_takeover_finish(r);
     cfg_certificates_finish(r);
+    cfg_sources_finish(r);
     if (!r->listen) {
         address_set_default(&config->listen[0], "127.0.0.1:5000", SERVICE_REGISTRY);
         r->listen_count = 1;
@@ -511,6 +521,7 @@ void config_fini(struct config *config)
     config_cluster_fini(&config->cluster);
     config_services_fini(&config->services);
     config_certificates_fini(&config->certificates);
+    config_credentials_fini(&config->credentials);
     config_sources_fini(&config->sources);
     policy_table_fini(&config->policies);
     memset(config, 0, sizeof(*config));

@@ -15,6 +15,7 @@
 
 #include "control/config_certificates.h"
 #include "control/config_services.h"
+#include "control/config_credentials.h"
 #include "control/config_sources.h"
 #include "control/state/policy.h"
 #include "control/settings.h"
@@ -81,6 +82,7 @@ struct config {
     struct config_cluster cluster;
     struct config_services services;
     struct config_certificates certificates;
+    struct config_credentials credentials;
     struct config_sources sources;
     struct policy_table policies;
 };

@@ -77,6 +77,33 @@ static void read_source_push(struct cfg_reader *r, const yaml_node_t *node, void
         c->source.push = push;
 }
 
+static void read_source_credentials(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct config_source *c = target;
+    const char *text = cfg_text(r, node, "a name of the section credentials");
+    if (text && strlen(text) < sizeof(c->credentials))
+        memcpy(c->credentials, text, strlen(text) + 1);
+    else if (text)
+        cfg_error(r, node, "'%.60s...' is not the name of credentials", text);
+}
+
+static void read_source_token_server(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct config_source *c = target;
+    const char *text = cfg_text(r, node, "the beginning of a URL, as in https://auth.example.com/");
+    if (!text)
+        return;
+    bool url = strncmp(text, "https://", 8) == 0 || strncmp(text, "http://", 7) == 0;
+    if (!url || strlen(text) >= sizeof(c->token_server) || strpbrk(strstr(text, "//") + 2, "@#?\\ ") ||
+        strstr(text, "//")[2] == '\0')
+        cfg_error(r, node,
+                  "'%.60s' is not where a token server is; write the beginning of its URL, as in "
+                  "https://auth.example.com/",
+                  text);
+    else
+        memcpy(c->token_server, text, strlen(text) + 1);
+}
+
 /* In place of a prefix: other replicas, for all repositories. */
 static void read_source_peers(struct cfg_reader *r, const yaml_node_t *node, void *target)
 {
@@ -94,13 +121,24 @@ static bool is_repeated(const struct config_sources *all, const struct config_so
     return false;
 }
 
+/* Of its prefix (FNV-1a), so that it stays what it is when others come and go; never 0. */
+static uint64_t id_of(const struct plan_source *s)
+{
+    uint64_t hash = 0xcbf29ce484222325;
+    for (size_t i = 0; i < s->prefix_len; i++)
+        hash = (hash ^ (uint8_t)s->prefix[i]) * 0x100000001b3;
+    return hash | 1;
+}
+
 static void read_source(struct cfg_reader *r, const yaml_node_t *node)
 {
     static const struct cfg_key_row keys[] = {{"prefix", read_source_prefix},
                                               {"upstream", read_source_upstream},
                                               {"service", read_source_service},
                                               {"push", read_source_push},
-                                              {"peers", read_source_peers}};
+                                              {"peers", read_source_peers},
+                                              {"credentials", read_source_credentials},
+                                              {"token_server", read_source_token_server}};
     struct config_sources *all = &r->config->sources;
     struct config_source c = {.source = {.kind = PLAN_SOURCE_REGISTRY, .service = PLAN_NO_SERVICE}};
     size_t errors = r->report->count;
@@ -119,15 +157,28 @@ static void read_source(struct cfg_reader *r, const yaml_node_t *node)
     else if (all->count == PLAN_SOURCES_MAX - 1) /* one place is the peers' */
         cfg_error(r, node, "there are more than %d sources; remove some", PLAN_SOURCES_MAX - 1);
     else {
+        c.source.id = peers ? 0 : id_of(&c.source);
         all->list = realloc(all->list, (all->count + 1) * sizeof(*all->list));
         CHECK(all->list);
         all->list[all->count++] = c;
     }
 }
 
+void cfg_sources_finish(struct cfg_reader *r)
+{
+    const struct config_sources *all = &r->config->sources;
+    for (size_t i = 0; i < all->count; i++)
+        if (all->list[i].credentials[0] &&
+            !config_credential_find(&r->config->credentials, all->list[i].credentials))
+            cfg_error(r, r->sources,
+                      "the source %s has credentials '%s', which are not in the section credentials",
+                      all->list[i].source.prefix, all->list[i].credentials);
+}
+
 void cfg_sources(struct cfg_reader *r, const yaml_node_t *node, void *target)
 {
     (void)target;
+    r->sources = node;
     if (node->type == YAML_SCALAR_NODE && node->data.scalar.length == 0)
         return;
     if (node->type != YAML_SEQUENCE_NODE) {

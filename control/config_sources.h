@@ -7,9 +7,13 @@
 
 #include "plan.h"
 
+enum { CONFIG_TOKEN_SERVER_MAX = 256 };
+
 struct config_source {
-    char service[PLAN_NAME_MAX]; /* of the state: may come later, and go */
-    struct plan_source source;   /* but for its service */
+    char service[PLAN_NAME_MAX];                /* of the state: may come later, and go */
+    struct plan_source source;                  /* but for its service */
+    char credentials[PLAN_NAME_MAX];            /* of the section `credentials`; "": none */
+    char token_server[CONFIG_TOKEN_SERVER_MAX]; /* where the realms of its challenges begin; "": anywhere */
 };
 
 struct config_sources {

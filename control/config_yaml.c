@@ -95,7 +95,7 @@ void cfg_path(struct cfg_reader *r, const yaml_node_t *node, char **field, const
 static void report_unknown_key(struct cfg_reader *r, const yaml_node_t *node, const char *where,
                                const struct cfg_key_row *keys, size_t count)
 {
-    const char *names[16];
+    const char *names[32];
     char list[256] = "";
     CHECK(count <= ARRAY_SIZE(names));
     for (size_t i = 0; i < count; i++) {

@@ -19,6 +19,7 @@ struct cfg_reader {
     const yaml_node_t *listen;      /* of the file, NULL if it has none */
     size_t listen_count;            /* registry addresses read */
     const yaml_node_t *takeover;
+    const yaml_node_t *sources;
     struct cfg_certificate_use *uses; /* names that have to be certificates */
 };
 
@@ -55,8 +56,12 @@ const yaml_node_t *cfg_key(struct cfg_reader *r, const yaml_node_t *mapping, con
 bool cfg_mapping(struct cfg_reader *r, const yaml_node_t *node, const char *where,
                  const struct cfg_key_row *keys, size_t count, void *target);
 
-/* config_sources.c: the section. */
+/* config_sources.c: the section. Names of credentials are looked up when all was read. */
 void cfg_sources(struct cfg_reader *r, const yaml_node_t *node, void *target);
+void cfg_sources_finish(struct cfg_reader *r);
+
+/* config_credentials.c: the section. */
+void cfg_credentials(struct cfg_reader *r, const yaml_node_t *node, void *target);
 
 /* config_policies.c: the section. */
 void cfg_policies(struct cfg_reader *r, const yaml_node_t *node, void *target);

@@ -23,6 +23,7 @@
 #include "control/daemon_life.h"
 #include "control/daemon_listen.h"
 #include "control/daemon_peers.h"
+#include "control/daemon_sources.h"
 #include "control/events.h"
 #include "control/jobs.h"
 #include "control/nodes.h"
@@ -286,6 +287,12 @@ static void on_damaged(void *arg, const struct digest *digest, uint64_t bytes)
     daemon_blobs_found(d, digest, UINT64_MAX, JOB_DAMAGED);
 }
 
+static void on_pass_wanted(void *arg, const struct channel_pass *wanted, channel_pass_done done,
+                           void *done_arg)
+{
+    daemon_source_pass(arg, wanted, done, done_arg);
+}
+
 static void on_plan_applied(void *arg, uint64_t generation)
 {
     struct daemon *d = arg;
@@ -318,6 +325,7 @@ const struct supervise_handlers daemon_supervise_handlers = {
     .propose = on_propose,
     .job_done = on_job_done,
     .damaged = on_damaged,
+    .pass_wanted = on_pass_wanted,
     .ready = on_ready,
     .plan_applied = on_plan_applied,
     .failed = on_dataplane_failed,
@@ -500,9 +508,7 @@ void daemon_reload(struct daemon *d)
         daemon_cluster_reload(d, &next);
         reload_certificates(d, &next);
         d->settings.file = next.settings;
-        struct config_sources sources = d->config.sources;
-        d->config.sources = next.sources;
-        next.sources = sources;
+        daemon_sources_reload(d, &next);
         daemon_listen_reload(d, &next);
         services_declare(d->services, &next.services);
         policies_declare(d->policies, &next.policies);

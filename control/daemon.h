@@ -36,6 +36,7 @@ struct notify;
 struct retention_runs;
 struct daemon_blobs;
 struct daemon_repair;
+struct source_passes;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -99,6 +100,7 @@ struct daemon {
     struct importer *importer;
     struct notify *notify;
     struct retention_runs *retention;
+    struct source_passes *passes;  /* daemon_sources.h */
     struct daemon_blobs *blobs;    /* daemon_blobs.h */
     struct daemon_repair *repair;  /* daemon_repair.h */
     bool has_pki;                  /* as seen last: STATE/pki is there */

@@ -25,6 +25,7 @@
 #include "control/daemon_kernel.h"
 #include "control/daemon_listen.h"
 #include "control/daemon_peers.h"
+#include "control/daemon_sources.h"
 #include "control/events.h"
 #include "control/jobs.h"
 #include "control/orphan.h"
@@ -320,6 +321,7 @@ static void open_background(struct daemon *d)
         .loop = &d->loop, .cluster = d->cluster, .events = d->events, .node = d->node_name};
     enum setting_source source;
     d->notify = notify_new(&notify);
+    daemon_sources_open(d);
     d->retention = retention_open(&d->loop, d->cluster,
                                   setting_effective(&d->settings, SET_REGISTRY_RETENTION_INTERVAL, &source));
     daemon_repair_open(d);
@@ -430,6 +432,7 @@ void daemon_life_close(struct daemon *d)
     nodes_close(d->nodes);
     notify_close(d->notify);
     d->notify = NULL;
+    daemon_sources_close(d);
     retention_close(d->retention);
     d->retention = NULL;
     daemon_repair_close(d);

@@ -188,28 +188,6 @@ struct plan_copies daemon_copies(struct daemon *d)
     return plan_copies_compile(nodes_table(d->nodes), status.node_id);
 }
 
-/* Of a service that is not there, or has no data plane's path, nothing can be asked. */
-static uint16_t place_of_name(const struct daemon *d, const char *name)
-{
-    for (size_t i = 0; i < d->proxied->count; i++)
-        if (strcmp(d->proxied->proxied[i].service.name, name) == 0)
-            return d->proxied->proxied[i].place;
-    return PLAN_NO_SERVICE;
-}
-
-size_t daemon_sources(const struct daemon *d, const struct plan_peers *peers,
-                      struct plan_source out[PLAN_SOURCES_MAX])
-{
-    const struct config_sources *s = &d->config.sources;
-    for (size_t i = 0; i < s->count; i++) {
-        out[i] = s->list[i].source;
-        out[i].service = place_of_name(d, s->list[i].service);
-    }
-    if (peers)
-        out[s->count] = peers->source;
-    return s->count + (peers != NULL);
-}
-
 /* All proxied services, the peers' before those of the state. */
 struct plan_proxied *daemon_proxied(const struct daemon *d, const struct plan_peers *peers)
 {

@@ -46,10 +46,6 @@ struct daemon_members daemon_members(struct daemon *d);
 /* For a plan: how many copies there are to be. */
 struct plan_copies daemon_copies(struct daemon *d);
 
-/* For a plan: the configuration's sources and the peers; returns how many. */
-size_t daemon_sources(const struct daemon *d, const struct plan_peers *peers,
-                      struct plan_source out[PLAN_SOURCES_MAX]);
-
 /* For a plan: the state's proxied services, and the peers before them if there are some. Freed by the caller.
  */
 struct plan_proxied *daemon_proxied(const struct daemon *d, const struct plan_peers *peers);

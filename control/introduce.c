@@ -28,6 +28,13 @@ static void on_damaged(void *arg, const struct digest *digest, uint64_t bytes)
     config->handlers.damaged(config->arg, digest, bytes);
 }
 
+static void on_pass_wanted(void *arg, const struct channel_pass *wanted, channel_pass_done done,
+                           void *done_arg)
+{
+    const struct supervise_config *config = &((struct dataplane *)arg)->supervise->config;
+    config->handlers.pass_wanted(config->arg, wanted, done, done_arg);
+}
+
 /* An end without a reason is mostly the process' end, which comes as an event of its own. */
 static void on_channel_ended(void *arg, const char *why)
 {
@@ -107,8 +114,11 @@ static int send_hello(struct dataplane *d)
 
 static int send_ring(struct dataplane *d, uint32_t index)
 {
-    static const struct channel_handlers handlers = {
-        .propose = on_propose, .job_done = on_job_done, .damaged = on_damaged, .ended = on_channel_ended};
+    static const struct channel_handlers handlers = {.propose = on_propose,
+                                                     .job_done = on_job_done,
+                                                     .damaged = on_damaged,
+                                                     .pass_wanted = on_pass_wanted,
+                                                     .ended = on_channel_ended};
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
         return -errno;

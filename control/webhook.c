@@ -19,7 +19,11 @@ struct webhook {
     struct webhook *next;
     CURL *easy;
     struct curl_slist *headers;
-    webhook_done done;
+    webhook_done done;         /* of a POST */
+    webhook_answered answered; /* of a GET: */
+    char *body;
+    size_t len;
+    bool too_large;
     void *arg;
     CURLcode refused; /* by libcurl: an option that it does not take */
     char error[CURL_ERROR_SIZE];
@@ -43,7 +47,16 @@ static void webhook_free(struct webhook *h)
 {
     curl_slist_free_all(h->headers);
     curl_easy_cleanup(h->easy);
+    free(h->body);
     free(h);
+}
+
+static void tell(const struct webhook *h, long status, const char *error)
+{
+    if (h->answered)
+        h->answered(h->arg, status, error, h->body ? h->body : "", h->len);
+    else
+        h->done(h->arg, status, error);
 }
 
 static struct webhook *unlist(struct webhooks *w, const CURL *easy)
@@ -72,10 +85,11 @@ static void tell_done(struct webhooks *w)
         curl_multi_remove_handle(w->multi, h->easy);
         if (result == CURLE_OK)
             curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
-        const char *why = h->refused    ? curl_easy_strerror(h->refused)
-                          : h->error[0] ? h->error
-                                        : curl_easy_strerror(result);
-        h->done(h->arg, status, status ? "" : why);
+        const char *why = h->refused     ? curl_easy_strerror(h->refused)
+                          : h->too_large ? "its answer is too long"
+                          : h->error[0]  ? h->error
+                                         : curl_easy_strerror(result);
+        tell(h, status, status ? "" : why);
         webhook_free(h);
     }
 }
@@ -168,7 +182,7 @@ void webhooks_close(struct webhooks *w)
         struct webhook *h = w->first;
         w->first = h->next;
         curl_multi_remove_handle(w->multi, h->easy);
-        h->done(h->arg, 0, "the daemon stops");
+        tell(h, 0, "the daemon stops");
         webhook_free(h);
     }
     curl_multi_cleanup(w->multi);
@@ -181,6 +195,18 @@ static size_t drop(char *data, size_t size, size_t count, void *arg)
     (void)data;
     (void)arg;
     return size * count;
+}
+
+static size_t keep(char *data, size_t size, size_t count, void *arg)
+{
+    struct webhook *h = arg;
+    size_t len = size * count;
+    h->too_large = len > WEBHOOK_ANSWER_MAX - h->len;
+    if (h->too_large || !len)
+        return 0;
+    memcpy(h->body + h->len, data, len);
+    h->len += len;
+    return len;
 }
 
 static void header_add(struct webhook *h, const char *text)
@@ -230,13 +256,13 @@ static void ca_set(struct webhook *h, const char *ca)
         h->refused = rc;
 }
 
-static void options_set(struct webhook *h, const struct webhook_request *request)
+static void options_set(struct webhook *h, const char *url, const char *ca)
 {
-    SET(h, CURLOPT_URL, request->url);
+    SET(h, CURLOPT_URL, url);
     SET(h, CURLOPT_PROTOCOLS_STR, "http,https");
     SET(h, CURLOPT_PROXY, "");
-    if (request->ca)
-        ca_set(h, request->ca);
+    if (ca)
+        ca_set(h, ca);
     SET(h, CURLOPT_NOSIGNAL, 1L);
     /* Names are resolved in a thread of libcurl's. Without this it waits for that thread when the time is up,
      * and when a transfer is removed: a nameserver that is silent would stop the loop. With it the thread is
@@ -246,10 +272,16 @@ static void options_set(struct webhook *h, const struct webhook_request *request
     SET(h, CURLOPT_TIMEOUT_MS, (long)WEBHOOK_TIMEOUT_MS);
     SET(h, CURLOPT_USERAGENT, "fairlead/" FL_VERSION);
     SET(h, CURLOPT_HTTPHEADER, h->headers);
-    SET(h, CURLOPT_WRITEFUNCTION, drop);
     SET(h, CURLOPT_ERRORBUFFER, h->error);
-    SET(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->len);
-    SET(h, CURLOPT_COPYPOSTFIELDS, request->body);
+}
+
+static void begin(struct webhooks *w, struct webhook *h)
+{
+    h->next = w->first;
+    w->first = h;
+    if (h->refused)
+        curl_easy_reset(h->easy); /* without a URL: the loop tells that it has failed */
+    CHECK(curl_multi_add_handle(w->multi, h->easy) == CURLM_OK);
 }
 
 void webhook_post(struct webhooks *w, const struct webhook_request *request, webhook_done done, void *arg)
@@ -257,16 +289,36 @@ void webhook_post(struct webhooks *w, const struct webhook_request *request, web
     struct webhook *h = calloc(1, sizeof(*h));
     char type[128];
     CHECK(h);
-    *h = (struct webhook){.next = w->first, .easy = curl_easy_init(), .done = done, .arg = arg};
+    *h = (struct webhook){.easy = curl_easy_init(), .done = done, .arg = arg};
     CHECK(h->easy);
-    w->first = h;
     snprintf(type, sizeof(type), "Content-Type: %s", request->content_type);
     header_add(h, type);
     header_add(h, "Expect:"); /* it would wait a second for a server that does not know it */
     for (uint32_t i = 0; i < request->headers_count; i++)
         header_add(h, request->header[i]);
-    options_set(h, request);
-    if (h->refused)
-        curl_easy_reset(h->easy); /* without a URL: the loop tells that it has failed */
-    CHECK(curl_multi_add_handle(w->multi, h->easy) == CURLM_OK);
+    options_set(h, request->url, request->ca);
+    SET(h, CURLOPT_WRITEFUNCTION, drop);
+    SET(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->len);
+    SET(h, CURLOPT_COPYPOSTFIELDS, request->body);
+    begin(w, h);
+}
+
+void webhook_get(struct webhooks *w, const struct webhook_question *question, webhook_answered answered,
+                 void *arg)
+{
+    struct webhook *h = calloc(1, sizeof(*h));
+    CHECK(h);
+    *h = (struct webhook){.easy = curl_easy_init(), .answered = answered, .arg = arg};
+    h->body = malloc(WEBHOOK_ANSWER_MAX);
+    CHECK(h->easy && h->body);
+    header_add(h, "Accept: application/json");
+    options_set(h, question->url, question->ca);
+    SET(h, CURLOPT_WRITEFUNCTION, keep);
+    SET(h, CURLOPT_WRITEDATA, h);
+    if (question->user) {
+        SET(h, CURLOPT_HTTPAUTH, CURLAUTH_BASIC);
+        SET(h, CURLOPT_USERNAME, question->user);
+        SET(h, CURLOPT_PASSWORD, question->password);
+    }
+    begin(w, h);
 }

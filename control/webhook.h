@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * POST requests to servers outside, over HTTP and HTTPS, on control's loop: the one user of libcurl. TLS is
- * verified with the system's CAs, or with those of the request alone; redirects are not followed, no proxy of
- * the environment is used, and what is answered is dropped but for its status.
+ * Requests to servers outside, over HTTP and HTTPS, on control's loop: webhooks' POSTs, and GETs of what is
+ * small; the one user of libcurl. TLS is verified with the system's CAs, or with those of the request alone;
+ * redirects are not followed, no proxy of the environment is used. Of what a POST is answered, all but the
+ * status is dropped.
  */
 #ifndef FL_CONTROL_WEBHOOK_H
 #define FL_CONTROL_WEBHOOK_H
@@ -16,6 +17,7 @@ enum {
     WEBHOOK_CONNECT_MS = 7000, /* the name, too: resolvers ask the next nameserver after 5 s */
     WEBHOOK_TIMEOUT_MS = 20000,
     WEBHOOK_ERROR_MAX = 256,
+    WEBHOOK_ANSWER_MAX = 64 << 10, /* bytes of a GET's answer; more is an error */
 };
 
 struct webhooks;
@@ -42,5 +44,18 @@ bool webhook_ca_valid(const char *pem);
 
 /* Copies everything. done comes once, from the loop. */
 void webhook_post(struct webhooks *w, const struct webhook_request *request, webhook_done done, void *arg);
+
+struct webhook_question {
+    const char *url;
+    const char *user, *password; /* shown at once (Basic); NULL: nothing is */
+    const char *ca;              /* PEM; NULL: the system's */
+};
+
+/* As webhook_done; the body is valid until it returns. */
+typedef void (*webhook_answered)(void *arg, long status, const char *error, const char *body, size_t len);
+
+/* Copies everything. answered comes once, from the loop. */
+void webhook_get(struct webhooks *w, const struct webhook_question *question, webhook_answered answered,
+                 void *arg);
 
 #endif

@@ -23,6 +23,8 @@ enum {
     OUT_KEPT_BYTES = 1 << 20,                /* memory beyond it goes back when the buffer is empty */
     IN_BYTES = 64 << 10,
     RESULT_MAX = sizeof(struct frame_result) + sizeof(((struct proposal *)0)->detail),
+    PASS_MAX = sizeof(struct frame_pass) + PASS_BYTES_MAX,
+    BODY_MAX = (int)RESULT_MAX > (int)PASS_MAX ? (int)RESULT_MAX : (int)PASS_MAX,
 };
 
 struct channel {
@@ -35,6 +37,7 @@ struct channel {
     unsigned jobs_underway;
     uint64_t next_id;
     struct proposal *first, **last; /* oldest first: results mostly come in that order */
+    struct channel_query *queries;  /* few at a time */
     uint8_t *out_buf;
     size_t out_at, out_len; /* [out_at, out_len) is to be sent; the front of it may be with the loop */
     size_t in_len;
@@ -108,6 +111,14 @@ static void proposal_end(struct channel *c, struct proposal *p, int status)
     p->waiter.wake(&p->waiter, status);
 }
 
+static void query_end(struct channel_query *q, int err, const uint8_t *body, size_t len)
+{
+    *q->prev = q->next;
+    if (q->next)
+        q->next->prev = q->prev;
+    q->answered(q, err, body, len);
+}
+
 static void disconnect(struct channel *c)
 {
     if (!c->connected)
@@ -117,6 +128,8 @@ static void disconnect(struct channel *c)
     loop_cancel(c->loop, &c->out);
     while (c->first)
         proposal_end(c, c->first, CMD_UNKNOWN_OUTCOME);
+    while (c->queries)
+        query_end(c->queries, -ENOTCONN, NULL, 0);
     c->jobs_underway = 0;
     if (c->jobs.lost)
         c->jobs.lost(c->jobs.arg);
@@ -158,6 +171,11 @@ void channel_tick(struct channel *c, uint64_t now_ms)
         c->first->detail_len = 0;
         proposal_end(c, c->first, CMD_UNKNOWN_OUTCOME);
     }
+    for (struct channel_query *q = c->queries, *next; q; q = next) {
+        next = q->next;
+        if (q->deadline_ms <= now_ms)
+            query_end(q, -ETIMEDOUT, NULL, 0);
+    }
 }
 
 static void send_more(struct channel *c)
@@ -192,6 +210,25 @@ int channel_propose(struct channel *c, struct proposal *p, const void *cmd, size
     p->prev = c->last;
     *c->last = p;
     c->last = &p->next;
+    send_more(c);
+    return 0;
+}
+
+int channel_query(struct channel *c, struct channel_query *q, const void *body, size_t len)
+{
+    struct frame_head head = {
+        .bytes = (uint32_t)len, .type = FRAME_PASS_WANTED, .version = LINK_VERSION, .id = ++c->next_id};
+    if (!c->connected)
+        return -ENOTCONN;
+    if (c->out_len > PROPOSALS_BYTES || sizeof(head) + len > PROPOSALS_BYTES - c->out_len)
+        return -EAGAIN;
+    put(c, &head, body);
+    q->id = head.id;
+    q->next = c->queries;
+    q->prev = &c->queries;
+    if (q->next)
+        q->next->prev = &q->next;
+    c->queries = q;
     send_more(c);
     return 0;
 }
@@ -236,6 +273,19 @@ static bool result(struct channel *c, const struct frame_head *head, const uint8
     p->detail_len = detail;
     p->index = r.index;
     proposal_end(c, p, (int)r.status);
+    return true;
+}
+
+/* One that nobody waits for any more is passed over. */
+static bool pass(struct channel *c, const struct frame_head *head, const uint8_t *body)
+{
+    struct channel_query *q = c->queries;
+    if (head->bytes < sizeof(struct frame_pass) || head->bytes > PASS_MAX)
+        return false;
+    while (q && q->id != head->id)
+        q = q->next;
+    if (q)
+        query_end(q, 0, body, head->bytes);
     return true;
 }
 
@@ -290,7 +340,9 @@ static bool frame(struct channel *c, const struct frame_head *head, const uint8_
 {
     if (head->version != LINK_VERSION)
         return false;
-    return head->type == FRAME_JOB ? job(c, head, body) : result(c, head, body);
+    return head->type == FRAME_JOB    ? job(c, head, body)
+           : head->type == FRAME_PASS ? pass(c, head, body)
+                                      : result(c, head, body);
 }
 
 static void in_done(struct op *op, const struct event *ev)
@@ -305,7 +357,7 @@ static void in_done(struct op *op, const struct event *ev)
     struct frame_head head;
     while (c->connected && c->in_len - at >= sizeof(head)) {
         memcpy(&head, c->in_buf + at, sizeof(head));
-        if (head.bytes > RESULT_MAX) {
+        if (head.bytes > BODY_MAX) {
             disconnect(c);
             return;
         }

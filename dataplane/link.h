@@ -67,6 +67,21 @@ void channel_set_jobs(struct channel *c, const struct channel_jobs *jobs);
 /* There is always room for it. */
 void channel_job_done(struct channel *c, uint64_t id, enum job_result result, uint64_t detail);
 
+/*
+ * A question to control about something that is no name; embedded by the caller and kept until answered,
+ * which comes exactly once, never from within channel_query: with what control says (body is valid until it
+ * returns), or with an error (-ENOTCONN: control went away; -ETIMEDOUT: after deadline_ms).
+ */
+struct channel_query {
+    void (*answered)(struct channel_query *q, int err, const uint8_t *body, size_t len); /* set before */
+    uint64_t deadline_ms; /* set before: CLOCK_MONOTONIC */
+    uint64_t id;
+    struct channel_query *next, **prev;
+};
+
+/* PASS_WANTED. 0, or at once: -ENOTCONN, -EAGAIN, as channel_propose. */
+int channel_query(struct channel *c, struct channel_query *q, const void *body, size_t len);
+
 /* Tells control of a blob that was found to be damaged and is quarantined; without control nobody is told:
  * whoever comes next finds its file in damaged/. */
 void channel_damaged(struct channel *c, const struct digest *d, uint64_t bytes);

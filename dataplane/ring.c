@@ -112,6 +112,8 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
     if (!err)
         err = fetches_new(r, &r->fetches);
     if (!err)
+        err = passes_new(r, &r->passes);
+    if (!err)
         err = jobs_new(r, &r->jobs);
     if (!err)
         err = copying_new(r, &r->copying);
@@ -132,6 +134,7 @@ void ring_free(struct ring *r)
     heirs_free(r->heirs);
     copying_free(r->copying);
     fetches_free(r->fetches);
+    passes_free(r->passes);
     tcp_ring_free(r->tcp);
     proxy_free(r->proxy);
     names_free(r->names);

@@ -33,6 +33,7 @@ struct door_ring;
 struct copying;
 struct heirs;
 struct fetches;
+struct passes;
 struct jobs;
 struct kernel_words;
 struct tls_helpers;
@@ -90,6 +91,7 @@ struct ring {
     struct tcp_ring *tcp;
     struct door_ring *door;
     struct fetches *fetches; /* of blobs that are not here */
+    struct passes *passes;   /* what sources are shown */
     struct jobs *jobs;
     struct copying *copying; /* of what is pushed, to other replicas */
     struct heirs *heirs;     /* who goes on with what was pushed to a replica that is away */

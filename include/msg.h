@@ -34,6 +34,9 @@
  *   JOB_DONE data plane -> control: body is struct frame_job_done; once for each job, in any order
  *   DAMAGED  data plane -> control: body is struct frame_damaged: a blob was found to be damaged on its way
  *            to somebody, and is quarantined; no answer. Its id is 0.
+ *   PASS_WANTED  data plane -> control: body is struct frame_pass_wanted, then a repository's name and what
+ *            the registry behind it wants (401): who may read there is control's to know
+ *   PASS     control -> data plane: body is struct frame_pass, then what is to be shown; once for each
  * If either end closes, every proposal under way has an unknown outcome, and so has every job: all kinds of
  * jobs may be asked for again, whatever came of them.
  */
@@ -147,6 +150,8 @@ enum frame_type {
     FRAME_JOB = 3,
     FRAME_JOB_DONE = 4,
     FRAME_DAMAGED = 5,
+    FRAME_PASS_WANTED = 6,
+    FRAME_PASS = 7,
 };
 
 struct frame_head {
@@ -208,6 +213,34 @@ struct frame_damaged {
     uint8_t digest[72];
 };
 
+enum {
+    PASS_REPO_MAX = 2 * REPO_NAME_MAX + 2, /* a name there: the source's `upstream`, and the rest of ours */
+    PASS_CHALLENGE_MAX = 2048,
+    PASS_BYTES_MAX = 8192,
+};
+
+struct frame_pass_wanted {
+    uint64_t source;  /* plan_source.id */
+    uint64_t refused; /* serial of the pass that was shown and not taken; 0: none was shown */
+    uint16_t repo_len;
+    uint16_t challenge_len; /* of WWW-Authenticate; several lines are joined by commas */
+    uint32_t pad;
+};
+
+enum pass_status {
+    PASS_OK = 0,
+    PASS_REFUSED = 1,     /* there are no credentials, or they are not taken */
+    PASS_UNAVAILABLE = 2, /* whoever gives tokens cannot be reached, or has no time now */
+    PASS_STATUS_COUNT
+};
+
+struct frame_pass {
+    uint32_t status; /* enum pass_status */
+    uint32_t ttl_ms; /* for how long it may be shown without asking again */
+    uint64_t serial;
+};
+
+_Static_assert(sizeof(struct frame_pass_wanted) == 24 && sizeof(struct frame_pass) == 16, "wire");
 _Static_assert(sizeof(struct frame_head) == 16 && sizeof(struct frame_result) == 16, "wire");
 _Static_assert(sizeof(struct frame_job) == 88 && sizeof(struct frame_job_done) == 16 &&
                    sizeof(struct frame_damaged) == 80,

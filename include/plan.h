@@ -202,6 +202,7 @@ struct plan_source {
     uint16_t prefix_len, upstream_len;
     char prefix[REPO_NAME_MAX + 1];   /* of our names, with its last '/'; "": all */
     char upstream[REPO_NAME_MAX + 1]; /* stands there in its place */
+    uint64_t id;                      /* control knows by it who may read there (msg.h, PASS_WANTED) */
 };
 
 /* How many replicas are to hold what is pushed. */

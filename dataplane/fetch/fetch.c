@@ -345,6 +345,7 @@ static void ask(struct fetch *f)
     q->ring = f->all->ring;
     q->method = HTTP_GET;
     q->service = f->sources.list[f->source].service;
+    q->source = f->sources.list[f->source].pass;
     q->path_len = f->sources.list[f->source].path_len;
     memcpy(q->path, f->sources.list[f->source].path, q->path_len);
     q->not_found_passes = true;

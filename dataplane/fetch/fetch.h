@@ -51,7 +51,8 @@ struct fetch_sources {
     bool manifest; /* it is one's bytes: a registry has another path for them */
     struct {
         uint16_t service;
-        uint8_t kind; /* enum plan_source_kind */
+        uint8_t kind;  /* enum plan_source_kind */
+        uint64_t pass; /* question.source */
         uint16_t path_len;
         char path[QUESTION_PATH_MAX]; /* of the blob, at that source */
     } list[FETCH_SOURCES_MAX];

@@ -139,6 +139,7 @@ static void add_peers(const struct plan *plan, const struct digest *d, struct fe
         int n = snprintf(out->list[0].path, QUESTION_PATH_MAX, "/blobs/%s/%s", digest_alg_name(d->alg), hex);
         out->list[0].kind = s->kind;
         out->list[0].service = s->service;
+        out->list[0].pass = 0;
         out->list[0].path_len = (uint16_t)n;
         out->count = 1;
     }
@@ -164,6 +165,7 @@ void fetch_sources_find(const struct plan *plan, struct view repo, bool manifest
                                    view_of(digest, digest_format(d, digest)), out->list[out->count].path);
     out->list[out->count].kind = s->kind;
     out->list[out->count].service = s->service;
+    out->list[out->count].pass = s->id;
     out->list[out->count].path_len = (uint16_t)len;
     out->count += len > 0;
 }

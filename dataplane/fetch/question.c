@@ -14,6 +14,7 @@ enum {
     AGAIN_MS = 100,  /* all are at their limits: asked again then */
     HEAD_MS = 10000, /* for the head of an answer, where the service has no time for it */
     SERVER_ERROR = 500,
+    CHALLENGES_MAX = 2, /* the second one is for a pass that is not taken any more */
 };
 
 static void ask_next(struct question *q);
@@ -61,6 +62,7 @@ void question_end(struct question *q, enum question_outcome outcome, bool keep)
     if (!q->ring)
         return;
     timer_clear(&q->timer);
+    pass_leave(&q->pass);
     give_back(q, outcomes[outcome], keep);
 }
 
@@ -87,9 +89,26 @@ static size_t put(char *out, size_t at, size_t cap, const char *name, struct vie
     return n < 0 ? cap : at + (size_t)n;
 }
 
+/* The path is /v2/<repository there>/<blobs or manifests>/<which>. */
+static struct pass_key key_of(const struct question *q)
+{
+    static const char root[] = "/v2/";
+    size_t from = sizeof(root) - 1, end = q->path_len;
+    for (int slashes = 0; end > from && slashes < 2;)
+        slashes += q->path[--end] == '/';
+    return (struct pass_key){q->source, view_of(q->path + from, end > from ? end - from : 0)};
+}
+
+static struct view pass_of(struct question *q)
+{
+    struct pass_key key = key_of(q);
+    q->shown = 0;
+    return q->source ? pass_find(q->ring->passes, &key, &q->shown) : (struct view){0};
+}
+
 /* Its length, or 0: too long. */
-static size_t write_request(const struct question *q, const struct plan_service *service,
-                            const struct target *t, char *out, size_t cap)
+static size_t write_request(struct question *q, const struct plan_service *service, const struct target *t,
+                            char *out, size_t cap)
 {
     char authority[AUTHORITY_MAX];
     target_authority(t, authority);
@@ -99,6 +118,7 @@ static size_t write_request(const struct question *q, const struct plan_service 
     size_t at = n < 0 ? cap : (size_t)n;
     at = put(out, at, cap, "Host: ", view_of_str(host));
     at = put(out, at, cap, "User-Agent: ", VIEW_LIT("fairlead"));
+    at = put(out, at, cap, "Authorization: ", pass_of(q));
     at = put(out, at, cap, "Accept: ", q->accept ? view_of_str(q->accept) : (struct view){0});
     at = put(out, at, cap, "Range: ", view_of(q->range, q->range_len));
     at = put(out, at, cap, "If-None-Match: ", view_of(q->etag, q->etag_len));
@@ -171,10 +191,71 @@ static bool passes(const struct question *q, int status)
     return status >= SERVER_ERROR || status == 429 || (status == 404 && q->not_found_passes);
 }
 
+/* Nobody comes in without a pass. */
+static void no_pass(struct question *q, enum pass_status status)
+{
+    q->last = QUESTION_REFUSED;
+    q->status = status == PASS_REFUSED ? 401 : 503;
+    arm(q, tell_last, 0);
+}
+
+static void got_pass(struct pass_wait *w, enum pass_status status)
+{
+    struct question *q = container_of(w, struct question, pass);
+    if (status == PASS_OK)
+        ask_next(q);
+    else
+        no_pass(q, status);
+}
+
+/* What the registry wants, of all its lines. */
+static struct view challenge_of(const struct http_answer *a, char out[PASS_CHALLENGE_MAX])
+{
+    size_t len = 0;
+    for (uint32_t i = 0; i < a->fields_count; i++) {
+        struct view v = a->fields[i].value;
+        if (a->fields[i].known != HTTP_KNOWN_WWW_AUTHENTICATE || v.len + 2 > PASS_CHALLENGE_MAX - len)
+            continue;
+        if (len) {
+            memcpy(out + len, ", ", 2);
+            len += 2;
+        }
+        memcpy(out + len, v.p, v.len);
+        len += v.len;
+    }
+    return view_of(out, len);
+}
+
+/* The same backend is asked again, with a pass. */
+static void challenged(struct question *q, struct ask *a)
+{
+    char bytes[PASS_CHALLENGE_MAX];
+    struct pass_key key = key_of(q);
+    struct view challenge = challenge_of(&a->answer, bytes);
+    uint64_t shown = q->shown, known;
+    q->challenges++;
+    ask_refuse(a, BALANCE_CANCELLED);
+    ask_drop(a);
+    q->ask = NULL;
+    target_put(q->ring->proxy->balance, q->tried[--q->tried_count]);
+    (void)pass_find(q->ring->passes, &key, &known);
+    if (known && known != shown) { /* another question has got it meanwhile */
+        ask_next(q);
+        return;
+    }
+    q->pass.done = got_pass;
+    if (pass_ask(q->ring->passes, &key, shown, challenge, &q->pass))
+        no_pass(q, PASS_UNAVAILABLE);
+}
+
 static void asked(struct ask *a, int err)
 {
     struct question *q = a->arg;
     q->status = err ? 0 : a->answer.status;
+    if (q->status == 401 && q->source && q->challenges < CHALLENGES_MAX) {
+        challenged(q, a);
+        return;
+    }
     if (!err && !passes(q, q->status)) {
         q->up = a->upstream;
         q->target = a->target;
@@ -250,5 +331,6 @@ void question_ask(struct question *q)
     q->since_ms = ring_now_ms(q->ring);
     q->last = QUESTION_NOBODY;
     q->status = 0;
+    q->challenges = 0;
     ask_next(q);
 }

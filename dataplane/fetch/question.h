@@ -6,6 +6,9 @@
  * A backend that cannot be reached, or answers 5xx or 429, is passed over; so is one that says 404, if it is
  * told so (one replica may lack what another has). Those that were asked are not asked again by this question
  * until question_forgive.
+ *
+ * A registry that wants to know who asks (401) is asked again with a pass, which control gives (pass.h); with
+ * a new one if it does not take that.
  */
 #ifndef FL_FETCH_QUESTION_H
 #define FL_FETCH_QUESTION_H
@@ -18,6 +21,7 @@
 #include "limits.h"
 #include "plan.h"
 #include "dataplane/timer.h"
+#include "dataplane/fetch/pass.h"
 #include "dataplane/http/http1.h"
 #include "dataplane/http/view.h"
 
@@ -48,6 +52,7 @@ struct question {
     /* Set before question_ask. */
     struct ring *ring;
     uint16_t service; /* place in the plan */
+    uint64_t source;  /* plan_source.id: a 401 is answered with a pass; 0: not */
     enum http_method method;
     bool not_found_passes; /* 404 of one backend says nothing about the next one */
     const char *accept;    /* static, or NULL */
@@ -79,7 +84,9 @@ struct question {
     uint32_t incarnation;
     enum question_end last;
     struct target *tried[QUESTION_TRIED_MAX];
-    unsigned tried_count;
+    unsigned tried_count, challenges;
+    uint64_t shown; /* serial of the pass in the last request; 0: none */
+    struct pass_wait pass;
 };
 
 void question_ask(struct question *q);

@@ -390,6 +390,7 @@ static void go_alone(struct serve *sv)
     q->ring = sv->s->ring;
     q->method = HTTP_GET;
     q->service = o->sources.list[sv->source].service;
+    q->source = o->sources.list[sv->source].pass;
     q->path_len = o->sources.list[sv->source].path_len;
     memcpy(q->path, o->sources.list[sv->source].path, q->path_len);
     q->not_found_passes = true;

@@ -208,6 +208,7 @@ static void ask(struct elsewhere *e, const struct plan_source *source, bool foun
     struct api *a = e->a;
     struct question *q = &e->question;
     q->service = source->service;
+    q->source = source->id;
     q->method = HTTP_GET;
     q->accept = fetch_manifest_types;
     q->not_found_passes = false;

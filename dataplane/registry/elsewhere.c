@@ -320,6 +320,7 @@ bool api_blob_unlinked(struct api *a)
     }
     struct question *q = &e->question;
     q->service = source->service;
+    q->source = source->id;
     q->method = HTTP_HEAD;
     q->not_found_passes = true;
     q->path_len = fetch_source_path(source, a->route.repo, "blobs/", api_digest_text(a), q->path);

@@ -652,6 +652,13 @@ static int host_apply(const uint8_t *cmd, size_t len)
     return status;
 }
 
+/* Nobody here asks a source that wants to know who asks. */
+int channel_query(struct channel *c, struct channel_query *q, const void *body, size_t len)
+{
+    (void)c, (void)q, (void)body, (void)len;
+    return -ENOTCONN;
+}
+
 int channel_propose(struct channel *c, struct proposal *p, const void *cmd, size_t len)
 {
     (void)c;

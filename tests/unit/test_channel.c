@@ -13,7 +13,7 @@
 #include "check.h"
 #include "control/channel.h"
 
-enum { HELD_MAX = 3 * CHANNEL_PROPOSALS_MAX };
+enum { HELD_MAX = 3 * CHANNEL_PROPOSALS_MAX, PASSES_HELD = CHANNEL_PASSES_MAX + 8 };
 
 /* A channel whose proposals are kept until the test answers them; `peer` is the ring's end. */
 struct fixture {
@@ -31,6 +31,13 @@ struct fixture {
         struct digest damaged;
         int count;
     } told;
+    struct {
+        struct channel_pass wanted;
+        bool repo_is_right;
+        channel_pass_done done[PASSES_HELD];
+        void *arg[PASSES_HELD];
+        size_t count;
+    } passes;
     int ended;
     const char *why;
 };
@@ -62,6 +69,17 @@ static void on_damaged(void *arg, const struct digest *digest, uint64_t bytes)
     f->told.count++;
 }
 
+static void on_pass_wanted(void *arg, const struct channel_pass *wanted, channel_pass_done done,
+                           void *done_arg)
+{
+    struct fixture *f = arg;
+    CHECK(f->passes.count < PASSES_HELD);
+    f->passes.wanted = *wanted;
+    f->passes.repo_is_right = wanted->repo_len == 3 && memcmp(wanted->repo, "a/b", 3) == 0;
+    f->passes.done[f->passes.count] = done;
+    f->passes.arg[f->passes.count++] = done_arg;
+}
+
 static void on_ended(void *arg, const char *why)
 {
     struct fixture *f = arg;
@@ -71,7 +89,8 @@ static void on_ended(void *arg, const char *why)
 
 static int setup(void **state)
 {
-    static const struct channel_handlers handlers = {on_propose, on_job_done, on_damaged, on_ended};
+    static const struct channel_handlers handlers = {on_propose, on_job_done, on_damaged, on_pass_wanted,
+                                                     on_ended};
     struct fixture *f = calloc(1, sizeof(*f));
     int pair[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
@@ -95,6 +114,14 @@ static void answer(struct fixture *f, size_t from, enum cmd_status status, const
     f->held_count = from;
 }
 
+static void tell_passes(struct fixture *f, const char *value)
+{
+    const struct frame_pass pass = {.status = PASS_OK, .ttl_ms = 5, .serial = 6};
+    for (size_t i = 0; i < f->passes.count; i++)
+        f->passes.done[i](f->passes.arg[i], &pass, value, strlen(value));
+    f->passes.count = 0;
+}
+
 /* Proposals under way outlive the channel's close, and everything is freed when the last is answered. */
 static int teardown(void **state)
 {
@@ -102,6 +129,7 @@ static int teardown(void **state)
     channel_close(f->channel);
     turn(f);
     answer(f, 0, CMD_UNKNOWN_OUTCOME, NULL, 0);
+    tell_passes(f, "");
     turn(f);
     int err = uv_loop_close(&f->loop);
     close(f->peer);
@@ -188,6 +216,9 @@ static void test_breaches(void **state)
         {{.type = FRAME_JOB_DONE, .version = LINK_VERSION, .bytes = 15}, CMD_BLOB_LINK},
         {{.type = FRAME_JOB_DONE, .version = LINK_VERSION, .bytes = 16}, CMD_BLOB_LINK}, /* no result */
         {{.type = FRAME_DAMAGED, .version = LINK_VERSION, .bytes = 8}, CMD_BLOB_LINK},
+        {{.type = FRAME_PASS, .version = LINK_VERSION, .bytes = 16}, CMD_BLOB_LINK},
+        {{.type = FRAME_PASS_WANTED, .version = LINK_VERSION, .bytes = 24}, CMD_BLOB_LINK},
+        {{.type = FRAME_PASS_WANTED, .version = LINK_VERSION, .bytes = 4096}, CMD_BLOB_LINK},
     };
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         if (i) {
@@ -288,6 +319,87 @@ static void test_jobs(void **state)
     assert_int_equal(channel_job(f->channel, 78, &job), -ENOTCONN);
 }
 
+static size_t put_wanted(uint8_t *out, uint64_t id, const char *repo, const char *challenge)
+{
+    const struct frame_pass_wanted wanted = {.source = 9,
+                                             .refused = 4,
+                                             .repo_len = (uint16_t)strlen(repo),
+                                             .challenge_len = (uint16_t)strlen(challenge)};
+    const struct frame_head head = {.bytes = (uint32_t)(sizeof(wanted) + strlen(repo) + strlen(challenge)),
+                                    .type = FRAME_PASS_WANTED,
+                                    .version = LINK_VERSION,
+                                    .id = id};
+    memcpy(out, &head, sizeof(head));
+    memcpy(out + sizeof(head), &wanted, sizeof(wanted));
+    memcpy(out + sizeof(head) + sizeof(wanted), repo, strlen(repo));
+    memcpy(out + sizeof(head) + sizeof(wanted) + strlen(repo), challenge, strlen(challenge));
+    return sizeof(head) + head.bytes;
+}
+
+static void test_passes(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t frame[200];
+    struct {
+        struct frame_head head;
+        struct frame_pass pass;
+        char value[8];
+    } got;
+    send_all(f, frame, put_wanted(frame, 31, "a/b", "Basic"));
+    turn(f);
+    assert_int_equal(f->passes.count, 1);
+    assert_true(f->passes.repo_is_right);
+    assert_int_equal(f->passes.wanted.challenge_len, 5);
+    assert_int_equal(f->passes.wanted.source, 9);
+    assert_int_equal(f->passes.wanted.refused, 4);
+    tell_passes(f, "Bearer x");
+    turn(f);
+    assert_int_equal(recv(f->peer, &got, sizeof(got), MSG_WAITALL), sizeof(got));
+    assert_int_equal(got.head.type, FRAME_PASS);
+    assert_int_equal(got.head.id, 31);
+    assert_int_equal(got.pass.status, PASS_OK);
+    assert_memory_equal(got.value, "Bearer x", 8);
+    size_t len = put_wanted(frame, 1, "a", "");
+    for (int i = 0; i < CHANNEL_PASSES_MAX + 5; i++)
+        send_all(f, frame, len);
+    for (int i = 0; i < 20; i++)
+        turn(f);
+    assert_int_equal(f->passes.count, CHANNEL_PASSES_MAX); /* the others are told to come again */
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(recv(f->peer, &got, sizeof(got.head) + sizeof(got.pass), MSG_WAITALL),
+                         sizeof(got.head) + sizeof(got.pass));
+        assert_int_equal(got.pass.status, PASS_UNAVAILABLE);
+    }
+    assert_int_equal(f->ended, 0);
+}
+
+/* Lengths that do not add up, and texts that end early. */
+static void test_bad_passes(void **state)
+{
+    for (int i = 0; i < 4; i++) {
+        if (i) {
+            assert_int_equal(teardown(state), 0);
+            setup(state);
+        }
+        struct fixture *f = *state;
+        uint8_t frame[200];
+        size_t len = put_wanted(frame, 1, "a/b", "Basic");
+        struct frame_pass_wanted wanted;
+        memcpy(&wanted, frame + sizeof(struct frame_head), sizeof(wanted));
+        wanted.source = i == 0 ? 0 : wanted.source;
+        wanted.repo_len = i == 1 ? 4 : wanted.repo_len;
+        wanted.challenge_len = i == 2 ? UINT16_MAX : wanted.challenge_len;
+        memcpy(frame + sizeof(struct frame_head), &wanted, sizeof(wanted));
+        if (i == 3)
+            frame[len - 1] = '\0';
+        send_all(f, frame, len);
+        turn(f);
+        assert_int_equal(f->ended, 1);
+        assert_non_null(f->why);
+        assert_int_equal(f->passes.count, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -297,6 +409,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_other_end_closes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_backpressure, setup, teardown),
         cmocka_unit_test_setup_teardown(test_jobs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_passes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_passes, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
