@@ -12,7 +12,7 @@ char LICENSE[] SEC("license") = "GPL";
 
 enum {
     LOOPBACK_IFINDEX = 1, /* a packet from there, with its route forgotten, would be a martian */
-    SAME_ENDPOINT_MAX = 8,
+    SAME_ENDPOINT_WALK = ABI_SERVICES_MAX,
     RESET_TTL = 64,
     IP4_PLAIN = 0x45, /* version 4, no options */
     IP6_PLAIN = 0x60,
@@ -105,28 +105,37 @@ INLINE bool measure(struct __sk_buff *skb, struct segment *s)
     return bpf_skb_load_bytes(skb, 0, &s->eth, sizeof(s->eth)) == 0;
 }
 
+/* A walk over the backends of one address; each service may have one there. */
+struct walk {
+    __u32 id; /* of this step; ABI_NO_BACKEND: the last one was down too */
+    __u32 sequence;
+};
+
+static long down_step(__u32 i, struct walk *w)
+{
+    __u32 id = w->id;
+    const struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
+    const __u64 *verdict = bpf_map_lookup_elem(&verdicts, &id);
+    if (!b || !verdict || !(b->flags & ABI_BACKEND_CUT))
+        return 1;
+    __u64 v = *(const volatile __u64 *)verdict;
+    if (verdict_state(v, b) != ABI_DOWN)
+        return 1;
+    if (i == 0)
+        w->sequence = ABI_VERDICT_SEQUENCE(v);
+    w->id = b->next_same;
+    return w->id == ABI_NO_BACKEND;
+}
+
 /* The verdict's sequence if the first backend at this address is down and so are all others there, and all
  * are to be cut; else 0. A down verdict has a sequence: unknown came before it. A packet says no more than
  * its address, so one that is up spares all; end_if_stuck has the connection's note, and asks for its backend
  * alone: the two are meant to differ. */
 INLINE __u32 down_sequence(__u32 first)
 {
-    __u32 sequence = 0, id = first;
-    for (int i = 0; i < SAME_ENDPOINT_MAX; i++) {
-        const struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
-        const __u64 *verdict = bpf_map_lookup_elem(&verdicts, &id);
-        if (!b || !verdict || !(b->flags & ABI_BACKEND_CUT))
-            return 0;
-        __u64 v = *(const volatile __u64 *)verdict;
-        if (verdict_state(v, b) != ABI_DOWN)
-            return 0;
-        if (i == 0)
-            sequence = ABI_VERDICT_SEQUENCE(v);
-        id = b->next_same;
-        if (id == ABI_NO_BACKEND)
-            return sequence;
-    }
-    return 0;
+    struct walk w = {.id = first};
+    bpf_loop(SAME_ENDPOINT_WALK, down_step, &w, 0);
+    return w.id == ABI_NO_BACKEND ? w.sequence : 0;
 }
 
 /* A forwarded packet is not ours to answer; a connection made when the backend was down already, by the same

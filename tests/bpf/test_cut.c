@@ -299,6 +299,27 @@ static void only_down_is_cut(void **state)
     assert_passes(&p, 0);
 }
 
+/* Twenty services have a backend at the address: it is cut when the last of them is down too. */
+static void the_last_of_many_counts(void **state)
+{
+    (void)state;
+    enum { FIRST = 100, COUNT = 20 };
+    struct packet p = segment(false);
+    struct abi_backend b;
+    lab_get(&lab, "backends", 0, &b);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        struct abi_backend one = b;
+        one.next_same = i + 1 < COUNT ? FIRST + i + 1 : ABI_NO_BACKEND;
+        lab_set_backend(&lab, FIRST + i, &one, i + 1 < COUNT ? ABI_DOWN : ABI_UP);
+    }
+    b.next_same = FIRST;
+    lab_set_backend(&lab, 0, &b, ABI_DOWN);
+    assert_passes(&p, 0);
+    lab_set_state(&lab, FIRST + COUNT - 1, ABI_DOWN);
+    struct outcome o = run(&p);
+    assert_reset_for(&p, &o);
+}
+
 /* Whatever comes, it passes as it is or becomes a well-formed reset. */
 static void damaged_packets(void **state)
 {
@@ -451,6 +472,7 @@ int main(void)
         cmocka_unit_test_setup(a_segment_becomes_a_reset, fresh),
         cmocka_unit_test_setup(others_pass, fresh),
         cmocka_unit_test_setup(only_down_is_cut, fresh),
+        cmocka_unit_test_setup(the_last_of_many_counts, fresh),
         cmocka_unit_test_setup(damaged_packets, fresh),
         cmocka_unit_test_setup(the_next_send_ends_it, fresh),
         cmocka_unit_test_setup(large_segments_too, fresh),
