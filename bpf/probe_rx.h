@@ -12,6 +12,7 @@
 #include "probe_packet.h"
 #include "probe_search.h"
 #include "probe_send.h"
+#include "probe_fan.h"
 
 enum {
     STATUS_BYTES = 12, /* HTTP/1.1 200 */
@@ -184,8 +185,9 @@ INLINE int rx_reset(struct __sk_buff *skb, struct checkup *p, int found, __u32 f
     return TC_ACT_SHOT;
 }
 
-/* A segment to a port of probes, from a backend's address. What answers no probe under way is ended as the
- * stack would, or dropped. */
+/* A segment to a port of probes, from a backend's address. What answers no probe may be of a connection that
+ * another made (a NAT heeds no reserved ports), or come too late: the stack knows what to do with it. Only
+ * what is for `inner`, which nobody has, is ended here, or dropped. */
 static __noinline int rx_answer(struct __sk_buff *skb, struct segment *s)
 {
     struct abi_node *n = node_get(&node);
@@ -211,6 +213,8 @@ static __noinline int rx_answer(struct __sk_buff *skb, struct segment *s)
         if (w.found == FOUND_HTTP)
             return rx_http(skb, n, s, &p);
     }
+    if (!is_inner(n, &s->target))
+        return TC_ACT_UNSPEC;
     if ((s->flags & TCP_RST) || !(s->flags & TCP_ACK))
         return TC_ACT_SHOT;
     return hand_over(skb, n, s, ABI_FAN_RESET);
