@@ -136,6 +136,11 @@ INLINE __u32 choose_random(const struct abi_service *s, __u32 hash, __u32 famili
     return choose_by_row(s, hash, families);
 }
 
+INLINE __u32 choose_second_hash(__u32 hash)
+{
+    return (hash ^ hash >> 15) * 0x9e3779b1u + 0x7f4a7c15u;
+}
+
 INLINE __u64 choose_load(__u32 id)
 {
     const struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
@@ -143,8 +148,8 @@ INLINE __u64 choose_load(__u32 id)
     return active > 0 ? active : 0;
 }
 
-/* Of two, the one with fewer connections of this host for its weight. */
-INLINE __u32 choose_less_loaded(__u32 a, __u32 b, __u32 families)
+/* Of two, the one with less load for its weight. */
+INLINE __u32 choose_less_loaded(__u32 a, __u32 b, __u32 families, __u64 load_a, __u64 load_b)
 {
     if (a == b || a == ABI_NO_BACKEND || b == ABI_NO_BACKEND)
         return a != ABI_NO_BACKEND ? a : b;
@@ -155,7 +160,7 @@ INLINE __u32 choose_less_loaded(__u32 a, __u32 b, __u32 families)
     const struct abi_backend *backend_b = bpf_map_lookup_elem(&backends, &b);
     if (!backend_a || !backend_b)
         return a;
-    return choose_load(b) * backend_a->weight < choose_load(a) * backend_b->weight ? b : a;
+    return load_b * backend_a->weight < load_a * backend_b->weight ? b : a;
 }
 
 /* A backend's id, or ABI_NO_BACKEND: all are down (and the service does not fail open), drained, of the wrong
@@ -168,8 +173,8 @@ INLINE __u32 choose(const struct abi_service *s, __u32 hash, __u32 families)
     __u32 first = choose_random(s, hash, families);
     if (s->policy != ABI_POLICY_LEAST || first == ABI_NO_BACKEND)
         return first;
-    __u32 second = choose_random(s, (hash ^ hash >> 15) * 0x9e3779b1u + 0x7f4a7c15u, families);
-    return choose_less_loaded(first, second, families);
+    __u32 second = choose_random(s, choose_second_hash(hash), families);
+    return choose_less_loaded(first, second, families, choose_load(first), choose_load(second));
 }
 
 #endif

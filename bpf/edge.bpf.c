@@ -27,6 +27,30 @@ INLINE struct abi_service *service_of(const struct packet *p)
     return s && s->edge != ABI_EDGE_OFF ? s : NULL;
 }
 
+/* What a flow's row goes by: the same on every node, so that what another node began goes on here. */
+INLINE __u32 edge_hash(const struct packet *p, const struct abi_service *s)
+{
+    return flow_hash(&p->key, s->seed, s->policy == ABI_POLICY_MAGLEV ? 0 : p->key.source_port);
+}
+
+static __noinline __u32 edge_row(const struct abi_service *s, __u32 hash, __u32 families)
+{
+    return s ? choose_by_row(s, hash, families) : ABI_NO_BACKEND;
+}
+
+/* The backend of a new flow. A second row counts only where connections are (ABI_POLICY_LEAST) and for one
+ * that begins: another node does not know what this one counted, but it knows the first row. */
+INLINE __u32 edge_choose(const struct packet *p, const struct abi_service *s)
+{
+    __u32 hash = edge_hash(p, s), families = p->v4 ? CHOOSE_V4 : CHOOSE_V6;
+    __u32 first = edge_row(s, hash, families);
+    if (s->policy != ABI_POLICY_LEAST || s->edge == ABI_EDGE_DSR || !(p->flags & TCP_SYN) ||
+        first == ABI_NO_BACKEND)
+        return first;
+    __u32 second = edge_row(s, choose_second_hash(hash), families);
+    return choose_less_loaded(first, second, families, load_of(first), load_of(second));
+}
+
 /* The first packet of a flow, or the first that this host sees of it: then another host began it, and with
  * ABI_EDGE_FULL_NAT nobody knows its port any more. */
 INLINE int edge_begin(struct __sk_buff *skb, struct packet *p, const struct abi_service *s)
@@ -38,13 +62,12 @@ INLINE int edge_begin(struct __sk_buff *skb, struct packet *p, const struct abi_
         return TC_ACT_SHOT;
     if (s->edge == ABI_EDGE_FULL_NAT && !(p->flags & TCP_SYN))
         return reset_client(skb, p, s->id);
-    __u32 hash = flow_hash(&p->key, s->seed);
-    __u32 id = choose_by_row(s, hash, p->v4 ? CHOOSE_V4 : CHOOSE_V6);
+    __u32 id = edge_choose(p, s);
     if (id == ABI_NO_BACKEND || !flow_fill(w, p, s, id)) {
         EDGE_COUNT(s->id, no_backend);
         return reset_client(skb, p, s->id);
     }
-    if (!flow_reserve(w, hash))
+    if (!flow_reserve(w, s->seed))
         return TC_ACT_SHOT;
     flow_hears(p, &w->flow);
     int verdict = send_checked(skb, p, &w->flow);
@@ -60,7 +83,7 @@ INLINE bool edge_open(const struct packet *p, const struct abi_flow *f)
     const struct abi_service *s = service_of(p);
     if (!s || s->all_down != ABI_ALL_DOWN_OPEN)
         return false;
-    __u32 id = choose_by_row(s, flow_hash(&p->key, s->seed), p->v4 ? CHOOSE_V4 : CHOOSE_V6);
+    __u32 id = edge_row(s, edge_hash(p, s), p->v4 ? CHOOSE_V4 : CHOOSE_V6);
     return id != ABI_NO_BACKEND && choose_rank(id, CHOOSE_ANY) == ABI_DOWN;
 }
 
@@ -140,7 +163,7 @@ static __noinline int edge_known(struct __sk_buff *skb, struct packet *p, struct
 INLINE bool edge_plain(struct __sk_buff *skb, const struct packet *p, const struct abi_flow *f)
 {
     return !(p->flags & (TCP_SYN | TCP_FIN | TCP_RST)) && !p->fragment && p->ttl > 1 && !flow_path_old(f) &&
-           !send_too_big(skb, f) && (f->flags & ABI_FLOW_BACK || !flow_backend_down(f));
+           !send_too_big(skb, p, f) && (f->flags & ABI_FLOW_BACK || !flow_backend_down(f));
 }
 
 INLINE int edge_fragment(struct __sk_buff *skb, struct packet *p)

@@ -10,22 +10,20 @@
 #define FL_BPF_EDGE_FLOW_H
 
 #include "edge_maps.h"
+#include "edge_load.h"
 #include "choose.h"
 #include "parse.h"
 
 enum {
-    FLOW_PATH_TIME = 4,    /* how long a path is used before it is looked up again: 1 to 10 seconds */
-    FLOW_FREE_TIME = 16,   /* a closed flow that was quiet for so long gives its port away */
-    FLOW_WINDOW = 1 << 20, /* how far a client's first acknowledgement may be ahead */
-    FLOW_DSR_PACKETS = 3,  /* from the client, that make a flow whose other side is not seen established */
+    FLOW_PATH_TIME = 4,  /* how long a path is used before it is looked up again: 1 to 10 seconds */
+    FLOW_FREE_TIME = 16, /* a closed flow that was quiet for so long gives its port away */
+    FLOW_SILENT_TIME =
+        30000,             /* ... and if need be one that was not closed: two hours at least (RFC 5382, 5) */
+    FLOW_BEGINS_TIME = 32, /* a beginning whose client is silent for so many seconds gives its port away, */
+    FLOW_BEGINS_TIME_HARD = 3, /* ... and if need be so soon */
+    FLOW_WINDOW = 1 << 20,     /* how far a client's first acknowledgement may be ahead */
+    FLOW_DSR_PACKETS = 3, /* from the client, that make a flow whose other side is not seen established */
 };
-
-/* In 256 jiffies, never 0. */
-INLINE __u16 flow_time(void)
-{
-    __u16 time = bpf_jiffies64() >> 8;
-    return time ? time : 1;
-}
 
 INLINE __u16 flow_age(const struct abi_flow *f)
 {
@@ -56,10 +54,16 @@ INLINE bool flow_backend_down(const struct abi_flow *f)
     return b && verdict_state(v, b) == ABI_DOWN;
 }
 
-/* The row of a client is the same on every node: what another node began goes on here. */
-INLINE __u32 flow_hash(const struct abi_flow_key *k, __u32 seed)
+/* In seconds, nearly. */
+INLINE __u32 flow_clock(void)
 {
-    __u32 hash = seed ^ k->source_port;
+    return bpf_ktime_get_coarse_ns() >> 30;
+}
+
+/* Of the client's address and `port`. */
+INLINE __u32 flow_hash(const struct abi_flow_key *k, __u32 seed, __u16 port)
+{
+    __u32 hash = seed ^ port;
     for (int i = 0; i < 4; i++) {
         hash = (hash ^ k->source.word[i]) * 0x85ebca6b;
         hash ^= hash >> 15;
@@ -123,8 +127,19 @@ INLINE struct edge_work *edge_work(void)
 
 /* --- ports towards the backend ------------------------------------------------------------------------- */
 
-/* Whether the way back of w->flow is free, or was its own before; an old closed flow is taken away. */
-INLINE bool flow_way_back_free(struct edge_work *w)
+/* Whether who holds a way back has no use for it any more. `hard`: others were looked for in vain. What an
+ * established flow loses by it is its connection, a beginning starts again with its client's next SYN. */
+INLINE bool flow_gives_way(const struct abi_flow *held, bool hard)
+{
+    if (!(held->flags & ABI_FLOW_ESTABLISHED))
+        return (__s32)(flow_clock() - held->expected) >= (hard ? FLOW_BEGINS_TIME_HARD : FLOW_BEGINS_TIME);
+    if (flow_closed(held))
+        return flow_age(held) >= FLOW_FREE_TIME;
+    return hard && held->path_time && flow_age(held) >= FLOW_SILENT_TIME;
+}
+
+/* Whether the way back of w->flow is free, or was its own before; who gives way is taken away. */
+INLINE bool flow_way_back_free(struct edge_work *w, bool hard)
 {
     struct abi_flow *held = bpf_map_lookup_elem(&flows, &w->mirror_key);
     if (!held)
@@ -134,12 +149,14 @@ INLINE bool flow_way_back_free(struct edge_work *w)
     if (addr_equal(&held->target, &w->mirror.target) && addr_equal(&held->source, &w->mirror.source) &&
         held->target_port == w->mirror.target_port && held->source_port == w->mirror.source_port)
         return true;
-    if (!flow_closed(held) || flow_age(held) < FLOW_FREE_TIME)
+    if (!flow_gives_way(held, hard))
         return false;
     struct abi_flow_key old;
     flow_mirror_key(held, &old);
     bpf_map_delete_elem(&flows, &old);
+    bpf_map_delete_elem(&half_open, &old);
     bpf_map_delete_elem(&flows, &w->mirror_key);
+    bpf_map_delete_elem(&half_open, &w->mirror_key);
     return true;
 }
 
@@ -155,7 +172,8 @@ static long flow_try_port(__u32 i, void *context)
         w->flow.source_port = bpf_htons(ABI_EDGE_PORT_FIRST + ((hash + i * 0x9e37) & (ABI_EDGE_PORTS - 1)));
     flow_complete(&w->key, &w->flow);
     flow_mirror(&w->key, &w->flow, &w->mirror_key, &w->mirror);
-    if (!flow_way_back_free(w))
+    w->mirror.expected = flow_clock();
+    if (!flow_way_back_free(w, i >= ABI_EDGE_PORT_TRIES))
         return 0;
     if (bpf_map_update_elem(&half_open, &w->mirror_key, &w->mirror, BPF_ANY) != 0)
         return 0;
@@ -198,13 +216,14 @@ INLINE bool flow_fill(struct edge_work *w, const struct packet *p, const struct 
     return true;
 }
 
-/* The way back of w->flow is in half_open after this, and its port chosen. */
-INLINE bool flow_reserve(struct edge_work *w, __u32 hash)
+/* The way back of w->flow is in half_open after this, and its port chosen. Ports are looked for from one on
+ * that each flow has for itself, whatever its row goes by. */
+INLINE bool flow_reserve(struct edge_work *w, __u32 seed)
 {
     if (w->flow.mode == ABI_EDGE_DSR)
         return true;
-    __u32 left = hash | 1;
-    bpf_loop(ABI_EDGE_PORT_TRIES, flow_try_port, &left, 0);
+    __u32 left = flow_hash(&w->key, seed, w->key.source_port) | 1;
+    bpf_loop(2 * ABI_EDGE_PORT_TRIES, flow_try_port, &left, 0);
     if (left != 0)
         EDGE_COUNT(w->flow.service, no_port);
     return left == 0;
@@ -234,6 +253,7 @@ INLINE struct abi_flow *flow_establish(const struct packet *p, const struct abi_
     struct abi_edge_backend *b = bpf_map_lookup_elem(&edge_backends, &w->flow.backend);
     if (b)
         b->flows++;
+    load_begins(&w->flow);
     return bpf_map_lookup_elem(&flows, &w->key);
 }
 
@@ -242,6 +262,8 @@ INLINE void flow_forget(const struct packet *p, const struct abi_flow *f)
 {
     struct abi_flow_key mirror;
     flow_mirror_key(f, &mirror);
+    if (f->flags & ABI_FLOW_ESTABLISHED && !flow_closed(f))
+        load_ends(f);
     if (f->mode != ABI_EDGE_DSR) {
         bpf_map_delete_elem(&flows, &mirror);
         bpf_map_delete_elem(&half_open, &mirror);
@@ -261,6 +283,16 @@ INLINE void flow_keep_mirror(const struct packet *p, const struct abi_flow *f)
         bpf_map_update_elem(&flows, &w->mirror_key, &w->mirror, BPF_NOEXIST);
 }
 
+/* The client of a beginning is still there. */
+INLINE void flow_keep_port(const struct abi_flow *f)
+{
+    struct abi_flow_key key;
+    flow_mirror_key(f, &key);
+    struct abi_flow *back = bpf_map_lookup_elem(&half_open, &key);
+    if (back)
+        back->expected = flow_clock();
+}
+
 /* What a packet of a half-open flow says about it. True: it is established now. */
 INLINE bool flow_hears(const struct packet *p, struct abi_flow *f)
 {
@@ -278,10 +310,11 @@ INLINE bool flow_hears(const struct packet *p, struct abi_flow *f)
     }
     if (f->heard < 255)
         f->heard++;
+    if (f->mode == ABI_EDGE_DSR)
+        return !(p->flags & TCP_SYN) && f->heard >= FLOW_DSR_PACKETS;
+    flow_keep_port(f);
     if (p->flags & TCP_SYN)
         return false;
-    if (f->mode == ABI_EDGE_DSR)
-        return f->heard >= FLOW_DSR_PACKETS;
     return f->flags & ABI_FLOW_ANSWERED && p->flags & TCP_ACK && p->acknowledged - f->expected < FLOW_WINDOW;
 }
 
@@ -292,6 +325,7 @@ INLINE void flow_note_closing(const struct packet *p, struct abi_flow *f)
     __u8 closing = p->flags & TCP_RST ? ABI_FLOW_RESET : 0;
     if (p->flags & TCP_FIN)
         closing |= f->flags & ABI_FLOW_BACK ? ABI_FLOW_FIN_BACK : ABI_FLOW_FIN;
+    bool closed = flow_closed(f);
     f->closing |= closing;
     if (f->mode == ABI_EDGE_DSR)
         return;
@@ -300,6 +334,12 @@ INLINE void flow_note_closing(const struct packet *p, struct abi_flow *f)
     struct abi_flow *mirror = bpf_map_lookup_elem(&flows, &key);
     if (mirror)
         mirror->closing |= closing;
+    if (closed || !flow_closed(f))
+        return;
+    if (!(f->flags & ABI_FLOW_BACK))
+        load_ends(f);
+    else if (mirror)
+        load_ends(mirror);
 }
 
 /* Its ports begin a new connection, with the same backend. */
@@ -311,6 +351,7 @@ INLINE void flow_begin_again(struct abi_flow *f)
     struct abi_flow *mirror = f->mode == ABI_EDGE_DSR ? NULL : bpf_map_lookup_elem(&flows, &key);
     if (mirror)
         mirror->closing = 0;
+    load_begins(f);
 }
 
 #endif

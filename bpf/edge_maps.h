@@ -16,12 +16,17 @@ FL_MAP(fragments, BPF_MAP_TYPE_LRU_HASH, ABI_EDGE_FRAGMENTS, struct abi_fragment
 FL_MAP(edge_stats, BPF_MAP_TYPE_PERCPU_ARRAY, ABI_SERVICES_MAX, __u32, struct abi_edge_stats, 0);
 FL_MAP(edge_backends, BPF_MAP_TYPE_PERCPU_ARRAY, 8192, __u32, struct abi_edge_backend, 0);
 
+enum { EDGE_INSIDE = 512 };
+
 /* Room for what does not fit on the stack; not pinned. */
 struct edge_work {
     struct abi_flow_key key;
     struct abi_flow_key mirror_key;
     struct abi_flow flow;
     struct abi_flow mirror;
+    __u8 inside[EDGE_INSIDE]; /* of a packet that an error is about */
+    __u64 told_ns;            /* errors of this processor's own: when the last were allowed again, ... */
+    __u64 told;               /* ... and how many were sent since */
 };
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

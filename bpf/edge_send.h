@@ -11,8 +11,9 @@
 #define FL_BPF_EDGE_SEND_H
 
 #include "edge_flow.h"
+#include "edge_too_big.h"
 
-enum { SEND_TCP_CHECK = 16, SEND_IP6_HOP_LIMIT = 7 };
+enum { SEND_TCP_CHECK = 16, SEND_IP6_HOP_LIMIT = 7, PATH_MTU_MIN = 68 };
 
 INLINE bool send_tcp_check(struct __sk_buff *skb, const struct packet *p, const struct abi_flow *f)
 {
@@ -113,6 +114,7 @@ INLINE void path_ask(struct bpf_fib_lookup *fib, const struct abi_flow *f, __u32
     const struct abi_addr *to = path_target(f);
     fib->ifindex = ifindex;
     fib->l4_protocol = PARSE_TCP;
+    fib->tot_len = 1; /* with it the answer has the route's MTU: the device's may be larger */
     if (addr_is_v4(to)) {
         fib->family = AF_INET;
         fib->ipv4_src = f->source.word[3];
@@ -136,6 +138,8 @@ INLINE bool path_take(struct __sk_buff *skb, struct abi_flow *f, const struct bp
     __u32 mtu = 0;
     if (bpf_check_mtu(skb, fib->ifindex, &mtu, 0, 0) < 0)
         return false;
+    if (fib->mtu_result >= PATH_MTU_MIN && fib->mtu_result < mtu)
+        mtu = fib->mtu_result;
     f->mtu_bytes = mtu > 0xffff ? 0xffff : mtu;
     f->hop = hop;
     f->hop4 = fib->family == AF_INET ? fib->ipv4_dst : 0;
@@ -150,9 +154,8 @@ static __noinline bool path_find(struct __sk_buff *skb, struct abi_flow *f)
     struct bpf_fib_lookup fib = {};
     path_ask(&fib, f, skb->ifindex);
     long result = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-    /* Too long a packet is no matter here, and the neighbour is found by bpf_redirect_neigh. */
-    if (result == BPF_FIB_LKUP_RET_SUCCESS || result == BPF_FIB_LKUP_RET_NO_NEIGH ||
-        result == BPF_FIB_LKUP_RET_FRAG_NEEDED) {
+    /* The neighbour is found by bpf_redirect_neigh. */
+    if (result == BPF_FIB_LKUP_RET_SUCCESS || result == BPF_FIB_LKUP_RET_NO_NEIGH) {
         if (!path_take(skb, f, &fib))
             return false;
     } else {
@@ -163,36 +166,51 @@ static __noinline bool path_find(struct __sk_buff *skb, struct abi_flow *f)
         f->flags |= ABI_FLOW_LOCAL;
         f->mtu_bytes = 0xffff;
     }
-    f->path_time = flow_time();
+    /* Without the neighbour the answer had no MTU: the next packet asks again. */
+    f->path_time = result == BPF_FIB_LKUP_RET_NO_NEIGH ? 0 : flow_time();
     return true;
 }
 
-INLINE bool send_too_big(struct __sk_buff *skb, const struct abi_flow *f)
+/* What is sent in segments later (GSO): each of them is the headers and so many bytes. */
+INLINE bool send_too_big(struct __sk_buff *skb, const struct packet *p, const struct abi_flow *f)
 {
-    return skb->len > (__u32)f->mtu_bytes + PARSE_L3 && skb->gso_size == 0;
+    __u32 room = (__u32)f->mtu_bytes + PARSE_L3, segment = skb->gso_size;
+    if (skb->len <= room)
+        return false;
+    return !segment || p->l4 + p->tcp_bytes + segment > room;
+}
+
+/* Looks the path up again. False: there is none. */
+INLINE bool send_find_path(struct __sk_buff *skb, const struct packet *p, struct abi_flow *f)
+{
+    __u16 before = flow_closed(f) ? 0 : f->path_time;
+    edge_count_flow(f);
+    if (!(p->flags & TCP_RST))
+        f->closing &= ~ABI_FLOW_RESET; /* it goes on: the reset was forged */
+    if (!path_find(skb, f))
+        return false;
+    if (!(f->flags & ABI_FLOW_ESTABLISHED))
+        return true;
+    if (!(f->flags & ABI_FLOW_BACK) && !flow_closed(f))
+        load_goes_on(f, before);
+    flow_keep_mirror(p, f);
+    return true;
 }
 
 /* Makes sure of path, size and time to live, then sends. */
 static __noinline int send_checked(struct __sk_buff *skb, struct packet *p, struct abi_flow *f)
 {
-    if (flow_path_old(f)) {
-        edge_count_flow(f);
-        if (!(p->flags & TCP_RST))
-            f->closing &= ~ABI_FLOW_RESET; /* it goes on: the reset was forged */
-        if (!path_find(skb, f)) {
-            EDGE_COUNT(f->service, no_route);
-            return TC_ACT_SHOT;
-        }
-        if (f->flags & ABI_FLOW_ESTABLISHED)
-            flow_keep_mirror(p, f);
+    if (flow_path_old(f) && !send_find_path(skb, p, f)) {
+        EDGE_COUNT(f->service, no_route);
+        return TC_ACT_SHOT;
     }
     if (p->ttl <= 1 && !(f->flags & ABI_FLOW_LOCAL)) {
         EDGE_COUNT(f->service, expired);
         return TC_ACT_SHOT;
     }
-    if (send_too_big(skb, f)) {
+    if (send_too_big(skb, p, f)) {
         EDGE_COUNT(f->service, too_big);
-        return TC_ACT_SHOT;
+        return too_big_answer(skb, p, f);
     }
     if (p->fragment == FRAGMENT_FIRST) {
         struct abi_fragment_key key = {p->key.source, p->key.target, p->fragment_id, 0};

@@ -57,9 +57,9 @@ static bool is_needed(const char *object, uint32_t needs)
 }
 
 /* What is as large as there are backends. */
-static const char *const backend_maps[] = {"endpoints",     "backends",      "probe_order",
-                                           "peer_members",  "verdicts",      "probe_state",
-                                           "backend_stats", "edge_backends", "suspicions"};
+static const char *const backend_maps[] = {"endpoints",  "backends",    "probe_order",   "peer_members",
+                                           "verdicts",   "probe_state", "backend_stats", "edge_backends",
+                                           "edge_loads", "suspicions"};
 
 static void set_size(const struct bpf_load *load, struct bpf_map *map)
 {

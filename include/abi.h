@@ -111,10 +111,9 @@ enum abi_fan_order {
 /* --- services ------------------------------------------------------------------------------------------ */
 
 enum abi_policy {
-    ABI_POLICY_RANDOM = 1, /* a random row: rows are dealt by weight */
-    ABI_POLICY_MAGLEV =
-        2, /* the row of the client's address (steer: of the host and its cgroup; edge: addr and port) */
-    ABI_POLICY_LEAST = 3, /* two random candidates, the one with fewer connections of this host per weight */
+    ABI_POLICY_RANDOM = 1, /* a random row, dealt by weight (edge: that of the client's address and port) */
+    ABI_POLICY_MAGLEV = 2, /* the row of the client's address (steer: of the host and its cgroup) */
+    ABI_POLICY_LEAST = 3,  /* of two random rows the one with fewer connections of this host per weight */
 };
 
 enum abi_edge_mode {
@@ -454,9 +453,8 @@ struct abi_peer_state {
 
 /* --- takeover: who answers for an address on a segment ---------------------------------------------------
  *
- * Control sees to it that the device takes in what is sent to the address's solicited-node group (IPv6): the
- * link address 33:33:ff:XX:XX:XX joined on the device (SIOCADDMULTI, which outlives the process), and the
- * group itself where switches look at MLD. */
+ * Control sees to it that the device takes in what is sent to the address's solicited-node group (IPv6), and
+ * that switches which look at MLD send it there (control/kernel_groups.h). */
 
 struct abi_address_key {
     struct abi_addr addr;
@@ -502,8 +500,8 @@ enum abi_edge_limits {
     /* Source ports of ABI_EDGE_FULL_NAT: 40960..57343, kept from the host's own connections by
      * net.ipv4.ip_local_reserved_ports. As many flows at a time can go to one backend. */
     ABI_EDGE_PORT_FIRST = 40960,
-    ABI_EDGE_PORTS = 16384, /* a power of two */
-    ABI_EDGE_PORT_TRIES = 16,
+    ABI_EDGE_PORTS = 16384,     /* a power of two */
+    ABI_EDGE_PORT_TRIES = 16,   /* ports looked at; then as many more, whose holders give way more easily */
     ABI_EDGE_HALF_OPEN = 65536, /* elements of half_open, for each flow two */
     ABI_EDGE_FLOWS = 262144,    /* elements of flows, unless the loader chooses another size */
     ABI_EDGE_FRAGMENTS = 8192,
@@ -550,7 +548,7 @@ struct abi_flow {
     struct abi_addr source;
     struct abi_addr target;
     __u32 service;
-    __u32 expected;   /* half open: what the client's first acknowledgement says at least */
+    __u32 expected;   /* half open: first acknowledgement of the client; way back: when it was last heard */
     __u16 generation; /* of the backend */
     __u8 closing;     /* enum abi_flow_closing */
     __u8 heard;       /* half open: packets from the client so far, at most 255 */
@@ -585,6 +583,7 @@ struct abi_edge_stats {
     __u64 too_big;    /* dropped: MTU of the way out */
     __u64 no_route;   /* dropped: no way to the backend or the client */
     __u64 no_port;    /* dropped: no free port to the backend */
+    __u64 told;       /* of those that were too big: their sender was told */
 };
 
 /* `edge_backends`, by backend id, per processor; a service's traffic is the sum of its backends'. A flow adds

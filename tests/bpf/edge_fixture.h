@@ -49,6 +49,7 @@ static struct lab {
     struct edge_xdp_bpf *xdp;
     struct device client, backend; /* where packets of clients and of backends arrive */
     bool v6;
+    uint8_t policy;
     struct abi_service service;
     struct abi_addr address, backends[BACKENDS], host, source; /* client's is `host` */
 } lab;
@@ -172,7 +173,7 @@ static inline void set_service(uint8_t mode, uint8_t all_down)
     struct abi_endpoint key = {.addr = lab.address, .port = htons(80)};
     lab.service = (struct abi_service){.id = SERVICE,
                                        .rows = ROWS,
-                                       .policy = ABI_POLICY_MAGLEV,
+                                       .policy = lab.policy,
                                        .edge = mode,
                                        .all_down = all_down,
                                        .seed = 5,
@@ -203,6 +204,21 @@ static inline void set_rows(void)
     }
 }
 
+static inline void forget_loads(void)
+{
+    uint64_t none[2] = {0};
+    assert_int_equal(bpf_map__value_size(lab.edge->maps.edge_loads), sizeof(none));
+    for (uint32_t i = 0; i < BACKENDS; i++)
+        put(lab.edge->maps.edge_loads, &i, none);
+}
+
+/* Sets the policy of the service that is there. */
+static inline void set_policy(uint8_t policy)
+{
+    lab.policy = policy;
+    set_service(lab.service.edge, lab.service.all_down);
+}
+
 /* A service of `mode` with three backends that are up, and no flows. */
 static inline void fresh(uint8_t mode, bool v6)
 {
@@ -211,6 +227,7 @@ static inline void fresh(uint8_t mode, bool v6)
         skip();
     }
     lab.v6 = v6;
+    lab.policy = ABI_POLICY_RANDOM;
     lab.address = address(v6 ? "2001:db8:5::80" : "198.51.100.80");
     lab.host = address(v6 ? "2001:db8::9" : "192.0.2.9");
     lab.source = address(v6 ? "fd02::1" : "10.2.0.1");
@@ -223,6 +240,7 @@ static inline void fresh(uint8_t mode, bool v6)
     clear(lab.edge->maps.flows);
     clear(lab.edge->maps.half_open);
     clear(lab.edge->maps.fragments);
+    forget_loads();
     set_service(mode, ABI_ALL_DOWN_REFUSE);
     set_rows();
     for (uint32_t i = 0; i < BACKENDS; i++)
@@ -279,7 +297,7 @@ static inline void expect(const struct device *d, struct packet in, int verdict,
     if (!out)
         return;
     struct packet o = *out;
-    bool answer = memcmp(&o.target, &in.source, 16) == 0 && o.flags & RST && !(in.flags & RST);
+    bool answer = memcmp(&o.target, &in.source, 16) == 0 && memcmp(&o.source, &in.target, 16) == 0;
     memcpy(answer ? o.from_mac : o.to_mac, d->mac, 6);
     memset(answer ? o.to_mac : o.from_mac, 0x42, 6);
     size_t count = packet_write(&o, wanted);

@@ -33,8 +33,9 @@ struct packet {
     struct abi_addr source, target;
     uint16_t source_port, target_port; /* host byte order */
     uint8_t to_mac[6], from_mac[6];
-    uint8_t kind, ttl, flags;
-    uint8_t icmp_type;
+    uint8_t kind, ttl, flags, tos;
+    uint8_t icmp_type, icmp_code;
+    uint32_t icmp_rest; /* what follows its checksum */
     uint32_t sequence, acknowledged;
     uint16_t options_bytes; /* IPv4: no-operation options; IPv6: a destination options header of 8 bytes */
     uint16_t id;
@@ -124,6 +125,8 @@ static inline size_t packet_write_icmp(const struct packet *p, uint8_t kind, uin
     uint8_t inside[PACKET_MAX];
     size_t bytes = 8;
     l4[0] = p->icmp_type;
+    l4[1] = p->icmp_code;
+    put32(l4 + 4, p->icmp_rest);
     if (p->inside) {
         size_t all = packet_write(p->inside, inside) - PACKET_L3;
         size_t taken = p->inside_bytes && p->inside_bytes < all ? p->inside_bytes : all;
@@ -148,6 +151,7 @@ static inline size_t packet_write4(const struct packet *p, uint8_t kind, uint8_t
 {
     size_t header = 20u + p->options_bytes;
     ip[0] = (uint8_t)(0x40 | header / 4);
+    ip[1] = p->tos;
     put16(ip + 4, p->id);
     put16(ip + 6, (uint16_t)(p->fragment_bytes / 8 | (p->more_fragments ? 0x2000 : 0)));
     if (!p->id)

@@ -2,6 +2,8 @@
 /* The edge by BPF_PROG_RUN: packet in, packet (each byte and checksum) and verdict out. */
 #include "edge_fixture.h"
 
+#include <time.h>
+
 static void both_ways(uint8_t mode)
 {
     struct abi_flow f;
@@ -204,6 +206,26 @@ static void test_other_host(void **state)
     assert_int_equal(a.verdict, PASS);
 }
 
+static struct packet too_big_for(const struct packet *p, uint32_t mtu)
+{
+    return (struct packet){.source = p->target,
+                           .target = p->source,
+                           .kind = icmp_kind(),
+                           .tos = lab.v6 ? 0 : 0xc0,
+                           .icmp_type = lab.v6 ? 2 : 3,
+                           .icmp_code = lab.v6 ? 0 : 4,
+                           .icmp_rest = mtu,
+                           .inside = p,
+                           .inside_bytes = 512};
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 static void limits(uint8_t mode)
 {
     (void)mode;
@@ -222,7 +244,8 @@ static void limits(uint8_t mode)
     out = towards_backend(p, &f);
     expect(&lab.client, p, SENT, &out);
     p.payload_bytes++;
-    expect(&lab.client, p, DROP, NULL);
+    struct packet told = too_big_for(&p, 1500);
+    expect(&lab.client, p, SENT, &told);
     assert_int_equal(COUNTED(too_big) - too_big, 1);
 }
 
@@ -232,7 +255,89 @@ static void test_limits(void **state)
     each(limits);
 }
 
-/* What is sent in segments later is not too big. */
+/* The route to the other side has a smaller MTU than its device: both sides are told, of IPv4 with options
+ * too, in the name of whom the packet was for. */
+static void too_big(uint8_t mode)
+{
+    char line[256];
+    const char *to[] = {lab.v6 ? "fd02::10/124" : "10.2.0.8/29", lab.v6 ? "2001:db8::/32" : "192.0.2.0/24"};
+    const char *way[] = {"dev e2", lab.v6 ? "via fd01::fe" : "via 10.1.0.254"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(line, sizeof(line), "ip route replace %s %s mtu lock 1300", to[i], way[i]);
+        assert_int_equal(system(line), 0);
+    }
+    struct abi_flow f;
+    open_flow(4030, &f);
+    uint64_t before = COUNTED(told);
+    struct packet p = from_client(4030, PSH | ACK), out = towards_backend(p, &f), told;
+    assert_int_equal(f.mtu_bytes, 1300);
+    p.payload_bytes = (uint16_t)(1300 - 20 - (lab.v6 ? 40 : 20));
+    out = towards_backend(p, &f);
+    expect(&lab.client, p, SENT, &out);
+    p.payload_bytes++;
+    told = too_big_for(&p, 1300);
+    expect(&lab.client, p, SENT, &told);
+    p.options_bytes = 8;
+    told = too_big_for(&p, 1300);
+    expect(&lab.client, p, SENT, &told);
+    if (mode != ABI_EDGE_DSR) {
+        struct packet in = from_backend(&out, PSH | ACK);
+        in.payload_bytes = 1400;
+        told = too_big_for(&in, 1300);
+        expect(&lab.backend, in, SENT, &told);
+    }
+    assert_int_equal(COUNTED(told) - before, mode == ABI_EDGE_DSR ? 2 : 3);
+    snprintf(line, sizeof(line), "ip route del %s %s", to[0], way[0]);
+    assert_int_equal(system(line), 0);
+    snprintf(line, sizeof(line), "ip route replace %s %s", to[1], way[1]);
+    assert_int_equal(system(line), 0);
+}
+
+static void test_too_big(void **state)
+{
+    (void)state;
+    each(too_big);
+}
+
+/* What cannot be answered is dropped alone, and answers are rationed. */
+static void test_told_no_more(void **state)
+{
+    (void)state;
+    fresh(ABI_EDGE_NAT, false);
+    struct abi_flow f;
+    open_flow(4031, &f);
+    struct packet p = from_client(4031, PSH | ACK), later = p;
+    p.payload_bytes = later.payload_bytes = 1500;
+    p.id = later.id = 77;
+    p.more_fragments = true;
+    later.fragment_bytes = 1520;
+    struct packet told = too_big_for(&p, 1500);
+    f.mtu_bytes = 500;
+    struct abi_flow_key key = key_of(&p);
+    struct packet small = from_client(4031, PSH | ACK);
+    small.payload_bytes = 470;
+    put(lab.edge->maps.flows, &key, &f);
+    expect(&lab.client, small, DROP, NULL); /* less than the head that is sent */
+    f.mtu_bytes = 1500;
+    put(lab.edge->maps.flows, &key, &f);
+    struct abi_fragment_key fragment = {p.source, p.target, htons(77), 0};
+    put(lab.edge->maps.fragments, &fragment, &f);
+    expect(&lab.client, later, DROP, NULL);
+    expect(&lab.client, p, SENT, &told);
+    uint64_t big = COUNTED(too_big), answered = COUNTED(told), begun = now_ns();
+    p.id = 0;
+    p.more_fragments = false;
+    for (int i = 0; i < 2000; i++) {
+        int verdict = run(&lab.client, p).verdict;
+        assert_true(verdict == SENT || verdict == DROP);
+    }
+    uint64_t seconds = (now_ns() - begun) / 1000000000u + 1, cpus = (uint64_t)libbpf_num_possible_cpus();
+    answered = COUNTED(told) - answered;
+    assert_int_equal(COUNTED(too_big) - big, 2000);
+    assert_in_range(answered, 1, (seconds + 1) * 200 * cpus);
+}
+
+/* What is sent in segments later is judged by them. */
 static void test_segments_later(void **state)
 {
     (void)state;
@@ -245,8 +350,12 @@ static void test_segments_later(void **state)
     memcpy(p.to_mac, lab.client.mac, 6);
     p.payload_bytes = 1700;
     size_t count = packet_write(&p, bytes);
-    assert_int_equal(run_bytes(&lab.client, bytes, count, 1400, &a), 0);
+    assert_int_equal(run_bytes(&lab.client, bytes, count, 1460, &a), 0);
     assert_int_equal(a.verdict, SENT);
+    assert_int_equal(a.bytes, count);
+    assert_int_equal(run_bytes(&lab.client, bytes, count, 1461, &a), 0);
+    assert_int_equal(a.verdict, SENT);
+    assert_int_equal(a.bytes, 14 + 28 + 512);
 }
 
 /* An element that was pushed out is made again from the other direction's. */
@@ -353,9 +462,11 @@ int main(void)
         cmocka_unit_test(test_not_ours),
         cmocka_unit_test(test_other_host),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_too_big),
         cmocka_unit_test(test_segments_later),
         cmocka_unit_test(test_half_evicted),
         cmocka_unit_test(test_short_cut),
+        cmocka_unit_test(test_told_no_more), /* the last: no more are told for a second */
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -2,6 +2,8 @@
 /* The life of flows at the edge: backends that go, sets that change, ports, floods, hostile packets. */
 #include "edge_fixture.h"
 
+#include <time.h>
+
 static void all_down(uint8_t mode)
 {
     for (uint32_t i = 0; i < BACKENDS; i++)
@@ -251,6 +253,114 @@ static void test_ports(void **state)
     assert_int_not_equal(ntohs(g.source_port), 4013);
 }
 
+/* As bpf/edge_flow.h has it. */
+static uint32_t flow_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint32_t)(((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec) >> 30);
+}
+
+static struct abi_flow_key holder(uint16_t port)
+{
+    return (struct abi_flow_key){address("192.0.2.77"), lab.address, htons(port), htons(80)};
+}
+
+static struct abi_flow_key held_keys[2 * ABI_EDGE_PORTS];
+static struct abi_flow held_flows[2 * ABI_EDGE_PORTS];
+
+/* Every port towards backend 0 is a flow's; `how` is what all their elements have in common. In one piece:
+ * time counts. */
+static void hold_all_ports(const struct bpf_map *map, const struct abi_flow *how)
+{
+    uint32_t count = 2 * ABI_EDGE_PORTS;
+    for (uint32_t i = 0; i < ABI_EDGE_PORTS; i++) {
+        uint16_t port = (uint16_t)(ABI_EDGE_PORT_FIRST + i);
+        struct abi_flow *there = &held_flows[2 * i], *back = there + 1;
+        struct abi_flow_key *key = &held_keys[2 * i];
+        key[0] = holder(port);
+        key[1] = (struct abi_flow_key){lab.backends[0], lab.source, htons(8080), htons(port)};
+        *there = *back = *how;
+        there->source = lab.source;
+        there->source_port = htons(port);
+        there->target = lab.backends[0];
+        there->target_port = htons(8080);
+        back->flags |= ABI_FLOW_BACK;
+        back->source = lab.address;
+        back->source_port = htons(80);
+        back->target = key[0].source;
+        back->target_port = key[0].source_port;
+    }
+    assert_int_equal(bpf_map_update_batch(bpf_map__fd(map), held_keys, held_flows, &count, NULL), 0);
+}
+
+/* Those that are still there. */
+static void release_all_ports(const struct bpf_map *map)
+{
+    for (uint32_t i = 0; i < 2 * ABI_EDGE_PORTS; i++)
+        bpf_map_delete_elem(bpf_map__fd(map), &held_keys[i]);
+}
+
+/* With all ports in use a new connection gets none, unless some holder has no use for its port any more: that
+ * one is taken away, whole. */
+static void test_ports_run_out(void **state)
+{
+    (void)state;
+    fresh(ABI_EDGE_FULL_NAT, false);
+    for (uint32_t i = 0; i < ROWS; i++) {
+        struct abi_row one = {{0, ABI_NO_BACKEND, ABI_NO_BACKEND, ABI_NO_BACKEND}};
+        put(lab.edge->maps.rows, &i, &one);
+    }
+    const struct {
+        const char *name;
+        uint8_t flags, closing;
+        uint16_t quiet;   /* for how long, of established ones */
+        uint32_t waiting; /* of beginnings */
+        bool gives_way;
+    } cases[] = {
+        {"beginnings", 0, 0, 0, (uint32_t)-100, false}, /* heard a moment ago, whenever that is */
+        {"beginnings whose clients are silent for a while", 0, 0, 0, 4, true},
+        {"for long", 0, 0, 0, 40, true},
+        {"established", ABI_FLOW_ESTABLISHED, 0, 10, 1000, false},
+        {"established, quiet for an hour", ABI_FLOW_ESTABLISHED, 0, 14000, 1000, false},
+        {"... for hours", ABI_FLOW_ESTABLISHED, 0, 30100, 1000, true},
+        {"closed", ABI_FLOW_ESTABLISHED, ABI_FLOW_RESET, 0, 1000, false},
+        {"closed some time ago", ABI_FLOW_ESTABLISHED, ABI_FLOW_FIN | ABI_FLOW_FIN_BACK, 30, 1000, true},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        const struct bpf_map *map = cases[i].flags ? lab.edge->maps.flows : lab.edge->maps.half_open;
+        struct abi_flow now;
+        open_flow((uint16_t)(1900 + i), &now);
+        struct abi_flow how = {.mode = ABI_EDGE_FULL_NAT,
+                               .service = SERVICE,
+                               .generation = 1,
+                               .flags = cases[i].flags,
+                               .closing = cases[i].closing,
+                               .path_time = (uint16_t)(now.path_time - cases[i].quiet),
+                               .expected = flow_clock() - cases[i].waiting};
+        hold_all_ports(map, &how);
+        uint64_t before = COUNTED(no_port);
+        struct packet syn = from_client((uint16_t)(2000 + i), SYN);
+        int verdict = run(&lab.client, syn).verdict;
+        uint64_t without = COUNTED(no_port) - before;
+        if (verdict != (cases[i].gives_way ? SENT : DROP) || without != !cases[i].gives_way)
+            fail_msg("%s: verdict %d, %llu without a port", cases[i].name, verdict,
+                     (unsigned long long)without);
+        if (!cases[i].gives_way) {
+            release_all_ports(map);
+            continue;
+        }
+        struct abi_flow f, old;
+        assert_true(half_open(&syn, &f));
+        struct abi_flow_key key = holder(ntohs(f.source_port));
+        assert_int_not_equal(bpf_map_lookup_elem(bpf_map__fd(map), &key, &old), 0);
+        struct packet out = towards_backend(syn, &f), in = from_backend(&out, SYN | ACK),
+                      back = towards_client(in, (uint16_t)(2000 + i));
+        expect(&lab.backend, in, SENT, &back);
+        release_all_ports(map);
+    }
+}
+
 /* --- hostile packets ----------------------------------------------------------------------------------- */
 
 static void sane(const struct answer *a, const uint8_t *in, size_t count, size_t number)
@@ -378,6 +488,7 @@ int main(void)
         cmocka_unit_test(test_flood),
         cmocka_unit_test(test_guessed_acknowledgement),
         cmocka_unit_test(test_ports),
+        cmocka_unit_test(test_ports_run_out),
         cmocka_unit_test(test_cut_short),
         cmocka_unit_test(test_mutations),
     };

@@ -189,6 +189,38 @@ def test_bulk(pair, offload):
         assert values[names.index("InCsumErrors")] == "0"
 
 
+def offload(host, state):
+    subprocess.run(host.inside([sys.executable, TRAFFIC, "offload", "eth0", state]), check=True)
+
+
+def lower_mtu(balancer, host, bytes_):
+    address, bits = balancer.host_address(host.name), 32 if balancer.family == 4 else 128
+    balancer.lab["lb"].ip("route", "replace", f"{address}/{bits}", "dev", "eth0", "mtu", "lock", bytes_)
+
+
+def test_narrow_ways(pair):
+    """Behind the balancer the way is narrower than its devices: whoever sends too much is told, both ways, and heeds it.
+    The segments come with checksums to be filled in, which the balancer's device does not do: it is done in what it says."""
+    lab, balancer = pair
+    narrow = [lab[name] for name in ("client", *SERVERS)]
+    offload(lab["lb"], "off")
+    before = balancer.stats()
+    for host in narrow:
+        lower_mtu(balancer, host, 1300)
+    result = traffic(lab["client"], "bulk", ADDRESS[balancer.family], PORT, 4 << 20)
+    assert result["right"]
+    stats = balancer.stats()
+    told = stats["told"] - before["told"]
+    assert 0 < told <= stats["too_big"] - before["too_big"]
+    learnt = lab["client"].ip(f"-{balancer.family}", "route", "get", ADDRESS[balancer.family]).stdout
+    assert "mtu 1300" in learnt, learnt
+    for host in narrow:
+        host.ip(f"-{balancer.family}", "route", "flush", "cache")
+        address, bits = balancer.host_address(host.name), 32 if balancer.family == 4 else 128
+        lab["lb"].ip("route", "del", f"{address}/{bits}", "dev", "eth0")
+    offload(lab["lb"], "on")
+
+
 def broken(results):
     return [r for r in results if r["error"]]
 

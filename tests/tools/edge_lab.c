@@ -130,7 +130,7 @@ static int do_service(struct lab *lab, char **words, int count)
     struct abi_service s = {.id = (uint32_t)atoi(words[1]),
                             .first_row = lab->next_row,
                             .rows = backends ? ROWS : 0,
-                            .policy = ABI_POLICY_MAGLEV,
+                            .policy = ABI_POLICY_RANDOM,
                             .edge = (uint8_t)atoi(words[4]),
                             .all_down = strcmp(words[5], "open") == 0,
                             .seed = 99,
@@ -176,9 +176,9 @@ static int do_stats(const struct lab *lab, char **words)
     if (error)
         return error;
     printf("ok flows=%llu no_backend=%llu moved=%llu resets=%llu icmp=%llu fragments=%llu malformed=%llu "
-           "expired=%llu too_big=%llu no_route=%llu no_port=%llu\n",
+           "expired=%llu too_big=%llu no_route=%llu no_port=%llu told=%llu\n",
            s.flows, s.no_backend, s.moved, s.resets, s.icmp, s.fragments, s.malformed, s.expired, s.too_big,
-           s.no_route, s.no_port);
+           s.no_route, s.no_port, s.told);
     return 1;
 }
 
