@@ -14,6 +14,7 @@
 #include "control/kernel_edge.h"
 #include "control/kernel_groups.h"
 #include "control/kernel_loading.h"
+#include "control/kernel_neighbours.h"
 #include "control/kernel_sockets.h"
 #include "control/kernel_wake.h"
 #include "control/netlink.h"
@@ -44,6 +45,7 @@ struct kernel {
     struct kernel_sockets *sockets;
     struct netlink *netlink;
     struct netlink_watch *watch;
+    struct kernel_neighbours *neighbours;
     struct kernel_clock clock; /* tick_ifindex 0: there is none */
     char clock_why[KERNEL_CLOCK_WHY_MAX];
     struct kernel_wake *wake; /* NULL: changes are told once a second */
@@ -243,6 +245,7 @@ static void apply(struct kernel *kernel)
     struct abi_node node = node_of(kernel);
     kernel->entries = kernel->config.handlers.compile(kernel->config.arg, &facts);
     kernel_sockets_set(kernel->sockets, kernel->entries);
+    kernel_neighbours_set(kernel->neighbours, kernel->entries);
     size_t refused = kernel_groups_apply(bpf_load_map(kernel->load, "addresses"), kernel->entries);
     if (refused)
         journal_warn(
@@ -347,6 +350,8 @@ static void let_go(struct kernel *kernel)
         kernel_wake_close(kernel->wake);
     if (kernel->watch)
         netlink_watch_close(kernel->watch);
+    if (kernel->neighbours)
+        kernel_neighbours_close(kernel->neighbours);
     if (kernel->netlink)
         netlink_close(kernel->netlink);
     if (kernel->attach)
@@ -359,6 +364,7 @@ static void let_go(struct kernel *kernel)
         bpf_load_close(kernel->load);
     kernel->wake = NULL;
     kernel->watch = NULL;
+    kernel->neighbours = NULL;
     kernel->netlink = NULL;
     kernel->attach = NULL;
     kernel->sockets = NULL;
@@ -376,6 +382,8 @@ static int open_rest(struct kernel *kernel)
         result = netlink_open(&kernel->netlink);
     if (!result)
         result = netlink_watch_open(kernel->config.loop, on_network, kernel, &kernel->watch);
+    if (!result)
+        result = kernel_neighbours_open(kernel->config.loop, on_network, kernel, &kernel->neighbours);
     if (!result)
         kernel->sockets = kernel_sockets_new(kernel->config.loop, kernel->config.journal, kernel->maps);
     return result;

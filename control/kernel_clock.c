@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "control/kernel_ports.h"
+#include "control/clock_ports.h"
 #include "control/rtnl.h"
 
 #define NS_FOLDER     "/run/netns"
@@ -432,17 +432,11 @@ static int bring_up(struct work *work, const char *instance)
     return 0;
 }
 
-static const struct kernel_ports ports[] = {{ABI_PROBE_PORT_FIRST, ABI_PROBE_PORTS},
-                                            {ABI_CANARY_PORT_FIRST, ABI_CANARY_PORTS}};
-
 static int reserve_ports(struct work *work)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(ports); i++) {
-        int result = kernel_ports_reserve(&ports[i], true);
-        if (result)
-            return fail(work->why, result, "ports cannot be reserved (net.ipv4.ip_local_reserved_ports)");
-    }
-    return 0;
+    int result = clock_ports_reserve(work->netlink, work->clock->tick_name);
+    return result ? fail(work->why, result, "ports cannot be reserved (net.ipv4.ip_local_reserved_ports)")
+                  : 0;
 }
 
 static int set_up(struct work *work, const char *instance)
@@ -485,17 +479,16 @@ int kernel_clock_ensure(const char *instance, uint32_t period_us, struct kernel_
     return result;
 }
 
-/* Another instance in this network namespace needs the same ports. */
-static bool is_last(void)
+/* Another instance in this network namespace needs the same ports: the device of its clock, or "". */
+static void find_other(char out[IF_NAMESIZE])
 {
     struct if_nameindex *all = if_nameindex();
-    bool last = true;
-    if (!all)
-        return true;
-    for (const struct if_nameindex *one = all; one->if_index; one++)
-        last = last && strncmp(one->if_name, DEVICE_PREFIX, strlen(DEVICE_PREFIX)) != 0;
-    if_freenameindex(all);
-    return last;
+    out[0] = '\0';
+    for (const struct if_nameindex *one = all; one && one->if_index; one++)
+        if (strncmp(one->if_name, DEVICE_PREFIX, strlen(DEVICE_PREFIX)) == 0)
+            snprintf(out, IF_NAMESIZE, "%.15s", one->if_name);
+    if (all)
+        if_freenameindex(all);
 }
 
 int kernel_clock_remove(const char *instance, char why[KERNEL_CLOCK_WHY_MAX])
@@ -507,19 +500,21 @@ int kernel_clock_remove(const char *instance, char why[KERNEL_CLOCK_WHY_MAX])
     int result = netlink_open(&netlink);
     if (result)
         return fail(why, result, "no rtnetlink");
-    bool was_there = if_nametoindex(clock.tick_name) != 0;
+    struct clock_ports_note ports;
+    char other[IF_NAMESIZE];
+    clock_ports_read(netlink, clock.tick_name, &ports);
     const char *const names[] = {clock.tick_name, clock.out_name, clock.pace_name};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         int error = rtnl_delete(netlink, names[i]);
         if (error && !result)
             result = fail(why, error, "%s cannot be removed", names[i]);
     }
+    find_other(other);
+    clock_ports_give_back(netlink, &ports, *other ? other : NULL);
     netlink_close(netlink);
     if (umount2(clock.ns_path, MNT_DETACH) && errno != EINVAL && errno != ENOENT && !result)
         result = fail(why, -errno, "%s cannot be unmounted", clock.ns_path);
     if (unlink(clock.ns_path) && errno != ENOENT && !result)
         result = fail(why, -errno, "%s cannot be removed", clock.ns_path);
-    for (size_t i = 0; was_there && is_last() && i < ARRAY_SIZE(ports); i++)
-        kernel_ports_reserve(&ports[i], false);
     return result;
 }

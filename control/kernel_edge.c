@@ -14,20 +14,41 @@
 
 #include "control/kernel_ports.h"
 
-enum { CHANGED_MAX = 4096, KEY_PORTS = 0, PATH_BYTES = 96 };
+/* Settings of a device, each raised to a value. */
+enum setting { FORWARD_V4, FORWARD_V6, ANNOUNCE, SETTINGS };
 
-/* What was changed, by ifindex; KEY_PORTS: the ports were reserved. */
-struct changed {
-    char name[IF_NAMESIZE];
-    uint8_t forwards[2]; /* IPv4 and IPv6 did not forward before */
-    uint8_t pad[2];
+static const struct {
+    const char *path, *name;
+    char value;
+} settings[SETTINGS] = {
+    [FORWARD_V4] = {"ipv4/conf", "forwarding", '1'},
+    [FORWARD_V6] = {"ipv6/conf", "forwarding", '1'},
+    [ANNOUNCE] = {"ipv4/conf", "arp_announce", '2'},
 };
 
-enum family { FAMILY_V4, FAMILY_V6 };
+/* Keys of the record: an ifindex, or KEY_PORTS and the first port of a range. */
+enum { CHANGED_MAX = 4096, PATH_BYTES = 96, RANGES_MAX = 64, DEVICES_MAX = 64 };
+#define KEY_PORTS 0x80000000u
+
+/* What was changed of a device. */
+struct changed {
+    char name[IF_NAMESIZE];
+    uint8_t before[SETTINGS]; /* what it was, plus 1; 0: it was not changed */
+    uint8_t pad;
+};
+
+/* ... or of the ports: what was reserved beside what others had. */
+struct changed_ports {
+    char name[IF_NAMESIZE];
+    uint16_t count;
+    uint8_t pad[2];
+};
+_Static_assert(sizeof(struct changed) == sizeof(struct changed_ports), "elements of one map");
 
 struct wanted {
-    bool forward[2];
+    bool forward[2]; /* IPv4, IPv6 */
     bool ports;
+    const struct kernel_entries *entries; /* NULL: nothing is wanted */
 };
 
 static const struct kernel_ports ports = {ABI_EDGE_PORT_FIRST, ABI_EDGE_PORTS};
@@ -52,35 +73,35 @@ static int open_record(const char *instance, bool make)
     return result;
 }
 
-/* One switch of a device. */
+/* One setting of a device. */
 
-static void switch_path(char path[PATH_BYTES], enum family family, const char *device)
+static void setting_path(char path[PATH_BYTES], enum setting setting, const char *device)
 {
-    snprintf(path, PATH_BYTES, "/proc/sys/net/ipv%d/conf/%.15s/forwarding", family == FAMILY_V4 ? 4 : 6,
-             device);
+    snprintf(path, PATH_BYTES, "/proc/sys/net/%s/%.15s/%s", settings[setting].path, device,
+             settings[setting].name);
 }
 
-/* 0 or 1; -errno: the host has no such family, or the device is gone. */
-static int read_switch(enum family family, const char *device)
+/* A digit; -errno: the host has no such family, or the device is gone. */
+static int read_setting(enum setting setting, const char *device)
 {
     char path[PATH_BYTES], value = '0';
-    switch_path(path, family, device);
+    setting_path(path, setting, device);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    int result = read(fd, &value, 1) == 1 ? value != '0' : -EIO;
+    int result = read(fd, &value, 1) == 1 ? value : -EIO;
     close(fd);
     return result;
 }
 
-static int write_switch(enum family family, const char *device, bool on)
+static int write_setting(enum setting setting, const char *device, char value)
 {
     char path[PATH_BYTES];
-    switch_path(path, family, device);
+    setting_path(path, setting, device);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return -errno;
-    int result = write(fd, on ? "1" : "0", 1) == 1 ? 0 : -errno;
+    int result = write(fd, &value, 1) == 1 ? 0 : -errno;
     close(fd);
     return result;
 }
@@ -90,53 +111,81 @@ static bool is_there(uint32_t ifindex, const char *name)
     return if_nametoindex(name) == ifindex;
 }
 
+static bool is_v4(const struct abi_addr *addr)
+{
+    return addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
+}
+
+/* Whether an address of the device's segment is this host's while another may answer for it: the stack would
+ * name it as the sender of its own questions, and whoever hears them would take it to be here. */
+static bool is_shared_on(const struct kernel_entries *entries, uint32_t ifindex)
+{
+    for (uint32_t i = 0; entries && i < entries->address_count; i++)
+        if (entries->address[i].key.ifindex == ifindex && is_v4(&entries->address[i].key.addr))
+            return true;
+    return false;
+}
+
+static bool is_wanted(const struct wanted *wanted, enum setting setting, uint32_t ifindex)
+{
+    return setting == ANNOUNCE ? is_shared_on(wanted->entries, ifindex) : wanted->forward[setting];
+}
+
 /* On. */
 
 /* Remembered before it is changed: an end between the two gives back what was never taken. */
-static int turn_on(int record, uint32_t ifindex, const char *device, enum family family)
+static int turn_on(int record, uint32_t ifindex, const char *device, enum setting setting)
 {
     struct changed changed = {0};
-    int now = read_switch(family, device);
-    if (now != 0)
+    int now = read_setting(setting, device);
+    if (now < 0 || now >= settings[setting].value)
         return now < 0 && now != -ENOENT ? now : 0;
     if (bpf_map_lookup_elem(record, &ifindex, &changed) || strcmp(changed.name, device) != 0)
         memset(&changed, 0, sizeof(changed));
     snprintf(changed.name, sizeof(changed.name), "%.15s", device);
-    changed.forwards[family] = 1;
+    if (!changed.before[setting])
+        changed.before[setting] = (uint8_t)(now - '0' + 1);
     if (bpf_map_update_elem(record, &ifindex, &changed, BPF_ANY))
         return -errno;
-    return write_switch(family, device, true);
+    return write_setting(setting, device, settings[setting].value);
 }
 
 static int turn_on_wanted(int record, const struct wanted *wanted, const char *device)
 {
     uint32_t ifindex = if_nametoindex(device);
     int first = 0;
-    for (int family = FAMILY_V4; ifindex && family <= FAMILY_V6; family++) {
-        int result = wanted->forward[family] ? turn_on(record, ifindex, device, (enum family)family) : 0;
+    for (int setting = FORWARD_V4; ifindex && setting <= FORWARD_V6; setting++) {
+        int result = wanted->forward[setting] ? turn_on(record, ifindex, device, (enum setting)setting) : 0;
         first = first ? first : result;
     }
     return first;
 }
 
+/* What does not fit into the record stays reserved one day. */
 static int reserve_ports(int record)
 {
-    const struct changed changed = {.name = "ports"};
-    const uint32_t key = KEY_PORTS;
-    if (kernel_ports_are_reserved(&ports))
+    struct kernel_ports missing[RANGES_MAX];
+    int count = kernel_ports_missing(&ports, missing, RANGES_MAX);
+    if (count == 0)
         return 0;
-    if (bpf_map_update_elem(record, &key, &changed, BPF_ANY))
-        return -errno;
+    for (int i = 0; i < count; i++) {
+        const struct changed_ports changed = {.name = "ports", .count = missing[i].count};
+        const uint32_t key = KEY_PORTS | missing[i].first;
+        if (bpf_map_update_elem(record, &key, &changed, BPF_ANY))
+            return -errno;
+    }
     return kernel_ports_reserve(&ports, true);
 }
 
 /* Off. */
 
-static void give_back_ports(int record)
+static void give_back_ports(int record, uint32_t key)
 {
-    const uint32_t key = KEY_PORTS;
-    struct changed changed;
-    if (bpf_map_lookup_elem(record, &key, &changed) == 0 && kernel_ports_reserve(&ports, false) == 0)
+    struct changed_ports changed;
+    if (bpf_map_lookup_elem(record, &key, &changed))
+        return;
+    const struct kernel_ports range = {(uint16_t)(key & 0xffff), changed.count};
+    if (kernel_ports_reserve(&range, false) == 0)
         bpf_map_delete_elem(record, &key);
 }
 
@@ -147,13 +196,16 @@ static void turn_off(int record, uint32_t ifindex, const struct wanted *wanted)
     if (bpf_map_lookup_elem(record, &ifindex, &changed))
         return;
     struct changed rest = changed;
-    for (int family = FAMILY_V4; family <= FAMILY_V6; family++)
-        if (changed.forwards[family] && !wanted->forward[family]) {
-            if (is_there(ifindex, changed.name) && write_switch((enum family)family, changed.name, false))
-                continue;
-            rest.forwards[family] = 0;
-        }
-    if (!rest.forwards[FAMILY_V4] && !rest.forwards[FAMILY_V6])
+    bool any = false;
+    for (int setting = 0; setting < SETTINGS; setting++) {
+        char before = (char)('0' + changed.before[setting] - 1);
+        if (changed.before[setting] && !is_wanted(wanted, (enum setting)setting, ifindex) &&
+            (!is_there(ifindex, changed.name) ||
+             write_setting((enum setting)setting, changed.name, before) == 0))
+            rest.before[setting] = 0;
+        any |= rest.before[setting] != 0;
+    }
+    if (!any)
         bpf_map_delete_elem(record, &ifindex);
     else if (memcmp(&rest, &changed, sizeof(rest)) != 0)
         bpf_map_update_elem(record, &ifindex, &rest, BPF_ANY);
@@ -166,25 +218,23 @@ static void turn_off_unwanted(int record, const struct wanted *wanted)
     while (!end) {
         key = next;
         end = bpf_map_get_next_key(record, &key, &next); /* before the key may go */
-        if (key != KEY_PORTS)
+        if (!(key & KEY_PORTS))
             turn_off(record, key, wanted);
+        else if (!wanted->ports)
+            give_back_ports(record, key);
     }
-    if (!wanted->ports)
-        give_back_ports(record);
 }
 
 /* All. */
 
 static struct wanted wanted_by(const struct kernel_entries *entries)
 {
-    struct wanted wanted = {0};
+    struct wanted wanted = {.entries = entries};
     for (uint32_t i = 0; i < entries->service_count; i++) {
         const struct kernel_service *s = &entries->service[i];
-        const struct abi_addr *addr = &s->key.addr;
-        bool v4 = addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
         if (s->value.edge == ABI_EDGE_OFF)
             continue;
-        wanted.forward[v4 ? FAMILY_V4 : FAMILY_V6] = true;
+        wanted.forward[is_v4(&s->key.addr) ? FORWARD_V4 : FORWARD_V6] = true;
         wanted.ports |= s->value.edge == ABI_EDGE_FULL_NAT;
     }
     return wanted;
@@ -206,12 +256,37 @@ static void turn_on_attached(int record, const struct wanted *wanted, const stru
         snprintf(why, KERNEL_EDGE_WHY_MAX, "net.ipv4.ip_local_reserved_ports: %s", strerror(-reserved));
 }
 
+static bool is_among(const uint32_t *list, uint32_t count, uint32_t value)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (list[i] == value)
+            return true;
+    return false;
+}
+
+/* Wherever an address is shared: also where the data plane has it, and the edge is not. Each device once. */
+static void turn_on_announcing(int record, const struct kernel_entries *entries,
+                               char why[KERNEL_EDGE_WHY_MAX])
+{
+    uint32_t done[DEVICES_MAX], count = 0;
+    char device[IF_NAMESIZE];
+    for (uint32_t i = 0; i < entries->address_count && count < DEVICES_MAX; i++) {
+        uint32_t ifindex = entries->address[i].key.ifindex;
+        if (!is_v4(&entries->address[i].key.addr) || is_among(done, count, ifindex))
+            continue;
+        done[count++] = ifindex;
+        int result = if_indextoname(ifindex, device) ? turn_on(record, ifindex, device, ANNOUNCE) : 0;
+        if (result)
+            snprintf(why, KERNEL_EDGE_WHY_MAX, "arp_announce of %.15s: %s", device, strerror(-result));
+    }
+}
+
 void kernel_edge_apply(struct kernel_edge *edge, const char *instance, const struct kernel_entries *entries,
                        const struct bpf_attach *attach, uint64_t now_ms)
 {
     struct wanted wanted = wanted_by(entries);
     char why[KERNEL_EDGE_WHY_MAX] = "";
-    bool any = wanted.forward[FAMILY_V4] || wanted.forward[FAMILY_V6];
+    bool any = wanted.forward[FORWARD_V4] || wanted.forward[FORWARD_V6] || entries->address_count > 0;
     int record = open_record(instance, any);
     if (record < 0 && any)
         snprintf(why, sizeof(why), "changes cannot be remembered: %s", strerror(-record));
@@ -219,6 +294,8 @@ void kernel_edge_apply(struct kernel_edge *edge, const char *instance, const str
         turn_off_unwanted(record, &wanted);
     if (record >= 0 && any)
         turn_on_attached(record, &wanted, attach, why);
+    if (record >= 0 && any)
+        turn_on_announcing(record, entries, why);
     if (record >= 0)
         close(record);
     if (*why && strcmp(why, edge->why) != 0)

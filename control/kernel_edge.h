@@ -2,7 +2,9 @@
 /*
  * Settings of this network namespace that the edge needs (bpf/edge.bpf.c): devices that it is on forward the
  * packets of its services' family, since routes are asked for only there (bpf_fib_lookup), and the source
- * ports of full NAT are kept from the host's own connections.
+ * ports of full NAT are kept from the host's own connections. And one that addresses on the LAN need: a
+ * device on whose segment one is answered by one node of several, or by none, asks for its neighbours in its
+ * own name (arp_announce 2), not in that of the address whose packet waits.
  *
  * What was changed is remembered in a map that is pinned beside the sets of the instance, so that it can be
  * given back after any number of restarts. What had its value already is left alone, then and later.

@@ -12,42 +12,69 @@
 #include <unistd.h>
 
 #include "control/bpf_pins.h"
+#include "control/netlink.h"
+#include "control/rtnl.h"
 
 static bool is_v4(const struct abi_addr *addr)
 {
     return addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
 }
 
-/* SIOCADDMULTI or SIOCDELMULTI; each is the same as once when it is done twice. A group that is not joined,
- * or a device that is gone, is left already. */
-static bool change_group(int fd, unsigned long request, const struct abi_address_key *key)
+struct groups {
+    int fd;
+    struct netlink *netlink; /* NULL: only the link addresses */
+};
+
+/* ff02::1:ff and the address's last 3 bytes. */
+static struct abi_addr group_of(const struct abi_addr *addr)
+{
+    struct abi_addr group = {{htonl(0xff020000), 0, htonl(1), addr->word[3] | htonl(0xff000000)}};
+    return group;
+}
+
+/* By link address: SIOCADDMULTI or SIOCDELMULTI; each is the same as once when it is done twice. A group that
+ * is not joined, or a device that is gone, is left already. */
+static bool change_link_group(int fd, bool join, const struct abi_address_key *key)
 {
     struct ifreq change = {0};
     uint8_t *mac = (uint8_t *)change.ifr_hwaddr.sa_data;
-    if (is_v4(&key->addr) || !if_indextoname(key->ifindex, change.ifr_name))
+    if (!if_indextoname(key->ifindex, change.ifr_name))
         return true;
     mac[0] = 0x33;
     mac[1] = 0x33;
     mac[2] = 0xff;
     memcpy(mac + 3, (const uint8_t *)key->addr.word + 13, 3);
-    return ioctl(fd, request, &change) == 0 || request == SIOCDELMULTI;
+    return ioctl(fd, join ? SIOCADDMULTI : SIOCDELMULTI, &change) == 0 || !join;
 }
 
+static bool change_group(const struct groups *groups, bool join, const struct abi_address_key *key)
+{
+    if (is_v4(&key->addr))
+        return true;
+    struct abi_addr group = group_of(&key->addr);
+    bool member = !groups->netlink || rtnl_group(groups->netlink, key->ifindex, &group, join) == 0;
+    return change_link_group(groups->fd, join, key) && member;
+}
+
+/* Two addresses of one device may share a group. */
 static bool is_wanted(const struct kernel_entries *entries, const struct abi_address_key *key)
 {
-    for (uint32_t i = 0; entries && i < entries->address_count; i++)
-        if (memcmp(&entries->address[i].key, key, sizeof(*key)) == 0)
+    struct abi_addr group = group_of(&key->addr);
+    for (uint32_t i = 0; entries && i < entries->address_count; i++) {
+        const struct abi_address_key *one = &entries->address[i].key;
+        struct abi_addr other = group_of(&one->addr);
+        if (one->ifindex == key->ifindex && !is_v4(&one->addr) && memcmp(&other, &group, sizeof(group)) == 0)
             return true;
+    }
     return false;
 }
 
-/* Two addresses of one device may share a group: those that stay join again afterwards. */
-static void leave_others(int fd, int addresses, const struct kernel_entries *entries)
+static void leave_others(const struct groups *groups, int addresses, const struct kernel_entries *entries)
 {
     struct abi_address_key key, next;
     for (const void *from = NULL; bpf_map_get_next_key(addresses, from, &next) == 0; from = &key) {
         if (!is_wanted(entries, &next))
-            change_group(fd, SIOCDELMULTI, &next);
+            change_group(groups, false, &next);
         key = next;
     }
 }
@@ -55,13 +82,17 @@ static void leave_others(int fd, int addresses, const struct kernel_entries *ent
 size_t kernel_groups_apply(int addresses, const struct kernel_entries *entries)
 {
     size_t refused = 0;
-    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
+    struct groups groups = {.fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
+    if (groups.fd < 0)
         return entries ? entries->address_count : 0;
-    leave_others(fd, addresses, entries);
+    if (netlink_open(&groups.netlink) != 0)
+        groups.netlink = NULL;
+    leave_others(&groups, addresses, entries);
     for (uint32_t i = 0; entries && i < entries->address_count; i++)
-        refused += !change_group(fd, SIOCADDMULTI, &entries->address[i].key);
-    close(fd);
+        refused += !change_group(&groups, true, &entries->address[i].key);
+    if (groups.netlink)
+        netlink_close(groups.netlink);
+    close(groups.fd);
     return refused;
 }
 

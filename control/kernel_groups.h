@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Neighbour solicitations for an IPv6 address that this host does not have are sent to a group of link
- * addresses (33:33:ff and the address's last 3 bytes: RFC 4291, 2.7.1, and RFC 2464, 7) that a device drops
- * unless told to take it in. For addresses that are taken over, the device is told; that outlives the
- * process.
+ * Neighbour solicitations for an IPv6 address are sent to its group (ff02::1:ff and its last 3 bytes: RFC
+ * 4291, 2.7.1; on the link 33:33:ff and the same: RFC 2464, 7), which a host that does not have the address
+ * is no member of: its device drops them, and a switch that follows memberships (MLD snooping) sends them
+ * elsewhere. For addresses that are taken over every candidate's device is told, and the kernel made a
+ * member; both outlive the process. What it is a member of is listed among the device's addresses.
  */
 #ifndef FL_CONTROL_KERNEL_GROUPS_H
 #define FL_CONTROL_KERNEL_GROUPS_H

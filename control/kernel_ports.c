@@ -61,6 +61,48 @@ static int print(const bool *table, char *out, uint32_t cap)
     return 0;
 }
 
+/* Those of `ports` that the table marks so. */
+static int list_ranges(const bool *table, bool value, const struct kernel_ports *ports,
+                       struct kernel_ports *out, uint32_t max)
+{
+    uint32_t count = 0, end = (uint32_t)ports->first + ports->count;
+    for (uint32_t port = ports->first; port < end; port++) {
+        uint32_t first = port;
+        while (port < end && table[port] == value)
+            port++;
+        if (port == first)
+            continue;
+        if (count == max)
+            return -ENOBUFS;
+        out[count++] = (struct kernel_ports){(uint16_t)first, (uint16_t)(port - first)};
+    }
+    return (int)count;
+}
+
+static int ranges_in(const char *text, bool value, const struct kernel_ports *ports, struct kernel_ports *out,
+                     uint32_t max)
+{
+    bool *table = calloc(PORTS, sizeof(*table));
+    CHECK(table);
+    int result = parse(text, table);
+    if (!result)
+        result = list_ranges(table, value, ports, out, max);
+    free(table);
+    return result;
+}
+
+int kernel_ports_ranges(const char *text, struct kernel_ports *out, uint32_t max)
+{
+    const struct kernel_ports all = {1, PORTS - 1}; /* nobody has port 0 */
+    return ranges_in(text, true, &all, out, max);
+}
+
+int kernel_ports_lacking(const char *text, const struct kernel_ports *ports, struct kernel_ports *out,
+                         uint32_t max)
+{
+    return ranges_in(text, false, ports, out, max);
+}
+
 int kernel_ports_change(const char *text, const struct kernel_ports *ports, bool reserved, char *out,
                         uint32_t cap)
 {
@@ -128,12 +170,13 @@ int kernel_ports_reserve(const struct kernel_ports *ports, bool reserved)
     return result;
 }
 
-bool kernel_ports_are_reserved(const struct kernel_ports *ports)
+int kernel_ports_missing(const struct kernel_ports *ports, struct kernel_ports *out, uint32_t max)
 {
-    char *before = malloc(TEXT_BYTES), *after = malloc(TEXT_BYTES);
-    CHECK(before && after);
-    bool reserved = read_change(ports, true, before, after) == 0 && same_text(before, after);
-    free(before);
-    free(after);
-    return reserved;
+    char *text = malloc(TEXT_BYTES);
+    CHECK(text);
+    int result = read_text(text, TEXT_BYTES);
+    if (!result)
+        result = kernel_ports_lacking(text, ports, out, max);
+    free(text);
+    return result;
 }

@@ -166,6 +166,34 @@ int netlink_devices(struct netlink *netlink, void (*each)(void *arg, const struc
     return result;
 }
 
+struct alias_wanted {
+    char *out;
+    size_t cap;
+};
+
+static int read_alias(const struct nlmsghdr *head, void *arg)
+{
+    const struct alias_wanted *wanted = arg;
+    const struct nlattr *table[IFLA_MAX + 1] = {NULL};
+    struct attributes to = {table, IFLA_MAX};
+    if (head->nlmsg_type != RTM_NEWLINK)
+        return MNL_CB_OK;
+    mnl_attr_parse(head, sizeof(struct ifinfomsg), take_attribute, &to);
+    if (table[IFLA_IFALIAS])
+        snprintf(wanted->out, wanted->cap, "%s", mnl_attr_get_str(table[IFLA_IFALIAS]));
+    return MNL_CB_OK;
+}
+
+int netlink_alias(struct netlink *netlink, const char *name, char *out, size_t cap)
+{
+    struct alias_wanted wanted = {out, cap};
+    struct nlmsghdr *head = netlink_request(netlink, RTM_GETLINK, 0);
+    mnl_nlmsg_put_extra_header(head, sizeof(struct ifinfomsg));
+    mnl_attr_put_strz(head, IFLA_IFNAME, name);
+    out[0] = '\0';
+    return netlink_ask(netlink, head, read_alias, &wanted);
+}
+
 /* Addresses. */
 
 static bool take_address(const struct nlattr *attribute, struct abi_addr *out)
@@ -181,6 +209,12 @@ static bool take_address(const struct nlattr *attribute, struct abi_addr *out)
     return len == 4 || len == 16;
 }
 
+/* What a device has joined for good (rtnl_group) is listed among its addresses. */
+static bool is_group(const struct abi_addr *addr)
+{
+    return ntohl(addr->word[0]) >> 24 == 0xff;
+}
+
 static int read_address(const struct nlmsghdr *head, void *arg)
 {
     const struct ifaddrmsg *info = mnl_nlmsg_get_payload(head);
@@ -190,7 +224,8 @@ static int read_address(const struct nlmsghdr *head, void *arg)
     if (head->nlmsg_type != RTM_NEWADDR)
         return MNL_CB_OK;
     mnl_attr_parse(head, sizeof(*info), take_attribute, &to);
-    if (take_address(table[IFA_LOCAL] ? table[IFA_LOCAL] : table[IFA_ADDRESS], &address.addr))
+    if (take_address(table[IFA_LOCAL] ? table[IFA_LOCAL] : table[IFA_ADDRESS], &address.addr) &&
+        !is_group(&address.addr))
         list_add(arg, &address);
     return MNL_CB_OK;
 }

@@ -10,6 +10,7 @@
 
 #include <net/if.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -47,6 +48,9 @@ void netlink_close(struct netlink *netlink);
 
 int netlink_devices(struct netlink *netlink, void (*each)(void *arg, const struct netlink_device *device),
                     void *arg);
+/* What is noted on a device ("ip link set alias"); empty: nothing. */
+int netlink_alias(struct netlink *netlink, const char *name, char *out, size_t cap);
+
 int netlink_addresses(struct netlink *netlink, void (*each)(void *arg, const struct netlink_address *address),
                       void *arg);
 

@@ -464,21 +464,34 @@ def test_an_instance_has_one_daemon(lab, node):
 
 
 def test_groups_of_addresses_that_are_taken_over(lab):
-    """The device takes in solicitations for them, until they or the kernel half go."""
+    """The device takes in solicitations for them, and the host is a member of their group, as the switch knows, until they or
+    the kernel half go. It asks for its neighbours in its own name."""
     config = ("services:\n  - {name: six, address: '[fd00:99::a1:b2c3]:80', kind: tcp, edge: nat, takeover: true}\n"
+              "  - {name: four, address: '10.99.0.80:80', kind: tcp, edge: nat, takeover: true}\n"
               "takeover: [self]\n")
+    host = lab["client"]
+    before = traces(host, host.netns)
     node = lab.node("client", config=config)
     wait_on(node)
 
+    def announces():
+        return host.run("cat", "/proc/sys/net/ipv4/conf/eth0/arp_announce").stdout.strip()
+
     def joined():
-        return "33:33:ff:a1:b2:c3" in node.host.run("ip", "maddr", "show", "dev", "eth0").stdout
-    assert http1.wait_until(joined, 5), node.log()
+        return {group for group in ("33:33:ff:a1:b2:c3", "ff02::1:ffa1:b2c3")
+                if group in host.run("ip", "maddr", "show", "dev", "eth0").stdout}
+
+    def switched():
+        shown = command("bridge", "-n", lab.switch, "mdb", "show", "dev", "br0").stdout
+        return [line for line in shown.splitlines() if "ff02::1:ffa1:b2c3" in line and f"port {host.port}" in line]
+    assert http1.wait_until(lambda: len(joined()) == 2 and switched() and announces() == "2", 10), node.log()
     node.kill()
-    assert joined()
+    assert len(joined()) == 2 and announces() == "2"
     node.start()
     wait_on(node)
     node.cli("kernel", "detach", "--yes")
-    assert not joined()
+    assert not joined() and announces() == "0"
+    assert traces(host, host.netns) == before
 
 
 # ---------------------------------------------------------------- what is missing is named

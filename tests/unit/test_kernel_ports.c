@@ -61,12 +61,65 @@ static void test_no_room(void **state)
     assert_int_equal(kernel_ports_change("80,90", &ports, true, out, sizeof(out)), -ENOBUFS);
 }
 
+static const struct {
+    const char *list;
+    struct kernel_ports ports;
+    struct kernel_ports lacking[3];
+    int count;
+} lacks[] = {
+    {"\n", {61000, 512}, {{61000, 512}}, 1},
+    {"61000-61511\n", {61000, 512}, {{0, 0}}, 0},
+    {"1-65535\n", {61000, 512}, {{0, 0}}, 0},
+    {"8080,61100-61109\n", {61000, 512}, {{61000, 100}, {61110, 402}}, 2},
+    {"60000-61009,61020,61500-62000\n", {61000, 512}, {{61010, 10}, {61021, 479}}, 2},
+    {"61001,61003\n", {61000, 6}, {{61000, 1}, {61002, 1}, {61004, 2}}, 3},
+    {"61001,61003,61005\n", {61000, 8}, {{0, 0}}, -ENOBUFS},
+    {"x", {61000, 8}, {{0, 0}}, -EINVAL},
+};
+
+/* What is lacking, and nothing else, is there again when it is given back. */
+static void test_only_what_is_lacking(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(lacks) / sizeof(lacks[0]); i++) {
+        struct kernel_ports found[3] = {{0, 0}};
+        char with[TEXT_BYTES], without[TEXT_BYTES], before[TEXT_BYTES];
+        const struct kernel_ports none = {0, 0};
+        int count = kernel_ports_lacking(lacks[i].list, &lacks[i].ports, found, 3);
+        assert_int_equal(count, lacks[i].count);
+        if (count < 0)
+            continue;
+        assert_memory_equal(found, lacks[i].lacking, (size_t)count * sizeof(found[0]));
+        assert_int_equal(kernel_ports_change(lacks[i].list, &lacks[i].ports, true, with, sizeof(with)), 0);
+        for (int k = 0; k < count; k++) {
+            assert_int_equal(kernel_ports_change(with, &found[k], false, without, sizeof(without)), 0);
+            memcpy(with, without, sizeof(with));
+        }
+        assert_int_equal(kernel_ports_change(lacks[i].list, &none, false, before, sizeof(before)), 0);
+        assert_string_equal(with, before);
+    }
+}
+
+static void test_ranges(void **state)
+{
+    (void)state;
+    struct kernel_ports found[2];
+    assert_int_equal(kernel_ports_ranges("", found, 2), 0);
+    assert_int_equal(kernel_ports_ranges("80,61000-61002", found, 2), 2);
+    assert_int_equal(found[0].first, 80);
+    assert_int_equal(found[0].count, 1);
+    assert_int_equal(found[1].first, 61000);
+    assert_int_equal(found[1].count, 3);
+    assert_int_equal(kernel_ports_ranges("1,3,5", found, 2), -ENOBUFS);
+    assert_int_equal(kernel_ports_ranges("a device of ours", found, 2), -EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_changes),
-        cmocka_unit_test(test_what_is_no_list),
-        cmocka_unit_test(test_no_room),
+        cmocka_unit_test(test_changes), cmocka_unit_test(test_what_is_no_list),
+        cmocka_unit_test(test_no_room), cmocka_unit_test(test_only_what_is_lacking),
+        cmocka_unit_test(test_ranges),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
