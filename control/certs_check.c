@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "control/certs_check.h"
 
-#ifndef INT_MAX /* OpenSSL's header means the system's <limits.h> and finds ours */
-#define INT_MAX __INT_MAX__
-#endif
 #include <openssl/err.h>
-#include <openssl/ocsp.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
@@ -100,15 +96,6 @@ static const char *check_key(const struct certs_bytes *b, X509 *cert)
     return wrong;
 }
 
-static bool is_response(const struct certs_bytes *b)
-{
-    const unsigned char *p = b->data;
-    OCSP_RESPONSE *r = d2i_OCSP_RESPONSE(NULL, &p, (long)b->len);
-    bool ok = r && p == b->data + b->len && OCSP_response_status(r) == OCSP_RESPONSE_STATUS_SUCCESSFUL;
-    OCSP_RESPONSE_free(r);
-    return ok;
-}
-
 /* NULL, or what is wrong with the part *at. */
 static const char *check(const struct certs_bytes *b, struct certs_facts *out, int *at)
 {
@@ -124,17 +111,18 @@ static const char *check(const struct certs_bytes *b, struct certs_facts *out, i
         *at = KEY;
         wrong = check_key(&b[KEY], cert);
     }
-    X509_free(cert);
     X509 *ca = !wrong && b[CA].data ? first_certificate(&b[CA]) : NULL;
     if (!wrong && b[CA].data && !ca) {
         *at = CA;
         wrong = "it is no CA's certificate in PEM";
     }
     X509_free(ca);
-    if (!wrong && b[OCSP].data && !is_response(&b[OCSP])) {
+    if (!wrong && cert && b[OCSP].data &&
+        ocsp_window_of(b[OCSP].data, b[OCSP].len, cert, &out->staple) == -EBADMSG) {
         *at = OCSP;
         wrong = "it is no OCSP response in DER that was given";
     }
+    X509_free(cert);
     return wrong;
 }
 

@@ -23,7 +23,10 @@
 
 #define SYSTEM_CA "/etc/ssl/certs/ca-certificates.crt"
 
-enum { SOON_S = 14 * 86400, PARTS = 4 };
+enum { SOON_S = 14 * 86400, STAPLE_SOON_PART = 4, PARTS = 4 };
+
+/* What is to be said of an OCSP response. */
+enum staple { STAPLE_NONE, STAPLE_GOOD, STAPLE_SOON, STAPLE_EXPIRED, STAPLE_EARLY, STAPLE_OTHER };
 
 /* How a file was when it was read; another one may have taken its place. */
 struct stamp {
@@ -43,6 +46,7 @@ struct entry {
     struct file file[PARTS]; /* cert, key, ca, ocsp */
     struct certs_bytes bytes[PARTS];
     struct certs_facts facts;
+    enum staple staple; /* as was said last */
     bool loaded;
     char problem[CERTS_TEXT_MAX];
 };
@@ -221,11 +225,44 @@ static void say_expiry(struct certs_store *s, const struct entry *e)
                      (long long)(left / 86400));
 }
 
+static enum staple staple_of(const struct entry *e, int64_t now_s)
+{
+    const struct ocsp_window *w = &e->facts.staple;
+    if (e->bytes[3].len == 0)
+        return STAPLE_NONE;
+    if (w->until_s == 0)
+        return STAPLE_OTHER;
+    if (now_s < w->from_s)
+        return STAPLE_EARLY;
+    if (now_s >= w->until_s)
+        return STAPLE_EXPIRED;
+    bool soon = w->until_s != INT64_MAX && w->until_s - now_s < (w->until_s - w->from_s) / STAPLE_SOON_PART;
+    return soon ? STAPLE_SOON : STAPLE_GOOD;
+}
+
+/* Each turn once. A new file is taken by itself. */
+static void say_staple(struct certs_store *s, struct entry *e)
+{
+    static const char *const what[] = {
+        [STAPLE_SOON] = "expires soon (three quarters of its time are over)",
+        [STAPLE_EXPIRED] = "has expired; it is not stapled any more",
+        [STAPLE_EARLY] = "is not good yet; it is not stapled until then",
+        [STAPLE_OTHER] = "is about another certificate; it is not stapled",
+    };
+    enum staple now = staple_of(e, (int64_t)time(NULL));
+    bool said = now == e->staple;
+    e->staple = now;
+    if (!said && now > STAPLE_GOOD)
+        journal_warn(s->journal, "certificates", "the OCSP response of certificate '%s' %s", e->name,
+                     what[now]);
+}
+
 static bool entry_load(struct certs_store *s, struct entry *e)
 {
     hold_secrets();
     if (entry_read(e)) {
         say_expiry(s, e);
+        say_staple(s, e);
         return true;
     }
     journal_error(s->journal, "certificates", "certificate '%s': %s%s", e->name, e->problem,
@@ -249,6 +286,7 @@ static void inherit(struct entry *to, struct entry *from)
         from->bytes[i] = (struct certs_bytes){0};
     }
     to->facts = from->facts;
+    to->staple = from->staple;
     to->loaded = from->loaded;
 }
 
@@ -297,11 +335,13 @@ static bool entry_changed(const struct entry *e)
 bool certs_tick(struct certs_store *s)
 {
     bool changed = false;
-    for (size_t i = 0; i < s->count; i++)
+    for (size_t i = 0; i < s->count; i++) {
+        say_staple(s, &s->entry[i]);
         if (entry_changed(&s->entry[i]) && entry_load(s, &s->entry[i])) {
             journal_info(s->journal, "certificates", "certificate '%s' was read again", s->entry[i].name);
             changed = true;
         }
+    }
     s->generation += changed;
     return changed;
 }
@@ -409,7 +449,8 @@ void certs_show(const struct certs_store *s, size_t i, struct certs_view *out)
                                .loaded = e->loaded,
                                .problem = e->problem,
                                .not_before_s = e->facts.not_before_s,
-                               .not_after_s = e->facts.not_after_s};
+                               .not_after_s = e->facts.not_after_s,
+                               .ocsp_until_s = e->facts.staple.until_s};
     memcpy(out->subject, e->facts.subject, sizeof(out->subject));
     memcpy(out->names, e->facts.names, sizeof(out->names));
 }

@@ -27,6 +27,7 @@ struct certs_view {
     char subject[CERTS_TEXT_MAX]; /* "": it has no certificate, but a CA */
     char names[CERTS_TEXT_MAX];   /* SANs, with commas in between */
     int64_t not_before_s, not_after_s;
+    int64_t ocsp_until_s; /* 0: there is none about it; INT64_MAX: it tells no end */
 };
 
 struct certs_store *certs_open(struct journal *journal);

@@ -44,17 +44,23 @@ static json_t *time_or_null(const struct certs_view *v, int64_t seconds)
                    : json_null();
 }
 
+static json_t *ocsp_until(const struct certs_view *v)
+{
+    return v->ocsp_until_s && v->ocsp_until_s != INT64_MAX ? time_or_null(v, v->ocsp_until_s) : json_null();
+}
+
 static json_t *certificates(struct daemon *d)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < certs_count(d->certs); i++) {
         struct certs_view v;
         certs_show(d->certs, i, &v);
-        json_t *row = json_pack("{s:s, s:o, s:o, s:o, s:o, s:b, s:b, s:b, s:o}", "name", v.name, "subject",
-                                text_or_null(v.subject), "names", text_or_null(v.names), "not_before",
-                                time_or_null(&v, v.not_before_s), "not_after",
-                                time_or_null(&v, v.not_after_s), "ca", v.ca != NULL, "ocsp", v.has_ocsp,
-                                "loaded", v.loaded, "problem", text_or_null(v.problem));
+        json_t *row =
+            json_pack("{s:s, s:o, s:o, s:o, s:o, s:b, s:b, s:o, s:b, s:o}", "name", v.name, "subject",
+                      text_or_null(v.subject), "names", text_or_null(v.names), "not_before",
+                      time_or_null(&v, v.not_before_s), "not_after", time_or_null(&v, v.not_after_s), "ca",
+                      v.ca != NULL, "ocsp", v.has_ocsp, "ocsp_until", ocsp_until(&v), "loaded", v.loaded,
+                      "problem", text_or_null(v.problem));
         CHECK(row);
         json_object_set_new(row, "used_by", users(d, v.name));
         json_array_append_new(list, row);

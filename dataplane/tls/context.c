@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "check.h"
 #include "dataplane/tls/material.h"
@@ -87,13 +88,14 @@ static int server_name(SSL *ssl, int *alert, void *arg)
     return SSL_TLSEXT_ERR_OK;
 }
 
+/* One that is out of date is worse than none: who checks it breaks the handshake off. */
 static int staple(SSL *ssl, void *arg)
 {
     const struct tls_context *c = arg;
     const X509 *cert = SSL_get_certificate(ssl);
     for (unsigned i = 0; i < c->offer_count; i++) {
         const struct tls_material *m = &c->offer[i];
-        if (m->cert != cert || !m->ocsp)
+        if (m->cert != cert || !m->ocsp || !ocsp_window_has(&m->ocsp_window, (int64_t)time(NULL)))
             continue;
         uint8_t *copy = OPENSSL_memdup(m->ocsp, m->ocsp_len);
         if (!copy)

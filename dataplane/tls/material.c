@@ -47,6 +47,14 @@ static bool read_key(const struct certs *certs, const struct certs_entry *e, str
     return out->key && X509_check_private_key(out->cert, out->key) == 1;
 }
 
+static bool read_staple(const struct certs *certs, const struct certs_entry *e, const X509 *cert,
+                        struct ocsp_window *out)
+{
+    int err = ocsp_window_of((const uint8_t *)certs_bytes(certs, e->ocsp), e->ocsp.len, cert, out);
+    ERR_clear_error();
+    return err == 0;
+}
+
 bool tls_material_read(const struct certs *certs, const struct certs_entry *e, struct tls_material *out)
 {
     memset(out, 0, sizeof(*out));
@@ -54,7 +62,7 @@ bool tls_material_read(const struct certs *certs, const struct certs_entry *e, s
         tls_material_drop(out);
         return false;
     }
-    if (e->ocsp.len) {
+    if (e->ocsp.len && read_staple(certs, e, out->cert, &out->ocsp_window)) {
         out->ocsp = OPENSSL_memdup(certs_bytes(certs, e->ocsp), e->ocsp.len);
         out->ocsp_len = out->ocsp ? e->ocsp.len : 0;
     }
@@ -123,6 +131,16 @@ bool tls_material_not_after(const struct certs *certs, const struct certs_entry 
     bool ok = cert && epoch && ASN1_TIME_diff(&days, &seconds, epoch, X509_get0_notAfter(cert));
     *out = (int64_t)days * 86400 + seconds;
     ASN1_TIME_free(epoch);
+    X509_free(cert);
+    BIO_free(bio);
+    return ok;
+}
+
+bool tls_material_staple(const struct certs *certs, const struct certs_entry *e, struct ocsp_window *out)
+{
+    BIO *bio = e->cert.len && e->ocsp.len ? bio_of(certs, e->cert) : NULL;
+    X509 *cert = bio ? next_certificate(bio) : NULL;
+    bool ok = cert && read_staple(certs, e, cert, out);
     X509_free(cert);
     BIO_free(bio);
     return ok;

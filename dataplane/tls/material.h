@@ -9,13 +9,15 @@
 #include <stdint.h>
 
 #include "certs.h"
+#include "ocsp_window.h"
 
 struct tls_material {
     X509 *cert;
     EVP_PKEY *key;
     STACK_OF(X509) * chain;
-    const uint8_t *ocsp; /* a copy; NULL: none */
+    const uint8_t *ocsp; /* a copy; NULL: none about this certificate */
     size_t ocsp_len;
+    struct ocsp_window ocsp_window;
 };
 
 /* False, and nothing is held, if something of it cannot be read or the key is another's. */
@@ -24,6 +26,9 @@ void tls_material_drop(struct tls_material *m);
 
 /* Until when the first certificate of an entry is good, UTC. False: there is none. */
 bool tls_material_not_after(const struct certs *certs, const struct certs_entry *e, int64_t *out);
+
+/* When its OCSP response may be stapled. False: there is none about its certificate. */
+bool tls_material_staple(const struct certs *certs, const struct certs_entry *e, struct ocsp_window *out);
 
 /* The CAs in a PEM text; NULL: there is none. */
 X509_STORE *tls_material_store(const char *pem, size_t len);

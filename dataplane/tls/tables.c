@@ -188,6 +188,8 @@ static bool expiry_new(struct tls_tables *t, struct tls_table *table)
         struct tls_expiry *x = &table->expiry[table->expiry_count];
         if (!tls_material_not_after(t->world.certs, e, &x->not_after_s))
             continue;
+        struct ocsp_window staple;
+        x->staple_until_s = tls_material_staple(t->world.certs, e, &staple) ? staple.until_s : INT64_MAX;
         memcpy(x->name, e->name, sizeof(x->name));
         table->expiry_count++;
     }

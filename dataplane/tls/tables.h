@@ -24,6 +24,7 @@ struct tls_side {
 struct tls_expiry {
     char name[PLAN_NAME_MAX]; /* of a certificate */
     int64_t not_after_s;      /* UTC */
+    int64_t staple_until_s;   /* of its OCSP response; INT64_MAX: there is none, or it tells no end */
 };
 
 struct tls_table {

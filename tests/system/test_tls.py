@@ -39,12 +39,13 @@ class TlsRegistry(harness.FairleadRegistry):
             "people": {"ca": str(self.ca.cert)},
         }
         self.certificates["one"]["ocsp"] = self.ca.revoke_nothing("one")
+        self.certificates["brief"] = self.ca.issue("brief", "brief.test") | {"ocsp": self.ca.staple("brief", -60)}
         self.ca.issue("client")
 
     def config(self):
         config = super().config()
         tls = {
-            "open": {"certificates": ["one", "two", "rsa"]},
+            "open": {"certificates": ["one", "two", "rsa", "brief"]},
             "asked": {"certificates": ["one"], "client_ca": "people", "client_auth": "optional"},
             "closed": {"certificates": ["one"], "client_ca": "people", "client_auth": "required"},
         }
@@ -163,6 +164,35 @@ def test_ticket_is_not_good_for_another_way_of_asking(registry, tmp_path):
 def test_ocsp_response_is_stapled(registry):
     assert "OCSP Response Status: successful" in registry.s_client("-servername", "one.test", "-status")
     assert "no response sent" in registry.s_client("-servername", "two.test", "-status")
+
+
+def test_only_what_is_in_date_is_stapled(registry):
+    """A response that has expired is none, from the start or while it runs; a new file is taken by itself."""
+    def stapled():
+        seen = registry.s_client("-servername", "brief.test", "-status")
+        assert "CN = brief" in seen, seen
+        return "OCSP Response Status: successful" in seen
+
+    def left():
+        text = http1.Client(("127.0.0.1", registry.admin_port)).exchange("GET", "/metrics").body.decode()
+        return int(re.search(r'^fairlead_ocsp_response_expiry_seconds\{name="brief"\} (-?\d+)$', text, re.M)[1])
+
+    said = "the OCSP response of certificate 'brief' has expired"
+    told = registry.log().count(said)
+    assert not stapled() and left() <= -60 and told
+    brief_s = 3
+    while True:  # long enough for this machine to see it
+        registry.ca.staple("brief", brief_s)
+        if http1.wait_until(stapled, brief_s + 3):
+            break
+        brief_s *= 2
+        assert brief_s < 100, registry.report("a new response is not stapled")
+    assert http1.wait_until(lambda: not stapled(), brief_s + 20)
+    assert http1.wait_until(lambda: registry.log().count(said) > told, 20)
+    registry.ca.staple("brief", 86400)
+    assert http1.wait_until(stapled, 20) and 80000 < left() <= 86400
+    registry.ca.staple("brief", 86400, begins_s=3600)
+    assert http1.wait_until(lambda: not stapled(), 20)
 
 
 def test_no_renegotiation_and_no_compression(registry):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Certificates for tests: an authority with certificates, made by the openssl command."""
 
+import datetime
 import pathlib
 import subprocess
 
@@ -56,4 +57,23 @@ class Authority:
         index.write_text(f"V\t491231235959Z\t\t{serial}\tunknown\t/CN={name}\n")
         openssl("ocsp", "-index", index, "-CA", self.cert, "-rsigner", self.cert, "-rkey", self.key, "-issuer",
                 self.cert, "-cert", cert, "-respout", response, "-ndays", "30", "-noverify")
+        return str(response)
+
+    def staple(self, name, ends_s, begins_s=-3600):
+        """NAME.ocsp: the same, good from then until then, counted from now; replaces what is there, whole."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+        from cryptography.x509 import ocsp
+        authority = x509.load_pem_x509_certificate(self.cert.read_bytes())
+        key = serialization.load_pem_private_key(self.key.read_bytes(), None)
+        cert = x509.load_pem_x509_certificate((self.folder / f"{name}.pem").read_bytes())
+        now = datetime.datetime.utcnow()
+        begins, ends = (now + datetime.timedelta(seconds=seconds) for seconds in (begins_s, ends_s))
+        answer = ocsp.OCSPResponseBuilder().add_response(
+            cert=cert, issuer=authority, algorithm=hashes.SHA1(), cert_status=ocsp.OCSPCertStatus.GOOD, this_update=begins,
+            next_update=ends, revocation_time=None, revocation_reason=None).responder_id(
+            ocsp.OCSPResponderEncoding.HASH, authority).sign(key, hashes.SHA256())
+        new, response = self.folder / f"{name}.ocsp.new", self.folder / f"{name}.ocsp"
+        new.write_bytes(answer.public_bytes(serialization.Encoding.DER))
+        new.rename(response)
         return str(response)
