@@ -15,6 +15,8 @@ enum {
     STREAMS_FACTOR =
         3, /* of requests at work: a stream towards a client, one towards a backend, one that ends */
     ACKS_MOST = 200, /* that wait to be sent: a peer that does not read them asks for no more */
+    BLOCK_MOST =
+        HEADER_BYTES_CEILING + 16 * 1024, /* nghttp2's guess at what a head is as a block of fields */
 };
 
 /* ------------------------------------------------------------------ making */
@@ -28,6 +30,7 @@ static int options_new(struct http2 *h)
         nghttp2_option_set_no_auto_window_update(both[i], 1);
         nghttp2_option_set_no_closed_streams(both[i], 1);
         nghttp2_option_set_max_outbound_ack(both[i], ACKS_MOST);
+        nghttp2_option_set_max_send_header_block_length(both[i], BLOCK_MOST);
     }
     return 0;
 }

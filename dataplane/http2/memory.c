@@ -6,14 +6,17 @@
 
 #include "check.h"
 
-/* Sizes with their heads, and how many objects there are for a hundred sessions. */
+/* Sizes with their heads, and how many objects there are for a hundred sessions. The last two take nghttp2's
+ * copies of heads: of 16 KiB with a hundred fields, and of the largest there may be. */
 static const struct {
     size_t bytes;
     uint32_t percent;
 } sizes[H2_SIZES] = {
-    {64, 12800}, {128, 6400}, {256, 6400}, {512, 6400},  {1024, 1600},
-    {2048, 800}, {4096, 800}, {8192, 400}, {20480, 200}, {72 << 10, 25},
+    {64, 12800}, {128, 6400}, {256, 6400}, {512, 6400},     {1024, 1600},
+    {2048, 800}, {4096, 800}, {8192, 400}, {24 << 10, 200}, {80 << 10, 25},
 };
+
+enum { OBJECTS_LEAST = 256 }; /* a session alone may want as many of a size */
 
 /* Stands before each object. */
 struct object {
@@ -26,6 +29,7 @@ int h2_memory_init(struct h2_memory *m, uint32_t sessions)
     memset(m, 0, sizeof(*m));
     for (unsigned i = 0; i < H2_SIZES; i++) {
         uint64_t count = ((uint64_t)sessions * sizes[i].percent + 99) / 100;
+        count = count > OBJECTS_LEAST ? count : OBJECTS_LEAST;
         if (pool_init(&m->pool[i], sizes[i].bytes, count < UINT32_MAX ? (uint32_t)count : UINT32_MAX)) {
             h2_memory_fini(m);
             return -ENOMEM;

@@ -77,6 +77,16 @@ static int start_nghttp2(struct h2_session *s)
     return err;
 }
 
+/* nghttp2 copies each head, and makes a block of it when its turn comes. What waits towards a backend is
+ * ours, of many clients: there is memory for as many of the largest heads as there may be streams. A client
+ * that lets large answers wait is another matter. */
+static size_t allowance(const struct h2_session *s)
+{
+    size_t head = (size_t)ring_setting(s->ring, SET_HTTP_HEADER_BYTES_MAX);
+    size_t stream = H2_ALLOWANCE_STREAM + (s->client ? H2_ALLOWANCE_REQUEST * head : 0);
+    return H2_ALLOWANCE_BASE + H2_ALLOWANCE_HEADS * head + s->streams_max * stream;
+}
+
 struct h2_session *h2_session_make(struct http2 *h, const struct wire *wire, bool client)
 {
     struct h2_session *s = pool_take(&h->sessions);
@@ -89,7 +99,7 @@ struct h2_session *h2_session_make(struct http2 *h, const struct wire *wire, boo
     s->client = client;
     s->streams_max = (uint32_t)ring_setting(h->ring, SET_HTTP2_STREAMS_MAX);
     s->allowance.memory = &h->memory;
-    s->allowance.most = H2_ALLOWANCE_BASE + (size_t)s->streams_max * H2_ALLOWANCE_STREAM;
+    s->allowance.most = allowance(s);
     s->idle_since_ms = ring_now_ms(h->ring);
     h2_guard_init(&s->guard, client, s->idle_since_ms);
     s->timer.fire = expired;

@@ -46,7 +46,9 @@ enum {
     H2_SHARE = 4,               /* a session may have this part of the blocks that are free */
     H2_SHARE_LEAST = H2_STREAM_WINDOW / H2_BLOCK_BYTES, /* who holds more than these stops first */
     H2_ALLOWANCE_BASE = 96 << 10,                       /* of nghttp2's memory for a session, */
-    H2_ALLOWANCE_STREAM = 8 << 10,                      /* and for each stream that it may have */
+    H2_ALLOWANCE_STREAM = 8 << 10,                      /* for each stream that it may have, */
+    H2_ALLOWANCE_HEADS = 3,                             /* and times the largest head */
+    H2_ALLOWANCE_REQUEST = 2,                           /* the same for each stream to a backend */
     H2_DRAIN_MS = 1000,                                 /* from the notice to the end of new streams */
 };
 

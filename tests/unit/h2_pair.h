@@ -46,8 +46,8 @@ static struct {
     int raw; /* the end of a session that the test speaks to itself; -1: none */
     struct end request[PAIR_REQUESTS];
     unsigned requests;
-    char early[4096]; /* of the last request */
-    bool no_conn;     /* conn_start has no memory */
+    char early[80 << 10]; /* of the last request */
+    bool no_conn;         /* conn_start has no memory */
 } pair;
 
 static inline void end_in_done(struct op *op, const struct event *ev);

@@ -246,12 +246,90 @@ static void kept_alive(void **state)
     finish();
 }
 
+/* ------------------------------------------------------------------ large heads */
+
+enum { LARGE_REQUESTS = 100 };
+
+/* A request whose head has that many bytes of fields, 4000 in each. */
+static char *request_of(size_t fields)
+{
+    char *text = malloc(fields + 4096), *at = text;
+    CHECK(text);
+    at += sprintf(at, "GET / HTTP/1.1\r\nHost: h\r\n");
+    for (size_t i = 0; i < fields / 4000; i++)
+        at += sprintf(at, "X-Large-%02zu: %0*d\r\n", i, 3986, 7);
+    (void)sprintf(at, "\r\n");
+    return text;
+}
+
+static void settings_of(size_t header_bytes)
+{
+    pair_begin();
+    pair.plan->setting[SET_HTTP_HEADER_BYTES_MAX] = header_bytes;
+    pair_both();
+    for (int i = 0; i < 20; i++)
+        pair_turn();
+}
+
+/* As many requests at once as there may be, each with a head of 12 KB: the session carries all of them. */
+static void large_heads(void **state)
+{
+    (void)state;
+    static struct end asks[LARGE_REQUESTS];
+    char *request = request_of(12000);
+    memset(asks, 0, sizeof(asks));
+    settings_of(16 << 10);
+    for (int i = 0; i < LARGE_REQUESTS; i++) {
+        struct wire w;
+        assert_true(h2_client_open(pair.client, &w));
+        end_open(&asks[i], &w);
+        end_read(&asks[i]);
+        end_say(&asks[i], request);
+    }
+    pair_until(pair.requests == LARGE_REQUESTS);
+    for (int i = 0; i < LARGE_REQUESTS; i++) {
+        end_read(&pair.request[i]);
+        pair_until(pair.request[i].ended && pair.request[i].got_len > 12000);
+        end_say(&pair.request[i], "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    }
+    for (int i = 0; i < LARGE_REQUESTS; i++) {
+        pair_until(asks[i].ended);
+        end_close(&asks[i]);
+        free(asks[i].got);
+    }
+    assert_int_equal(pair.gone, 0);
+    assert_int_equal(pair_closed(CLOSE_H2_MEMORY), 0);
+    free(request);
+    finish();
+}
+
+/* The largest that the setting allows goes through, also where a session has one stream alone. */
+static void largest_head(void **state)
+{
+    (void)state;
+    char *request = request_of(60000);
+    pair_begin();
+    pair.plan->setting[SET_HTTP_HEADER_BYTES_MAX] = HEADER_BYTES_CEILING;
+    pair.plan->setting[SET_HTTP2_STREAMS_MAX] = 1;
+    pair_both();
+    open_exchange(&ask);
+    end_say(&ask, request);
+    pair_until(pair.requests == 1);
+    end_read(&pair.request[0]);
+    pair_until(pair.request[0].ended && pair.request[0].got_len > 60000);
+    end_say(&pair.request[0], "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    pair_until(ask.ended);
+    assert_int_equal(pair_closed(CLOSE_H2_MEMORY), 0);
+    free(request);
+    finish();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clients_leave), cmocka_unit_test(backend_refuses), cmocka_unit_test(backend_floods),
         cmocka_unit_test(slow_readers),  cmocka_unit_test(shares),          cmocka_unit_test(dry_ones),
-        cmocka_unit_test(kept_alive),
+        cmocka_unit_test(kept_alive),    cmocka_unit_test(large_heads),     cmocka_unit_test(largest_head),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
