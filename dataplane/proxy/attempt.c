@@ -15,8 +15,6 @@
 static void attempt_choose(struct attempt *a);
 static void attempt_connect(struct attempt *a);
 static void attempt_queue(struct attempt *a);
-static void attempt_readable(struct op *op, const struct event *ev);
-static void attempt_sent(struct op *op, const struct event *ev);
 
 /* An answer that makes a tunnel may be out before the request is. */
 static void tunnel_waits(struct attempt *a)
@@ -566,6 +564,7 @@ static void attempt_choose(struct attempt *a)
         .prefer = exchange_prefers(ex),
         .only = ex->order.refuse != NULL,
         .relay = ex->order.refuse != NULL,
+        .alone = exchange_stops_being_http(ex),
         .retry = a->ask.retry,
         .free = a->ask.free,
     };

@@ -32,6 +32,7 @@ struct target {
     uint32_t requests;    /* at work */
     uint32_t relays;      /* of these, those of balance_ask.relay */
     uint32_t connections; /* open, in use or idle: upstream.c's */
+    uint32_t carriers;    /* of these, those that carry HTTP/2: upstream_h2.c's */
     uint32_t failures;    /* in a row */
     uint32_t ejections;   /* in a row: each lasts longer */
     uint64_t ejected_until_ms;     /* 0: it never was */
@@ -82,6 +83,7 @@ struct balance_ask {
     bool relay; /* of another handler, with a body that lasts as long as its client likes: all of them get
                    half of the connections that there may be, so that other requests always find some.
                    With `only`; balance_relayed is called before balance_finish. */
+    bool alone; /* it needs a connection of its own, which speaks HTTP/1.1, also where backends get HTTP/2 */
     bool retry; /* counts against the retry budget, unless it is */
     bool free;  /* in place of an attempt that cost no backend anything */
     bool ahead; /* of those who wait: something that has begun goes on */

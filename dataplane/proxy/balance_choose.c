@@ -37,7 +37,7 @@ struct choice {
     struct target *best;
     uint64_t best_weight, sum; /* of the equally good ones so far */
     unsigned rank;
-    bool full; /* BALANCE_FULL */
+    bool full; /* BALANCE_FULL, if there is none */
 };
 
 /* splitmix64 (Steele, Lea, Flood, 2014), from the caller's number. */
@@ -86,12 +86,22 @@ static unsigned rank_of(const struct choice *c, struct target *t)
     return tried ? rank + RANK_TRIED : rank;
 }
 
-static bool at_limit(const struct choice *c, const struct target *t)
+/* What becomes a tunnel where backends get HTTP/2: as many as other connections. They last, so that it is not
+ * worth waiting for the end of one, least of all for those who come behind in the queue. */
+static bool at_own_limit(struct choice *c, const struct target *t)
+{
+    uint32_t in_use = t->connections - t->carriers - t->idle_count;
+    bool full = c->p->connections_max && in_use >= c->p->connections_max;
+    c->full |= full;
+    return full;
+}
+
+static bool at_limit(struct choice *c, const struct target *t)
 {
     if (c->p->requests_max && t->requests >= c->p->requests_max)
         return true;
-    if (c->p->backend_http == 2) /* many requests a connection */
-        return t->full;
+    if (c->p->backend_http == 2 && c->p->kind != PROXY_TCP) /* many requests a connection */
+        return c->ask->alone ? at_own_limit(c, t) : t->full;
     return c->p->connections_max && t->requests >= c->p->connections_max;
 }
 

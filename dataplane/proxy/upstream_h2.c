@@ -40,10 +40,12 @@ static void carrier_enter(struct upstream *c)
     if (c->next_idle)
         c->next_idle->prev_idle = &c->next_idle;
     us->carriers = c;
+    t->carriers++;
 }
 
 static void carrier_leave(struct upstream *c)
 {
+    c->target->carriers--;
     *c->prev = c->next;
     if (c->next)
         c->next->prev = c->prev;
@@ -82,13 +84,17 @@ static bool takes_more(const struct upstream *c)
     return c->session ? h2_client_room(c->session) > 0 : waiting_on(c) < waiting_most(c->us);
 }
 
-/* Whether there may be one more carrier. */
+/* Whether there may be one more carrier. Those that take no more requests (the backend has said GOAWAY) last
+ * as long as what is on them, and are replaced at once, unless there are more of them than connections may
+ * be. */
 static bool may_connect(const struct target *t, const struct plan_service *service)
 {
-    uint32_t count = 0, most = service->proxy.connections_max;
+    uint32_t ending = 0, most = service->proxy.connections_max;
+    if (!most)
+        most = CARRIERS_MOST;
     for (const struct upstream *c = t->sessions; c; c = c->next)
-        count++;
-    return count < (most ? most : (uint32_t)CARRIERS_MOST);
+        ending += c->session && h2_client_over(c->session);
+    return t->carriers - ending < most && ending <= most;
 }
 
 /* After one more request, so that the next one waits in the service's queue and not here. */
@@ -107,7 +113,7 @@ static void note_room(struct upstream *c)
 
 static void session_changed(void *arg, struct h2_session *s)
 {
-    if (h2_client_room(s))
+    if (h2_client_room(s) || h2_client_over(s)) /* one that ends may be replaced */
         note_room(arg);
 }
 

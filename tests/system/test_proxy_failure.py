@@ -6,11 +6,13 @@ import json
 import resource
 import select
 import socket
+import struct
 import threading
 import time
 
 import pytest
 
+import faulty_h2
 import http2
 from http1 import wait_until
 from proxy_rig import Backend, Client, Ring, field, pattern, read_body, read_head, reset
@@ -342,6 +344,49 @@ def test_queue_over_http2():
                 client.close()
             counters = ring.counters()
             assert counters["proxy_retries_total"] == 0 and counters["upstream_connects_total"] == 1
+
+
+class Leaver(faulty_h2.Connection):
+    """Answers "ok"; to /last only when it is told to, and says before that it takes nothing more."""
+
+    def __init__(self, sock, said, go):
+        super().__init__(sock)
+        self.said, self.go = said, go
+
+    def respond(self, stream, fields):
+        if fields[":path"] == "/last":
+            self.send(http2.frame(http2.GOAWAY, 0, 0, struct.pack(">II", stream, 0)))
+            self.said.set()
+            self.go.wait(60)
+        self.head(stream, [(":status", "200"), ("content-length", "2")])
+        self.send(http2.frame(http2.DATA, http2.END_STREAM, stream, b"ok"))
+
+
+def test_a_session_that_takes_nothing_more_is_replaced_at_once():
+    """It lasts as long as what is on it, and does not count as the one connection that there may be."""
+    said, go, connections = threading.Event(), threading.Event(), []
+
+    def accept():
+        while True:
+            try:
+                sock, _ = listener.accept()
+            except OSError:
+                return
+            connections.append(sock)
+            threading.Thread(target=Leaver(sock, said, go).run, daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        with Ring(listener.getsockname(), backend_http=2, connections_max=1, queue_timeout_ms=60000) as ring:
+            with Client(ring) as first, Client(ring) as second:
+                first.ask("/last")
+                assert said.wait(20)
+                for _ in range(3):
+                    assert second.get("/next")[2] == b"ok"
+                assert len(connections) == 2
+                go.set()
+                assert first.answer()[2] == b"ok"
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 def test_own_shortage_is_no_backends_fault():

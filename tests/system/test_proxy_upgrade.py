@@ -179,6 +179,27 @@ def test_upgrade_where_backends_get_http2():
         assert backend.connections == 1
 
 
+def test_tunnels_have_a_limit_where_backends_get_http2():
+    """As many connections for them as may carry HTTP/2; nobody waits for the end of one, and other requests go on."""
+    with Backend(**docker(UPGRADED, shout)) as backend, Ring(backend.address, kind="docker") as behind:
+        with Ring(behind.address, kind="docker", backend_http=2, connections_max=2) as ring:
+            clients = [Client(ring) for _ in range(2)]
+            for client in clients:
+                ask_exec(client)
+                assert client.head()[0] == 101
+            with Client(ring) as other:
+                ask_exec(other)
+                assert other.head()[0] == 503
+            with Client(ring) as other:
+                assert other.get("/length/3")[2] == pattern(3)
+            clients.pop().close()
+            ring.wait_counter("upstream_connections_open", 2)
+            with Client(ring) as other:
+                ask_exec(other)
+                assert other.head()[0] == 101
+            clients.pop().close()
+
+
 def test_unasked_upgrade_is_a_bad_answer():
     with Backend(ws=hijack(UPGRADED, shout)) as backend, Ring(backend.address) as ring, Client(ring) as client:
         status, _, content, _ = client.get("/ws")

@@ -378,6 +378,23 @@ static void test_limits(void **state)
     assert_int_equal(why_not(), BALANCE_BUSY);
     proxy()->backend_http = 2; /* many on one connection */
     finish(choose_for(""), BALANCE_GOOD);
+    struct balance_ask ask = ask_now(""); /* but not for what becomes a tunnel: three that carry no HTTP/2 */
+    enum balance_why why;
+    ask.alone = true;
+    for (unsigned i = 0; i < 6; i++) {
+        t[i]->connections = 6;
+        t[i]->carriers = 2;
+        t[i]->idle_count = 1;
+    }
+    assert_null(balance_choose(balance, &ask, &why));
+    assert_int_equal(why, BALANCE_FULL);
+    t[0]->idle_count = 2; /* one that is taken again makes no new one */
+    struct target *alone = balance_choose(balance, &ask, &why);
+    assert_ptr_equal(alone, t[0]);
+    finish(alone, BALANCE_GOOD);
+    finish(choose_for(""), BALANCE_GOOD); /* others do not wait behind them */
+    for (unsigned i = 0; i < 6; i++)
+        t[i]->connections = t[i]->carriers = t[i]->idle_count = 0;
     for (unsigned i = 0; i < 6; i++)
         finish(t[i], BALANCE_GOOD);
 }
