@@ -206,7 +206,9 @@ static void adapt_window(struct pump *p, size_t taken)
 
 static bool push_pipe(struct pump *p)
 {
-    bool more = !p->drained && p->source == SOURCE_OPEN;
+    /* Where the kernel makes records, "more" leaves one open that nothing but more content ends: what would
+     * be in it could wait for as long as the source likes. */
+    bool more = !p->drained && p->source == SOURCE_OPEN && !p->c.to->over;
     unsigned flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (more ? SPLICE_F_MORE : 0u);
     size_t taken = 0;
     while (p->pipe_len) {

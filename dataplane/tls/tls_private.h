@@ -59,6 +59,7 @@ struct tls {
     bool polling;                  /* out waits for room in the socket */
     bool starved;                  /* waits for an outbuf */
     bool shut_wanted, shut;        /* close_notify and FIN */
+    bool rekeyed;                  /* the other side has asked for new keys, which the kernel takes none of */
     bool unsound;                  /* what came broke the protocol: its session is not used again */
     bool node_known;
     uint64_t node; /* tls_client_node */

@@ -124,6 +124,28 @@ static int read_error(struct tls *t)
     }
 }
 
+/* OpenSSL's: every message of the protocol. */
+static void heard(int sent, int version, int type, const void *bytes, size_t len, SSL *ssl, void *arg)
+{
+    enum { MESSAGE_HEAD = 4, REQUESTED = 1 };
+    struct tls *t = arg;
+    const uint8_t *message = bytes;
+    (void)version;
+    (void)ssl;
+    if (!sent && type == SSL3_RT_HANDSHAKE && len > MESSAGE_HEAD && message[0] == SSL3_MT_KEY_UPDATE)
+        t->rekeyed |= message[MESSAGE_HEAD] == REQUESTED;
+}
+
+/* OpenSSL has said yes, and the kernel goes on with the keys before: nothing that it sends can be read. */
+static int end_rekeyed(struct tls *t)
+{
+    t->rekeyed = false;
+    t->ended = -ECONNRESET;
+    ring_count(t->tr->ring, CTR_TLS_REKEYS_REFUSED, 1);
+    (void)shutdown(t->fd, SHUT_RDWR);
+    return t->ended;
+}
+
 /* Up to len bytes of content: what is here now. 0: the end; -EAGAIN; -ECONNRESET. */
 static ssize_t content_read(struct tls *t, void *buf, size_t len)
 {
@@ -133,12 +155,15 @@ static ssize_t content_read(struct tls *t, void *buf, size_t len)
     while (done < len && (done == 0 || SSL_has_pending(t->ssl))) {
         size_t n = 0;
         ERR_clear_error();
-        if (SSL_read_ex(t->ssl, (uint8_t *)buf + done, len - done, &n) != 1) {
-            int err = read_error(t);
+        bool more = SSL_read_ex(t->ssl, (uint8_t *)buf + done, len - done, &n) == 1;
+        int err = more ? 0 : read_error(t);
+        done += n;
+        if (t->rekeyed)
+            err = end_rekeyed(t);
+        if (!more || err) {
             flush_own(t);
             return done ? (ssize_t)done : err;
         }
-        done += n;
     }
     flush_own(t);
     return (ssize_t)done;
@@ -153,6 +178,8 @@ static bool content_ready(struct tls *t)
         return true;
     ERR_clear_error();
     bool ready = SSL_peek_ex(t->ssl, &byte, 1, &n) == 1 || read_error(t) != -EAGAIN;
+    if (t->rekeyed)
+        ready = end_rekeyed(t) != 0;
     flush_own(t);
     return ready;
 }
@@ -266,11 +293,21 @@ static void tx_post(struct tls *t, int32_t res)
     loop_post(t->tr->loop, &t->tx_post, op, res);
 }
 
+/* Where the kernel makes the records, close_notify needs room in the socket like any other. */
+static bool shut_waits(struct tls *t, int ret)
+{
+    return t->kernel_send && ret < 0 && SSL_get_error(t->ssl, ret) == SSL_ERROR_WANT_WRITE;
+}
+
 static void shut_now(struct tls *t)
 {
-    t->shut = true;
     ERR_clear_error();
-    (void)SSL_shutdown(t->ssl);
+    if (shut_waits(t, SSL_shutdown(t->ssl))) {
+        t->polling = true;
+        loop_poll(t->tr->loop, &t->out, t->fd, POLLOUT);
+        return;
+    }
+    t->shut = true;
     t->more = false;
     if (t->out_at < t->out_len && flush_now(t, MSG_MORE) == -EAGAIN) { /* the FIN goes with it */
         flush_order(t);                                                /* then the FIN follows */
@@ -352,9 +389,10 @@ static void out_done(struct op *op, const struct event *ev)
         if (t->tx)
             tx_post(t, -ECANCELED);
         t->taken = 0;
+    } else if (polled && t->tx) {
+        tx_post(t, POLLOUT);
     } else if (polled) {
-        if (t->tx)
-            tx_post(t, POLLOUT);
+        tx_step(t);
     } else {
         flushed(t, ev->res);
     }
@@ -469,6 +507,10 @@ void tls_wire_begin(struct tls *t)
 {
     t->in.done = in_done;
     t->out.done = out_done;
+    if (t->kernel_send) {
+        SSL_set_msg_callback(t->ssl, heard);
+        SSL_set_msg_callback_arg(t->ssl, t);
+    }
 }
 
 static void release(struct tls *t)

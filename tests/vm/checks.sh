@@ -145,6 +145,25 @@ certificates:
   vm:
     cert: /vm/tls/vm.pem
     key: /vm/tls/vm.key
+    ca: /vm/tls/vm.pem
+services:
+  - name: inward
+    address: 127.0.0.1:5444
+    kind: registry
+    path: proxy
+    steer: false
+    check: {kind: none}
+    tls: {mode: terminate, certificates: [vm]}
+    backends: [{address: "127.0.0.1:5000"}]
+  - name: outward
+    address: 127.0.0.1:5445
+    kind: registry
+    path: proxy
+    steer: false
+    check: {kind: none}
+    backend: {tls: true, ca: vm}
+    backends: [{address: "127.0.0.1:5443"}]
+settings: {kernel.enabled: false}
 admin:
   address: 127.0.0.1:5080
 control:
@@ -405,6 +424,81 @@ user_space_makes_records() {
     fairlead unset tls.kernel --socket $SOCKET
 }
 
+# The client would wait for records under new keys, which the kernel cannot be given: its connection ends, and is not heard wrongly.
+new_keys_end_the_connection() {
+    before=$(figure tls_rekeys_refused_total)
+    {
+        sleep 2
+        echo K
+        sleep 3
+        printf 'GET /v2/ HTTP/1.1\r\nHost: vm\r\n\r\n'
+        sleep 2
+    } | timeout 30 openssl s_client -connect 127.0.0.1:5443 -CAfile /vm/tls/vm.pem -tls1_3 >$WORK/said 2>&1 || true
+    ! grep -q 'bad record mac' $WORK/said || die "a record that nobody can read was sent"
+    equal "the count of such ends" "$(figure tls_rekeys_refused_total)" $((before + 1))
+}
+
+# ---------------------------------------------------------------- what is relayed over such TLS
+
+# relayed ADDRESS CURL-ARGUMENTS...: pulls through a service; sets $spliced and $by_kernel.
+relayed() {
+    from=$1
+    shift
+    spliced_before=$(figure relay_spliced_bytes_total)
+    kernel_before=$(figure tls_kernel_total)
+    ask 200 --cacert /vm/tls/vm.pem "$@" "$from/v2/vm/app/blobs/$(digest_of $WORK/tls)"
+    same $WORK/body $WORK/tls
+    spliced=$(($(figure relay_spliced_bytes_total) - spliced_before))
+    by_kernel=$(($(figure tls_kernel_total) - kernel_before))
+}
+
+# sent ADDRESS: pushes through a service; sets $spliced.
+sent() {
+    spliced_before=$(figure relay_spliced_bytes_total)
+    random_file sent 6000000
+    ask 201 --cacert /vm/tls/vm.pem --http1.1 -X POST -H 'Content-Type: application/octet-stream' --data-binary @$WORK/sent \
+        "$1/v2/vm/app/blobs/uploads/?digest=$(digest_of $WORK/sent)"
+    pulled $WORK/sent
+    spliced=$(($(figure relay_spliced_bytes_total) - spliced_before))
+}
+
+nearly_all_spliced() {
+    [ $spliced -gt 5700000 ] || die "$spliced bytes were spliced"
+}
+
+relay_is_spliced() {
+    relayed https://127.0.0.1:5444 --http1.1 "$@"
+    equal "connections whose records the kernel makes" "$by_kernel" 1
+    nearly_all_spliced
+}
+
+# Small segments and a reader that seldom reads: the socket refuses in the middle of records.
+relay_to_a_slow_reader() {
+    relay_is_spliced --limit-rate 3M
+}
+
+relay_by_http2() {
+    relayed https://127.0.0.1:5444 --http2
+    equal "the protocol" "$(head -c 6 $WORK/head)" "HTTP/2"
+    equal "connections whose records the kernel makes" "$by_kernel" 1
+}
+
+# What comes by TLS is opened by OpenSSL; where it goes to is another matter.
+relay_from_a_tls_backend() {
+    relayed http://127.0.0.1:5445
+    equal "what was spliced" "$spliced" 0
+}
+
+upload_to_a_tls_backend() {
+    sent http://127.0.0.1:5445
+    nearly_all_spliced
+}
+
+upload_by_tls() {
+    sent https://127.0.0.1:5444
+    equal "what was spliced" "$spliced" 0
+}
+
 # ---------------------------------------------------------------- processes that die, and a drain
 
 everything_is_there() {
@@ -483,6 +577,14 @@ stage_first() {
     check "TLS: push" push_over_tls
     check "TLS 1.3: the kernel makes the records of a file" kernel_makes_records --tlsv1.3
     check "TLS 1.2: the kernel makes the records of a file" kernel_makes_records --tls-max 1.2
+    check "TLS 1.3: a relayed body is spliced into the kernel's records" relay_is_spliced --tlsv1.3
+    check "TLS 1.2: a relayed body is spliced into the kernel's records" relay_is_spliced --tls-max 1.2
+    check "TLS: a relayed body, to a slow reader" relay_to_a_slow_reader
+    check "TLS: a relayed body, by HTTP/2" relay_by_http2
+    check "TLS: a relayed body, from a backend over TLS" relay_from_a_tls_backend
+    check "TLS: an upload is spliced to a backend over TLS" upload_to_a_tls_backend
+    check "TLS: an upload by TLS" upload_by_tls
+    check "TLS 1.3: new keys end the connection" new_keys_end_the_connection
     check "TLS: without the kernel" user_space_makes_records
     check "kill -9 of the data plane" kill_dataplane
     check "kill -9 of control" kill_control

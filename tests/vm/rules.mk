@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The oldest kernel that is supported, in a virtual machine; included by the Makefile.
 # The unit tests that touch the kernel.
-VM_UNITS := $(addprefix $(BUILD)/unit/test_,sandbox db log log_drain names figures pipe pump tunnel)
+VM_UNITS := $(addprefix $(BUILD)/unit/test_,sandbox db log log_drain names figures pipe pump pump_tls tunnel)
 
 .PHONY: vm test-vm
 vm:

@@ -161,7 +161,7 @@ def fill_root(root, build, units, kernel, release):
         copy(root, HERE / name, f"vm/{name}")
     (root / "init").symlink_to("vm/init")
     # Busybox has cmp and its like too, but they go byte by byte, and its shell prefers them.
-    programs = {shutil.which(name): f"vm/bin/{name}" for name in ("curl", "cmp", "sha256sum", "head", "tail", "ip")}
+    programs = {shutil.which(name): f"vm/bin/{name}" for name in ("curl", "cmp", "sha256sum", "head", "tail", "ip", "openssl")}
     programs |= {shutil.which("dash"): "bin/dash", shutil.which("busybox"): "bin/busybox"}
     programs |= {build / f"tools/{name}": f"vm/bin/{name}" for name in ("no_uring", "pong")}
     programs |= {build / name: f"vm/bin/{name}" for name in ("fairleadd", "fairlead-dataplane", "fairlead")}
