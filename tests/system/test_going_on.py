@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.skipif(harness.KIND != "fairlead", reason="tests Fairl
               pytest.mark.skipif(not TOOL.exists(), reason="tests/tools is not built")]
 
 SIZE = 3_000_000
+COPIED = 2 * (128 << 10)  # what came in one piece with a head; there are two
 
 
 class Front(harness.FairleadRegistry):
@@ -44,10 +45,10 @@ class Front(harness.FairleadRegistry):
             return connection.exchange("GET", f"/v2/x/blobs/sha256:{digest}", headers=fields)
 
     def figures(self):
-        """Those of the proxy, summed over rings."""
+        """Those of the proxy and of what it relays, summed over rings."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=20) as answer:
             text = answer.read().decode()
-        return {name: int(value) for name, value in re.findall(r"^fairlead_(proxy_\w+) (\d+)$", text, re.M)}
+        return {name: int(value) for name, value in re.findall(r"^fairlead_((?:proxy|relay)_\w+) (\d+)$", text, re.M)}
 
 
 @contextlib.contextmanager
@@ -81,8 +82,9 @@ def blob(backends, seed, *rules, size=SIZE, chunked=False):
 
 @pytest.mark.parametrize("verify", ["never", "resumed", "always"])
 def test_what_is_asked_for(verify):
-    """never: the rest alone; else all of it. Each time another backend goes on."""
-    with farm(resume={"verify": verify}) as (front, backends):
+    """never: the rest alone, spliced as what was before; else all of it, of which what is looked at is copied. Each time
+    another backend goes on."""
+    with farm(resume={"verify": verify}, technique="splice") as (front, backends):
         digest = blob(backends, 1, ("plain", 1, "reset", 1_000_000, 0))
         assert front.pull(digest) == "right"
         seen = [backend.seen(digest) for backend in backends]
@@ -90,6 +92,9 @@ def test_what_is_asked_for(verify):
         figures = front.figures()
         assert figures["proxy_resumes_total"] == 1 and figures["proxy_resumes_failed_total"] == 0
         assert figures["proxy_resumed_bytes_total"] == SIZE - 1_000_000
+        spliced = figures["relay_spliced_bytes_total"]
+        least, most = {"never": (SIZE - COPIED, SIZE), "resumed": (1_000_000 - COPIED, 1_000_000), "always": (0, 0)}[verify]
+        assert least <= spliced <= most, figures
         assert front.pull(blob(backends, 2)) == "right"
         assert front.figures()["proxy_resumes_total"] == 1
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Thousands of idle client connections, and of tunnels, in one process: it takes them, serves others beside them, and has
-given everything back when they are gone. What they cost in memory is a question of bench (relay)."""
+given everything back when they are gone. More of them than one process may have descriptors are those of several nodes on one
+host. What they cost in memory is a question of bench (relay, many)."""
 
+import contextlib
 import pathlib
 import subprocess
 
@@ -54,21 +56,33 @@ class Proxy(harness.FairleadRegistry):
 
 
 @pytest.fixture(scope="module")
-def proxy():
+def backend():
     port = harness.free_port()
     origin = subprocess.Popen([harness.BUILD / "bench/origin", str(port), "1"])
-    instance = Proxy(port)
+    yield port
+    origin.kill()
+    origin.wait()
+
+
+@contextlib.contextmanager
+def started(backend):
+    instance = Proxy(backend)
     try:
         instance.start()
         assert http1.wait_until(instance.serves, 20), instance.report("does not serve")
         yield instance
     finally:
         instance.close()
-        origin.kill()
-        origin.wait()
 
 
-def hold(proxy, command, count, each):
+@pytest.fixture(scope="module")
+def proxy(backend):
+    with started(backend) as instance:
+        yield instance
+
+
+@contextlib.contextmanager
+def client_of(proxy, command, count, each):
     """A client that says "ready" and keeps what it has open, of which each needs so many sockets."""
     before = proxy.sockets()
     client = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -76,6 +90,7 @@ def hold(proxy, command, count, each):
         assert client.stdout.readline() == "ready\n", proxy.report("the connections did not open")
         held = proxy.sockets() - before
         assert held >= count * each - OTHERS
+        yield
         for _ in range(20):
             assert proxy.get().status == 200
         assert client.poll() is None
@@ -85,9 +100,30 @@ def hold(proxy, command, count, each):
     assert proxy.serves()
 
 
+def hold(proxy, command, count, each):
+    with client_of(proxy, command, count, each):
+        pass
+
+
+def idle(proxy, count):
+    return [harness.BUILD / "bench/load", "idle", proxy.service_port, count, "-l", SMALL, f"/{SMALL}"]
+
+
 @pytest.mark.parametrize("count", [1000, pytest.param(15_000, marks=pytest.mark.slow)])
 def test_idle_connections(proxy, count):
-    hold(proxy, [harness.BUILD / "bench/load", "idle", proxy.service_port, count, "-l", SMALL, f"/{SMALL}"], count, 1)
+    hold(proxy, idle(proxy, count), count, 1)
+
+
+def test_nodes_side_by_side(proxy, backend):
+    """Each with its own state, sockets and ports: both keep what they have, and the end of one is nothing to the other."""
+    with started(backend) as second:
+        with client_of(proxy, idle(proxy, 1000), 1000, 1):
+            with client_of(second, idle(second, 1000), 1000, 1):
+                assert set(second.dataplane_pids()).isdisjoint(proxy.dataplane_pids())
+            second.kill()
+            assert not second.serves()
+            second.start()
+            assert http1.wait_until(second.serves, 20), second.report("does not serve again")
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(7000, marks=pytest.mark.slow)])

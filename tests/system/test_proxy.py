@@ -581,8 +581,8 @@ def test_upload_stays_with_its_backend():
 
 def test_build_goes_where_its_session_is():
     def session(backend, sock, file, first, fields, rest):
+        backend.requests.append((field(fields, "X-Docker-Expose-Session-Uuid"), None, None))  # before the build can come
         sock.sendall(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
-        backend.requests.append((field(fields, "X-Docker-Expose-Session-Uuid"), None, None))
         file.read()
         return False
 
