@@ -31,16 +31,20 @@ MALLOC := $(if $(SAN),,-l:libjemalloc_pic.a -lm)
 DATAPLANE_LIBS := -luring -llmdb -lssl -lcrypto -lseccomp -lcap -lnghttp2 -lpthread
 CONTROL_LIBS := -luv -lraft -llmdb -lssl -lcrypto -ljansson -lyaml -lcap -lbpf -lmnl -lcurl -lpthread $(MALLOC)
 CLI_LIBS := -ljansson -lcurl -lcrypto
+MIRROR_LIBS := -ljansson -lcurl -lcrypto -lpthread
 
 DATAPLANE_SRC := $(wildcard dataplane/*.c dataplane/*/*.c)
 CLI_SRC := $(wildcard control/cli/*.c)
-CONTROL_SRC := $(filter-out $(CLI_SRC),$(wildcard control/*.c control/*/*.c))
-PROGRAMS := $(BUILD)/fairleadd $(BUILD)/fairlead-dataplane $(BUILD)/fairlead
+MIRROR_SRC := $(wildcard control/mirror/*.c)
+CONTROL_SRC := $(filter-out $(CLI_SRC) $(MIRROR_SRC),$(wildcard control/*.c control/*/*.c))
+PROGRAMS := $(BUILD)/fairleadd $(BUILD)/fairlead-dataplane $(BUILD)/fairlead-mirror $(BUILD)/fairlead
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 DATAPLANE_OBJ := $(call obj,$(DATAPLANE_SRC))
 CONTROL_OBJ := $(call obj,$(CONTROL_SRC))
 CLI_OBJ := $(call obj,$(CLI_SRC))
+MIRROR_OBJ := $(call obj,$(MIRROR_SRC))
+MIRROR_SHARED_OBJ := $(call obj,control/challenge.c)
 
 .PHONY: all run deps clean help FORCE
 all: $(PROGRAMS)
@@ -62,10 +66,12 @@ $(BUILD)/fairleadd: $(CONTROL_OBJ)
 	$(AT)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(CONTROL_LIBS)
 $(BUILD)/fairlead: $(CLI_OBJ)
 	$(AT)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(CLI_LIBS)
+$(BUILD)/fairlead-mirror: $(MIRROR_OBJ) $(MIRROR_SHARED_OBJ)
+	$(AT)echo "  LD    $@"; $(CC) $(LDFLAGS) -o $@ $^ $(MIRROR_LIBS)
 # For tests: everything but the mains, as archives, so that each program takes what it needs.
 $(BUILD)/libdataplane.a: $(filter-out %/dataplane/main.o,$(DATAPLANE_OBJ))
 	$(AT)rm -f $@; ar rcs $@ $^
-$(BUILD)/libcontrol.a: $(filter-out %/control/main.o %/cli/main.o,$(CONTROL_OBJ) $(CLI_OBJ))
+$(BUILD)/libcontrol.a: $(filter-out %/control/main.o %/cli/main.o %/mirror/main.o,$(CONTROL_OBJ) $(CLI_OBJ) $(MIRROR_OBJ))
 	$(AT)rm -f $@; ar rcs $@ $^
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  CC    $<"; $(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
@@ -88,4 +94,4 @@ help:
 .DELETE_ON_ERROR:
 .SECONDARY:
 include bpf/rules.mk tests/rules.mk packaging/rules.mk bench/rules.mk $(wildcard tests/vm/rules.mk)
--include $(patsubst %.o,%.d,$(DATAPLANE_OBJ) $(CONTROL_OBJ) $(CLI_OBJ))
+-include $(patsubst %.o,%.d,$(DATAPLANE_OBJ) $(CONTROL_OBJ) $(CLI_OBJ) $(MIRROR_OBJ))

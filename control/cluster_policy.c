@@ -42,6 +42,18 @@ int cluster_endpoints(struct cluster *c, struct endpoint_table *out)
     return result;
 }
 
+int cluster_mirrors(struct cluster *c, struct mirror_table *out)
+{
+    struct kv *kv;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    *out = (struct mirror_table){.count = 0};
+    if (!view)
+        return -ENOMEM;
+    int result = state_mirrors_read(kv, out);
+    consensus_view_end(view);
+    return result;
+}
+
 int cluster_each_notice(struct cluster *c, struct notice_at after, size_t limit, cluster_notice each,
                         void *arg)
 {

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Policies and webhooks as they are applied here. */
+/* Policies, webhooks and rules of mirroring as they are applied here. */
 #ifndef FL_CONTROL_CLUSTER_POLICY_H
 #define FL_CONTROL_CLUSTER_POLICY_H
 
 #include "control/cluster.h"
+#include "control/state/mirror.h"
 #include "control/state/notice.h"
 #include "control/state/policy.h"
 
@@ -15,6 +16,9 @@ int cluster_rules(struct cluster *c, const char *repo, struct policy_rules *out)
 
 /* With their secrets. 0 or -errno; endpoint_table_fini in any case. */
 int cluster_endpoints(struct cluster *c, struct endpoint_table *out);
+
+/* 0 or -errno; mirror_table_fini in any case. */
+int cluster_mirrors(struct cluster *c, struct mirror_table *out);
 
 /* Calls back for at most `limit` notices behind a position, in order, until it says false; views are good
  * until it returns. Returns how many it was called for, or -errno. */

@@ -33,6 +33,7 @@ struct backup;
 struct jobs;
 struct importer;
 struct notify;
+struct mirrors;
 struct retention_runs;
 struct daemon_blobs;
 struct daemon_repair;
@@ -99,6 +100,7 @@ struct daemon {
     struct jobs *jobs;
     struct importer *importer;
     struct notify *notify;
+    struct mirrors *mirrors;
     struct retention_runs *retention;
     struct source_passes *passes;  /* daemon_sources.h */
     struct daemon_blobs *blobs;    /* daemon_blobs.h */

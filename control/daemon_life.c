@@ -24,6 +24,7 @@
 #include "control/daemon_repair.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_listen.h"
+#include "control/daemon_mirror.h"
 #include "control/daemon_peers.h"
 #include "control/daemon_sources.h"
 #include "control/events.h"
@@ -32,6 +33,7 @@
 #include "control/backup.h"
 #include "control/importer.h"
 #include "control/nodes.h"
+#include "control/mirrors.h"
 #include "control/notify.h"
 #include "control/policies.h"
 #include "control/retention_run.h"
@@ -322,6 +324,7 @@ static void open_background(struct daemon *d)
     enum setting_source source;
     d->notify = notify_new(&notify);
     daemon_sources_open(d);
+    daemon_mirror_open(d);
     d->retention = retention_open(&d->loop, d->cluster,
                                   setting_effective(&d->settings, SET_REGISTRY_RETENTION_INTERVAL, &source));
     daemon_repair_open(d);
@@ -433,6 +436,8 @@ void daemon_life_close(struct daemon *d)
     notify_close(d->notify);
     d->notify = NULL;
     daemon_sources_close(d);
+    mirrors_close(d->mirrors);
+    d->mirrors = NULL;
     retention_close(d->retention);
     d->retention = NULL;
     daemon_repair_close(d);

@@ -10,6 +10,7 @@
 #include "control/daemon_life.h"
 #include "control/daemon_peers.h"
 #include "control/events.h"
+#include "control/mirrors.h"
 #include "control/nodes.h"
 #include "control/notify.h"
 #include "control/services.h"
@@ -81,6 +82,8 @@ static void on_event(void *arg, const struct state_event *event)
         nodes_event(d->nodes, event);
     if (d->notify)
         notify_event(d->notify, event);
+    if (d->mirrors)
+        mirrors_event(d->mirrors, event);
     if (!is_routine(&event->cmd.head))
         events_state(d->events, event);
 }
@@ -112,6 +115,8 @@ static void on_restored(void *arg)
     nodes_reload(d->nodes);
     if (d->notify)
         notify_event(d->notify, NULL);
+    if (d->mirrors)
+        mirrors_event(d->mirrors, NULL);
     daemon_publish_plan(d);
 }
 

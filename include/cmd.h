@@ -63,8 +63,8 @@ enum cmd_type {
     CMD_TOKEN_SET = 19,   /* node_token, u8 rotate: 1 removes the other tokens of its role */
     CMD_TOKEN_RM = 20,    /* 32 bytes: hash of the secret */
     CMD_CLUSTER_SET = 21, /* node_cluster_change */
-    /* All of them or none: u32 count, each: u16 type, bytes the fields of that type. Of settings, services
-       and backends only. */
+    /* All of them or none: u32 count, each: u16 type, bytes the fields of that type. Of settings, services,
+       backends and rules of mirroring only. */
     CMD_TRANSACTION = 22,
     /* Who holds a blob has changed: digest, cmd_holders that it gains, cmd_holders that it loses, and
        cmd_holders that have to be there (may be missing: none). CMD_BLOB_UNKNOWN if nobody ever linked it,
@@ -106,6 +106,10 @@ enum cmd_type {
     CMD_NOTIFY_SET = 40,
     /* bytes name */
     CMD_NOTIFY_RM = 41,
+    /* Makes or replaces a rule of mirroring: its fields (control/state/mirror.h). */
+    CMD_MIRROR_SET = 42,
+    /* bytes name */
+    CMD_MIRROR_RM = 43,
     CMD_TYPE_COUNT
 };
 
@@ -139,6 +143,7 @@ enum cmd_status {
     CMD_POLICY_UNKNOWN = 22,
     CMD_ENDPOINT_UNKNOWN = 23,
     CMD_BLOB_DELETING = 24, /* its file is being removed: CMD_GC_KEEP, then again */
+    CMD_MIRROR_UNKNOWN = 25,
     CMD_STATUS_COUNT
 };
 

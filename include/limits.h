@@ -21,6 +21,7 @@ enum limits {
     POLICIES_MAX = 4096,
     NOTICES_MAX = 100000, /* that wait for webhooks; beyond it the oldest ones go */
     ENDPOINTS_MAX = 16,   /* webhooks */
+    MIRRORS_MAX = 64,     /* rules */
 
     /* The two processes. */
     RINGS_MAX = 64,       /* rings = threads of the data plane */

@@ -9,7 +9,8 @@ BASH_COMPLETION = $(PREFIX)/share/bash-completion/completions/fairlead
 FISH_COMPLETION = $(PREFIX)/share/fish/vendor_completions.d/fairlead.fish
 MAN_PAGES = $(wildcard docs/man/*.[1-8])
 man_target = $(MANDIR)/man$(patsubst .%,%,$(suffix $(1)))/$(notdir $(1))
-INSTALLED = $(PREFIX)/sbin/fairleadd $(PREFIX)/sbin/fairlead-dataplane $(PREFIX)/bin/fairlead \
+INSTALLED = $(PREFIX)/sbin/fairleadd $(PREFIX)/sbin/fairlead-dataplane $(PREFIX)/sbin/fairlead-mirror \
+	$(PREFIX)/bin/fairlead \
 	$(UNITDIR)/fairlead.service $(SYSUSERSDIR)/fairlead.conf $(BASH_COMPLETION) $(FISH_COMPLETION) \
 	$(foreach page,$(MAN_PAGES),$(call man_target,$(page)))
 
@@ -18,6 +19,7 @@ INSTALLED = $(PREFIX)/sbin/fairleadd $(PREFIX)/sbin/fairlead-dataplane $(PREFIX)
 install: all
 	install -D -m 755 $(BUILD)/fairleadd "$(DESTDIR)$(PREFIX)/sbin/fairleadd"
 	install -D -m 755 $(BUILD)/fairlead-dataplane "$(DESTDIR)$(PREFIX)/sbin/fairlead-dataplane"
+	install -D -m 755 $(BUILD)/fairlead-mirror "$(DESTDIR)$(PREFIX)/sbin/fairlead-mirror"
 	install -D -m 755 $(BUILD)/fairlead "$(DESTDIR)$(PREFIX)/bin/fairlead"
 	install -d "$(DESTDIR)$(UNITDIR)"
 	sed 's|@PREFIX@|$(PREFIX)|g' packaging/fairlead.service.in >"$(DESTDIR)$(UNITDIR)/fairlead.service"

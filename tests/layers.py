@@ -21,6 +21,7 @@ ROOMS = {
     "control/state/": ("control/state/", "control/settings.h"),
     "control/compile/": ("control/compile/", "control/state/service.h", "control/state/node.h", "control/settings.h", "control/config.h"),
     "control/cli/": ("control/cli/", "control/settings.h"),
+    "control/mirror/": ("control/mirror/", "control/challenge.h"),
     "control/": ("control/",),
 }
 
@@ -28,7 +29,7 @@ ROOMS = {
 RESERVED = {
     "liburing.h": (("dataplane/loop.c",), "the loop is the only user of io_uring"),
     "uv.h": (("control/",), "libuv is control's loop"),
-    "curl/curl.h": (("control/webhook.c", "control/cli/http.c"), "HTTP as a client, outside the data plane"),
+    "curl/curl.h": (("control/webhook.c", "control/cli/http.c", "control/mirror/"), "HTTP as a client, outside the data plane"),
     "raft.h": (("control/raft/",), "only the adapter knows the Raft library"),
     "seccomp.h": (("dataplane/sandbox.c",), "the sandbox is in one file"),
     "yaml.h": (("control/config",), "only the configuration's reader knows YAML"),

@@ -146,6 +146,12 @@ int command_notify_ls(struct cli *cli);
 int command_notify_set(struct cli *cli);
 int command_notify_rm(struct cli *cli);
 int command_notify_test(struct cli *cli);
+/* cli_mirror.c */
+int command_mirror_ls(struct cli *cli);
+int command_mirror_set(struct cli *cli);
+int command_mirror_rm(struct cli *cli);
+int command_mirror_run(struct cli *cli);
+int command_mirror_status(struct cli *cli);
 /* cli_services.c */
 void cli_print_services(const json_t *rows);
 void cli_print_backends(const json_t *rows);

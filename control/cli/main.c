@@ -73,6 +73,22 @@ const struct command commands[] = {
      "On a terminal it asks first, unless --yes is given.", command_notify_rm},
     {"notify test", "NAME", 0, "send an envelope without events, from this node, and say what is answered",
      NULL, command_notify_test},
+    {"mirror ls", "", 0, "rules of mirroring: what is copied where, when, and how it went", NULL,
+     command_mirror_ls},
+    {"mirror set", "NAME KEY=VALUE...", 0, "make a rule of mirroring, or change fields of one",
+     "As in `fairlead mirror set hub url=https://registry.example repos=team/*,tools/app every=1h "
+     "prefix=copies`.\n"
+     "Keys: direction (pull, push), url, repos, tags (patterns, or ~EXPRESSION), strip, prefix, every, "
+     "on_event,\n"
+     "referrers, rate, parallel, credentials, ca (files of the node that leads), paused. What was deleted at "
+     "the "
+     "source stays.",
+     command_mirror_set},
+    {"mirror rm", "NAME", OPTION_YES, "remove a rule of mirroring; what it copied stays", NULL,
+     command_mirror_rm},
+    {"mirror run", "NAME", OPTION_DRY_RUN,
+     "run a rule now, and wait for the end; --dry-run: say what it would do", NULL, command_mirror_run},
+    {"mirror status", "NAME", 0, "a rule, and what its last run did", NULL, command_mirror_status},
     {"service ls", "", 0, "services with address, policy, check and the state of their backends", NULL,
      command_service_ls},
     {"service show", "SERVICE", 0, "a service with every field and its backends", NULL, command_service_show},

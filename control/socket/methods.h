@@ -35,6 +35,12 @@ void method_notify_set(void *context, struct rpc_call *call, json_t *params);
 void method_notify_delete(void *context, struct rpc_call *call, json_t *params);
 void method_notify_test(void *context, struct rpc_call *call, json_t *params);
 
+/* methods_mirror.c */
+void method_mirror_list(void *context, struct rpc_call *call, json_t *params);
+void method_mirror_set(void *context, struct rpc_call *call, json_t *params);
+void method_mirror_delete(void *context, struct rpc_call *call, json_t *params);
+void method_mirror_run(void *context, struct rpc_call *call, json_t *params);
+
 /* methods_kernel.c */
 void method_kernel_status(void *context, struct rpc_call *call, json_t *params);
 void method_kernel_detach(void *context, struct rpc_call *call, json_t *params);

@@ -10,6 +10,7 @@
 #include "control/daemon_listen.h"
 #include "control/daemon_repair.h"
 #include "control/journal.h"
+#include "control/mirrors.h"
 #include "control/notify.h"
 #include "control/policies.h"
 #include "control/services.h"
@@ -175,6 +176,8 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state, co
     daemon_listen_warn(d, list);
     if (d->notify)
         notify_warn(d->notify, list);
+    if (d->mirrors)
+        mirrors_warn(d->mirrors, list);
     if (services_probes_per_s(d->services, NULL, 0) >
         setting_effective(&d->settings, SET_KERNEL_PROBES_PER_S, &source))
         json_array_append_new(list, json_string("the checks of all services cost more probes a second than "
@@ -245,6 +248,8 @@ void method_metrics(void *context, struct rpc_call *call, json_t *params)
     fputs(text, out);
     service_metrics(d, out);
     peer_metrics(d, out);
+    if (d->mirrors)
+        mirrors_metrics(d->mirrors, out);
     fclose(out);
     rpc_reply(call, json_pack("{s:s}", "text", all));
     free(text);

@@ -56,6 +56,8 @@ static const char *hint_for(enum cmd_status status)
         return "nothing was changed; `fairlead policy ls` shows the policies";
     case CMD_ENDPOINT_UNKNOWN:
         return "`fairlead notify ls` shows the endpoints";
+    case CMD_MIRROR_UNKNOWN:
+        return "`fairlead mirror ls` shows the rules";
     case CMD_TOO_NEW:
         return "nothing was changed; `fairlead cluster show` says what the cluster runs";
     default:
@@ -77,6 +79,7 @@ static enum rpc_code code_for(enum cmd_status status)
     case CMD_TOKEN_UNKNOWN:
     case CMD_POLICY_UNKNOWN:
     case CMD_ENDPOINT_UNKNOWN:
+    case CMD_MIRROR_UNKNOWN:
         return RPC_NOT_FOUND;
     case CMD_INVALID:
     case CMD_CONFLICT:
@@ -99,7 +102,8 @@ static enum rpc_code code_for(enum cmd_status status)
 /* Whose detail is a text for people. */
 static bool has_text(enum cmd_status status)
 {
-    return status == CMD_INVALID || (status >= CMD_SERVICE_UNKNOWN && status <= CMD_ENDPOINT_UNKNOWN);
+    return status == CMD_INVALID || status == CMD_MIRROR_UNKNOWN ||
+           (status >= CMD_SERVICE_UNKNOWN && status <= CMD_ENDPOINT_UNKNOWN);
 }
 
 void propose_refuse(const struct daemon *d, struct rpc_call *call, enum cmd_status status, const void *detail,

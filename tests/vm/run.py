@@ -164,7 +164,7 @@ def fill_root(root, build, units, kernel, release):
     programs = {shutil.which(name): f"vm/bin/{name}" for name in ("curl", "cmp", "sha256sum", "head", "tail", "ip", "openssl")}
     programs |= {shutil.which("dash"): "bin/dash", shutil.which("busybox"): "bin/busybox"}
     programs |= {build / f"tools/{name}": f"vm/bin/{name}" for name in ("no_uring", "pong")}
-    programs |= {build / name: f"vm/bin/{name}" for name in ("fairleadd", "fairlead-dataplane", "fairlead")}
+    programs |= {build / name: f"vm/bin/{name}" for name in ("fairleadd", "fairlead-dataplane", "fairlead-mirror", "fairlead")}
     programs |= {path: f"vm/unit/{path.name}" for path in units}
     for source, target in programs.items():
         copy(root, source, target, strip=build in pathlib.Path(source).parents)

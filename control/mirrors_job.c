@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a process of mirroring is told: the rule, who it is there, where this registry is, what is left over.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "control/mirrors_private.h"
+
+enum { FILE_MAX = 256 << 10 };
+
+/* The text of a file of the node, malloc'd. NULL, and the reason in why. */
+static char *file_read(const char *path, char why[MIRRORS_ERROR_MAX])
+{
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    char *text = NULL;
+    ssize_t n = -1;
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size < FILE_MAX) {
+        text = calloc(1, FILE_MAX);
+        CHECK(text);
+        n = read(fd, text, FILE_MAX - 1);
+    } else if (fd >= 0) {
+        errno = EINVAL;
+    }
+    if (n < 0) {
+        snprintf(why, MIRRORS_ERROR_MAX, "%s: %s", path, strerror(errno));
+        free(text);
+        text = NULL;
+    }
+    if (fd >= 0)
+        close(fd);
+    return text;
+}
+
+/* USER:PASSWORD in the first line. */
+static bool credentials_add(json_t *remote, const char *path, char why[MIRRORS_ERROR_MAX])
+{
+    char *text = *path ? file_read(path, why) : NULL;
+    if (!text)
+        return !*path;
+    text[strcspn(text, "\r\n")] = '\0';
+    char *colon = strchr(text, ':');
+    json_t *user = colon ? json_stringn(text, (size_t)(colon - text)) : NULL;
+    json_t *password = colon ? json_string(colon + 1) : NULL;
+    bool good = user && password;
+    if (good) {
+        json_object_set(remote, "user", user);
+        json_object_set(remote, "password", password);
+    } else {
+        snprintf(why, MIRRORS_ERROR_MAX, "%s: its first line is not USER:PASSWORD", path);
+    }
+    json_decref(user);
+    json_decref(password);
+    explicit_bzero(text, FILE_MAX);
+    free(text);
+    return good;
+}
+
+static bool ca_add(json_t *remote, const char *path, char why[MIRRORS_ERROR_MAX])
+{
+    char *text = *path ? file_read(path, why) : NULL;
+    if (!text)
+        return !*path;
+    bool good = strstr(text, "-----BEGIN CERTIFICATE-----") &&
+                json_object_set_new(remote, "ca", json_string(text)) == 0;
+    if (!good)
+        snprintf(why, MIRRORS_ERROR_MAX, "%s: it has no certificates as PEM", path);
+    free(text);
+    return good;
+}
+
+static json_t *pending_json(const struct mirror_state *s)
+{
+    json_t *list = json_array(), *value;
+    const char *repo;
+    json_object_foreach(s->pending, repo, value)
+    {
+        json_array_append_new(list, json_string(repo));
+    }
+    return list;
+}
+
+static json_t *uploads_json(const struct mirror_state *s)
+{
+    json_t *list = json_array(), *line;
+    const char *key;
+    json_object_foreach(s->uploads, key, line)
+    {
+        json_array_append(list, line);
+    }
+    return list;
+}
+
+json_t *mirror_job(struct mirrors *m, const struct mirror_state *s, bool dry_run, char why[MIRRORS_ERROR_MAX])
+{
+    const struct mirror_rule *r = &s->rule;
+    char local[MIRRORS_URL_MAX];
+    const char *nowhere;
+    if (!m->config.local(m->config.arg, local, &nowhere)) {
+        snprintf(why, MIRRORS_ERROR_MAX, "%s", nowhere);
+        return NULL;
+    }
+    json_t *remote = json_pack("{s:s}", "url", r->url);
+    if (!credentials_add(remote, r->credentials, why) || !ca_add(remote, r->ca, why)) {
+        json_decref(remote);
+        return NULL;
+    }
+    json_t *job =
+        json_pack("{s:b, s:b, s:b, s:o, s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:o}", "push", r->push, "dry_run",
+                  dry_run, "referrers", r->referrers, "remote", remote, "local", local, "repos", r->repos,
+                  "tags", r->tags, "strip", r->strip, "prefix", r->prefix, "rate", (json_int_t)r->rate,
+                  "parallel", (int)r->parallel, "uploads", uploads_json(s));
+    CHECK(job);
+    if (!s->run.whole)
+        json_object_set_new(job, "only", pending_json(s));
+    return job;
+}
+
+/* --- what has changed --- */
+
+void mirror_pending_add(struct mirror_state *s, const char *repo, uint64_t now_ms)
+{
+    if (!s->clock.event_ms)
+        s->clock.event_ms = now_ms ? now_ms : 1;
+    if (json_object_size(s->pending) >= MIRRORS_PENDING_MAX)
+        s->pending_all = true;
+    else
+        json_object_set_new(s->pending, repo, json_true());
+}
+
+void mirror_pending_all(struct mirror_state *s)
+{
+    s->pending_all = true;
+}
+
+void mirror_pending_clear(struct mirror_state *s)
+{
+    json_object_clear(s->pending);
+    s->pending_all = false;
+    s->clock.event_ms = 0;
+}

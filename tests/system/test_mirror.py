@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mirroring between a node and docker-registry: what is there is copied with all that belongs to it, once, and not again;
+through a peer that stops, lies, or wants to know who asks."""
+
+import base64
+import http.server
+import json
+import os
+import signal
+import subprocess
+import threading
+import urllib.parse
+
+import pytest
+
+import harness
+import http1
+from test_policy import version
+
+pytestmark = pytest.mark.skipif(harness.KIND != "fairlead", reason="tests Fairlead's own mirroring")
+
+WAIT_S = 120
+SIG_TYPE = "application/vnd.dev.example.signature.v1+json"
+
+
+class Middle:
+    """Stands before a registry: counts what passes, wants a token if told, cuts blobs, and lies about them."""
+
+    def __init__(self, upstream):
+        self.upstream, self.requests, self.sent = upstream, [], {}
+        self.password, self.cut, self.lie, self.down = None, {}, set(), False
+        self.lock = threading.Lock()
+        middle = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self):
+                if middle.down:
+                    self.close_connection = True
+                    return
+                super().handle_one_request()
+
+            def answer(self, status, headers, body=b""):
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def token(self):
+                said = self.headers.get("Authorization", "")
+                if said != "Basic " + base64.b64encode(middle.password.encode()).decode():
+                    return self.answer(401, {"Content-Length": "0"})
+                scope = urllib.parse.parse_qs(urllib.parse.urlparse(self.path).query)["scope"][0]
+                body = json.dumps({"token": base64.b64encode(scope.encode()).decode(), "expires_in": 300}).encode()
+                return self.answer(200, {"Content-Length": str(len(body)), "Content-Type": "application/json"}, body)
+
+            def may(self):
+                """The token is the scope that was asked for."""
+                said = self.headers.get("Authorization", "").removeprefix("Bearer ")
+                repo = self.path.partition("/v2/")[2].partition("/blobs")[0].partition("/manifests")[0].partition(
+                    "/tags")[0].partition("/referrers")[0]
+                scope = f"repository:{repo}:pull"
+                if base64.b64decode(said or "").decode().startswith(scope):
+                    return True
+                self.answer(401, {"Content-Length": "0", "WWW-Authenticate":
+                                  f'Bearer realm="http://127.0.0.1:{middle.port}/token",service="s",scope="{scope}"'})
+                return False
+
+            def go(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                with middle.lock:
+                    middle.requests.append((self.command, self.path))
+                if self.path.startswith("/token"):
+                    return self.token()
+                if middle.password and not self.may():
+                    return None
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection", "authorization")}
+                got = http1.Client(middle.upstream, timeout_s=WAIT_S).exchange(self.command, self.path, body or None, headers)
+                out = {k: v for k, v in got.headers.pairs if k.lower() not in ("connection", "transfer-encoding", "date")}
+                return self.pass_on(got, out)
+
+            def pass_on(self, got, out):
+                digest = self.path.rpartition("/")[2]
+                data = got.body
+                if self.command == "GET" and "/blobs/sha256:" in self.path:
+                    if digest in middle.lie and data:
+                        data = bytes([data[0] ^ 1]) + data[1:]
+                    limit = middle.cut.get(digest)
+                    if limit is not None and len(data) > limit:
+                        middle.cut[digest] = None
+                        data = data[:limit]
+                        self.close_connection = True
+                    with middle.lock:
+                        middle.sent[digest] = middle.sent.get(digest, 0) + len(data)
+                return self.answer(got.status, out, b"" if self.command == "HEAD" else data)
+
+            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = go
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        self.thread.start()
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def node():
+    instance = harness.new_registry()
+    try:
+        instance.start()
+        assert http1.wait_until(lambda: version(instance) >= 3, 60)
+        yield instance
+    finally:
+        instance.close()
+
+
+@pytest.fixture(scope="module")
+def peer():
+    instance = harness.DockerRegistry()
+    try:
+        yield instance.start()
+    finally:
+        instance.close()
+
+
+@pytest.fixture
+def middle(peer):
+    instance = Middle(peer.address)
+    yield instance
+    instance.close()
+
+
+def tool(node, *words):
+    return subprocess.run([str(harness.BUILD / "fairlead"), "--socket", str(node.socket_path), *map(str, words)],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=WAIT_S,
+                          check=False)
+
+
+def cli(node, *words):
+    done = tool(node, *words)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def status(node, name):
+    return json.loads(tool(node, "mirror", "status", name, "--json").stdout)
+
+
+def run(node, name, *words):
+    """One run; what it did."""
+    done = tool(node, "mirror", "run", name, "--json", *words)
+    return json.loads(done.stdout)["run"]
+
+
+def push_set(repo, seed):
+    """Two tags, an index with two images, and what signs them, by subject and by cosign's tag."""
+    random = harness.randomness("mirror", seed)
+    layer = random.randbytes(100_000)
+    first, _ = repo.push_image("v1", layer)
+    second, body = repo.push_image("v2", layer, random.randbytes(1000))
+    config = repo.push_blob(b"{}")
+    index = {"schemaVersion": 2, "mediaType": harness.INDEX_TYPE, "manifests": [
+        {"mediaType": harness.IMAGE_TYPE, "digest": digest, "size": len(body),
+         "platform": {"architecture": arch, "os": "linux"}} for digest, arch in ((first, "amd64"), (second, "arm64"))]}
+    whole = repo.push_manifest("multi", index)
+    sig = {"schemaVersion": 2, "mediaType": harness.IMAGE_TYPE, "artifactType": SIG_TYPE,
+           "config": {"mediaType": harness.EMPTY_TYPE, "digest": config, "size": 2}, "layers": [],
+           "subject": {"mediaType": harness.IMAGE_TYPE, "digest": first, "size": len(body)}}
+    signature = repo.push_manifest(harness.digest_of(json.dumps(sig).encode()), sig)
+    cosign, _ = repo.push_image(whole.replace(":", "-") + ".sig", b"cosign")
+    repo.push_image("other", b"what nobody wants")
+    return {"v1": first, "v2": second, "multi": whole, whole.replace(":", "-") + ".sig": cosign}, first, signature
+
+
+def tags_of(repo):
+    answer = repo.tags()
+    return sorted(json.loads(answer.body)["tags"] or []) if answer.status == 200 else []
+
+
+def has(repo, wanted):
+    return all(harness.digest_of(repo.manifest(tag).body) == digest for tag, digest in wanted.items())
+
+
+def test_pull(node, peer, middle):
+    """From a registry that wants tokens, with a fall-back tag of referrers; the second run moves nothing."""
+    source = peer.repository("team/app")
+    wanted, first, signature = push_set(source, "pull")
+    source.push_manifest(first.replace(":", "-"), {
+        "schemaVersion": 2, "mediaType": harness.INDEX_TYPE,
+        "manifests": [{"mediaType": harness.IMAGE_TYPE, "digest": signature, "artifactType": SIG_TYPE,
+                       "size": len(source.manifest(signature).body)}]})
+    middle.password = "robot:secret"
+    secret = node.folder / "credentials"
+    secret.write_text("robot:wrong\n")
+    cli(node, "mirror", "set", "in", f"url={middle.url}", "repos=team/app", "tags=v*,multi", "prefix=copies",
+        f"credentials={secret}")
+    assert "401" in run(node, "in")["error"]
+    secret.write_text("robot:secret\n")
+    dry = run(node, "in", "--dry-run")
+    assert sorted(tag["tag"] for tag in dry["tags"]) == sorted(wanted) and not dry["error"]
+    copy = node.repository("copies/team/app")
+    assert tags_of(copy) == []
+    done = run(node, "in")
+    assert not done["error"] and done["counts"]["copied"] == len(wanted), done
+    assert tags_of(copy) == sorted(wanted) and has(copy, wanted)
+    listed = json.loads(copy.referrers(first).body)["manifests"]
+    assert [(row["digest"], row["artifactType"]) for row in listed] == [(signature, SIG_TYPE)]
+    seen = len(middle.requests)
+    again = run(node, "in")
+    assert again["counts"]["copied"] == again["counts"]["bytes"] == 0 and not again["error"]
+    assert not [path for method, path in middle.requests[seen:] if "/blobs/" in path]
+    assert 'fairlead_mirror_failures_total{mirror="in"} 1' in cli(node, "metrics")
+    shown = cli(node, "mirror", "ls") + cli(node, "events", "--limit", "200") + node.log()
+    assert "secret" not in shown and "mirror.copied" in shown
+    cli(node, "mirror", "rm", "in", "--yes")
+
+
+def test_push_by_schedule_and_event(node, peer, middle):
+    """To a registry without lists of referrers: it gets the fall-back tag. It is down for a while; then each push follows."""
+    source = node.repository("out/app")
+    wanted, first, signature = push_set(source, "push")
+    middle.down = True
+    cli(node, "mirror", "set", "out", "direction=push", f"url={middle.url}", "repos=out/*", "strip=out", "prefix=from/here",
+        "tags=~^(v[0-9]+|multi)$", "every=5s", "on_event=true")
+    assert http1.wait_until(lambda: status(node, "out")["state"] == "failing", WAIT_S)
+    middle.down = False
+    copy = peer.repository("from/here/app")
+    tool(node, "mirror", "run", "out")  # or it goes on by itself before that
+    assert http1.wait_until(lambda: status(node, "out")["state"] == "ok", WAIT_S)
+    assert tags_of(copy) == sorted([*wanted, first.replace(":", "-")]) and has(copy, wanted)
+    listed = json.loads(copy.manifest(first.replace(":", "-")).body)["manifests"]
+    assert [row["digest"] for row in listed] == [signature]
+    cli(node, "mirror", "set", "out", "every=")
+    assert http1.wait_until(lambda: status(node, "out")["state"] == "ok", WAIT_S)
+    digest, _ = source.push_image("v3", b"new")
+    assert http1.wait_until(lambda: copy.manifest("v3").status == 200 and
+                            harness.digest_of(copy.manifest("v3").body) == digest, WAIT_S)
+    assert status(node, "out")["run"]["whole"] is False
+    cli(node, "mirror", "rm", "out", "--yes")
+
+
+def test_a_source_that_stops_and_lies(node, peer, middle):
+    """What has come is not fetched again; what is not the blob is not taken."""
+    source = peer.repository("broken/app")
+    random = harness.randomness("mirror", "broken")
+    large, small = random.randbytes(9 << 20), random.randbytes(5000)
+    digest, bad = harness.digest_of(large), harness.digest_of(small)
+    good, _ = source.push_image("good", large)
+    source.push_image("bad", small)
+    middle.cut[digest] = 6 << 20
+    middle.lie.add(bad)
+    cli(node, "mirror", "set", "broken", f"url={middle.url}", "repos=broken/app")
+    done = run(node, "broken")
+    copy = node.repository("broken/app")
+    assert "are not that blob" in done["error"] and done["counts"]["failed"] == 1, done
+    assert tags_of(copy) == ["good"] and has(copy, {"good": good})
+    assert len(large) <= middle.sent[digest] < len(large) + (5 << 20)
+    assert copy.blob(bad).status == 404
+    middle.lie.clear()
+    assert not run(node, "broken")["error"]
+    assert tags_of(copy) == ["bad", "good"]
+    cli(node, "mirror", "rm", "broken", "--yes")
+
+
+def worker_of(node):
+    return [pid for pid in harness.children_of(node.process.pid)
+            if harness.process_alive(pid) and os.readlink(f"/proc/{pid}/exe").endswith("/fairlead-mirror")]
+
+
+def test_killed_in_the_middle(node, peer, middle):
+    """The process that copies is killed: the next run goes on where it was, in the middle of a blob."""
+    source = peer.repository("killed/app")
+    large = harness.randomness("mirror", "killed").randbytes(13 << 20)
+    digest = harness.digest_of(large)
+    wanted = {"one": source.push_image("one", large)[0]}
+    cli(node, "mirror", "set", "killed", f"url={middle.url}", "repos=killed/app", "rate=5MiB", "parallel=1")
+    runner = threading.Thread(target=run, args=(node, "killed"))
+    runner.start()
+    assert http1.wait_until(lambda: status(node, "killed").get("run", {}).get("counts", {}).get("bytes", 0) >= 4 << 20, WAIT_S)
+    for pid in worker_of(node):
+        os.kill(pid, signal.SIGKILL)
+    runner.join()
+    before = status(node, "killed")["run"]
+    assert "signal 9" in before["error"]
+    cli(node, "mirror", "set", "killed", "rate=0")
+    done = run(node, "killed")
+    assert not done["error"] and done["counts"]["bytes"] <= len(large) - (4 << 20) + 5000, done
+    assert has(node.repository("killed/app"), wanted)
+    assert not worker_of(node)
+    cli(node, "mirror", "rm", "killed", "--yes")
+
+
+def test_what_is_refused(node):
+    assert "url:" in tool(node, "mirror", "set", "x", "repos=a").stdout
+    assert "expression" in tool(node, "mirror", "set", "x", "url=http://127.0.0.1:1", "repos=a", "tags=~(").stdout
+    assert "no field" in tool(node, "mirror", "set", "x", "url=http://127.0.0.1:1", "repos=a", "colour=red").stdout
+    assert "no rule" in tool(node, "mirror", "run", "x").stdout
