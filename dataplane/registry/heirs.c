@@ -120,29 +120,36 @@ static void again(struct timer *t, uint64_t now_ms)
     round_begin(container_of(t, struct search, timer));
 }
 
-static void consider(struct search *s, uint64_t node, uint64_t size)
+/* Of two that are equally good, this node: nothing has to be relayed. */
+static void consider(struct search *s, struct heir one)
 {
-    if (s->best.node && size <= s->best.size)
-        return;
-    s->best.node = node;
-    s->best.size = size;
+    const struct heir *best = &s->best;
+    bool here = one.node == s->all->ring->plan->node_id;
+    if (!best->node || (one.session == best->session ? one.size + here > best->size : one.session))
+        s->best = one;
 }
 
-/* All have answered. What is here is best: nothing has to be relayed. */
+/* All have answered. */
 static void round_end(struct search *s)
 {
     struct ring *ring = s->all->ring;
-    uint64_t size = 0, now_ms = ring_now_ms(ring);
-    int here = upload_look(stream_store(s->a->s), s->name, UPLOAD_NAME_LEN, &size);
+    uint64_t now_ms = ring_now_ms(ring);
+    struct upload_found own;
+    int here = upload_look(stream_store(s->a->s), s->name, UPLOAD_NAME_LEN, &own);
     s->busy |= here == -EBUSY;
-    if (here == 0 && (!s->best.node || size >= s->best.size))
-        s->best = (struct heir){ring->plan->node_id, size};
-    if (s->busy && now_ms < s->until_ms) {
+    if (here == 0)
+        consider(s, (struct heir){ring->plan->node_id, own.size, own.session});
+    if (s->busy && now_ms < s->until_ms && !ring->draining) {
         s->timer.fire = again;
         timer_set(&ring->wheel, &s->timer, now_ms + AGAIN_MS);
     } else {
         end(s, s->best.node ? 0 : s->busy ? -EBUSY : -ENOENT);
     }
+}
+
+static bool size_said(const struct http_answer *answer, const char *field, uint64_t *size)
+{
+    return number_read(http_answer_field(answer, field), INT64_MAX, size) == 0;
 }
 
 static void answered(struct question *q, enum question_end how)
@@ -151,9 +158,10 @@ static void answered(struct question *q, enum question_end how)
     struct search *s = one->search;
     bool said = how == QUESTION_ANSWERED, keep = said && q->answer->keep_alive;
     uint64_t size;
-    if (said && q->status == 200 &&
-        number_read(http_answer_field(q->answer, KEEP_SIZE_FIELD), INT64_MAX, &size) == 0)
-        consider(s, one->node, size);
+    if (said && q->status == 200 && size_said(q->answer, KEEP_SIZE_FIELD, &size))
+        consider(s, (struct heir){one->node, size, false});
+    else if (said && q->status == 200 && size_said(q->answer, KEEP_HAS_FIELD, &size))
+        consider(s, (struct heir){one->node, size, true});
     s->busy |= said && q->status == KEEP_AGAIN;
     keep = keep && q->answer->length_told && q->answer->content_length == 0;
     question_end(q, said ? QUESTION_GOOD : QUESTION_DROPPED, keep);

@@ -2,7 +2,8 @@
 /*
  * Uploads whose session's replica is away: who has a copy of it, or has gone on with it. All that are likely
  * to are asked at the same time (keep.h), the best-ranked ones first, since those were to have it; this node
- * looks in its own store. Who has most goes on with it (upload_checkout). Nothing is decided by asking.
+ * looks in its own store. Who has gone on with it already goes on; else who has most does (upload_checkout).
+ * Nothing is decided by asking.
  *
  * Where somebody is at work on it still (a copy that waits for bytes of the node that is gone, for one) it is
  * asked again for some seconds.
@@ -24,6 +25,7 @@ void heirs_free(struct heirs *all);
 struct heir {
     uint64_t node;
     uint64_t size; /* bytes that it has */
+    bool session;  /* in a session of its own */
 };
 
 /*

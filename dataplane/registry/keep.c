@@ -436,12 +436,12 @@ static void get(struct api *a, struct view of)
 static void look_for(struct api *a)
 {
     char of[UPLOAD_NAME_LEN];
-    uint64_t size;
+    struct upload_found found;
     ssize_t len = http_query_get(a->s->req.query, "of", of, sizeof(of));
-    int err = len > 0 ? upload_look(stream_store(a->s), of, (size_t)len, &size) : -ENOENT;
+    int err = len > 0 ? upload_look(stream_store(a->s), of, (size_t)len, &found) : -ENOENT;
     struct http_response *res = stream_response(a->s, err == -EBUSY ? KEEP_AGAIN : err ? 404 : 200);
     if (!err)
-        http_response_field_u64(res, KEEP_SIZE_FIELD, size);
+        http_response_field_u64(res, found.session ? KEEP_HAS_FIELD : KEEP_SIZE_FIELD, found.size);
     stream_send(a->s);
 }
 

@@ -11,7 +11,7 @@
  *          &digest=ALG:HEX          these are all: durable here -> 201
  *   DELETE /copies/SESSION          nothing becomes of these bytes -> 204
  *   GET    /copies?of=              how much is here of an upload that is to go on without its session's node
- *                                   -> 200, with Copy-Size (heirs.h)
+ *                                   -> 200, with Copy-Size; Session-Size: it has gone on here (heirs.h)
  *   GET    /copies/OF?from=&to=     the bytes of an upload session of this node that are asked for by that
  *          &digest=ALG:HEX          it may be a blob by now
  *
@@ -37,6 +37,7 @@ enum {
 #define KEEP_PATH          "/copies"
 #define KEEP_SESSION_FIELD "Copy-Session"
 #define KEEP_SIZE_FIELD    "Copy-Size"
+#define KEEP_HAS_FIELD     "Session-Size"
 
 /* False: the request is none of these. */
 bool keep_begin(struct api *a);

@@ -359,12 +359,18 @@ static bool chunk_range(struct api *a)
     return true;
 }
 
+/* Whether the client asked for this session, and not for another replica's in whose place it is. */
+static bool session_known(const struct api *a)
+{
+    return view_eq(a->route.reference, view_of(a->up.id, sizeof(a->up.id)));
+}
+
 /* Whether the chunk follows what the session has. If not: 416 with what it has; it lives on. So is it where
  * the client knows another replica's session, which may have had more, and does not say where its bytes
  * belong. */
 static bool chunk_in_order(struct api *a)
 {
-    bool known = view_eq(a->route.reference, view_of(a->up.id, sizeof(a->up.id)));
+    bool known = session_known(a);
     if (a->up.ranged ? a->up.first == upload_offset(a->upload) : known || !stream_has_body(a->s))
         return true;
     answer_session_error(a, 416, ERROR_BLOB_UPLOAD_INVALID,
@@ -421,9 +427,20 @@ static void put_received(struct api *a, int err)
         received_all(a, err);
 }
 
+/* A commit of other bytes would end the session, of which some may only be missing. Where the hash would have
+ * to be made again nobody knows, and the client is to look, too. */
+static bool put_complete(struct api *a)
+{
+    if (session_known(a) || stream_has_body(a->s) || upload_is(a->upload, &a->digest))
+        return true;
+    answer_session_error(a, 416, ERROR_BLOB_UPLOAD_INVALID,
+                         "the session's replica is away: this one may not have all bytes (see Range)");
+    return false;
+}
+
 static void put_checked_out(struct api *a, int err)
 {
-    if (!checked_out(a, err) || !chunk_in_order(a))
+    if (!checked_out(a, err) || !chunk_in_order(a) || !put_complete(a))
         return;
     copies_begin(a);
     if (stream_has_body(a->s))

@@ -296,15 +296,17 @@ int session_take_copy(struct store_ring *r, const char *id, struct upload **out)
     return err;
 }
 
-int upload_look(struct store_ring *r, const char *name, size_t name_len, uint64_t *size)
+int upload_look(struct store_ring *r, const char *name, size_t name_len, struct upload_found *out)
 {
     struct session_table *t = &r->store->sessions;
     struct upload *u;
+    *out = (struct upload_found){0};
     if (!session_name_valid(name, name_len))
         return -ENOENT;
     pthread_mutex_lock(&t->mutex);
     int err = find_any(r->store, name, &u);
-    *size = err ? 0 : u->size;
+    if (!err)
+        *out = (struct upload_found){u->size, !u->copy};
     pthread_mutex_unlock(&t->mutex);
     return err;
 }

@@ -222,9 +222,13 @@ int upload_copy_create(struct store_ring *r, const char *of, size_t of_len, uint
 int upload_copy_checkout(struct store_ring *r, const char *id, size_t id_len, struct upload **out,
                          struct waiter *w);
 
-/* How many bytes this node has of an upload (upload_checkout would give them), by the name of any session of
- * it. -ENOENT, -EBUSY. */
-int upload_look(struct store_ring *r, const char *name, size_t name_len, uint64_t *size);
+/* What this node has of an upload (upload_checkout would give it), by the name of any session of it. -ENOENT,
+ * -EBUSY. */
+struct upload_found {
+    uint64_t size; /* bytes */
+    bool session;  /* its own, whether adopted or from the beginning; else a copy */
+};
+int upload_look(struct store_ring *r, const char *name, size_t name_len, struct upload_found *out);
 
 const char *upload_id(const struct upload *u);
 const char *upload_name(const struct upload *u); /* for blob_open_growing; UPLOAD_NAME_LEN */

@@ -523,6 +523,13 @@ uint64_t upload_offset(const struct upload *u)
     return u->len;
 }
 
+bool upload_is(struct upload *u, const struct digest *expected)
+{
+    struct digest d;
+    store_digest(expected->alg, u->bytes, u->len, &d);
+    return digest_equal(&d, expected);
+}
+
 static void host_upload_free(struct upload *u)
 {
     CHECK(u->used && u->busy);

@@ -36,6 +36,7 @@ static struct question *asked[ASKED_MAX + 1];
 static unsigned asked_count, ended;
 static struct http_answer answer;
 static char size_said[32];
+static bool has_session;         /* whoever answers has gone on already */
 static int here;                 /* what this node's store says */
 static uint64_t here_size, gone; /* gone: it has ceased to be a replica */
 static int result;               /* 1: the search is not over */
@@ -81,8 +82,10 @@ void question_forgive(struct question *q)
 struct view http_answer_field(const struct http_answer *a, const char *name)
 {
     (void)a;
-    assert_string_equal(name, KEEP_SIZE_FIELD);
-    return view_of_str(size_said);
+    bool session = strcmp(name, KEEP_HAS_FIELD) == 0;
+    if (!session)
+        assert_string_equal(name, KEEP_SIZE_FIELD);
+    return session == has_session ? view_of_str(size_said) : (struct view){0};
 }
 
 struct store_ring *stream_store(struct stream *s)
@@ -91,12 +94,12 @@ struct store_ring *stream_store(struct stream *s)
     return NULL;
 }
 
-int upload_look(struct store_ring *r, const char *name, size_t len, uint64_t *size)
+int upload_look(struct store_ring *r, const char *name, size_t len, struct upload_found *found)
 {
     (void)r;
     assert_int_equal(len, UPLOAD_NAME_LEN);
     assert_memory_equal(name, SESSION ".", UPLOAD_ID_LEN + 1);
-    *size = here_size;
+    *found = (struct upload_found){here_size, false};
     return here;
 }
 
@@ -132,6 +135,7 @@ static void begin(unsigned replicas)
     here = -ENOENT;
     result = 1;
     gone = 0;
+    has_session = false;
     memset(&ring, 0, sizeof(ring));
     ring.plan = &plan.plan;
     ring.counters = &counters;
@@ -207,6 +211,28 @@ static void test_here(void **state)
         assert_int_equal(result, 0);
         assert_int_equal(best.node, more ? node : ME);
         assert_int_equal(best.size, 10 + more);
+        end();
+    }
+}
+
+/* Who has gone on with it goes on, so that it does not fork once more. */
+static void test_session_first(void **state)
+{
+    (void)state;
+    for (int has_more = 0; has_more < 2; has_more++) {
+        begin(4);
+        here = 0;
+        here_size = 10;
+        heirs_find(&api, 0, found);
+        (void)settle(QUESTION_ANSWERED, 200, "12");
+        has_session = true;
+        uint64_t node = settle(QUESTION_ANSWERED, 200, has_more ? "20" : "3");
+        has_session = false;
+        (void)settle(QUESTION_ANSWERED, 200, "11");
+        assert_int_equal(result, 0);
+        assert_int_equal(best.node, node);
+        assert_true(best.session);
+        assert_int_equal(best.size, has_more ? 20 : 3);
         end();
     }
 }
@@ -338,6 +364,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_one_that_has_most),
         cmocka_unit_test(test_here),
+        cmocka_unit_test(test_session_first),
         cmocka_unit_test(test_nobody),
         cmocka_unit_test(test_nonsense),
         cmocka_unit_test(test_empty),

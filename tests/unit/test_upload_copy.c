@@ -69,7 +69,16 @@ static struct upload *copy(const char *bytes, char id[UPLOAD_ID_LEN + 1])
 
 static int look(uint64_t *size)
 {
-    return upload_look(fx.ring, name, UPLOAD_NAME_LEN, size);
+    struct upload_found found;
+    int err = upload_look(fx.ring, name, UPLOAD_NAME_LEN, &found);
+    *size = found.size;
+    return err;
+}
+
+static bool is_session(void)
+{
+    struct upload_found found;
+    return upload_look(fx.ring, name, UPLOAD_NAME_LEN, &found) == 0 && found.session;
 }
 
 static void check_no_sessions(void)
@@ -94,6 +103,7 @@ static void test_gone_on_with(void **state)
     upload_checkin(u);
     assert_int_equal(look(&size), 0);
     assert_int_equal(size, 5);
+    assert_false(is_session());
     assert_int_equal(checkout(id, REPO, &u), -ENOENT);
     assert_int_equal(copy_checkout(id, &u), 0);
     assert_int_equal(append(u, "678"), 0);
@@ -124,6 +134,7 @@ static void test_adopted(void **state)
     assert_int_equal(copy_checkout(OURS, &u), -ENOENT);
     assert_int_equal(look(&size), 0);
     assert_int_equal(size, 7);
+    assert_true(is_session());
     /* By either name, and not adopted again. */
     assert_int_equal(checkout(OURS, REPO, &u), 0);
     upload_checkin(u);
@@ -249,7 +260,7 @@ static void test_bad_names(void **state)
     struct upload *u;
     struct wait_test w = waiting();
     char bad[UPLOAD_NAME_LEN + 1];
-    uint64_t size;
+    struct upload_found size;
     static const unsigned at[] = {0, UPLOAD_RANDOM_LEN, UPLOAD_ID_LEN, UPLOAD_NAME_LEN - 1};
     for (unsigned i = 0; i < 4; i++) {
         memcpy(bad, name, sizeof(bad));
