@@ -89,6 +89,7 @@ static void load(struct rate *r)
     bpf_map__set_max_entries(r->edge->maps.backends, r->services * r->backends);
     bpf_map__set_max_entries(r->edge->maps.verdicts, r->services * r->backends);
     bpf_map__set_max_entries(r->edge->maps.edge_backends, r->services * r->backends);
+    bpf_map__set_max_entries(r->edge->maps.edge_loads, r->services * r->backends);
     bpf_map__set_max_entries(r->edge->maps.rows, r->services * ROWS);
     if (edge_bpf__load(r->edge) != 0)
         die("load the edge");
@@ -130,7 +131,7 @@ static void configure_service(struct rate *r, uint32_t number)
     struct abi_service s = {.id = number + 1,
                             .first_row = number * ROWS,
                             .rows = ROWS,
-                            .policy = ABI_POLICY_MAGLEV,
+                            .policy = ABI_POLICY_RANDOM,
                             .edge = r->mode,
                             .seed = 7,
                             .backend_count = r->backends};

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -465,11 +466,11 @@ def test_an_instance_has_one_daemon(lab, node):
 
 def test_groups_of_addresses_that_are_taken_over(lab):
     """The device takes in solicitations for them, and the host is a member of their group, as the switch knows, until they or
-    the kernel half go. It asks for its neighbours in its own name."""
+    the kernel half go. It asks for its neighbours in its own name, and follows the link address of the other candidate."""
     config = ("services:\n  - {name: six, address: '[fd00:99::a1:b2c3]:80', kind: tcp, edge: nat, takeover: true}\n"
               "  - {name: four, address: '10.99.0.80:80', kind: tcp, edge: nat, takeover: true}\n"
-              "takeover: [self]\n")
-    host = lab["client"]
+              "peers: [{name: server, address: 10.99.0.2}]\ntakeover: [self, server]\n")
+    host, server = lab["client"], lab["server"]
     before = traces(host, host.netns)
     node = lab.node("client", config=config)
     wait_on(node)
@@ -484,7 +485,15 @@ def test_groups_of_addresses_that_are_taken_over(lab):
     def switched():
         shown = command("bridge", "-n", lab.switch, "mdb", "show", "dev", "br0").stdout
         return [line for line in shown.splitlines() if "ff02::1:ffa1:b2c3" in line and f"port {host.port}" in line]
+
+    def candidate():
+        """What it has for the server's link address. It hears from the server meanwhile, as from a host that came up."""
+        server.run(sys.executable, "-c", f"import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('{host.v4}', 9))")
+        return {bytes(a["mac"][1][:6]).hex(":") for a in node.kernel_map("addresses")}
     assert http1.wait_until(lambda: len(joined()) == 2 and switched() and announces() == "2", 10), node.log()
+    assert server.v4 == "10.99.0.2" and http1.wait_until(lambda: len(candidate() - {"00:00:00:00:00:00"}) == 1, 10)
+    server.ip("link", "set", "eth0", "address", "02:fa:17:00:00:09")
+    assert http1.wait_until(lambda: candidate() == {"02:fa:17:00:00:09"}, 30), candidate()
     node.kill()
     assert len(joined()) == 2 and announces() == "2"
     node.start()
