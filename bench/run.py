@@ -21,7 +21,8 @@ import plot
 import relays
 import servers
 
-NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover", "connect", "edge", "relay", "cluster", "scale")
+NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover", "connect", "edge", "relay", "gc", "cluster",
+         "scale")
 SUBJECTS = {cls.name: cls for cls in (servers.Fairlead, servers.DockerRegistry)}
 RELAYS = {"fairlead": relays.Fairlead, "haproxy": relays.HaproxyAsSubject}
 

@@ -257,6 +257,11 @@ int backup_start(struct backup *b, const struct backup_request *request)
     return 0;
 }
 
+bool backup_needs_blobs(const struct backup *b)
+{
+    return b->running && b->blobs;
+}
+
 void backup_status(struct backup *b, struct backup_status *out)
 {
     *out =

@@ -45,6 +45,8 @@ struct backup *backup_new(uv_loop_t *loop, struct cluster *cluster, int state_fd
 /* 0, -EBUSY: one is being made. */
 int backup_start(struct backup *b, const struct backup_request *request);
 void backup_status(struct backup *b, struct backup_status *out);
+/* One with blobs is being made: none of them may go. */
+bool backup_needs_blobs(const struct backup *b);
 
 /* Gives up what is being made and frees; stopped() comes now or from the loop. The cluster closes after it.
  */

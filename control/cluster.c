@@ -453,6 +453,27 @@ int cluster_blob(struct cluster *c, const struct digest *digest, struct names_bl
     return result;
 }
 
+struct db_view *cluster_view_begin(struct cluster *c, struct kv **kv)
+{
+    return consensus_view_begin(c->consensus, kv);
+}
+
+void cluster_view_end(struct db_view *view)
+{
+    consensus_view_end(view);
+}
+
+int cluster_totals(struct cluster *c, struct names_totals *out)
+{
+    struct kv *kv;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    int result = state_totals_read(kv, out);
+    consensus_view_end(view);
+    return result;
+}
+
 int cluster_services(struct cluster *c, struct svc_table *out)
 {
     struct kv *kv;

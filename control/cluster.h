@@ -111,6 +111,14 @@ int cluster_walk_blobs(struct cluster *c, const struct digest *after, size_t lim
 /* One blob's row. 0, -ENOENT, -errno. */
 int cluster_blob(struct cluster *c, const struct digest *digest, struct names_blob *out);
 
+/* A read-only view of the state as it is applied here; keep it for a moment only. NULL without memory. */
+struct db_view;
+struct db_view *cluster_view_begin(struct cluster *c, struct kv **kv);
+void cluster_view_end(struct db_view *view);
+
+/* What all blobs take together; -ENOENT: it was not counted yet. 0 or -errno. */
+int cluster_totals(struct cluster *c, struct names_totals *out);
+
 /* All services and backends as they are applied here; svc_table_fini frees it. 0 or -errno. */
 int cluster_services(struct cluster *c, struct svc_table *out);
 

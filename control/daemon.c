@@ -19,6 +19,7 @@
 #include "control/compile/plan_services.h"
 #include "control/daemon_blobs.h"
 #include "control/daemon_repair.h"
+#include "control/daemon_gc.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_life.h"
 #include "control/daemon_listen.h"
@@ -395,6 +396,7 @@ static void publish_figures(struct daemon *d)
     cluster_status(d->cluster, &status);
     supervise_status(d->supervise, &dataplane);
     say_whether_writable(d, &status);
+    daemon_gc_figures(d);
     const struct {
         _Atomic uint64_t *to;
         uint64_t value;

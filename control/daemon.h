@@ -38,6 +38,7 @@ struct retention_runs;
 struct daemon_blobs;
 struct daemon_repair;
 struct source_passes;
+struct gc;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -102,9 +103,10 @@ struct daemon {
     struct notify *notify;
     struct mirrors *mirrors;
     struct retention_runs *retention;
-    struct source_passes *passes;  /* daemon_sources.h */
-    struct daemon_blobs *blobs;    /* daemon_blobs.h */
-    struct daemon_repair *repair;  /* daemon_repair.h */
+    struct source_passes *passes; /* daemon_sources.h */
+    struct daemon_blobs *blobs;   /* daemon_blobs.h */
+    struct daemon_repair *repair; /* daemon_repair.h */
+    struct gc *gc;
     bool has_pki;                  /* as seen last: STATE/pki is there */
     struct daemon_pki pki;         /* daemon_peers.c */
     struct plan_services *proxied; /* those of the newest plan */

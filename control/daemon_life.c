@@ -27,8 +27,10 @@
 #include "control/daemon_mirror.h"
 #include "control/daemon_peers.h"
 #include "control/daemon_sources.h"
+#include "control/daemon_gc.h"
 #include "control/events.h"
 #include "control/jobs.h"
+#include "control/gc.h"
 #include "control/orphan.h"
 #include "control/backup.h"
 #include "control/importer.h"
@@ -360,6 +362,7 @@ static int start_inside(struct daemon *d, char *err)
     if (result)
         goto err_supervise;
     d->importer = importer_new(&d->loop, &d->folders, &d->user);
+    daemon_gc_open(d);
     d->backup = backup_new(&d->loop, d->cluster, d->folders.state_fd, d->folders.blobs_fd);
     open_background(d);
     return 0;
@@ -441,6 +444,7 @@ void daemon_life_close(struct daemon *d)
     retention_close(d->retention);
     d->retention = NULL;
     daemon_repair_close(d);
+    gc_close(d->gc);
     while (daemon_drain_logs(d))
         continue;
     uv_close((uv_handle_t *)&d->log_timer, NULL);
@@ -457,6 +461,7 @@ static void finish(struct daemon *d)
     daemon_repair_free(d);
     daemon_blobs_close(d);
     jobs_free(d->jobs);
+    gc_free(d->gc);
     services_free(d->services);
     policies_free(d->policies);
     nodes_free(d->nodes);

@@ -119,7 +119,7 @@ static void view_make(struct daemon *d, const struct node_table *t, uint64_t sel
     const struct cluster_absent *list;
     size_t absent, at = 0, count = 0;
     r->view = (struct repair_view){.self = 0};
-    if (cluster_absent(d->cluster, &list, &absent) || !daemon_blobs_counts(d, self))
+    if (cluster_absent(d->cluster, &list, &absent))
         return;
     if (t->count > r->node_cap) {
         free(r->node);
@@ -137,7 +137,7 @@ static void view_make(struct daemon *d, const struct node_table *t, uint64_t sel
         r->node[count++] =
             (struct repair_node){.id = n->id, .presence = presence_of(n, is_absent ? &list[at] : NULL)};
     }
-    r->view = (struct repair_view){.self = self,
+    r->view = (struct repair_view){.self = daemon_blobs_counts(d, self) ? self : 0,
                                    .wanted = placement_wanted(t->cluster.copies, t->cluster.replicas),
                                    .count = count,
                                    .node = r->node};
@@ -265,6 +265,12 @@ static uint64_t load_balanced(const struct daemon *d)
     return n == (ssize_t)sizeof(file) && file.magic == REPAIR_MAGIC && file.version == REPAIR_VERSION
                ? file.balanced
                : 0;
+}
+
+bool daemon_repair_spares(const struct daemon *d, const struct digest *digest, const struct names_blob *blob)
+{
+    const struct daemon_repair *r = d->repair;
+    return r->view.self ? repair_is_spare(r->repair, digest, blob) : repair_spares(&r->view, digest, blob);
 }
 
 /* ------------------------------------------------------------------ what is shown */

@@ -14,6 +14,9 @@ void daemon_repair_open(struct daemon *d);  /* after the cluster, the nodes and 
 void daemon_repair_close(struct daemon *d); /* nothing is begun any more */
 void daemon_repair_free(struct daemon *d);  /* when the loop has ended, before the jobs */
 
+/* repair_is_spare; of a node that is no replica all copies may be. */
+bool daemon_repair_spares(const struct daemon *d, const struct digest *digest, const struct names_blob *blob);
+
 /* Once a second: what is counted, for /metrics. */
 void daemon_repair_tick(struct daemon *d);
 

@@ -11,6 +11,7 @@
 #include "control/daemon_peers.h"
 #include "control/events.h"
 #include "control/mirrors.h"
+#include "control/gc.h"
 #include "control/nodes.h"
 #include "control/notify.h"
 #include "control/services.h"
@@ -60,14 +61,26 @@ static bool take_settings(struct daemon *d, const struct state_cmd *cmd)
     return taken;
 }
 
-/* Is news to nobody: how far webhooks are comes once a second, what a repair does once a blob. */
-static bool is_routine(const struct cmd_head *head)
+/* Is news to nobody: how far webhooks are comes once a second, what a repair does once a blob. Of the steps
+ * of a garbage collection what is removed from a repository is news; the rest is summed up when it ends. */
+static bool is_routine(const struct state_event *event)
 {
+    const struct cmd_head *head = &event->cmd.head;
     size_t len = head->source_len;
     (void)cmd_origin_take(head->source, &len);
-    return head->type == CMD_NOTIFY_CURSOR ||
-           (head->type == CMD_BLOB_COPIES && len == strlen(REPAIR_SOURCE) &&
-            memcmp(head->source, REPAIR_SOURCE, len) == 0);
+    switch (head->type) {
+    case CMD_NOTIFY_CURSOR:
+    case CMD_GC_BLOBS:
+    case CMD_GC_KEEP:
+    case CMD_GC_TOTALS:
+        return true;
+    case CMD_GC_REPO:
+        return !event->changed || event->cmd.gc.step != CMD_GC_DROP;
+    case CMD_BLOB_COPIES:
+        return len == strlen(REPAIR_SOURCE) && memcmp(head->source, REPAIR_SOURCE, len) == 0;
+    default:
+        return false;
+    }
 }
 
 static void on_event(void *arg, const struct state_event *event)
@@ -84,8 +97,10 @@ static void on_event(void *arg, const struct state_event *event)
         notify_event(d->notify, event);
     if (d->mirrors)
         mirrors_event(d->mirrors, event);
-    if (!is_routine(&event->cmd.head))
+    if (!is_routine(event))
         events_state(d->events, event);
+    if (d->gc)
+        gc_event(d->gc, event);
 }
 
 static void on_fatal(void *arg, const char *why)
@@ -117,6 +132,8 @@ static void on_restored(void *arg)
         notify_event(d->notify, NULL);
     if (d->mirrors)
         mirrors_event(d->mirrors, NULL);
+    if (d->gc)
+        gc_reload(d->gc);
     daemon_publish_plan(d);
 }
 

@@ -14,6 +14,10 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+/* Of blobs/: the id of the cluster that removes what its names do not speak of (gc_folders.c). Backups leave
+ * it out. */
+#define STORE_OWNER ".cluster"
+
 /* Who the data plane runs as. */
 enum { DATAPLANE_GROUPS_MAX = 16 };
 

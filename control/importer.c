@@ -192,8 +192,12 @@ static int take(struct import *in)
         return rc;
     in->out->size = (uint64_t)in->st.st_size;
     if (is_there(in)) {
+        /* Its inode has changed: so the garbage collection leaves it alone until it is linked. */
+        static const struct timespec now[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_OMIT}};
         in->out->way = IMPORT_THERE;
-        return 0;
+        return utimensat(in->folders->blobs_fd, in->name, now, AT_SYMLINK_NOFOLLOW)
+                   ? fail(in, -errno, "the store")
+                   : 0;
     }
     unlinkat(in->folders->uploads_fd, in->fresh, 0); /* of one that was cut off */
     rc = make_own(in, false);
@@ -265,6 +269,11 @@ int importer_start(struct importer *i, const struct digest *digest, const char *
     i->work.data = i;
     CHECK(uv_queue_work(i->loop, &i->work, work, after) == 0);
     return 0;
+}
+
+bool importer_takes(const struct importer *i, const struct digest *digest)
+{
+    return i->running && digest_equal(&i->digest, digest);
 }
 
 const char *import_way_name(enum import_way way)

@@ -42,6 +42,9 @@ struct importer *importer_new(uv_loop_t *loop, const struct folders *folders,
 int importer_start(struct importer *i, const struct digest *digest, const char *path, import_done done,
                    void *arg);
 
+/* Whether that blob is being taken just now. */
+bool importer_takes(const struct importer *i, const struct digest *digest);
+
 const char *import_way_name(enum import_way way);
 
 /* What is under way is given up (-ECANCELED). Frees; stopped() comes now, or from the loop after done(). */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/folders.h"
 #include "control/raft/db.h"
 
 enum { DEPTH_MAX = 4 };
@@ -65,10 +66,13 @@ static int remove_tree(int parent_fd, const char *name, int depth)
     return rc || unlinkat(parent_fd, name, AT_REMOVEDIR) == 0 ? rc : -errno;
 }
 
-/* The state of the cluster of one: its log, and what was applied. Blobs stay: nothing names them. */
+/* The state of the cluster of one: its log, and what was applied. Blobs stay: nothing names them, and they
+ * are the other cluster's, whose garbage collection takes them. */
 static int state_drop(int state_fd)
 {
     char lock[64];
+    if (unlinkat(state_fd, "store/blobs/" STORE_OWNER, 0) && errno != ENOENT)
+        return -errno;
     int rc = remove_tree(state_fd, "raft", 0);
     if (rc == 0)
         rc = remove_tree(state_fd, "raft.new", 0);

@@ -213,6 +213,13 @@ static void failed(struct slot *s, const char *why)
     slot_move(s, SLOT_FREE);
 }
 
+/* What is here goes just now, say: another walk asks again. */
+static void not_now(struct slot *s)
+{
+    walk_of(s)->missed = true;
+    slot_move(s, SLOT_FREE);
+}
+
 static void done(struct slot *s)
 {
     struct repair *r = s->all;
@@ -267,7 +274,9 @@ static void on_kept(void *arg, enum job_result result, uint64_t detail)
     (void)detail;
     if (result == JOB_NO_SPACE)
         r->no_space_ms = r->now_ms + NO_SPACE_MS;
-    if (result != JOB_OK)
+    if (result == JOB_BUSY)
+        not_now(s);
+    else if (result != JOB_OK)
         failed(s, job_result_name(result));
     else if (is_wanted(s))
         say(s);
@@ -285,6 +294,11 @@ static bool is_at_work(const struct repair *r, const struct digest *d)
         if (r->slot[i].state != SLOT_FREE && digest_equal(&r->slot[i].digest, d))
             return true;
     return false;
+}
+
+bool repair_is_spare(const struct repair *r, const struct digest *digest, const struct names_blob *blob)
+{
+    return r->view.self && !is_at_work(r, digest) && repair_spares(&r->view, digest, blob);
 }
 
 /* NULL: no more now. */

@@ -9,7 +9,7 @@
  * those that there are any blobs of. Then the balance: after the replicas have changed, the best-ranked come
  * to hold what they do not, and surplus holders let go. A copy that is let go stays a file of the store: it
  * is one that does not count, like those that pulls leave. It can be counted again at no cost, and serves
- * the bytes if the others fail after all; what space it takes is the garbage collection's affair.
+ * the bytes if the others fail after all, until the garbage collection takes it (gc.spare).
  *
  * Where no word of who is there is fresh (nobody leads), nothing is begun.
  */
@@ -67,6 +67,9 @@ void repair_free(struct repair *r);
 /* Every REPAIR_TICK_MS. view: NULL: nothing is known just now; copied. rate: bytes a second, 0: nothing is
  * done. */
 void repair_tick(struct repair *r, uint64_t now_ms, const struct repair_view *view, uint64_t rate);
+
+/* repair_spares, and nothing is under way for it. False also while nothing is known. */
+bool repair_is_spare(const struct repair *r, const struct digest *digest, const struct names_blob *blob);
 
 struct repair_status {
     const char *state; /* "paused", "idle", "waiting", "copying", "balancing", "checking" */

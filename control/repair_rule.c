@@ -107,3 +107,15 @@ void repair_choose(const struct repair_view *v, const struct digest *d, const st
         (void)cmd_holders_add(&out->gained, v->self);
     }
 }
+
+bool repair_spares(const struct repair_view *v, const struct digest *d, const struct names_blob *blob)
+{
+    struct repair_choice choice;
+    unsigned up = 0;
+    if (!blob->version || !blob->links || (v->self && !is_up(v, v->self)) || holds(blob, v->self))
+        return false;
+    for (unsigned i = 0; i < blob->holder_count; i++)
+        up += is_up(v, blob->holder[i]);
+    repair_choose(v, d, blob, 0, &choice);
+    return choice.step == REPAIR_REST && up > 0 && up >= v->wanted;
+}

@@ -61,4 +61,8 @@ bool repair_counts(const struct repair_view *v, uint64_t id);
 void repair_choose(const struct repair_view *v, const struct digest *d, const struct names_blob *blob,
                    unsigned more, struct repair_choice *out);
 
+/* Whether this node (self 0: it is no replica) need not have it, and is not to come to hold it: as many
+ * others as are wanted do, and are there just now. */
+bool repair_spares(const struct repair_view *v, const struct digest *d, const struct names_blob *blob);
+
 #endif

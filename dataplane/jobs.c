@@ -9,6 +9,7 @@
 #include "dataplane/link.h"
 #include "dataplane/ring.h"
 #include "dataplane/fetch/fetch.h"
+#include "dataplane/store/names.h"
 #include "dataplane/store/store.h"
 
 struct job {
@@ -23,6 +24,7 @@ struct job {
     struct blob *blob;
     struct verify *verify;
     struct fetch_reader *reader;
+    struct blob_removal removal;
 };
 
 struct jobs {
@@ -179,8 +181,13 @@ static void woken(struct waiter *w, int res)
 
 static void keep_begin(struct job *j)
 {
+    int held = blob_hold(j->all->ring->store, &j->digest);
     if (j->frame.flags & JOB_REPLACE || j->frame.arg == BLOB_SIZE_UNKNOWN) {
         fetch(j);
+        return;
+    }
+    if (held) { /* what is there goes */
+        finish(j, JOB_BUSY, 0);
         return;
     }
     j->waiter.wake = woken;
@@ -198,6 +205,68 @@ static void keep_give_up(struct job *j)
     finish(j, JOB_CANCELLED, 0);
 }
 
+/* ------------------------------------------------------------------ remove */
+
+/* Of enough others it is said that they hold it, and of this node it is not. */
+static bool is_spare(const struct job *j, const struct names_blob *blob)
+{
+    const struct plan *plan = j->all->ring->plan;
+    if (!(j->frame.flags & JOB_SPARE) || !plan->copies.told || !blob->version ||
+        blob->holder_count < plan->copies.wanted)
+        return false;
+    for (unsigned i = 0; i < blob->holder_count; i++)
+        if (blob->holder[i] == plan->node_id)
+            return false;
+    return blob->holder_count > 0;
+}
+
+/* Whether the names say that it may go. Only as long as they are known to be what was committed: a node that
+ * is behind may not know yet that somebody relies on it. */
+static int is_free(void *arg, const struct digest *d)
+{
+    const struct job *j = arg;
+    struct names *n = j->all->ring->names;
+    struct names_blob blob;
+    struct names_mark mark;
+    if (!names_is_said_fresh(n) || names_begin(n))
+        return -EBUSY;
+    int row = names_blob_get(n, d, &blob), marked = row ? -ENOENT : names_mark_blob_get(n, d, &mark);
+    names_end(n);
+    if (row == -ENOENT || (marked == 0 && mark.step == NAMES_MARK_DELETING) ||
+        (row == 0 && is_spare(j, &blob)))
+        return 0;
+    return row || (marked && marked != -ENOENT) ? -EBUSY : -EEXIST;
+}
+
+static void removed(struct waiter *w, int res)
+{
+    struct job *j = container_of(w, struct job, waiter);
+    if (res == -EBUSY)
+        finish(j, JOB_BUSY, 0);
+    else if (res)
+        finish_error(j, res);
+    else
+        finish(j, JOB_OK, j->removal.bytes);
+}
+
+static void remove_begin(struct job *j)
+{
+    j->removal =
+        (struct blob_removal){.digest = j->digest, .age_ms = j->frame.arg, .is_free = is_free, .arg = j};
+    j->waiter.wake = removed;
+    int err = blob_remove(j->all->ring->store, &j->removal, &j->waiter);
+    if (err == -EEXIST) /* it stays */
+        finish(j, JOB_OK, 0);
+    else if (err)
+        finish(j, JOB_BUSY, 0);
+}
+
+/* It has ended in a moment. */
+static void remove_give_up(struct job *j)
+{
+    (void)j;
+}
+
 /* ------------------------------------------------------------------ all kinds */
 
 static const struct {
@@ -206,6 +275,7 @@ static const struct {
 } kinds[JOB_KIND_COUNT] = {
     [JOB_KEEP] = {keep_begin, keep_give_up},
     [JOB_VERIFY] = {verify_begin, verify_give_up},
+    [JOB_REMOVE] = {remove_begin, remove_give_up},
 };
 
 static void on_job(void *arg, uint64_t id, const struct frame_job *frame)

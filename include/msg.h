@@ -177,6 +177,10 @@ enum job_kind {
     /* Read and hash it, at the pace of scrub.rate; a damaged one is quarantined: moved to store/damaged/,
        where nobody is served from. arg: its size. detail: bytes that were read. */
     JOB_VERIFY = 2,
+    /* Remove its file, if no row of the names has it or its row is marked so (or, JOB_SPARE, says that enough
+       others hold it, and not this node), and nobody is about to push it.
+       arg: milliseconds; one that was published less long ago stays (JOB_BUSY). detail: bytes of the file. */
+    JOB_REMOVE = 3,
     JOB_KIND_COUNT
 };
 
@@ -193,11 +197,14 @@ enum job_result {
 };
 
 /* Bits of frame_job.flags. */
-enum { JOB_REPLACE = 1 << 0 /* KEEP: fetch it also if it is here: that file cannot be read */ };
+enum {
+    JOB_REPLACE = 1 << 0, /* KEEP: fetch it also if it is here: that file cannot be read */
+    JOB_SPARE = 1 << 1,   /* REMOVE: also a copy that does not count */
+};
 
 struct frame_job {
     uint32_t kind;  /* enum job_kind */
-    uint32_t flags; /* JOB_REPLACE */
+    uint32_t flags; /* JOB_REPLACE, JOB_SPARE */
     uint64_t arg;
     uint8_t digest[72]; /* packed, padded with zero */
 };

@@ -123,6 +123,8 @@ struct control_counters {
     _Atomic uint64_t raft_term, raft_last_index, raft_commit_index, raft_applied_index, raft_is_leader;
     _Atomic uint64_t raft_log_bytes, raft_snapshot_index, raft_proposals, raft_fsyncs, raft_fsync_us_sum;
     _Atomic uint64_t names_bytes, private_bytes;
+    _Atomic uint64_t blobs, blob_bytes, unlinked_blobs, unlinked_bytes; /* of all repositories, each once */
+    _Atomic uint64_t gc_runs, gc_files, gc_file_bytes, gc_running, gc_errors, gc_ended_s;
     _Atomic uint64_t dataplane_restarts, plan_generation, start_time_s;
     _Atomic uint64_t scrub_running, scrub_begun_s, scrub_ended_s, blobs_damaged_now;
     _Atomic uint64_t mesh_others, mesh_connected, mesh_followers;

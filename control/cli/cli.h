@@ -42,6 +42,7 @@ enum option {
     OPTION_STATE = 1 << 25,
     OPTION_PASSPHRASE = 1 << 26,
     OPTION_REGISTRY = 1 << 27,
+    OPTION_PROGRESS = 1 << 28,
     OPTIONS_EVERYWHERE = OPTION_JSON | OPTION_SOCKET | OPTION_HELP,
 };
 
@@ -152,6 +153,8 @@ int command_mirror_set(struct cli *cli);
 int command_mirror_rm(struct cli *cli);
 int command_mirror_run(struct cli *cli);
 int command_mirror_status(struct cli *cli);
+/* cli_gc.c */
+int command_gc(struct cli *cli);
 /* cli_services.c */
 void cli_print_services(const json_t *rows);
 void cli_print_backends(const json_t *rows);

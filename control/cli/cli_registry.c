@@ -11,10 +11,11 @@ typedef void (*row_fn)(struct table *table, const json_t *row);
 
 /*
  * Asks page after page and prints them as one table, or as JSON rows one a line. `name` is the key of a row
- * by which the next page is asked for; params is taken.
+ * by which the next page is asked for; params is taken. totals, which may be NULL, gets what goes with the
+ * list.
  */
 static int print_pages(struct cli *cli, const char *method, json_t *params, const char *list,
-                       const char *name, struct table *table, row_fn print)
+                       const char *name, struct table *table, row_fn print, json_t **totals)
 {
     long left = cli->limit ? cli->limit : -1;
     bool more = true;
@@ -36,6 +37,9 @@ static int print_pages(struct cli *cli, const char *method, json_t *params, cons
             left -= left > 0;
         }
         more = json_is_true(json_object_get(answer, "more"));
+        if (totals)
+            *totals = json_incref(json_object_get(answer, "totals"));
+        totals = NULL; /* once: they are of all pages */
         json_decref(answer);
     }
     json_decref(params);
@@ -44,22 +48,47 @@ static int print_pages(struct cli *cli, const char *method, json_t *params, cons
 
 static void print_repo(struct table *table, const json_t *row)
 {
-    char tags[FIGURE_MAX], manifests[FIGURE_MAX], bytes[FIGURE_MAX];
+    char tags[FIGURE_MAX], manifests[FIGURE_MAX], blobs[FIGURE_MAX], bytes[FIGURE_MAX];
     table_row(table, cli_text(row, "name"), figure_count(cli_real(row, "tags"), tags),
               figure_count(cli_real(row, "manifests"), manifests),
-              figure_bytes(cli_real(row, "bytes"), bytes), cli_text(row, "updated"));
+              figure_count(cli_real(row, "blobs"), blobs), figure_bytes(cli_real(row, "bytes"), bytes),
+              cli_text(row, "updated"));
+}
+
+/* Each blob once, however many repositories have it. */
+static void print_totals(const json_t *totals)
+{
+    char blobs[FIGURE_MAX], bytes[FIGURE_MAX], unlinked[FIGURE_MAX];
+    if (!json_is_object(totals))
+        return;
+    printf("%s blobs of %s in all, each counted once", figure_count(cli_real(totals, "blobs"), blobs),
+           figure_bytes(cli_real(totals, "bytes"), bytes));
+    if (cli_real(totals, "unlinked_blobs") > 0)
+        printf("; %s of it in no repository any more",
+               figure_bytes(cli_real(totals, "unlinked_bytes"), unlinked));
+    printf("\n");
 }
 
 int command_repo_ls(struct cli *cli)
 {
-    static const char *const titles[] = {"REPOSITORY", ">TAGS", ">MANIFESTS", ">SIZE", "UPDATED", NULL};
+    static const char *const titles[] = {"REPOSITORY", ">TAGS",   ">MANIFESTS", ">BLOBS",
+                                         ">SIZE",      "UPDATED", NULL};
     struct table *table = table_new(titles);
     json_t *params = json_pack("{s:s}", "after", cli->argument_count ? cli->argument[0] : "");
-    int code = print_pages(cli, "repo.list", params, "repos", "name", table, print_repo);
-    if (code == EXIT_OK && !(cli->options & OPTION_JSON))
+    json_t *totals = NULL;
+    int code = print_pages(cli, "repo.list", params, "repos", "name", table, print_repo, &totals);
+    if (code == EXIT_OK && !(cli->options & OPTION_JSON)) {
         table_print(table, stdout);
-    else
+        print_totals(totals);
+    } else {
         table_free(table);
+    }
+    if (code == EXIT_OK && (cli->options & OPTION_JSON) && json_is_object(totals)) {
+        json_t *line = json_pack("{s:O}", "totals", totals);
+        cli_print_json(cli, line);
+        json_decref(line);
+    }
+    json_decref(totals);
     return code;
 }
 
@@ -74,7 +103,7 @@ int command_repo_tags(struct cli *cli)
     struct table *table = table_new(titles);
     json_t *params = json_pack("{s:s, s:s}", "repo", cli->argument[0], "after",
                                cli->argument_count > 1 ? cli->argument[1] : "");
-    int code = print_pages(cli, "repo.tags", params, "tags", "tag", table, print_tag);
+    int code = print_pages(cli, "repo.tags", params, "tags", "tag", table, print_tag, NULL);
     if (code == EXIT_OK && !(cli->options & OPTION_JSON))
         table_print(table, stdout);
     else

@@ -152,6 +152,24 @@ static void print_repair(const json_t *repair)
         printf("repair      %s\n", cli_repair_text(repair, text));
 }
 
+static void print_gc(const json_t *gc)
+{
+    const json_t *looked = json_object_get(gc, "looked"), *forgotten = json_object_get(gc, "forgotten");
+    char links[FIGURE_MAX], bytes[FIGURE_MAX];
+    if (strcmp(cli_text(gc, "stage"), "none") != 0)
+        printf("gc          %s: %s links looked at, since %s\n", cli_text(gc, "stage"),
+               figure_count(cli_real(looked, "links"), links), cli_text(gc, "begun"));
+    else if (*cli_text(gc, "ended"))
+        printf("gc          ended %s%s%s%s: %lld blobs (%s) were removed\n", cli_text(gc, "ended"),
+               truth(gc, "dry_run") ? ", dry run" : "", *cli_text(gc, "failed") ? ", early: " : "",
+               cli_text(gc, "failed"), cli_number(forgotten, "count"),
+               figure_bytes(cli_real(forgotten, "bytes"), bytes));
+    else if (*cli_text(gc, "next"))
+        printf("gc          none yet; the first one at %s\n", cli_text(gc, "next"));
+    else
+        printf("gc          none of this node\n");
+}
+
 static void print_status(const struct cli *cli, const json_t *status)
 {
     const json_t *node = json_object_get(status, "node"), *state = json_object_get(status, "state");
@@ -186,6 +204,7 @@ static void print_status(const struct cli *cli, const json_t *status)
     print_figures(status);
     print_blobs(json_object_get(status, "blobs"));
     print_repair(json_object_get(status, "repair"));
+    print_gc(json_object_get(status, "gc"));
     json_array_foreach(json_object_get(status, "warnings"), i, warning)
         printf("%swarning%s     %s\n", colour(cli, "\033[33m"), plain, json_string_value(warning));
 }

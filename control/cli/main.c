@@ -89,6 +89,10 @@ const struct command commands[] = {
     {"mirror run", "NAME", OPTION_DRY_RUN,
      "run a rule now, and wait for the end; --dry-run: say what it would do", NULL, command_mirror_run},
     {"mirror status", "NAME", 0, "a rule, and what its last run did", NULL, command_mirror_status},
+    {"gc", "", OPTION_DRY_RUN | OPTION_PROGRESS, "remove what no manifest names any more, now",
+     "It is done by itself, every gc.interval. What is found waits for gc.grace: a manifest may still name "
+     "it.",
+     command_gc},
     {"service ls", "", 0, "services with address, policy, check and the state of their backends", NULL,
      command_service_ls},
     {"service show", "SERVICE", 0, "a service with every field and its backends", NULL, command_service_show},
@@ -260,6 +264,7 @@ const struct option_info option_infos[] = {
     {OPTION_STATE, "state", "DIR", "the state's folder (default /var/lib/fairlead)"},
     {OPTION_REGISTRY, "registry", "URL",
      "of another registry than this node's, as in https://registry.example"},
+    {OPTION_PROGRESS, "progress", NULL, "begin nothing: show how far it is"},
     {OPTION_PASSPHRASE, "passphrase-file", "FILE", "its first line is the passphrase"},
     {OPTION_COPIES, "copies", "N", "of each blob; 0: two, if there are two replicas"},
     {OPTION_COPIES_MIN, "copies-min", "N", "enough while a replica is down"},

@@ -88,6 +88,8 @@ const struct rpc_method methods[] = {
     {"mirror.set", RPC_ADMIN, method_mirror_set},
     {"mirror.delete", RPC_ADMIN, method_mirror_delete},
     {"mirror.run", RPC_ADMIN, method_mirror_run},
+    {"gc.run", RPC_OPERATOR, method_gc_run},
+    {"gc.status", RPC_READ_ONLY, method_gc_status},
     {"service.list", RPC_READ_ONLY, method_service_list},
     {"service.show", RPC_READ_ONLY, method_service_show},
     {"service.set", RPC_OPERATOR, method_service_set},

@@ -40,6 +40,9 @@ void method_mirror_list(void *context, struct rpc_call *call, json_t *params);
 void method_mirror_set(void *context, struct rpc_call *call, json_t *params);
 void method_mirror_delete(void *context, struct rpc_call *call, json_t *params);
 void method_mirror_run(void *context, struct rpc_call *call, json_t *params);
+/* methods_gc.c */
+void method_gc_run(void *context, struct rpc_call *call, json_t *params);
+void method_gc_status(void *context, struct rpc_call *call, json_t *params);
 
 /* methods_kernel.c */
 void method_kernel_status(void *context, struct rpc_call *call, json_t *params);
@@ -88,6 +91,7 @@ void method_blob_import(void *context, struct rpc_call *call, json_t *params);
 void method_blob_verify(void *context, struct rpc_call *call, json_t *params);
 void method_blobs_stop(struct daemon *d); /* the calls that wait are answered: the daemon stops */
 json_t *blobs_status(const struct daemon *d);
+json_t *gc_json(const struct daemon *d);
 
 /* methods_tokens.c */
 void method_token_create(void *context, struct rpc_call *call, json_t *params);

@@ -8,59 +8,101 @@
 #include "control/cluster.h"
 #include "control/daemon.h"
 #include "control/daemon_blobs.h"
+#include "control/gc.h"
 #include "control/importer.h"
 #include "control/nodes.h"
 #include "control/socket/methods.h"
 #include "control/socket/propose.h"
 
-enum { COMMAND_ROOM = 1024 };
+enum { COMMAND_ROOM = 1024, KEEPS_MAX = 3 };
 
 struct import_call {
     struct daemon *daemon;
     struct rpc_call *call;
     struct digest digest;
+    uint64_t size;
+    enum import_way way;
+    unsigned keeps;
     char repo[]; /* ends with NUL */
 };
 
-/* The link, as a push makes it: this node holds the blob. */
-static void propose_link(struct import_call *c, const struct import_result *result)
+static struct wire_writer command_begin(const struct import_call *c, enum cmd_type type)
 {
-    struct cluster_status status;
-    struct cmd_holders holders = {.count = 0};
-    struct rpc_peer *peer = c->call->peer;
     size_t cap = COMMAND_ROOM + strlen(c->repo);
+    const char *actor = c->call->peer->actor;
     struct wire_writer w = {.buf = malloc(cap), .cap = cap};
-    struct cmd_head head = {.type = CMD_BLOB_LINK,
-                            .actor = peer->actor,
-                            .actor_len = strlen(peer->actor),
+    struct cmd_head head = {.type = (uint16_t)type,
+                            .actor = actor,
+                            .actor_len = strlen(actor),
                             .source = propose_source,
                             .source_len = strlen(propose_source),
                             .request_id = ""};
     CHECK(w.buf);
-    cluster_status(c->daemon->cluster, &status);
     cmd_put_head(&w, &head);
+    return w;
+}
+
+static void on_linked(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t len);
+
+/* The link, as a push makes it: this node holds the blob. */
+static void propose_link(struct import_call *c)
+{
+    struct cluster_status status;
+    struct cmd_holders holders = {.count = 0};
+    struct wire_writer w = command_begin(c, CMD_BLOB_LINK);
+    cluster_status(c->daemon->cluster, &status);
     wire_put_bytes(&w, c->repo, strlen(c->repo));
     cmd_put_digest(&w, &c->digest);
-    wire_put_u64(&w, result->size);
+    wire_put_u64(&w, c->size);
     if (daemon_blobs_counts(c->daemon, status.node_id) && cmd_holders_add(&holders, status.node_id))
         cmd_put_holders(&w, &holders);
     CHECK(!w.failed);
-    propose_command(
-        c->daemon, c->call, w.buf, w.len,
-        json_pack("{s:I, s:s}", "bytes", (json_int_t)result->size, "way", import_way_name(result->way)),
-        NULL);
+    cluster_propose(c->daemon->cluster, w.buf, w.len, on_linked, c);
+}
+
+static void on_kept(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t len)
+{
+    struct import_call *c = arg;
+    (void)index;
+    if (status == CMD_OK) {
+        propose_link(c);
+        return;
+    }
+    propose_refuse(c->daemon, c->call, status, detail, len);
+    free(c);
+}
+
+/* Where the garbage collection has begun with it, it is said first that it stays. */
+static void on_linked(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t len)
+{
+    struct import_call *c = arg;
+    if (status == CMD_BLOB_DELETING && c->keeps++ < KEEPS_MAX) {
+        struct wire_writer w = command_begin(c, CMD_GC_KEEP);
+        cmd_put_digest(&w, &c->digest);
+        CHECK(!w.failed);
+        cluster_propose(c->daemon->cluster, w.buf, w.len, on_kept, c);
+        return;
+    }
+    if (status == CMD_OK)
+        rpc_reply(c->call, json_pack("{s:I, s:s, s:I}", "bytes", (json_int_t)c->size, "way",
+                                     import_way_name(c->way), "index", (json_int_t)index));
+    else
+        propose_refuse(c->daemon, c->call, status, detail, len);
+    free(c);
 }
 
 static void on_imported(void *arg, const struct import_result *result)
 {
     struct import_call *c = arg;
-    if (result->rc == 0)
-        propose_link(c, result);
-    else
-        rpc_fail(c->call, result->rc == -ENOENT ? RPC_NOT_FOUND : RPC_UNAVAILABLE,
-                 result->rc == -EBADMSG ? "get it from elsewhere; nothing was changed"
-                                        : "nothing was changed",
-                 "%s", result->error);
+    if (result->rc == 0) {
+        c->size = result->size;
+        c->way = result->way;
+        propose_link(c);
+        return;
+    }
+    rpc_fail(c->call, result->rc == -ENOENT ? RPC_NOT_FOUND : RPC_UNAVAILABLE,
+             result->rc == -EBADMSG ? "get it from elsewhere; nothing was changed" : "nothing was changed",
+             "%s", result->error);
     free(c);
 }
 
@@ -86,11 +128,13 @@ void method_blob_import(void *context, struct rpc_call *call, json_t *params)
                  path);
         return;
     }
+    if (gc_is_removing(d->gc, &digest)) {
+        rpc_fail(call, RPC_BUSY, "try again in a moment", "a file of these bytes is just being removed");
+        return;
+    }
     struct import_call *c = malloc(sizeof(*c) + strlen(repo) + 1);
     CHECK(c);
-    c->daemon = d;
-    c->call = call;
-    c->digest = digest;
+    *c = (struct import_call){.daemon = d, .call = call, .digest = digest};
     memcpy(c->repo, repo, strlen(repo) + 1);
     if (d->phase > DAEMON_SERVING || importer_start(d->importer, &digest, path, on_imported, c)) {
         free(c);

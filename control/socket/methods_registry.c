@@ -73,10 +73,21 @@ static bool page_begin(struct rpc_call *call, struct page *page, json_int_t limi
     return true;
 }
 
-static void page_reply(struct rpc_call *call, struct page *page, const char *key, int err)
+/* What all blobs take, each counted once, however many repositories have it. */
+static json_t *totals_json(struct daemon *d)
+{
+    struct names_totals t;
+    if (cluster_totals(d->cluster, &t))
+        return json_null(); /* not counted yet: the first garbage collection does it */
+    return json_pack("{s:I, s:I, s:I, s:I}", "blobs", (json_int_t)t.blobs, "bytes", (json_int_t)t.bytes,
+                     "unlinked_blobs", (json_int_t)t.free_blobs, "unlinked_bytes", (json_int_t)t.free_bytes);
+}
+
+static void page_reply(struct rpc_call *call, struct page *page, const char *key, int err, json_t *totals)
 {
     if (err < 0) {
         json_decref(page->rows);
+        json_decref(totals);
         if (err == -ENOENT)
             rpc_fail(call, RPC_NOT_FOUND, "`fairlead repo ls` lists the repositories",
                      "there is no such repository");
@@ -85,7 +96,7 @@ static void page_reply(struct rpc_call *call, struct page *page, const char *key
                      strerror(-err));
         return;
     }
-    rpc_reply(call, json_pack("{s:o, s:b}", key, page->rows, "more", page->more));
+    rpc_reply(call, json_pack("{s:o, s:b, s:o*}", key, page->rows, "more", page->more, "totals", totals));
 }
 
 void method_repo_list(void *context, struct rpc_call *call, json_t *params)
@@ -97,7 +108,8 @@ void method_repo_list(void *context, struct rpc_call *call, json_t *params)
     if (!rpc_params(call, params, "{s?s, s?I}", "after", &after, "limit", &limit) ||
         !page_begin(call, &page, limit))
         return;
-    page_reply(call, &page, "repos", cluster_each_repo(d->cluster, after, page.limit + 1, on_repo, &page));
+    int err = cluster_each_repo(d->cluster, after, page.limit + 1, on_repo, &page);
+    page_reply(call, &page, "repos", err, err < 0 ? NULL : totals_json(d));
 }
 
 void method_repo_tags(void *context, struct rpc_call *call, json_t *params)
@@ -109,7 +121,8 @@ void method_repo_tags(void *context, struct rpc_call *call, json_t *params)
     if (!rpc_params(call, params, "{s:s, s?s, s?I}", "repo", &repo, "after", &after, "limit", &limit) ||
         !page_begin(call, &page, limit))
         return;
-    page_reply(call, &page, "tags", cluster_each_tag(d->cluster, repo, after, page.limit + 1, on_tag, &page));
+    int err = cluster_each_tag(d->cluster, repo, after, page.limit + 1, on_tag, &page);
+    page_reply(call, &page, "tags", err, NULL);
 }
 
 /* Names are checked here, so that the answer says what is wrong with them. */

@@ -9,6 +9,7 @@
 #include "control/daemon_blobs.h"
 #include "control/daemon_listen.h"
 #include "control/daemon_repair.h"
+#include "control/gc.h"
 #include "control/journal.h"
 #include "control/mirrors.h"
 #include "control/notify.h"
@@ -171,6 +172,10 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state, co
                               json_sprintf("%zu blobs of this node's store are damaged or cannot be read; "
                                            "a copy of another replica heals them, or a push",
                                            damage_count(d->blobs->damage)));
+    if (gc_is_foreign(d->gc))
+        json_array_append_new(list,
+                              json_string("the store was another cluster's: files that no row names are "
+                                          "left (see STATE/store/blobs/.cluster)"));
     services_warn(d->services, list);
     policies_warn(d->policies, list);
     daemon_listen_warn(d, list);
@@ -214,6 +219,7 @@ void method_status(void *context, struct rpc_call *call, json_t *params)
     json_object_set_new(result, "store", store);
     json_object_set_new(result, "blobs", blobs_status(d));
     json_object_set_new(result, "repair", daemon_repair_json(d));
+    json_object_set_new(result, "gc", gc_json(d));
     json_object_set_new(result, "plan_generation", number(d->generation));
     json_object_set_new(result, "state_dir", json_string(d->config.state_dir));
     json_object_set_new(result, "socket", json_string(d->config.control_socket));

@@ -29,6 +29,7 @@ static const char *hint_for(enum cmd_status status)
         return "`fairlead repo tags REPOSITORY` lists the tags";
     case CMD_BUSY:
     case CMD_NO_LEADER:
+    case CMD_BLOB_DELETING:
         return "nothing was changed; try again in a moment, `fairlead status` shows who leads";
     case CMD_UNKNOWN_OUTCOME:
         return "it may have been done or not; look before you try again";
@@ -93,6 +94,7 @@ static enum rpc_code code_for(enum cmd_status status)
     case CMD_UNKNOWN_OUTCOME:
     case CMD_NO_SPACE:
     case CMD_TOO_NEW:
+    case CMD_BLOB_DELETING:
         return RPC_UNAVAILABLE;
     default:
         return RPC_INTERNAL;

@@ -54,6 +54,33 @@ void api_propose(struct api *a, const struct wire_writer *cmd, api_step *next)
     next(a, err == -EMSGSIZE ? CMD_TOO_LARGE : CMD_NO_LEADER);
 }
 
+int api_pin(struct api *a)
+{
+    if (!a->pin)
+        a->pin = blob_pin(stream_store(a->s), &a->digest);
+    return a->pin ? 0 : -EAGAIN;
+}
+
+static void kept(struct api *a, int status)
+{
+    if (status == CMD_OK)
+        a->again(a);
+    else
+        api_answer_status(a, status);
+}
+
+bool api_deleting(struct api *a, int status, void (*again)(struct api *a))
+{
+    enum { KEEPS_MAX = 3 };
+    if (status != CMD_BLOB_DELETING || a->keeps++ >= KEEPS_MAX)
+        return false;
+    struct wire_writer w = api_command(a, CMD_GC_KEEP);
+    cmd_put_digest(&w, &a->digest);
+    a->again = again;
+    api_propose(a, &w, kept);
+    return true;
+}
+
 void api_body_to_upload(struct api *a, api_step *next)
 {
     a->next = next;
@@ -115,6 +142,9 @@ void api_answer_status(struct api *a, int status)
         break;
     case CMD_NO_SPACE:
         error_answer(a->s, 507, ERROR_UNAVAILABLE, "the registry's state has no room left", NULL, nothing);
+        break;
+    case CMD_BLOB_DELETING:
+        error_answer_later(a->s, 503, "the blob is being deleted just now; nothing was changed");
         break;
     case CMD_BUSY:
         error_answer_later(a->s, 503, "too many writes wait already; nothing was changed");
@@ -213,4 +243,11 @@ bool api_answer_conditions(struct api *a)
     http_response_field(res, "Docker-Content-Digest", api_digest_text(a));
     stream_send(a->s);
     return true;
+}
+
+bool api_is_going(struct api *a, uint8_t kind)
+{
+    struct names_mark mark;
+    return names_mark_get(stream_names(a->s), a->route.repo, kind, &a->digest, &mark) == 0 &&
+           mark.step == NAMES_MARK_GOING;
 }

@@ -44,6 +44,9 @@ struct api {
     struct copies *copies;          /* that are being made on other replicas; NULL: none */
     struct keep *keep;              /* for another replica; in the arena */
     struct digest digest;           /* of the object that the call is about, once known */
+    struct blob_pin *pin;           /* held: of the blob that is being pushed */
+    void (*again)(struct api *a);   /* proposes its link once more */
+    uint8_t keeps;                  /* how often that was needed */
     uint64_t size;                  /* bytes of that object */
     char etag[DIGEST_TEXT_MAX + 3]; /* api_etag: the digest in quotes */
     size_t etag_len;
@@ -95,6 +98,14 @@ void api_propose(struct api *a, const struct wire_writer *cmd, api_step *next);
 
 /* Begins a command in the ring's scratch memory: its head is written. */
 struct wire_writer api_command(struct api *a, enum cmd_type type);
+
+/* The blob that is about to be published (a->digest) is not removed before the call ends. -EAGAIN: too many
+ * at once. */
+int api_pin(struct api *a);
+
+/* The proposal that links a->digest was answered. True: its files are being removed, so it was proposed that
+ * it stays; again() then proposes the link once more. False: the status says something else. */
+bool api_deleting(struct api *a, int status, void (*again)(struct api *a));
 
 /* Reads the body into the session that the call holds. */
 void api_body_to_upload(struct api *a, api_step *next);
@@ -149,6 +160,10 @@ void api_manifest_delete(struct api *a);
 void api_tags(struct api *a);
 void api_catalog(struct api *a);
 void api_referrers(struct api *a);
+
+/* Whether the garbage collection is about to take a->digest, and whoever asks had better bring it again.
+ * Between names_begin and names_end. kind: enum names_mark_kind. */
+bool api_is_going(struct api *a, uint8_t kind);
 
 /* Whether any repository has the blob: 0, with its size in a->size, else 0 there. -ENOENT, -errno (names.h).
  */

@@ -12,6 +12,8 @@ static int blob_size(struct api *a)
     if (err)
         return err;
     err = names_link_get(n, a->route.repo, &a->digest, &link);
+    if (err == 0 && a->s->req.method == HTTP_HEAD && api_is_going(a, NAMES_MARK_LINK))
+        err = -ENOENT;
     names_end(n);
     if (err == 0)
         a->size = link.size;

@@ -44,6 +44,7 @@ struct copy {
     bool whole, late;   /* whole: the bytes went with the question; late: that has to wait for the blob */
     bool ordered;       /* others_order counts it */
     uint64_t at, asked; /* bytes that are there; that are being asked for */
+    uint64_t done_ms;
     char session[UPLOAD_ID_LEN];
     struct timer again;
     struct question question;
@@ -356,6 +357,7 @@ static void answered(struct question *q, enum question_end end)
         copy_move(to, last ? COPY_DONE : COPY_REST);
         to->has_session &= !last; /* it is a blob there */
         to->at = to->asked;
+        to->done_ms = ring_now_ms(c->all->ring);
         if (!last && c->finishing)
             copy_ask(to, COPY_LAST, c->a->size);
         else if (!last && c->next)
@@ -552,9 +554,11 @@ void copies_wait(struct api *a, api_step *next)
 void copies_put_holders(struct api *a, struct wire_writer *w)
 {
     struct cmd_holders others = {0};
-    for (unsigned i = 0; a->copies && i < a->copies->count; i++)
-        if (a->copies->to[i].state == COPY_DONE)
-            (void)cmd_holders_add(&others, a->copies->to[i].node);
+    for (unsigned i = 0; a->copies && i < a->copies->count; i++) {
+        const struct copy *to = &a->copies->to[i];
+        if (to->state == COPY_DONE && ring_now_ms(a->s->ring) < to->done_ms + KEEP_RELIED_MS)
+            (void)cmd_holders_add(&others, to->node);
+    }
     holders_put(w, a->s->ring->plan, &others);
 }
 

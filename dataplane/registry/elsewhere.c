@@ -246,8 +246,12 @@ bool api_manifest_fetch(struct api *a)
 
 /* ------------------------------------------------------------------ blobs that are not linked */
 
+static void link_known(struct api *a);
+
 static void linked(struct api *a, int status)
 {
+    if (api_deleting(a, status, link_known))
+        return;
     if (status == CMD_OK)
         api_blob_read(a);
     else

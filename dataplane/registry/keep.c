@@ -153,6 +153,7 @@ static void received(struct keep *k)
 {
     struct api *a = k->a;
     if (k->has_digest) {
+        (void)blob_hold(stream_store(a->s), &a->digest); /* the new file waits for the old one's end */
         api_wait_taken(a, upload_commit(a->upload, &a->digest, &a->waiter), committed);
         return;
     }
@@ -320,6 +321,8 @@ static void post(struct api *a)
         fail(k, 400, "node, of and to are needed; digest and session are optional");
     else if (!k->backend)
         fail(k, 409, "this node does not know the one that asks as a replica");
+    else if (k->has_digest && !k->goes_on && blob_hold(stream_store(a->s), &a->digest))
+        answer_again(a, "a file of these bytes is just being removed");
     else if (k->has_digest && !k->goes_on)
         api_wait(a, blob_open(stream_store(a->s), &a->digest, k->to, false, &a->blob, &a->waiter), looked);
     else
@@ -348,10 +351,12 @@ static void small_read(struct api *a, int err)
         return;
     }
     store_digest(a->digest.alg, body.p, body.len, &got);
-    if (!digest_equal(&got, &a->digest))
+    if (!digest_equal(&got, &a->digest)) {
         error_answer(a->s, 400, ERROR_DIGEST_INVALID, "the bytes have another digest", NULL, nothing);
-    else
-        api_wait_taken(a, blob_write(stream_store(a->s), &a->digest, body.p, body.len, &a->waiter), written);
+        return;
+    }
+    (void)blob_hold(stream_store(a->s), &a->digest);
+    api_wait_taken(a, blob_write(stream_store(a->s), &a->digest, body.p, body.len, &a->waiter), written);
 }
 
 /* ------------------------------------------------------------------ DELETE */

@@ -19,6 +19,9 @@
  * is at work on the session, or whoever asks for copies is short of means itself: the session is there
  * still); 409, that the session is of no use; 424, that whoever asks for copies does not give the bytes.
  *
+ * 201 can be relied on for KEEP_RELIED_MS: for longer than that the blob is held here (blob_hold), until the
+ * link that says so is committed.
+ *
  * The bytes are fetched by whoever is to keep them, so that only they wait for a slow disk, and a client's
  * upload stands in nobody's way. `of` is "-" where there is no session any more. What came of one whose node
  * is gone in the middle stays: the upload may go on from it.
@@ -33,6 +36,7 @@ struct api;
 enum {
     KEEP_SMALL_MAX = 12 << 10, /* bytes of a blob that is put whole */
     KEEP_AGAIN = 425,          /* status */
+    KEEP_RELIED_MS = 30000,
 };
 #define KEEP_PATH          "/copies"
 #define KEEP_SESSION_FIELD "Copy-Session"

@@ -15,6 +15,8 @@ static int manifest_find(struct api *a)
         err = names_tag_get(n, a->route.repo, a->route.reference, &a->digest);
     if (err == 0)
         err = names_manifest_get(n, a->route.repo, &a->digest, &a->manifest);
+    if (err == 0 && a->s->req.method == HTTP_HEAD && api_is_going(a, NAMES_MARK_MANIFEST))
+        err = -ENOENT;
     names_end(n);
     return err;
 }

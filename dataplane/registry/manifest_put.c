@@ -249,8 +249,12 @@ static void answer_created(struct api *a)
     stream_send(a->s);
 }
 
+static void propose_manifest(struct api *a);
+
 static void proposed(struct api *a, int status)
 {
+    if (api_deleting(a, status, propose_manifest))
+        return;
     switch (status) {
     case CMD_OK:
         stream_count(a->s, CTR_MANIFEST_PUSHES, 1);
@@ -270,15 +274,19 @@ static void proposed(struct api *a, int status)
     }
 }
 
-static void copied(struct api *a, int err)
+static void propose_manifest(struct api *a)
 {
-    if (err) {
-        copies_refuse(a);
-        return;
-    }
     struct wire_writer w = command_encode(a);
     copies_put_holders(a, &w);
     api_propose(a, &w, proposed);
+}
+
+static void copied(struct api *a, int err)
+{
+    if (err)
+        copies_refuse(a);
+    else
+        propose_manifest(a);
 }
 
 static void written(struct api *a, int err)
@@ -345,6 +353,11 @@ static void body_read(struct api *a, int err)
     }
     if (!manifest_check(a))
         return;
+    err = api_pin(a);
+    if (err) {
+        api_answer_store_error(a, err);
+        return;
+    }
     copies_begin(a);
     if (!copies_need_blob(a, body))
         copies_finish(a, body);
@@ -378,6 +391,8 @@ int api_manifest_copy(struct api *a, struct view bytes, struct view content_type
     api_etag(a);
     if (manifest_read(bytes.p, bytes.len, NULL, NULL, m) || manifest_judge(m, content_type))
         return -EINVAL;
+    if (api_pin(a))
+        return -ENOMEM;
     api_wait_taken(a, blob_write(stream_store(a->s), &a->digest, bytes.p, bytes.len, &a->waiter),
                    copy_written);
     return 0;

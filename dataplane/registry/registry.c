@@ -199,6 +199,8 @@ void api_end(struct stream *s)
         upload_checkin(a->upload);
     if (a->blob)
         blob_put(stream_store(s), a->blob);
+    if (a->pin)
+        blob_unpin(stream_store(s), a->pin);
     s->ctx = NULL;
 }
 

@@ -114,8 +114,12 @@ static void give_up(struct api *a, int err)
 
 /* ------------------------------------------------------------------ commit */
 
+static void propose_link(struct api *a);
+
 static void linked(struct api *a, int status)
 {
+    if (api_deleting(a, status, propose_link))
+        return;
     if (status != CMD_OK) {
         api_answer_status(a, status);
         return;
@@ -124,18 +128,22 @@ static void linked(struct api *a, int status)
     answer_created(a);
 }
 
-static void copied(struct api *a, int err)
+static void propose_link(struct api *a)
 {
-    if (err) {
-        copies_refuse(a);
-        return;
-    }
     struct wire_writer w = api_command(a, CMD_BLOB_LINK);
     wire_put_bytes(&w, a->route.repo.p, a->route.repo.len);
     cmd_put_digest(&w, &a->digest);
     wire_put_u64(&w, a->size);
     copies_put_holders(a, &w);
     api_propose(a, &w, linked);
+}
+
+static void copied(struct api *a, int err)
+{
+    if (err)
+        copies_refuse(a);
+    else
+        propose_link(a);
 }
 
 static void committed(struct api *a, int err)
@@ -162,6 +170,11 @@ static void received_all(struct api *a, int err)
         return;
     }
     a->size = upload_offset(a->upload);
+    err = api_pin(a);
+    if (err) {
+        give_up(a, err);
+        return;
+    }
     copies_finish(a, nothing);
     api_wait_taken(a, upload_commit(a->upload, &a->digest, &a->waiter), committed);
 }
@@ -233,12 +246,14 @@ static void mounted(struct api *a, int status)
 }
 
 /* Looks whether the blob can be mounted. 1: it is in this repository already; 0: yes; else not, or an error.
- * What no replica holds any more has to be uploaded again. */
+ * What no replica holds any more has to be uploaded again; a mark of the garbage collection is taken away by
+ * the mount. */
 static int mount_find(struct api *a, struct view from)
 {
     struct names *n = stream_names(a->s);
     struct names_link link;
     struct names_blob blob;
+    struct names_mark mark;
     int err = names_begin(n);
     if (err)
         return err;
@@ -246,7 +261,7 @@ static int mount_find(struct api *a, struct view from)
     if (err == 0 && !api_is_held(a, &blob))
         err = -ENOENT;
     else if (err == 0 && names_link_get(n, a->route.repo, &a->digest, &link) == 0)
-        err = 1;
+        err = names_mark_get(n, a->route.repo, NAMES_MARK_LINK, &a->digest, &mark) != 0;
     else if (err == 0 && from.len)
         err = names_link_get(n, from, &a->digest, &link);
     names_end(n);

@@ -516,6 +516,14 @@ void blobs_condemn_all(struct store_ring *r)
             condemn(r, r->bucket[i]);
 }
 
+void blobs_forget_all(struct store_ring *r)
+{
+    while (r->idle_files.first)
+        evict(r, r->idle_files.first);
+    while (r->idle_bytes.first)
+        evict(r, r->idle_bytes.first);
+}
+
 /* ------------------------------------------------------------------ start and end */
 
 int blobs_init(struct store_ring *r, size_t cache_bytes_max)

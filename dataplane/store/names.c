@@ -181,6 +181,11 @@ bool names_is_fresh(const struct names *n)
     return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000 < until;
 }
 
+bool names_is_said_fresh(const struct names *n)
+{
+    return atomic_load(&n->file->epochs->fresh_until_ms) != NAMES_FRESH_UNSAID && names_is_fresh(n);
+}
+
 int names_begin(struct names *n)
 {
     CHECK(!n->reading);

@@ -39,6 +39,8 @@ void names_free(struct names *n);
 
 /* Asked before names_begin: false if what it will say may be older than what somebody was told elsewhere. */
 bool names_is_fresh(const struct names *n);
+/* The same for what cannot be undone: false also as long as no control has said it. */
+bool names_is_said_fresh(const struct names *n);
 
 /* 0, -EAGAIN (the writer is too fast just now: try again later) or -EIO. names_end only after 0. */
 int names_begin(struct names *n);

@@ -183,9 +183,12 @@ int store_new(const struct store_folders *folders, const struct store_tuning *t,
     s->damaged_dirfd = folders->damaged;
     condemned_init(&s->condemned);
     store_tune(s, t);
-    int err = sessions_init(&s->sessions);
+    int err = pins_init(&s->pins);
     if (err)
         goto err_store;
+    err = sessions_init(&s->sessions);
+    if (err)
+        goto err_pins;
     err = folders_prepare(s, why);
     if (err)
         goto err_sessions;
@@ -198,6 +201,8 @@ int store_new(const struct store_folders *folders, const struct store_tuning *t,
     return 0;
 err_sessions:
     sessions_fini(&s->sessions);
+err_pins:
+    pins_fini(&s->pins);
 err_store:
     condemned_fini(&s->condemned);
     free(s);
@@ -207,6 +212,7 @@ err_store:
 void store_free(struct store *s)
 {
     sessions_fini(&s->sessions);
+    pins_fini(&s->pins);
     condemned_fini(&s->condemned);
     free(s);
 }
@@ -239,12 +245,15 @@ static int pools_init(struct store_ring *r)
         err = writes_init(r);
     if (!err)
         err = verifies_init(r);
+    if (!err)
+        err = removals_init(r);
     return err;
 }
 
 static void pools_fini(struct store_ring *r)
 {
     verifies_fini(r);
+    pool_fini(&r->removals);
     pool_fini(&r->writes);
     pool_fini(&r->pieces);
     pool_fini(&r->errands);
@@ -262,6 +271,7 @@ int store_ring_new(struct store *s, struct loop *loop, struct ring_counters *cou
     r->line_last = &r->line_first;
     r->verify_last = &r->verify_first;
     r->news_seen = atomic_load(&s->condemned.news);
+    r->forgotten = atomic_load(&s->pins.forgotten);
     int err = pools_init(r);
     if (!err && getrandom(&r->seed, sizeof(r->seed), 0) != sizeof(r->seed))
         err = -EIO;
@@ -287,6 +297,8 @@ void store_ring_turn(struct store_ring *r)
 {
     if (atomic_load_explicit(&r->store->condemned.news, memory_order_relaxed) != r->news_seen)
         store_ring_news(r);
+    if (atomic_load_explicit(&r->store->pins.forgotten, memory_order_relaxed) != r->forgotten)
+        store_ring_forget(r);
 }
 
 bool store_ring_idle(const struct store_ring *r)

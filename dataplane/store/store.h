@@ -155,6 +155,41 @@ void verify_stop(struct verify *v); /* done comes soon, perhaps from within */
 /* Its file is another one by now, and what was there before was not good: every ring lets go of that. */
 void blob_replaced(struct store *s, const struct digest *d);
 
+/*
+ * A blob that is about to be published, and then linked: its file is not removed (blob_remove) before the pin
+ * is given back. Taken before the publishing begins, it is good for what was published. NULL: too many at
+ * once.
+ */
+struct blob_pin;
+struct blob_pin *blob_pin(struct store_ring *r, const struct digest *d);
+void blob_unpin(struct store_ring *r, struct blob_pin *pin);
+
+/*
+ * A file of it that is there, or comes now, is not removed for a minute (or for the age that a removal asks
+ * for, if that is less): long enough for another node to have the link committed that counts on it. To be
+ * called before the file is looked for. -EBUSY: one is just being removed; ask again. What comes into its
+ * place is held all the same.
+ */
+int blob_hold(struct store_ring *r, const struct digest *d);
+
+/*
+ * Removes a blob's file. is_free looks at the names: whether it may go (0), stays (-EEXIST), or that cannot
+ * be said now (-EBUSY). It is asked while nothing can be published in the file's place, so what it says
+ * counts until the end. Woken with 0 (removed->bytes: of the file, 0: there is none), -EBUSY: it is being
+ * pushed, or was published less than age_ms ago, or -EIO. The space is free when those who still read from it
+ * have done so.
+ */
+struct blob_removal {
+    struct digest digest;
+    uint64_t age_ms;
+    int (*is_free)(void *arg, const struct digest *d);
+    void *arg;
+    uint64_t bytes;
+};
+/* 0: w will be woken; -EEXIST, -EBUSY, -EAGAIN (too many at once): it will not be. removal is borrowed until
+ * then. */
+int blob_remove(struct store_ring *r, struct blob_removal *removal, struct waiter *w);
+
 /* ------------------------------------------------------------------ writing whole small blobs (manifests) */
 
 /*

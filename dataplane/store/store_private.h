@@ -7,6 +7,7 @@
  *   session.c   the table of upload sessions: which there are, whose they are
  *   upload.c    a session at work: create, append, commit, cancel
  *   verify.c    blobs are read and hashed in the background; damaged ones are moved to damaged/
+ *   remove.c    removing files, and what keeps them from being removed
  *   condemned.c which blobs are damaged; the pace of looking for them
  *   publish.c   the way of a complete file into blobs/; whole small blobs
  *
@@ -241,10 +242,31 @@ void place_leave(struct store *s, const struct digest *d);
 bool place_close(struct store *s, const struct digest *d);
 void place_open(struct store *s, const struct digest *d);
 
+/* remove.c: blobs that are being pushed, and those whose files have gone and that rings may still have open.
+ * The mutex is taken once or twice for each push. */
+enum { PINS_MAX = 1 << 17, PIN_BUCKETS = 256, FORGOTTEN = 256, REMOVALS_MAX = 64 };
+
+struct pins {
+    pthread_mutex_t mutex;
+    struct pool pool;
+    struct blob_pin *bucket[PIN_BUCKETS];
+    struct blob_pin *held, **held_last; /* by blob_hold: the oldest first */
+    uint64_t all_held_ms;               /* since when every blob is */
+    _Atomic uint64_t forgotten;         /* how many there were */
+    struct digest list[FORGOTTEN];
+};
+
+int pins_init(struct pins *p);
+void pins_fini(struct pins *p);
+int removals_init(struct store_ring *r);
+void store_ring_forget(
+    struct store_ring *r);                   /* closes what was removed, but for what is read from just now */
+void blobs_forget_all(struct store_ring *r); /* blob.c: all that nobody refers to */
+
 /* When these bytes may be read in the background, which are then taken off the pace (CLOCK_MONOTONIC, ms). */
 uint64_t store_pace(struct store *s, uint64_t bytes, uint64_t now_ms);
 
-enum { PLACES = 256 };
+enum { PLACES = 4096 };
 
 struct store {
     int blobs_dirfd, uploads_dirfd, damaged_dirfd; /* borrowed */
@@ -255,8 +277,9 @@ struct store {
     _Atomic int64_t free_bytes; /* as of the last look, less what was written since */
     _Atomic uint32_t rings;
     _Atomic uint64_t scrub_rate, paced_until_us;
-    _Atomic int32_t place[PLACES]; /* by the digest's first byte: who has entered; -1: closed */
+    _Atomic int32_t place[PLACES]; /* by the digest: who has entered; -1: closed */
     struct condemned condemned;
+    struct pins pins;
     struct session_table sessions;
 };
 
@@ -287,6 +310,8 @@ struct store_ring {
     struct upload *line_first, **line_last; /* sessions that wait for a piece */
     struct timer_wheel *wheel;
     struct store_listener listener;
+    struct pool removals;
+    uint64_t forgotten;                                     /* of struct pins: dealt with */
     uint64_t news_seen;                                     /* of struct condemned */
     struct verify *verifying, *verify_first, **verify_last; /* the one at work; those in line */
     struct verify *verify_list;                             /* all of them, the newest first */

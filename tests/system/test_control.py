@@ -665,8 +665,9 @@ def test_cli_repositories(running):
     for i in range(25):
         running.get(f"/propose/r/{i:03}")
     rows = running.cli("repo", "ls").stdout.splitlines()
-    assert [row.split()[0] for row in rows[1:]] == [f"r/{i:03}" for i in range(25)]
-    assert len(running.cli("repo", "ls", "--limit", "7").stdout.splitlines()) == 8
+    assert [row.split()[0] for row in rows[1:-1]] == [f"r/{i:03}" for i in range(25)]
+    assert "each counted once" in rows[-1]
+    assert len(running.cli("repo", "ls", "--limit", "7").stdout.splitlines()) == 9
     assert running.cli("repo", "rm", "r/003").stdout == "deleted r/003\n"
     assert "r/003" not in running.cli("repo", "ls").stdout
     assert running.cli("repo", "rm", "r/003", check=False).returncode == 1

@@ -94,6 +94,8 @@ struct host {
     uint8_t propose_detail[256];
     size_t propose_detail_len;
     unsigned proposals;
+    unsigned pins, keeps, deleting; /* deleting: so often a link is refused, and kept */
+    bool no_pins;
     uint8_t command[64 << 10]; /* the last one */
     size_t command_len;
 };
@@ -117,6 +119,23 @@ static void host_wake_all(void)
         memmove(host->wait, host->wait + 1, --host->waits * sizeof(host->wait[0]));
         w->wake(w, res);
     }
+}
+
+struct blob_pin *blob_pin(struct store_ring *r, const struct digest *d)
+{
+    (void)r;
+    (void)d;
+    if (host->no_pins)
+        return NULL;
+    host->pins++;
+    return (struct blob_pin *)host;
+}
+
+void blob_unpin(struct store_ring *r, struct blob_pin *pin)
+{
+    (void)r;
+    CHECK(pin == (struct blob_pin *)host && host->pins);
+    host->pins--;
 }
 
 /* registry/owner.c: sessions of other nodes are answered with a status of their own. */
@@ -675,7 +694,15 @@ int channel_propose(struct channel *c, struct proposal *p, const void *cmd, size
     host->command_len = len < sizeof(host->command) ? len : 0;
     memcpy(host->command, cmd, host->command_len);
     int status = host->propose_status;
-    if (!status) {
+    uint16_t type;
+    memcpy(&type, (const uint8_t *)cmd + 6, sizeof(type));
+    if (type == CMD_GC_KEEP) {
+        host->keeps++;
+        host->deleting--;
+    } else if (host->deleting && (type == CMD_BLOB_LINK || type == CMD_MANIFEST_PUT)) {
+        CHECK(host->pins);
+        status = CMD_BLOB_DELETING;
+    } else if (!status) {
         writer_begin(&host->w);
         status = host_apply(cmd, len);
         writer_commit(&host->w);

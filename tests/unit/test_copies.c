@@ -468,6 +468,30 @@ static void test_waits_for_its_turn(void **state)
     end();
 }
 
+static unsigned holders_said(void)
+{
+    uint8_t bytes[256];
+    struct wire_writer w = {.buf = bytes, .cap = sizeof(bytes)};
+    copies_put_holders(&api, &w);
+    return w.len / sizeof(uint64_t);
+}
+
+/* What another node said too long ago does not count: its garbage collection may have taken it since. */
+static void test_said_too_long_ago(void **state)
+{
+    (void)state;
+    begin(2, 2, 1);
+    upload.size = 1;
+    finish();
+    (void)settle(QUESTION_ANSWERED, 201);
+    unsigned both = holders_said();
+    pass(KEEP_RELIED_MS / 2);
+    assert_int_equal(holders_said(), both);
+    pass(KEEP_RELIED_MS / 2);
+    assert_int_equal(holders_said(), both - 1);
+    end();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -483,6 +507,7 @@ int main(void)
         cmocka_unit_test(test_begun_anew),
         cmocka_unit_test(test_part_for_orders),
         cmocka_unit_test(test_waits_for_its_turn),
+        cmocka_unit_test(test_said_too_long_ago),
     };
     return cmocka_run_group_tests_name("copies", tests, NULL, NULL);
 }

@@ -346,6 +346,25 @@ static void test_control_errors(void **state)
     assert_int_equal(host->counter[CTR_PUSHES], 0);
 }
 
+#define PUSH "POST /v2/a/blobs/uploads/?digest=%s"
+
+/* Its old file is being removed: it is said first that the blob stays. */
+static void test_being_deleted(void **state)
+{
+    (void)state;
+    host->deleting = 1;
+    assert_int_equal(call(SENT(PUSH, SHA("x")), "", "x"), 201);
+    assert_int_equal(host->keeps, 1);
+    assert_int_equal(host->proposals, 3);
+    host->deleting = 100;
+    assert_error(call(SENT(PUSH, SHA("y")), "", "y"), 503, "UNAVAILABLE");
+    assert_string_not_equal(field("Retry-After"), "");
+    assert_int_equal(host->keeps, 4);
+    host->deleting = 0;
+    host->no_pins = true;
+    assert_error(call(SENT(PUSH, SHA("z")), "", "z"), 429, "TOOMANYREQUESTS");
+}
+
 /* ------------------------------------------------------------------ manifests */
 
 static const char *image(const char *config, const char *layer, const char *more)
@@ -384,6 +403,18 @@ static void test_manifest_by_tag_and_digest(void **state)
     assert_int_equal(get_status("/v2/a/manifests/last"), 200);
     assert_string_equal(field("Docker-Content-Digest"), SHA_5(text));
     assert_int_equal(host->counter[CTR_MANIFEST_PUSHES], 2);
+}
+
+static void test_manifest_being_deleted(void **state)
+{
+    (void)state;
+    assert_int_equal(call(SENT(PUSH, SHA("c")), "", "c"), 201);
+    assert_int_equal(call(SENT(PUSH, SHA("l")), "", "l"), 201);
+    host->deleting = 2;
+    assert_int_equal(call("PUT /v2/a/manifests/1", "", image("c", "l", "")), 201);
+    assert_int_equal(host->keeps, 2);
+    host->no_pins = true;
+    assert_error(call("PUT /v2/a/manifests/2", "", image("c", "l", "")), 429, "TOOMANYREQUESTS");
 }
 
 static void test_manifest_subject(void **state)
@@ -569,7 +600,9 @@ int main(void)
         T(test_sessions_of_other_nodes),
         T(test_mount),
         T(test_control_errors),
+        T(test_being_deleted),
         T(test_manifest_by_tag_and_digest),
+        T(test_manifest_being_deleted),
         T(test_manifest_subject),
         T(test_manifest_refused),
         T(test_manifest_refused_at_commit),

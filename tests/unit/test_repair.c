@@ -549,6 +549,25 @@ static void test_no_space(void **state)
     assert_placed();
 }
 
+/* The data plane takes nothing just now (it may be removing that very file): nothing has failed, and it is
+ * asked again later. */
+static void test_busy(void **state)
+{
+    (void)state;
+    for (unsigned k = 0; k < NODES; k++)
+        t.host[k].result = JOB_BUSY;
+    t.node[3].presence = REPAIR_OUT;
+    run(30000);
+    assert_int_equal(status_of(0).failed, 0);
+    assert_true(status_of(0).endangered > 0);
+    for (unsigned k = 0; k < NODES; k++)
+        t.host[k].result = JOB_OK;
+    run(60000);
+    assert_int_equal(status_of(0).endangered, 0);
+    run(3 * REPAIR_AGAIN_MAX_MS);
+    assert_placed();
+}
+
 /* Nobody has the bytes: it is tried again, ever more rarely, and in between what can be done is. */
 static void test_lost(void **state)
 {
@@ -644,6 +663,7 @@ int main(void)
         T(test_nobody_leads),
         T(test_restart),
         T(test_no_space),
+        T(test_busy),
         T(test_lost),
         T(test_never_told),
         T(test_files_that_are_not_here),

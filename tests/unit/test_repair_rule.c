@@ -296,12 +296,69 @@ static void test_different_views(void **state)
     }
 }
 
+static bool spares(const struct world *w, uint64_t self, const struct names_blob *row)
+{
+    struct repair_view v = view_of(w, self);
+    return repair_spares(&v, &w->digest, row);
+}
+
+/* Two of four are to hold it, and do: only the others need not have it, and only as long as both are heard.
+ */
+static void test_spare(void **state)
+{
+    (void)state;
+    for (unsigned seed = 0; seed < 100; seed++) {
+        struct world w = world_make(4, 2, seed);
+        struct cmd_holders best = {0}, one = {0};
+        uint64_t second = w.order[1], last = w.order[3];
+        assert_true(cmd_holders_add(&one, w.order[0]) && cmd_holders_add(&best, w.order[0]) &&
+                    cmd_holders_add(&best, second));
+        w.row = blob_of(&best);
+        for (size_t i = 0; i < 4; i++)
+            assert_int_equal(spares(&w, w.order[i], &w.row), i >= 2);
+        struct names_blob few = blob_of(&one), old = w.row, free = w.row;
+        old.version = 0;
+        free.links = 0;
+        assert_false(spares(&w, last, &few) || spares(&w, last, &old) || spares(&w, last, &free));
+        for (uint8_t presence = REPAIR_AWAY; presence <= REPAIR_OUT; presence++) {
+            w.node[second - 1].presence = presence;
+            assert_false(spares(&w, last, &w.row));
+            w.node[second - 1].presence = REPAIR_UP;
+            w.node[last - 1].presence = presence;
+            assert_false(spares(&w, last, &w.row));
+            w.node[last - 1].presence = REPAIR_UP;
+        }
+        assert_false(spares(&w, 9, &w.row)); /* no replica */
+        w.wanted = 3;
+        assert_false(spares(&w, last, &w.row));
+    }
+}
+
+/* It is about to come to hold it, since it is ranked better than one that does. */
+static void test_spare_but_ranked(void **state)
+{
+    (void)state;
+    struct world w = world_make(4, 2, 1);
+    struct cmd_holders others = {0};
+    assert_true(cmd_holders_add(&others, w.order[1]) && cmd_holders_add(&others, w.order[2]));
+    w.row = blob_of(&others);
+    assert_false(spares(&w, w.order[0], &w.row));
+    assert_true(spares(&w, w.order[3], &w.row));
+    assert_true(spares(&w, 0, &w.row)); /* no replica at all */
+    w.count = 0;
+    assert_false(spares(&w, 0, &w.row)); /* nothing is known */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cases),           cmocka_unit_test(test_what_is_said),
-        cmocka_unit_test(test_full_rows),       cmocka_unit_test(test_any_cluster_comes_to_rest),
+        cmocka_unit_test(test_cases),
+        cmocka_unit_test(test_what_is_said),
+        cmocka_unit_test(test_full_rows),
+        cmocka_unit_test(test_any_cluster_comes_to_rest),
         cmocka_unit_test(test_different_views),
+        cmocka_unit_test(test_spare),
+        cmocka_unit_test(test_spare_but_ranked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the garbage collection share: gc.c (runs), gc_files.c (removing), gc_folders.c (files
+ * that no row names, and copies that need not be here). */
+#ifndef FL_CONTROL_GC_PRIVATE_H
+#define FL_CONTROL_GC_PRIVATE_H
+
+#include "control/gc.h"
+
+enum {
+    GC_TICK_MS = 10,    /* between two looks */
+    GC_RETRY_MS = 1000, /* after something could not be done; where nothing can: longer and longer, to */
+    GC_RETRY_MAX_MS = 60000,
+    GC_FILE_ROWS = 50,    /* a file that is removed costs as much of gc.rate */
+    GC_REMOVING_MAX = 16, /* files at a time */
+    /* A file that was published less long ago may be about to be linked, though the process that has
+     * published it is gone: by then the command is committed, or never will be. gc.grace, but within these.
+     */
+    GC_FILE_AGE_MS = 60000,
+    GC_FILE_AGE_MIN_MS = 1000,
+    GC_FOLDERS = 512,
+};
+
+/* Marked files. */
+struct gc_files {
+    uv_timer_t timer;
+    bool wanted, again; /* marks may have come; something could not be removed */
+    bool walking;
+    uint8_t key[NAMES_KEY_MAX];
+    size_t key_len;
+    uint64_t pass_index, done_index; /* marks up to it are dealt with; ... are done */
+    uint64_t left_index;             /* the first mark whose file was left in this pass; 0: none was */
+    unsigned removing;
+    uint64_t delay_ms; /* before what could not be removed is tried again */
+    bool progress;     /* of this pass: something was removed */
+    uint64_t errors;
+};
+
+/* Files without a row, and spare ones. */
+struct gc_folders {
+    uv_timer_t timer;
+    uv_work_t work;
+    bool wanted, listing;
+    uint64_t due_ms; /* of the loop's clock */
+    unsigned folder; /* GC_FOLDERS: no pass is under way */
+    struct digest *file;
+    size_t count, at, cap;
+    unsigned removing;
+};
+
+struct gc {
+    struct gc_config config;
+    uv_timer_t timer;
+    struct gc_walk walk;
+    struct gc_status status;
+    struct gc_files files;
+    struct gc_folders folders;
+    uint64_t due_ms, stage_ms; /* of the loop's clock: the next run; when the stage began */
+    bool led, proposing, closing;
+    struct gc_removal removal[2 * GC_REMOVING_MAX];
+};
+
+uint64_t gc_setting(const struct gc *gc, int id);
+unsigned gc_files_a_tick(const struct gc *gc);
+uint64_t gc_now_ms(void); /* UTC */
+
+/* 0 or -EBUSY, as config.remove. */
+int gc_remove(struct gc *gc, const struct digest *d, uint64_t age_ms, uint64_t mark, bool spare);
+uint64_t gc_file_age(const struct gc *gc); /* of marked blobs' files: less is never enough */
+uint64_t gc_applied(struct kv *kv);
+
+void gc_files_open(struct gc *gc);
+void gc_files_want(struct gc *gc);
+void gc_files_restart(struct gc *gc); /* the marks are other ones */
+void gc_files_answer(struct gc *gc, const struct gc_removal *removal, enum gc_result result, uint64_t bytes);
+
+void gc_folders_open(struct gc *gc);
+void gc_folders_answer(struct gc *gc, const struct gc_removal *removal, enum gc_result result,
+                       uint64_t bytes);
+void gc_folders_want(struct gc *gc, uint64_t after_ms);
+bool gc_folders_busy(const struct gc *gc);
+void gc_folders_free(struct gc *gc);
+
+#endif

@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Runs of the garbage collection on the real loop, over a state in memory: what becomes of a run whose
+ * commands are refused, whose files do not go, and of a store that is another cluster's. The steps themselves
+ * are test_gc_model's.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "cmd_build.h"
+#include "kv_memory.h"
+#include "control/settings.h"
+#include "temp_dir.h"
+#include "control/gc_private.h"
+#include "control/state/state.h"
+
+enum { REMOVED_MAX = 64, PATIENCE_MS = 60000, OLD_MS = 1000 };
+
+/* A cluster of one, and a data plane that removes what it is told to. */
+static struct {
+    uv_loop_t loop;
+    struct kv_memory state;
+    struct temp_dir dir;
+    struct gc *gc;
+    uint64_t setting[SETTINGS_COUNT];
+    uint64_t index;
+    bool leads, has_others;
+    bool spare, spares;     /* what is asked for is spare; so it was */
+    enum cmd_status refuse; /* what is proposed */
+    struct state_event event;
+    unsigned ended, proposed, lines;
+    char failed[64];
+    struct digest removed[REMOVED_MAX];
+    unsigned removals;
+    /* How the next removals end. */
+    unsigned not_now, busy;
+    enum gc_result result;
+    struct gc_removal *answer[REMOVED_MAX];
+    unsigned answers;
+    uv_idle_t idle;
+} t;
+
+/* ------------------------------------------------------------------ what gc.c asks of the cluster */
+
+void cluster_status(const struct cluster *c, struct cluster_status *out)
+{
+    (void)c;
+    *out = (struct cluster_status){.leads = t.leads, .cluster_id = {7}};
+}
+
+bool cluster_has_others(const struct cluster *c)
+{
+    (void)c;
+    return t.has_others;
+}
+
+struct db_view *cluster_view_begin(struct cluster *c, struct kv **kv)
+{
+    (void)c;
+    *kv = &t.state.kv;
+    return (struct db_view *)&t;
+}
+
+void cluster_view_end(struct db_view *view)
+{
+    (void)view;
+}
+
+int cluster_totals(struct cluster *c, struct names_totals *out)
+{
+    (void)c;
+    return state_totals_read(&t.state.kv, out);
+}
+
+static void apply(const void *cmd, size_t len)
+{
+    struct names_meta meta = {.magic = NAMES_MAGIC, .applied_index = ++t.index};
+    CHECK(state_apply(&(struct state_tx){.kv = &t.state.kv}, t.index, cmd, len, &t.event) == 0);
+    CHECK(kv_put(&t.state.kv, NAMES_META, (struct kv_bytes){"state", 5},
+                 (struct kv_bytes){&meta, sizeof(meta)}) == 0);
+    if (t.gc)
+        gc_event(t.gc, &t.event);
+}
+
+void cluster_propose(struct cluster *c, void *cmd, size_t len, cluster_done done, void *arg)
+{
+    uint64_t now_ms = gc_now_ms();
+    (void)c;
+    t.proposed++;
+    memcpy((uint8_t *)cmd + CMD_TIME_OFFSET, &now_ms, sizeof(now_ms));
+    if (t.refuse) {
+        done(arg, t.refuse, 0, NULL, 0);
+    } else {
+        apply(cmd, len);
+        done(arg, t.event.status, t.index, t.event.detail, t.event.detail_len);
+    }
+    free(cmd);
+}
+
+/* ------------------------------------------------------------------ and of the daemon */
+
+void journal_write(struct journal *journal, enum journal_level level, const char *module, const char *format,
+                   ...)
+{
+    (void)journal;
+    (void)level;
+    (void)module;
+    (void)format;
+    t.lines++;
+}
+
+static uint64_t on_setting(void *arg, int id)
+{
+    (void)arg;
+    return t.setting[id];
+}
+
+static int on_remove(void *arg, struct gc_removal *removal, uint64_t age_ms)
+{
+    (void)arg;
+    assert_true(age_ms >= GC_FILE_AGE_MIN_MS);
+    assert_true(gc_is_removing(t.gc, &removal->digest));
+    t.spares |= removal->spare;
+    if (t.busy) {
+        t.busy--;
+        return -EBUSY;
+    }
+    CHECK(t.answers < REMOVED_MAX);
+    t.answer[t.answers++] = removal;
+    return 0;
+}
+
+static bool on_is_spare(void *arg, const struct digest *d, const struct names_blob *blob)
+{
+    (void)arg;
+    assert_int_equal(blob->links, 1);
+    (void)d;
+    return t.spare;
+}
+
+static void answer_one(struct gc_removal *removal)
+{
+    if (t.not_now) {
+        t.not_now--;
+        gc_answer(removal, GC_NOT_NOW, 0);
+        return;
+    }
+    if (t.result == GC_REMOVED) {
+        CHECK(t.removals < REMOVED_MAX);
+        t.removed[t.removals++] = removal->digest;
+    }
+    gc_answer(removal, t.result, t.result == GC_REMOVED ? 10 : 0);
+}
+
+static void on_idle(uv_idle_t *idle)
+{
+    unsigned count = t.answers;
+    (void)idle;
+    t.answers = 0;
+    for (unsigned i = 0; i < count; i++)
+        answer_one(t.answer[i]);
+}
+
+static void on_ended(void *arg, const struct gc_status *status)
+{
+    (void)arg;
+    t.ended++;
+    snprintf(t.failed, sizeof(t.failed), "%s", status->failed ? status->failed : "");
+}
+
+static void open_gc(void)
+{
+    const struct gc_config config = {.loop = &t.loop,
+                                     .blobs_fd = t.dir.fd,
+                                     .setting = on_setting,
+                                     .remove = on_remove,
+                                     .is_spare = on_is_spare,
+                                     .ended = on_ended};
+    t.gc = gc_new(&config);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    memset(&t, 0, sizeof(t));
+    kv_memory_init(&t.state);
+    temp_dir_make(&t.dir);
+    CHECK(uv_loop_init(&t.loop) == 0);
+    CHECK(uv_idle_init(&t.loop, &t.idle) == 0);
+    CHECK(uv_idle_start(&t.idle, on_idle) == 0);
+    t.setting[SET_GC_RATE] = 1000000;
+    open_gc();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    gc_close(t.gc);
+    uv_close((uv_handle_t *)&t.idle, NULL);
+    uv_run(&t.loop, UV_RUN_DEFAULT);
+    CHECK(uv_loop_close(&t.loop) == 0);
+    gc_free(t.gc);
+    kv_memory_fini(&t.state);
+    temp_dir_remove(&t.dir);
+    return 0;
+}
+
+/* A condition that the loop brings about. */
+#define RUN_UNTIL(condition)                                                                                 \
+    do {                                                                                                     \
+        uint64_t end_ms = uv_now(&t.loop) + PATIENCE_MS;                                                     \
+        while (!(condition)) {                                                                               \
+            uv_run(&t.loop, UV_RUN_ONCE);                                                                    \
+            assert_true(uv_now(&t.loop) < end_ms);                                                           \
+        }                                                                                                    \
+    } while (0)
+
+static void push(unsigned blob)
+{
+    struct cmd_build b;
+    struct digest d = digest_make(DIGEST_SHA256, blob);
+    cmd_blob_link(&b, gc_now_ms() - OLD_MS, "team/app", &d, 10);
+    apply(b.buf, b.w.len);
+    assert_int_equal(t.event.status, CMD_OK);
+}
+
+static void run(void)
+{
+    unsigned before = t.ended;
+    assert_true(gc_run(t.gc, false));
+    assert_false(gc_run(t.gc, false)); /* one at a time */
+    RUN_UNTIL(t.ended > before);
+}
+
+static bool has_row(unsigned blob)
+{
+    uint8_t key[DIGEST_PACKED_MAX];
+    struct digest d = digest_make(DIGEST_SHA256, blob);
+    struct kv_bytes value;
+    return kv_get(&t.state.kv, NAMES_BLOBS, (struct kv_bytes){key, digest_pack(&d, key)}, &value) == 0;
+}
+
+static uint64_t forgotten(void)
+{
+    struct gc_status s;
+    gc_status(t.gc, &s);
+    return s.figures.forgotten.count;
+}
+
+/* ------------------------------------------------------------------ tests */
+
+static void test_a_run(void **state)
+{
+    (void)state;
+    struct gc_status s;
+    for (unsigned i = 0; i < 5; i++)
+        push(i);
+    assert_true(gc_run(t.gc, true));
+    RUN_UNTIL(t.ended == 1);
+    gc_status(t.gc, &s);
+    assert_int_equal(s.figures.garbage.count, 5);
+    assert_int_equal(t.proposed, 0);
+    run();
+    assert_string_equal(t.failed, "");
+    gc_status(t.gc, &s);
+    assert_int_equal(s.figures.dropped.count, 5);
+    assert_int_equal(s.figures.forgotten.bytes, 50);
+    assert_int_equal(s.removed.bytes, 50);
+    assert_int_equal(t.removals, 5);
+    assert_int_equal(s.removing, 0);
+    for (unsigned i = 0; i < 5; i++)
+        assert_false(has_row(i));
+}
+
+/* Nobody leads for a moment: the next run goes on from the marks that there are. */
+static void test_refused(void **state)
+{
+    (void)state;
+    push(1);
+    t.refuse = CMD_NO_LEADER;
+    run();
+    assert_string_not_equal(t.failed, "");
+    t.refuse = CMD_TOO_NEW;
+    run();
+    assert_string_equal(t.failed, "a node of the cluster is too old for it");
+    assert_true(has_row(1));
+    t.refuse = CMD_OK;
+    run();
+    assert_string_equal(t.failed, "");
+    assert_false(has_row(1));
+}
+
+/* Files that are being pushed, or for which there is no data plane, are asked for again. */
+static void test_not_now(void **state)
+{
+    (void)state;
+    struct gc_status s;
+    push(1);
+    push(2);
+    t.not_now = t.busy = 1;
+    run();
+    gc_status(t.gc, &s);
+    assert_int_equal(t.removals, 2);
+    assert_int_equal(forgotten(), 2);
+    assert_int_equal(s.retries, 1);
+}
+
+/* A disk that does not do it is asked less and less often, and its rows stay. */
+static void test_disk_errors(void **state)
+{
+    (void)state;
+    push(1);
+    t.result = GC_FAILED;
+    assert_true(gc_run(t.gc, false));
+    RUN_UNTIL(t.gc->status.errors == 1 && t.gc->files.delay_ms == GC_RETRY_MS);
+    RUN_UNTIL(t.gc->files.delay_ms == 2 * GC_RETRY_MS);
+    assert_int_equal(t.gc->status.errors, 2);
+    assert_int_equal(t.lines, 2);
+    assert_true(has_row(1));
+    t.result = GC_REMOVED;
+    RUN_UNTIL(t.ended);
+    assert_int_equal(t.removals, 1);
+    assert_false(has_row(1));
+}
+
+/* One file that stays for long holds up no row that was marked before it. */
+static void test_one_stays(void **state)
+{
+    (void)state;
+    push(1);
+    t.result = GC_FAILED;
+    assert_true(gc_run(t.gc, false));
+    RUN_UNTIL(t.gc->files.left_index && !t.gc->files.walking);
+    uint64_t first = t.gc->files.left_index;
+    assert_int_equal(t.gc->files.done_index, first - 1);
+    t.result = GC_REMOVED;
+    RUN_UNTIL(t.gc->files.done_index >= first);
+    assert_int_equal(t.removals, 1);
+}
+
+static void plant(unsigned blob)
+{
+    struct digest d = digest_make(DIGEST_SHA256, blob);
+    char hex[2 * DIGEST_BYTES_MAX + 1], folder[32];
+    digest_hex(&d, hex);
+    snprintf(folder, sizeof(folder), "sha256/%.2s", hex);
+    (void)mkdirat(t.dir.fd, "sha256", 0700);
+    (void)mkdirat(t.dir.fd, folder, 0700);
+    int at = openat(t.dir.fd, folder, O_RDONLY | O_DIRECTORY), fd = openat(at, hex, O_WRONLY | O_CREAT, 0600);
+    CHECK(at >= 0 && fd >= 0);
+    close(fd);
+    close(at);
+}
+
+static void write_owner(const char *text)
+{
+    int fd = openat(t.dir.fd, ".cluster", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    close(fd);
+}
+
+/* Files that no row names go; but not those of another cluster, and not before the state knows of any blob.
+ */
+static void test_files_without_a_row(void **state)
+{
+    (void)state;
+    t.setting[SET_GC_GRACE] = 2 * OLD_MS;
+    plant(1);
+    plant(2);
+    run();
+    assert_int_equal(t.removals, 0);
+    assert_false(gc_is_foreign(t.gc));
+    push(1);
+    run();
+    assert_int_equal(t.removals, 1);
+    assert_int_equal(t.removed[0].bytes[0], digest_make(DIGEST_SHA256, 2).bytes[0]);
+    run();
+    assert_int_equal(t.removals, 2); /* this data plane leaves them where they are */
+    write_owner("00000000000000000000000000000000");
+    run();
+    assert_int_equal(t.removals, 2);
+    assert_true(gc_is_foreign(t.gc));
+}
+
+/* A copy that this node need not have goes, if it may and the setting says so. */
+static void test_spare_copies(void **state)
+{
+    (void)state;
+    struct gc_status s;
+    t.setting[SET_GC_GRACE] = 3600000;
+    t.spare = true;
+    push(1);
+    plant(1);
+    run();
+    assert_int_equal(t.removals, 0);
+    t.setting[SET_GC_SPARE] = 1;
+    t.spare = false;
+    run();
+    assert_int_equal(t.removals, 0);
+    t.spare = true;
+    run();
+    assert_int_equal(t.removals, 1);
+    assert_true(t.spares && has_row(1));
+    gc_status(t.gc, &s);
+    assert_int_equal(s.spares.count, 1);
+    assert_int_equal(s.spares.bytes, 10);
+    assert_int_equal(s.strays.count + s.removed.count, 0);
+}
+
+/* The node that leads begins by itself, also when the interval has become shorter meanwhile. */
+static void test_schedule(void **state)
+{
+    (void)state;
+    struct gc_status s;
+    push(1);
+    t.setting[SET_GC_INTERVAL] = 86400000;
+    t.leads = true;
+    RUN_UNTIL((gc_status(t.gc, &s), s.next_ms));
+    assert_true(has_row(1));
+    t.setting[SET_GC_INTERVAL] = 100;
+    RUN_UNTIL(!has_row(1));
+    t.leads = false;
+    RUN_UNTIL((gc_status(t.gc, &s), s.stage == GC_STAGE_NONE && !s.next_ms));
+}
+
+/* A control that comes after one that was killed removes what that one has marked. */
+static void test_begun_by_another(void **state)
+{
+    (void)state;
+    push(1);
+    t.result = GC_FAILED;
+    assert_true(gc_run(t.gc, false));
+    RUN_UNTIL(t.gc->status.errors);
+    gc_close(t.gc);
+    struct gc *before = t.gc;
+    open_gc();
+    t.result = GC_REMOVED;
+    RUN_UNTIL(t.removals == 1);
+    gc_free(before);
+    assert_true(has_row(1));
+    run();
+    assert_false(has_row(1));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_not_now, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_disk_errors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_files_without_a_row, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_spare_copies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_schedule, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_begun_by_another, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A blob's file is removed, or not: pins, ages, names, and whole blobs that come into its place meanwhile. */
+#include "store_fixture.h"
+
+static struct fixture fx;
+static uint8_t content[100 << 10];
+static uint64_t seed;
+enum { HOUR_MS = 3600000 };
+
+static int names_say;
+static unsigned asked;
+
+static int is_free(void *arg, const struct digest *d)
+{
+    (void)arg;
+    (void)d;
+    asked++;
+    return names_say;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    fixture_new(&fx, ++seed);
+    fill(content, sizeof(content), seed);
+    names_say = 0;
+    asked = 0;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    fixture_free(&fx);
+    return 0;
+}
+
+static struct blob_removal removal_of(const struct digest *d, uint64_t age_ms)
+{
+    return (struct blob_removal){.digest = *d, .age_ms = age_ms, .is_free = is_free};
+}
+
+static int remove_blob(struct blob_removal *removal)
+{
+    struct wait_test w = waiting();
+    return taken(fx.loop, blob_remove(fx.ring, removal, &w.waiter), &w);
+}
+
+static void test_removed_and_closed(void **state)
+{
+    (void)state;
+    struct digest d = plant_blob(&fx, content, sizeof(content));
+    struct blob_removal removal = removal_of(&d, 0);
+    struct wait_test w = waiting();
+    struct blob *blob, *again;
+    assert_int_equal(settled(fx.loop, blob_open(fx.ring, &d, sizeof(content), false, &blob, &w.waiter), &w),
+                     0);
+    assert_int_equal(remove_blob(&removal), 0);
+    assert_int_equal(removal.bytes, sizeof(content));
+    assert_false(blob_there(&fx, &d));
+    store_ring_turn(fx.ring);
+    /* Who reads from it goes on; the next one does not find it. */
+    assert_true(blob->fd >= 0);
+    w = waiting();
+    assert_int_equal(settled(fx.loop, blob_open(fx.ring, &d, sizeof(content), false, &again, &w.waiter), &w),
+                     -ENOENT);
+    blob_put(fx.ring, blob);
+    fake_run(fx.loop);
+    assert_int_equal(fx.ring->files, 0);
+    assert_int_equal(remove_blob(&removal), 0);
+    assert_int_equal(removal.bytes, 0);
+}
+
+static void test_pinned_young_and_named_stay(void **state)
+{
+    (void)state;
+    struct digest d = plant_blob(&fx, content, 10), other = digest_of(DIGEST_SHA256, content, 11);
+    struct blob_removal removal = removal_of(&d, 0), young = removal_of(&d, HOUR_MS);
+    struct blob_pin *one = blob_pin(fx.ring, &d), *two = blob_pin(fx.ring, &d),
+                    *third = blob_pin(fx.ring, &other);
+    assert_int_equal(remove_blob(&removal), -EBUSY);
+    blob_unpin(fx.ring, one);
+    assert_int_equal(remove_blob(&removal), -EBUSY);
+    blob_unpin(fx.ring, two);
+    assert_int_equal(asked, 0);
+    names_say = -EEXIST;
+    assert_int_equal(remove_blob(&removal), -EEXIST);
+    names_say = -EBUSY;
+    assert_int_equal(remove_blob(&removal), -EBUSY);
+    names_say = 0;
+    assert_int_equal(remove_blob(&young), -EBUSY);
+    assert_true(blob_there(&fx, &d));
+    assert_int_equal(remove_blob(&removal), 0);
+    assert_false(blob_there(&fx, &d));
+    blob_unpin(fx.ring, third);
+}
+
+/* Whoever publishes while the old file is being removed waits, and brings its own. */
+static void test_published_meanwhile(void **state)
+{
+    (void)state;
+    for (unsigned turns = 0; turns < 12; turns++) {
+        struct digest d = plant_blob(&fx, content, 1000);
+        struct blob_removal removal = removal_of(&d, 0);
+        struct wait_test gone = waiting(), written = waiting();
+        int res = blob_remove(fx.ring, &removal, &gone.waiter);
+        assert_int_equal(res, 0);
+        struct blob_pin *pin = blob_pin(fx.ring, &d);
+        assert_int_equal(blob_write(fx.ring, &d, content, 1000, &written.waiter), 0);
+        for (unsigned i = 0; i < turns; i++)
+            (void)fake_turn(fx.loop);
+        struct wait_test late = waiting();
+        res = blob_remove(fx.ring, &removal, &late.waiter); /* it is under way, or pinned */
+        assert_int_equal(res, -EBUSY);
+        fake_run(fx.loop);
+        assert_int_equal(gone.res, 0);
+        assert_int_equal(written.woken, 1);
+        assert_int_equal(written.res, 0);
+        assert_true(blob_there(&fx, &d));
+        blob_unpin(fx.ring, pin);
+        assert_int_equal(remove_blob(&removal), 0);
+        store_ring_turn(fx.ring);
+    }
+}
+
+/* A ring that was told of too many lets go of all that nobody refers to. */
+static void test_many_are_forgotten(void **state)
+{
+    (void)state;
+    struct digest kept = plant_blob(&fx, content, sizeof(content));
+    struct wait_test w = waiting();
+    struct blob *blob;
+    assert_int_equal(
+        settled(fx.loop, blob_open(fx.ring, &kept, sizeof(content), false, &blob, &w.waiter), &w), 0);
+    blob_put(fx.ring, blob);
+    assert_int_equal(fx.ring->files, 1);
+    for (size_t i = 0; i < FORGOTTEN + 1; i++) {
+        struct digest d = plant_blob(&fx, content, i + 1);
+        struct blob_removal removal = removal_of(&d, 0);
+        assert_int_equal(remove_blob(&removal), 0);
+    }
+    store_ring_turn(fx.ring);
+    fake_run(fx.loop);
+    assert_int_equal(fx.ring->files, 0);
+}
+
+/* What another node was told that it is here stays for a while. A file that is young is not even looked at
+ * then: the names are not asked. */
+static void test_held(void **state)
+{
+    (void)state;
+    struct digest d = plant_blob(&fx, content, 10), other = plant_blob(&fx, content, 11);
+    struct blob_removal removal = removal_of(&d, HOUR_MS), another = removal_of(&other, HOUR_MS),
+                        now = removal_of(&d, 0);
+    /* The store has just begun: who held what before is not known. */
+    assert_int_equal(remove_blob(&another), -EBUSY);
+    assert_int_equal(asked, 0);
+    fx.store->pins.all_held_ms = 0;
+    assert_int_equal(blob_hold(fx.ring, &d), 0);
+    assert_int_equal(blob_hold(fx.ring, &d), 0);
+    assert_int_equal(remove_blob(&removal), -EBUSY);
+    assert_int_equal(asked, 0);
+    assert_int_equal(remove_blob(&another), -EBUSY);
+    assert_int_equal(asked, 1);
+    assert_int_equal(remove_blob(&now), 0);
+    assert_false(blob_there(&fx, &d));
+}
+
+/* Whoever holds it while it is being removed is told so, and finds nothing afterwards. */
+static void test_held_too_late(void **state)
+{
+    (void)state;
+    struct digest d = plant_blob(&fx, content, sizeof(content));
+    struct blob_removal removal = removal_of(&d, 0);
+    struct wait_test w = waiting(), gone = waiting();
+    struct blob *blob;
+    assert_int_equal(settled(fx.loop, blob_open(fx.ring, &d, sizeof(content), false, &blob, &w.waiter), &w),
+                     0);
+    blob_put(fx.ring, blob);
+    assert_int_equal(blob_remove(fx.ring, &removal, &gone.waiter), 0);
+    assert_int_equal(blob_hold(fx.ring, &d), -EBUSY);
+    fake_run(fx.loop);
+    assert_int_equal(gone.res, 0);
+    assert_int_equal(blob_hold(fx.ring, &d), 0);
+    w = waiting();
+    assert_int_equal(settled(fx.loop, blob_open(fx.ring, &d, sizeof(content), false, &blob, &w.waiter), &w),
+                     -ENOENT);
+}
+
+static void test_too_many_pins(void **state)
+{
+    (void)state;
+    struct digest d = plant_blob(&fx, content, 10), other = plant_blob(&fx, content, 11);
+    struct blob_removal removal = removal_of(&other, HOUR_MS);
+    struct blob_pin **pin = calloc(PINS_MAX, sizeof(struct blob_pin *));
+    assert_non_null(pin);
+    fx.store->pins.all_held_ms = 0;
+    for (unsigned i = 0; i < PINS_MAX; i++)
+        assert_non_null(pin[i] = blob_pin(fx.ring, &d));
+    assert_null(blob_pin(fx.ring, &other));
+    assert_int_equal(remove_blob(&removal), -EBUSY);
+    assert_int_equal(asked, 1); /* it is young */
+    assert_int_equal(blob_hold(fx.ring, &d), 0);
+    assert_int_equal(remove_blob(&removal), -EBUSY);
+    assert_int_equal(asked, 1);
+    for (unsigned i = 0; i < PINS_MAX; i++)
+        blob_unpin(fx.ring, pin[i]);
+    free(pin);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_removed_and_closed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pinned_young_and_named_stay, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_published_meanwhile, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_are_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_held, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_held_too_late, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_too_many_pins, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
