@@ -352,7 +352,7 @@ static socklen_t address_of(struct upstream *u, int *family)
     return sizeof(u->to.in6);
 }
 
-static void connect_begin(struct upstream *u, uint32_t timeout_ms)
+static void connect_begin(struct upstream *u, const struct plan_proxy *p)
 {
     struct ring *ring = u->us->ring;
     int family;
@@ -368,10 +368,13 @@ static void connect_begin(struct upstream *u, uint32_t timeout_ms)
     wire_nodelay(&u->wire, true);
     if (family != AF_UNIX)
         wire_keepalive(&u->wire);
+    /* A replica that is slow acknowledges what it gets, one that is gone does not. */
+    if (u->target->where.node)
+        wire_user_timeout(&u->wire, p->response_timeout_ms);
     u->out.done = connected;
     loop_connect(ring->loop, &u->out, fd, (const struct sockaddr *)&u->to, len);
     u->timer.fire = too_slow;
-    timer_set(&ring->wheel, &u->timer, ring_now_ms(ring) + timeout_ms);
+    timer_set(&ring->wheel, &u->timer, ring_now_ms(ring) + p->connect_timeout_ms);
 }
 
 struct upstream *upstream_make(struct upstreams *us, struct target *t, uint32_t service_index,
@@ -418,7 +421,7 @@ void upstream_connect(struct upstream *u, const struct plan_service *service)
     target_count(u->target, TARGET_CONNECTIONS, 1);
     ring_count(us->ring, CTR_UPSTREAM_OPEN, 1);
     ring_count(us->ring, CTR_UPSTREAM_CONNECTS, 1);
-    connect_begin(u, service->proxy.connect_timeout_ms);
+    connect_begin(u, &service->proxy);
 }
 
 void upstream_forget(struct upstream *u)

@@ -437,3 +437,22 @@ def test_owner_killed_behind_a_proxy(cluster, data):
         finish(front, front, here, data, end)
         assert front.repository().blob(digest_of(data)).body == data
     everywhere(cluster, data)
+
+
+@pytest.mark.slow
+def test_owner_out_of_reach(cluster, data):
+    """It lives, and nobody can tell: another one goes on, and when it is back so does it, each under its own name."""
+    a, b, c = nodes(cluster)
+    location, at = started(cluster, c, data)
+    assert asked(a, location) == (location, at)  # by a connection that will be silent
+    cluster["c"].host.silence()
+    try:
+        here, end = asked(a, location)
+    finally:
+        cluster["c"].host.unsilence()
+    assert here != location and 2 * MIB <= end <= at
+    assert asked(c, location) == (location, at)
+    assert cluster.wait_until_whole(), cluster.report()
+    finish(b, a, here, data, end)
+    finish(a, c, location, data, at)
+    everywhere(cluster, data)
