@@ -20,8 +20,11 @@ int clock_ports_reserve(struct netlink *netlink, const char *device);
 /* What is noted on a device; nothing, if it is none of these notes. */
 void clock_ports_read(struct netlink *netlink, const char *device, struct clock_ports_note *note);
 
-/* The clock with that note is gone: what it added is given back, or (`heir`: the device of another clock in
+/* What was noted on a device that is gone becomes `heir`'s, a clock's in this namespace, to give back. */
+void clock_ports_hand_over(struct netlink *netlink, const struct clock_ports_note *note, const char *heir);
+
+/* The clock with that device ends: what it added is given back, or (`heir`: the device of another clock in
  * this namespace, or NULL) becomes that one's to give back. */
-void clock_ports_give_back(struct netlink *netlink, const struct clock_ports_note *note, const char *heir);
+void clock_ports_give_back(struct netlink *netlink, const char *device, const char *heir);
 
 #endif

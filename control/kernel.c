@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "control/kernel_cgroup.h"
@@ -56,6 +57,7 @@ struct kernel {
     struct kernel_edge edge;
     uint64_t tidy_ms; /* when what nothing needs is taken away; 0: it was */
     bool again;       /* the last apply found no room yet */
+    int groups;       /* kernel_groups_open, while it is on */
     uint64_t changes_lost, skipped_devices;
 };
 
@@ -71,6 +73,7 @@ struct kernel *kernel_new(const struct kernel_config *config)
     struct kernel *kernel = calloc(1, sizeof(*kernel));
     CHECK(kernel);
     kernel->config = *config;
+    kernel->groups = -1;
     kernel->cgroup = (struct kernel_cgroup){.wanted = config->cgroup, .journal = config->journal};
     kernel->peers = calloc(ABI_PEERS_MAX, sizeof(*kernel->peers));
     CHECK(kernel->peers);
@@ -246,7 +249,8 @@ static void apply(struct kernel *kernel)
     kernel->entries = kernel->config.handlers.compile(kernel->config.arg, &facts);
     kernel_sockets_set(kernel->sockets, kernel->entries);
     kernel_neighbours_set(kernel->neighbours, kernel->entries);
-    size_t refused = kernel_groups_apply(bpf_load_map(kernel->load, "addresses"), kernel->entries);
+    size_t refused =
+        kernel_groups_apply(kernel->groups, bpf_load_map(kernel->load, "addresses"), kernel->entries);
     if (refused)
         journal_warn(
             kernel->config.journal, "kernel",
@@ -362,6 +366,9 @@ static void let_go(struct kernel *kernel)
         kernel_maps_close(kernel->maps);
     if (kernel->load)
         bpf_load_close(kernel->load);
+    if (kernel->groups >= 0)
+        close(kernel->groups);
+    kernel->groups = -1;
     kernel->wake = NULL;
     kernel->watch = NULL;
     kernel->neighbours = NULL;
@@ -384,6 +391,7 @@ static int open_rest(struct kernel *kernel)
         result = netlink_watch_open(kernel->config.loop, on_network, kernel, &kernel->watch);
     if (!result)
         result = kernel_neighbours_open(kernel->config.loop, on_network, kernel, &kernel->neighbours);
+    kernel->groups = kernel_groups_open();
     if (!result)
         kernel->sockets = kernel_sockets_new(kernel->config.loop, kernel->config.journal, kernel->maps);
     return result;

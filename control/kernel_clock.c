@@ -360,8 +360,12 @@ static int make_devices(struct work *work)
 {
     struct kernel_clock *clock = work->clock;
     int result = 0;
-    if (!if_nametoindex(clock->tick_name) || in_thread(work, look_thread))
+    if (!if_nametoindex(clock->tick_name) || in_thread(work, look_thread)) {
+        struct clock_ports_note ports; /* what the one before had reserved is this one's now */
+        clock_ports_read(work->netlink, clock->tick_name, &ports);
         result = make_pair(work, clock->tick_name, CLOCK_DEVICE, work->ns);
+        clock_ports_hand_over(work->netlink, &ports, clock->tick_name);
+    }
     if (!result && (!if_nametoindex(clock->out_name) || !if_nametoindex(clock->fan_name))) {
         rtnl_delete(work->netlink, clock->fan_name);
         result = make_pair(work, clock->out_name, clock->fan_name, -1);
@@ -480,12 +484,13 @@ int kernel_clock_ensure(const char *instance, uint32_t period_us, struct kernel_
 }
 
 /* Another instance in this network namespace needs the same ports: the device of its clock, or "". */
-static void find_other(char out[IF_NAMESIZE])
+static void find_other(const struct kernel_clock *self, char out[IF_NAMESIZE])
 {
     struct if_nameindex *all = if_nameindex();
     out[0] = '\0';
     for (const struct if_nameindex *one = all; one && one->if_index; one++)
-        if (strncmp(one->if_name, DEVICE_PREFIX, strlen(DEVICE_PREFIX)) == 0)
+        if (strncmp(one->if_name, DEVICE_PREFIX, strlen(DEVICE_PREFIX)) == 0 &&
+            strcmp(one->if_name, self->tick_name) != 0)
             snprintf(out, IF_NAMESIZE, "%.15s", one->if_name);
     if (all)
         if_freenameindex(all);
@@ -500,17 +505,15 @@ int kernel_clock_remove(const char *instance, char why[KERNEL_CLOCK_WHY_MAX])
     int result = netlink_open(&netlink);
     if (result)
         return fail(why, result, "no rtnetlink");
-    struct clock_ports_note ports;
     char other[IF_NAMESIZE];
-    clock_ports_read(netlink, clock.tick_name, &ports);
+    find_other(&clock, other);
+    clock_ports_give_back(netlink, clock.tick_name, *other ? other : NULL);
     const char *const names[] = {clock.tick_name, clock.out_name, clock.pace_name};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
         int error = rtnl_delete(netlink, names[i]);
         if (error && !result)
             result = fail(why, error, "%s cannot be removed", names[i]);
     }
-    find_other(other);
-    clock_ports_give_back(netlink, &ports, *other ? other : NULL);
     netlink_close(netlink);
     if (umount2(clock.ns_path, MNT_DETACH) && errno != EINVAL && errno != ENOENT && !result)
         result = fail(why, -errno, "%s cannot be unmounted", clock.ns_path);

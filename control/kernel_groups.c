@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
+#include <errno.h>
 #include <net/if.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,18 +13,11 @@
 #include <unistd.h>
 
 #include "control/bpf_pins.h"
-#include "control/netlink.h"
-#include "control/rtnl.h"
 
 static bool is_v4(const struct abi_addr *addr)
 {
     return addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
 }
-
-struct groups {
-    int fd;
-    struct netlink *netlink; /* NULL: only the link addresses */
-};
 
 /* ff02::1:ff and the address's last 3 bytes. */
 static struct abi_addr group_of(const struct abi_addr *addr)
@@ -47,13 +41,22 @@ static bool change_link_group(int fd, bool join, const struct abi_address_key *k
     return ioctl(fd, join ? SIOCADDMULTI : SIOCDELMULTI, &change) == 0 || !join;
 }
 
-static bool change_group(const struct groups *groups, bool join, const struct abi_address_key *key)
+/* Likewise. */
+static bool change_membership(int fd, bool join, const struct abi_address_key *key)
+{
+    struct abi_addr group = group_of(&key->addr);
+    struct ipv6_mreq change = {.ipv6mr_interface = key->ifindex};
+    memcpy(&change.ipv6mr_multiaddr, group.word, sizeof(group.word));
+    int rc = setsockopt(fd, IPPROTO_IPV6, join ? IPV6_JOIN_GROUP : IPV6_LEAVE_GROUP, &change, sizeof(change));
+    return rc == 0 || !join || errno == EADDRINUSE;
+}
+
+static bool change_group(int fd, bool join, const struct abi_address_key *key)
 {
     if (is_v4(&key->addr))
         return true;
-    struct abi_addr group = group_of(&key->addr);
-    bool member = !groups->netlink || rtnl_group(groups->netlink, key->ifindex, &group, join) == 0;
-    return change_link_group(groups->fd, join, key) && member;
+    bool member = change_membership(fd, join, key);
+    return change_link_group(fd, join, key) && member;
 }
 
 /* Two addresses of one device may share a group. */
@@ -69,48 +72,50 @@ static bool is_wanted(const struct kernel_entries *entries, const struct abi_add
     return false;
 }
 
-static void leave_others(const struct groups *groups, int addresses, const struct kernel_entries *entries)
+static void leave_others(int fd, int addresses, const struct kernel_entries *entries)
 {
     struct abi_address_key key, next;
     for (const void *from = NULL; bpf_map_get_next_key(addresses, from, &next) == 0; from = &key) {
         if (!is_wanted(entries, &next))
-            change_group(groups, false, &next);
+            change_group(fd, false, &next);
         key = next;
     }
 }
 
-size_t kernel_groups_apply(int addresses, const struct kernel_entries *entries)
+int kernel_groups_open(void)
+{
+    return socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+}
+
+size_t kernel_groups_apply(int groups, int addresses, const struct kernel_entries *entries)
 {
     size_t refused = 0;
-    struct groups groups = {.fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)};
-    if (groups.fd < 0)
-        return entries ? entries->address_count : 0;
-    if (netlink_open(&groups.netlink) != 0)
-        groups.netlink = NULL;
-    leave_others(&groups, addresses, entries);
+    if (groups < 0) /* a host without IPv6 has none of its addresses */
+        return 0;
+    leave_others(groups, addresses, entries);
     for (uint32_t i = 0; entries && i < entries->address_count; i++)
-        refused += !change_group(&groups, true, &entries->address[i].key);
-    if (groups.netlink)
-        netlink_close(groups.netlink);
-    close(groups.fd);
+        refused += !change_group(groups, true, &entries->address[i].key);
     return refused;
 }
 
 static void leave_set(void *arg, const char *set)
 {
     char path[BPF_PINS_PATH_MAX + 16];
-    (void)arg;
+    const int *groups = arg;
     snprintf(path, sizeof(path), "%s/addresses", set);
     int fd = bpf_obj_get(path);
     if (fd < 0)
         return;
-    kernel_groups_apply(fd, NULL);
+    kernel_groups_apply(*groups, fd, NULL);
     close(fd);
 }
 
 void kernel_groups_leave(const char *instance)
 {
     struct bpf_pins pins = {.set = "", .lock = -1};
+    int groups = kernel_groups_open();
     bpf_pins_name(&pins, instance);
-    bpf_pins_each_other(&pins, leave_set, NULL);
+    bpf_pins_each_other(&pins, leave_set, &groups);
+    if (groups >= 0)
+        close(groups);
 }

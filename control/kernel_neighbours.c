@@ -19,6 +19,8 @@ struct kernel_neighbours {
     void *arg;
     uv_poll_t poll;
     uv_timer_t timer;
+    uint64_t changed_ms,
+        settle_ms; /* when it was told last (0: never), and how long it waits before it tells */
     unsigned open_handles;
     char buffer[BUFFER_BYTES];
 };
@@ -95,13 +97,21 @@ static int read_message(const struct nlmsghdr *head, void *arg)
 static void on_settled(uv_timer_t *timer)
 {
     struct kernel_neighbours *n = timer->data;
+    n->changed_ms = uv_now(timer->loop);
     n->changed(n->arg);
 }
 
+/* Two hosts that both say that they have an address go on for as long as they are there: ever more rarely. */
 static void settle(struct kernel_neighbours *n)
 {
-    if (!uv_is_active((uv_handle_t *)&n->timer))
-        uv_timer_start(&n->timer, on_settled, KERNEL_NEIGHBOURS_SETTLE_MS, 0);
+    uint64_t quiet_ms = uv_now(n->timer.loop) - n->changed_ms;
+    if (uv_is_active((uv_handle_t *)&n->timer))
+        return;
+    if (!n->changed_ms || quiet_ms > KERNEL_NEIGHBOURS_QUIET_MS)
+        n->settle_ms = KERNEL_NEIGHBOURS_SETTLE_MS;
+    else if (n->settle_ms < KERNEL_NEIGHBOURS_SETTLE_MS_MAX)
+        n->settle_ms *= 2;
+    uv_timer_start(&n->timer, on_settled, n->settle_ms, 0);
 }
 
 static void on_readable(uv_poll_t *poll, int status, int events)

@@ -15,12 +15,17 @@
 #include "abi.h"
 #include "control/compile/kernel_compile.h"
 
-enum { KERNEL_NEIGHBOURS_SETTLE_MS = 200 };
+enum {
+    KERNEL_NEIGHBOURS_SETTLE_MS = 200,
+    KERNEL_NEIGHBOURS_SETTLE_MS_MAX = 200 << 5, /* where it goes on and on, */
+    KERNEL_NEIGHBOURS_QUIET_MS = 20000,         /* which it does if nothing rests for so long */
+};
 
 struct kernel_neighbours;
 
 /* `changed` is called when a candidate has another link address, or when news were lost: at most once in
- * KERNEL_NEIGHBOURS_SETTLE_MS, whatever is said on the network. 0 or -errno. */
+ * KERNEL_NEIGHBOURS_SETTLE_MS, and ever more rarely while it goes on, whatever is said on the network. 0 or
+ * -errno. */
 int kernel_neighbours_open(uv_loop_t *loop, void (*changed)(void *arg), void *arg,
                            struct kernel_neighbours **out);
 

@@ -209,7 +209,7 @@ static bool take_address(const struct nlattr *attribute, struct abi_addr *out)
     return len == 4 || len == 16;
 }
 
-/* What a device has joined for good (rtnl_group) is listed among its addresses. */
+/* A group that was joined for good (IFA_F_MCAUTOJOIN) is listed among the addresses. */
 static bool is_group(const struct abi_addr *addr)
 {
     return ntohl(addr->word[0]) >> 24 == 0xff;

@@ -84,23 +84,6 @@ int rtnl_address(struct netlink *netlink, uint32_t ifindex, const struct abi_add
     return result == -EEXIST ? 0 : result;
 }
 
-int rtnl_group(struct netlink *netlink, uint32_t ifindex, const struct abi_addr *group, bool join)
-{
-    struct nlmsghdr *head =
-        begin(netlink, join ? RTM_NEWADDR : RTM_DELADDR, join ? NLM_F_CREATE | NLM_F_EXCL : 0);
-    struct ifaddrmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
-    info->ifa_family = AF_INET6;
-    info->ifa_prefixlen = 128;
-    info->ifa_index = ifindex;
-    mnl_attr_put(head, IFA_LOCAL, sizeof(group->word), group->word);
-    mnl_attr_put(head, IFA_ADDRESS, sizeof(group->word), group->word);
-    mnl_attr_put_u32(head, IFA_FLAGS, IFA_F_MCAUTOJOIN | IFA_F_NODAD | IFA_F_NOPREFIXROUTE);
-    int result = finish(netlink, head);
-    if (join) /* ... in use: the kernel still has it from before the device was down */
-        return result == -EEXIST || result == -EADDRINUSE ? 0 : result;
-    return result == -EADDRNOTAVAIL || result == -ENODEV ? 0 : result;
-}
-
 int rtnl_alias(struct netlink *netlink, const char *name, const char *alias)
 {
     struct nlmsghdr *head = begin(netlink, RTM_NEWLINK, 0);

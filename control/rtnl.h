@@ -24,10 +24,6 @@ int rtnl_up(struct netlink *netlink, uint32_t ifindex, bool silent, uint32_t mtu
 
 int rtnl_address(struct netlink *netlink, uint32_t ifindex, const struct abi_addr *addr, uint8_t prefix_bits);
 
-/* Joins a group of IPv6 on a device for good, or leaves it: the kernel itself is the member, which tells
- * switches and routers (MLD). Joining one that is joined, and leaving one that is not, is no error. */
-int rtnl_group(struct netlink *netlink, uint32_t ifindex, const struct abi_addr *group, bool join);
-
 /* Notes a text of at most RTNL_ALIAS_MAX bytes on a device; an empty one takes the note away. */
 enum { RTNL_ALIAS_MAX = 255 };
 int rtnl_alias(struct netlink *netlink, const char *name, const char *alias);

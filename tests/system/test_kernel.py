@@ -495,9 +495,15 @@ def test_groups_of_addresses_that_are_taken_over(lab):
     server.ip("link", "set", "eth0", "address", "02:fa:17:00:00:09")
     assert http1.wait_until(lambda: candidate() == {"02:fa:17:00:00:09"}, 30), candidate()
     node.kill()
-    assert len(joined()) == 2 and announces() == "2"
+    assert joined() == {"33:33:ff:a1:b2:c3"} and announces() == "2"
     node.start()
     wait_on(node)
+    assert http1.wait_until(lambda: len(joined()) == 2, 10)
+    host.run("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/eth0/keep_addr_on_down")
+    for state in ("down", "up"):
+        host.ip("link", "set", "eth0", state)
+    assert http1.wait_until(lambda: len(joined()) == 2, 10)
+    assert "ff02::" not in host.run("ip", "address", "show", "dev", "eth0").stdout  # never what the host speaks as
     node.cli("kernel", "detach", "--yes")
     assert not joined() and announces() == "0"
     assert traces(host, host.netns) == before
