@@ -166,8 +166,9 @@ static __noinline bool path_find(struct __sk_buff *skb, struct abi_flow *f)
         f->flags |= ABI_FLOW_LOCAL;
         f->mtu_bytes = 0xffff;
     }
-    /* Without the neighbour the answer had no MTU: the next packet asks again. */
-    f->path_time = result == BPF_FIB_LKUP_RET_NO_NEIGH ? 0 : flow_time();
+    f->path_time = flow_time();
+    if (result == BPF_FIB_LKUP_RET_NO_NEIGH && f->path_time > FLOW_PATH_TIME)
+        f->path_time -= FLOW_PATH_TIME; /* the answer had no MTU: soon asked for again */
     return true;
 }
 
