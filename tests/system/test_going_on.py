@@ -48,7 +48,7 @@ class Front(harness.FairleadRegistry):
         """Those of the proxy and of what it relays, summed over rings."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics", timeout=20) as answer:
             text = answer.read().decode()
-        return {name: int(value) for name, value in re.findall(r"^fairlead_((?:proxy|relay)_\w+) (\d+)$", text, re.M)}
+        return {name: int(value) for name, value in re.findall(r"^fairlead_((?:proxy|relay|pipes)_\w+) (\d+)$", text, re.M)}
 
 
 @contextlib.contextmanager
@@ -89,11 +89,14 @@ def test_what_is_asked_for(verify):
         assert front.pull(digest) == "right"
         seen = [backend.seen(digest) for backend in backends]
         assert sorted(seen) == [(0, 1), (1, 0)], seen
+        # What went on is counted when the exchange has ended, behind its last byte.
+        assert http1.wait_until(lambda: front.figures()["proxy_resumed_bytes_total"] == SIZE - 1_000_000, 20), front.figures()
         figures = front.figures()
         assert figures["proxy_resumes_total"] == 1 and figures["proxy_resumes_failed_total"] == 0
-        assert figures["proxy_resumed_bytes_total"] == SIZE - 1_000_000
         spliced = figures["relay_spliced_bytes_total"]
         least, most = {"never": (SIZE - COPIED, SIZE), "resumed": (1_000_000 - COPIED, 1_000_000), "always": (0, 0)}[verify]
+        if figures["pipes_exhausted_total"]:  # other nodes of this machine have the pipes of this user
+            least = 0
         assert least <= spliced <= most, figures
         assert front.pull(blob(backends, 2)) == "right"
         assert front.figures()["proxy_resumes_total"] == 1
