@@ -294,6 +294,44 @@ static void change_policies(struct making *m)
     free(set);
 }
 
+/* --- mirrors --- */
+
+static void tell_mirror(struct making *m, const struct mirror_rule *from, const struct mirror_rule *to)
+{
+    json_t *row = row_new(m, from ? "change" : "add", "mirror", to->name), *fields = json_array();
+    char old[MIRROR_TEXT_MAX], new[MIRROR_TEXT_MAX];
+    for (size_t i = 0; i < mirror_field_count(); i++) {
+        const char *key = mirror_field_key(i);
+        const char *was = from ? mirror_field_text(from, key, old) : NULL,
+                   *now = mirror_field_text(to, key, new);
+        if (was || *now)
+            add_field(fields, key, was, now);
+    }
+    json_object_set_new(row, "fields", fields);
+}
+
+static void change_mirrors(struct making *m)
+{
+    const struct mirror_table *state = m->in->state_mirrors, *file = m->in->file_mirrors;
+    size_t len;
+    for (size_t i = 0; i < state->count && m->in->prune; i++) {
+        const char *name = state->list[i].name;
+        if (mirror_find(file, name))
+            continue;
+        row_new(m, "remove", "mirror", name);
+        void *cmd = mirror_cmd_rm(m->in->actor, m->in->source, name, &len);
+        add_part(m, cmd, len);
+    }
+    for (size_t i = 0; i < file->count; i++) {
+        const struct mirror_rule *now = mirror_find(state, file->list[i].name);
+        if (now && mirror_same(now, &file->list[i]))
+            continue;
+        tell_mirror(m, now, &file->list[i]);
+        void *cmd = mirror_cmd_set(m->in->actor, m->in->source, &file->list[i], &len);
+        add_part(m, cmd, len);
+    }
+}
+
 void changes_make(const struct changes_input *in, struct changes *out)
 {
     struct making m = {.in = in, .out = out};
@@ -305,6 +343,8 @@ void changes_make(const struct changes_input *in, struct changes *out)
         change_settings(&m);
     if (in->has_policies)
         change_policies(&m);
+    if (in->has_mirrors)
+        change_mirrors(&m);
     end(&m);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A file of services, backends, settings and policies against what the state says: the differences, as one
- * transaction and for people. Pure.
+ * A file of services, backends, settings, policies and rules of mirroring against what the state says: the
+ * differences, as one transaction and for people. Pure.
  */
 #ifndef FL_CONTROL_CHANGES_H
 #define FL_CONTROL_CHANGES_H
@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "control/settings.h"
+#include "control/state/mirror.h"
 #include "control/state/policy.h"
 #include "control/state/service.h"
 
@@ -19,7 +20,8 @@ struct changes_input {
     const struct setting_values *state_settings;
     const struct setting_values *file_settings;
     const struct policy_table *state_policies, *file_policies;
-    bool has_services, has_settings, has_policies; /* the file has these sections */
+    const struct mirror_table *state_mirrors, *file_mirrors;
+    bool has_services, has_settings, has_policies, has_mirrors; /* the file has these sections */
     /* What the state has and the sections of the file do not goes. What the configuration file says stays. */
     bool prune;
     const char *actor, *source; /* of the transaction */
@@ -32,8 +34,8 @@ struct changes {
      * there is nothing to do. */
     void *policies_cmd;
     size_t policies_len;
-    /* [{"action": "add" | "change" | "remove", "kind": "service" | "backend" | "setting" | "policy", "name",
-     *   "service" (a backend's), "fields": [{"key", "old", "new"}]}] */
+    /* [{"action": "add" | "change" | "remove", "kind": "service" | "backend" | "setting" | "policy" |
+     * "mirror", "name", "service" (a backend's), "fields": [{"key", "old", "new"}]}] */
     json_t *list;
     bool too_large; /* for one transaction: there is no command */
 };

@@ -376,11 +376,18 @@ static void read_changed_policies(struct cfg_reader *r, const yaml_node_t *node,
     cfg_policies(r, node, NULL);
 }
 
+static void read_changed_mirrors(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    ((struct config_changes *)target)->mirrors = true;
+    cfg_mirrors(r, node, NULL);
+}
+
 static void read_changes(struct cfg_reader *r, const yaml_node_t *root)
 {
     static const struct cfg_key_row keys[] = {{"services", read_changed_services},
                                               {"settings", read_changed_settings},
-                                              {"policies", read_changed_policies}};
+                                              {"policies", read_changed_policies},
+                                              {"mirrors", read_changed_mirrors}};
     cfg_mapping(r, root, "a file of changes", keys, ARRAY_SIZE(keys), r->changes);
 }
 
@@ -524,6 +531,7 @@ void config_fini(struct config *config)
     config_credentials_fini(&config->credentials);
     config_sources_fini(&config->sources);
     policy_table_fini(&config->policies);
+    mirror_table_fini(&config->mirrors);
     memset(config, 0, sizeof(*config));
 }
 

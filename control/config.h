@@ -17,6 +17,7 @@
 #include "control/config_services.h"
 #include "control/config_credentials.h"
 #include "control/config_sources.h"
+#include "control/state/mirror.h"
 #include "control/state/policy.h"
 #include "control/settings.h"
 #include "limits.h"
@@ -85,6 +86,7 @@ struct config {
     struct config_credentials credentials;
     struct config_sources sources;
     struct policy_table policies;
+    struct mirror_table mirrors; /* of a file of changes */
 };
 
 /* Errors as "FILE:LINE:COL: what is wrong; what to write instead", a line each. */
@@ -118,11 +120,11 @@ int config_read(struct config *config, const char *path, struct config_report *r
 
 /* Which sections a file of changes has. */
 struct config_changes {
-    bool services, settings, policies;
+    bool services, settings, policies, mirrors;
 };
 
-/* A file of changes: the sections `services`, `settings` and `policies` alone, in the same grammar. The rest
- * of config stays as it is. */
+/* A file of changes: the sections `services`, `settings`, `policies`, in the same grammar, and `mirrors`. The
+ * rest of config stays as it is. */
 int config_parse_changes(struct config *config, const char *name, const char *text, size_t len,
                          struct config_changes *given, struct config_report *report);
 

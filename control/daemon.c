@@ -27,6 +27,7 @@
 #include "control/daemon_sources.h"
 #include "control/events.h"
 #include "control/jobs.h"
+#include "control/mirrors.h"
 #include "control/nodes.h"
 #include "control/policies.h"
 #include "control/retention_run.h"
@@ -440,6 +441,8 @@ void daemon_on_second_timer(uv_timer_t *timer)
     daemon_peers_tick(d);
     daemon_blobs_tick(d);
     daemon_repair_tick(d);
+    if (d->mirrors)
+        mirrors_publish(d->mirrors, &d->memory.counters->control);
     if (certs_tick(d->certs))
         daemon_publish_certs(d);
 }

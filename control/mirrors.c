@@ -211,6 +211,15 @@ static void state_change(struct mirrors *m, struct mirror_state *s, const struct
     s->total = total;
 }
 
+/* Counters do not go back. */
+static void state_drop(struct mirrors *m, struct mirror_state *s)
+{
+    m->gone.tags += s->total.tags;
+    m->gone.bytes += s->total.bytes;
+    m->gone.failures += s->total.failures;
+    state_fini(s);
+}
+
 void mirrors_look(struct mirrors *m)
 {
     struct mirror_table t;
@@ -219,7 +228,7 @@ void mirrors_look(struct mirrors *m)
     if (cluster_mirrors(m->config.cluster, &t) == 0) {
         for (size_t i = 0; i < ARRAY_SIZE(m->state); i++)
             if (m->state[i].rule.name[0] && !mirror_find(&t, m->state[i].rule.name))
-                state_fini(&m->state[i]);
+                state_drop(m, &m->state[i]);
         for (size_t i = 0; i < t.count; i++) {
             struct mirror_state *s = state_find(m, t.list[i].name), *room = state_find(m, "");
             if (s)

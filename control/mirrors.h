@@ -13,6 +13,8 @@
 
 #include "control/cluster.h"
 #include "control/folders.h"
+#include "control/state/mirror.h"
+#include "shared.h"
 
 struct events;
 struct mirrors;
@@ -44,10 +46,16 @@ json_t *mirrors_json(struct mirrors *m, const char *name);
  * that looks only is anybody's). */
 int mirrors_run(struct mirrors *m, const char *name, bool dry_run, uint64_t *number);
 
+/* Whether the expression of the tags can be read, where there is one: 0, or -EINVAL with a text in err. */
+int mirrors_expression_check(const struct mirror_rule *m, char err[MIRROR_ERROR_MAX]);
+
 /* What an operator should know, added to a list of texts. */
 void mirrors_warn(struct mirrors *m, json_t *list);
 
-/* In the text format of Prometheus. */
+/* Sums over all rules for the page of figures; lag: the longest. */
+void mirrors_publish(const struct mirrors *m, struct control_counters *out);
+
+/* Rule by rule, in the text format of Prometheus. */
 void mirrors_metrics(struct mirrors *m, FILE *out);
 
 #endif

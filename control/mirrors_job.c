@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,4 +145,20 @@ void mirror_pending_clear(struct mirror_state *s)
     json_object_clear(s->pending);
     s->pending_all = false;
     s->clock.event_ms = 0;
+}
+
+/* Not where it is applied: libraries may differ. */
+int mirrors_expression_check(const struct mirror_rule *m, char err[MIRROR_ERROR_MAX])
+{
+    regex_t e;
+    char why[128];
+    int rc = m->tags[0] == '~' ? regcomp(&e, m->tags + 1, REG_EXTENDED | REG_NOSUB) : 0;
+    if (rc) {
+        regerror(rc, &e, why, sizeof(why));
+        snprintf(err, MIRROR_ERROR_MAX, "tags: the expression cannot be read: %s", why);
+        return -EINVAL;
+    }
+    if (m->tags[0] == '~')
+        regfree(&e);
+    return 0;
 }

@@ -49,6 +49,7 @@ struct mirrors {
     bool dirty, leads;
     uint64_t runs;
     size_t turn;
+    struct mirror_totals gone; /* of rules that were removed */
     struct mirror_state state[MIRRORS_MAX];
 };
 

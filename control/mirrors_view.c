@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rules of mirroring for people and for figures. */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "check.h"
@@ -71,6 +72,7 @@ static json_t *rule_json(const struct mirrors *m, const struct mirror_rule *rule
     json_object_set_new(out, "synced", time_json(s->synced_ms));
     if (m->leads)
         json_object_set_new(out, "lag_s", json_integer((json_int_t)lag_s(s)));
+    json_object_set_new(out, "uploads", json_integer((json_int_t)json_object_size(s->uploads)));
     if (s->run.number)
         json_object_set_new(out, "run", run_json(&s->run, rows));
     return out;
@@ -101,6 +103,29 @@ void mirrors_warn(struct mirrors *m, json_t *list)
         if (m->state[i].failing)
             json_array_append_new(list, json_sprintf("the mirror '%s' fails: %s; it is tried again",
                                                      m->state[i].rule.name, m->state[i].run.error));
+}
+
+void mirrors_publish(const struct mirrors *m, struct control_counters *out)
+{
+    uint64_t rules = 0, failing = 0, lag = 0;
+    struct mirror_totals sum = m->gone;
+    for (size_t i = 0; i < ARRAY_SIZE(m->state); i++) {
+        const struct mirror_state *s = &m->state[i];
+        if (!s->rule.name[0])
+            continue;
+        rules++;
+        failing += s->failing;
+        lag = m->leads && lag_s(s) > lag ? lag_s(s) : lag;
+        sum.tags += s->total.tags;
+        sum.bytes += s->total.bytes;
+        sum.failures += s->total.failures;
+    }
+    atomic_store_explicit(&out->mirror_rules, rules, memory_order_relaxed);
+    atomic_store_explicit(&out->mirror_failing, failing, memory_order_relaxed);
+    atomic_store_explicit(&out->mirror_lag_s, lag, memory_order_relaxed);
+    atomic_store_explicit(&out->mirror_tags, sum.tags, memory_order_relaxed);
+    atomic_store_explicit(&out->mirror_bytes, sum.bytes, memory_order_relaxed);
+    atomic_store_explicit(&out->mirror_failures, sum.failures, memory_order_relaxed);
 }
 
 void mirrors_metrics(struct mirrors *m, FILE *out)

@@ -55,7 +55,7 @@ enum {
 
 enum {
     SHARED_MAGIC = 0x31534c46, /* "FLS1" */
-    SHARED_VERSION = 4,
+    SHARED_VERSION = 5,
     LATENCY_BUCKETS = 32, /* bucket i counts durations below 2^i microseconds; the last one the rest */
 };
 
@@ -131,6 +131,7 @@ struct control_counters {
     _Atomic uint64_t mesh_ended[MESH_ENDS_COUNT];
     _Atomic uint64_t repair_endangered, repair_endangered_bytes, repair_lost, repair_surplus;
     _Atomic uint64_t repair_copied, repair_copied_bytes, repair_let_go, repair_failed;
+    _Atomic uint64_t mirror_rules, mirror_failing, mirror_lag_s, mirror_tags, mirror_bytes, mirror_failures;
     _Atomic uint64_t ready; /* 1: the state is loaded and writes are possible */
 } __attribute__((aligned(64)));
 

@@ -153,9 +153,13 @@ static void apply(struct daemon *d, struct rpc_call *call, const struct config *
                   const struct config_changes *given, bool prune, bool dry)
 {
     struct policy_table policies;
+    struct mirror_table mirrors = {.count = 0};
     int err = cluster_policies(d->cluster, &policies, NULL);
+    if (!err)
+        err = cluster_mirrors(d->cluster, &mirrors);
     if (err) {
         policy_table_fini(&policies);
+        mirror_table_fini(&mirrors);
         rpc_fail(call, RPC_INTERNAL, "look at the error log of fairleadd", "the state cannot be read: %s",
                  strerror(-err));
         return;
@@ -167,6 +171,9 @@ static void apply(struct daemon *d, struct rpc_call *call, const struct config *
                                      .state_policies = &policies,
                                      .file_policies = &file->policies,
                                      .has_policies = given->policies,
+                                     .state_mirrors = &mirrors,
+                                     .file_mirrors = &file->mirrors,
+                                     .has_mirrors = given->mirrors,
                                      .has_services = given->services,
                                      .has_settings = given->settings,
                                      .prune = prune,
@@ -184,6 +191,7 @@ static void apply(struct daemon *d, struct rpc_call *call, const struct config *
     }
     changes_fini(&changes);
     policy_table_fini(&policies);
+    mirror_table_fini(&mirrors);
 }
 
 void method_apply(void *context, struct rpc_call *call, json_t *params)

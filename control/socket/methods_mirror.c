@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rules of mirroring on the control socket. */
 #include <errno.h>
-#include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,22 +69,6 @@ static int fields_take(struct mirror_rule *m, json_t *fields, char err[MIRROR_ER
     return mirror_check(m, err, MIRROR_ERROR_MAX);
 }
 
-/* Looked at here, not where it is applied: libraries may differ. */
-static int expression_check(const struct mirror_rule *m, char err[MIRROR_ERROR_MAX])
-{
-    regex_t e;
-    char why[128];
-    int rc = m->tags[0] == '~' ? regcomp(&e, m->tags + 1, REG_EXTENDED | REG_NOSUB) : 0;
-    if (rc) {
-        regerror(rc, &e, why, sizeof(why));
-        snprintf(err, MIRROR_ERROR_MAX, "tags: the expression cannot be read: %s", why);
-        return -EINVAL;
-    }
-    if (m->tags[0] == '~')
-        regfree(&e);
-    return 0;
-}
-
 void method_mirror_set(void *context, struct rpc_call *call, json_t *params)
 {
     struct daemon *d = context;
@@ -97,7 +80,7 @@ void method_mirror_set(void *context, struct rpc_call *call, json_t *params)
     if (!rpc_params(call, params, "{s:s, s:o}", "name", &name, "fields", &fields) ||
         !rule_start(d, call, name, &m))
         return;
-    if (!json_is_object(fields) || fields_take(&m, fields, err) || expression_check(&m, err)) {
+    if (!json_is_object(fields) || fields_take(&m, fields, err) || mirrors_expression_check(&m, err)) {
         rpc_fail(call, RPC_INVALID_PARAMS, HINT_FIELDS, "%s",
                  json_is_object(fields) ? err : "fields is not an object");
         return;

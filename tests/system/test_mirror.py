@@ -24,11 +24,12 @@ SIG_TYPE = "application/vnd.dev.example.signature.v1+json"
 
 
 class Middle:
-    """Stands before a registry: counts what passes, wants a token if told, cuts blobs, and lies about them."""
+    """Stands before a registry: counts what passes, wants a token if told, cuts blobs, holds them back, and lies."""
 
     def __init__(self, upstream):
         self.upstream, self.requests, self.sent = upstream, [], {}
-        self.password, self.cut, self.lie, self.down = None, {}, set(), False
+        self.password, self.cut, self.hold, self.lie, self.down = None, {}, {}, set(), False
+        self.released = threading.Event()
         self.lock = threading.Lock()
         middle = self
 
@@ -94,6 +95,11 @@ class Middle:
                         self.close_connection = True
                     with middle.lock:
                         middle.sent[digest] = middle.sent.get(digest, 0) + len(data)
+                    if digest in middle.hold:
+                        self.answer(got.status, out, data[:middle.hold.pop(digest)])
+                        middle.released.wait(WAIT_S)
+                        self.close_connection = True
+                        return None
                 return self.answer(got.status, out, b"" if self.command == "HEAD" else data)
 
             do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = go
@@ -109,6 +115,7 @@ class Middle:
         self.thread.start()
 
     def close(self):
+        self.released.set()
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
@@ -274,31 +281,56 @@ def test_a_source_that_stops_and_lies(node, peer, middle):
 
 
 def worker_of(node):
-    return [pid for pid in harness.children_of(node.process.pid)
-            if harness.process_alive(pid) and os.readlink(f"/proc/{pid}/exe").endswith("/fairlead-mirror")]
+    found = []
+    for pid in harness.children_of(node.process.pid):
+        try:
+            if os.readlink(f"/proc/{pid}/exe").endswith("/fairlead-mirror"):
+                found.append(pid)
+        except OSError:  # it has ended
+            pass
+    return found
 
 
 def test_killed_in_the_middle(node, peer, middle):
     """The process that copies is killed: the next run goes on where it was, in the middle of a blob."""
     source = peer.repository("killed/app")
-    large = harness.randomness("mirror", "killed").randbytes(13 << 20)
+    large, small = (harness.randomness("mirror", size).randbytes(size) for size in (13 << 20, 70_000))
     digest = harness.digest_of(large)
-    wanted = {"one": source.push_image("one", large)[0]}
-    cli(node, "mirror", "set", "killed", f"url={middle.url}", "repos=killed/app", "rate=5MiB", "parallel=1")
+    wanted = {"one": source.push_image("one", small)[0], "two": source.push_image("two", small, large)[0]}
+    middle.hold[digest] = 9 << 20
+    cli(node, "mirror", "set", "killed", f"url={middle.url}", "repos=killed/app")
     runner = threading.Thread(target=run, args=(node, "killed"))
     runner.start()
-    assert http1.wait_until(lambda: status(node, "killed").get("run", {}).get("counts", {}).get("bytes", 0) >= 4 << 20, WAIT_S)
-    for pid in worker_of(node):
-        os.kill(pid, signal.SIGKILL)
+    uploads = node.state / "store" / "uploads"
+    assert http1.wait_until(lambda: status(node, "killed").get("uploads") == 1 and
+                            max((path.stat().st_size for path in uploads.iterdir()), default=0) >= 8 << 20, WAIT_S)
+    (worker,) = worker_of(node)
+    os.kill(worker, signal.SIGKILL)
     runner.join()
-    before = status(node, "killed")["run"]
-    assert "signal 9" in before["error"]
-    cli(node, "mirror", "set", "killed", "rate=0")
+    middle.released.set()
+    assert "signal 9" in status(node, "killed")["run"]["error"]
+    before = dict(middle.sent)
     done = run(node, "killed")
-    assert not done["error"] and done["counts"]["bytes"] <= len(large) - (4 << 20) + 5000, done
-    assert has(node.repository("killed/app"), wanted)
-    assert not worker_of(node)
+    assert not done["error"] and done["counts"]["bytes"] <= len(large) - (8 << 20) + len(small) + 2, done
+    assert middle.sent[digest] - before[digest] == len(large) - (8 << 20)
+    assert has(node.repository("killed/app"), wanted) and not worker_of(node)
     cli(node, "mirror", "rm", "killed", "--yes")
+
+
+def test_apply(node):
+    path = node.folder / "mirrors.yaml"
+    rule = {"name": "filed", "url": "http://127.0.0.1:1", "repos": ["a/*", "b"], "paused": "true"}
+    path.write_text(json.dumps({"mirrors": [rule]}))
+    assert json.loads(cli(node, "apply", "-f", path, "--dry-run", "--json"))["changes"][0]["action"] == "add"
+    cli(node, "apply", "-f", path)
+    shown = status(node, "filed")
+    assert shown["repos"] == "a/*,b" and shown["state"] == "paused"
+    assert json.loads(cli(node, "apply", "-f", path, "--json"))["changes"] == []
+    path.write_text(json.dumps({"mirrors": [{**rule, "tags": "~("}]}))
+    assert "expression" in tool(node, "apply", "-f", path).stdout
+    path.write_text(json.dumps({"mirrors": []}))
+    cli(node, "apply", "-f", path, "--prune")
+    assert json.loads(cli(node, "mirror", "ls", "--json"))["mirrors"] == []
 
 
 def test_what_is_refused(node):
