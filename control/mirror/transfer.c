@@ -25,7 +25,7 @@ struct transfer {
     size_t filled;           /* bytes of the piece behind them */
     int64_t at;              /* of the source's body: the next byte */
     bool begun;              /* the source's body has begun */
-    struct side_answer *source;
+    struct side_answer source;
     EVP_MD_CTX *hash; /* NULL: what was before this process is not known */
     int64_t hashed;
     bool too_much, unwanted; /* the source's bytes are wrong; the destination did not take a piece */
@@ -283,7 +283,7 @@ static bool on_bytes(void *arg, const void *data, size_t len)
     const uint8_t *bytes = data;
     int64_t wanted = t->offset + (int64_t)t->filled;
     if (!t->begun)
-        t->at = t->source->status == 206 ? t->source->part_from : 0;
+        t->at = t->source.status == 206 ? t->source.part_from : 0;
     t->begun = true;
     t->too_much = t->at < 0 || t->at > wanted || (int64_t)len > t->size - t->at;
     if (t->too_much)
@@ -313,7 +313,6 @@ static bool on_bytes(void *arg, const void *data, size_t len)
 /* Reads on. 0: all of it is here or there; -EAGAIN: again; -EBADMSG, -errno. */
 static int source_read(struct transfer *t)
 {
-    struct side_answer a;
     char path[URL_ROOM];
     const char *repo = t->h->copy->from_repo;
     int64_t from = t->offset + (int64_t)t->filled;
@@ -323,14 +322,13 @@ static int source_read(struct transfer *t)
     const struct side_request r = {
         .method = "GET", .path = path, .repo = repo, .once = true, .from = from, .sink = on_bytes, .arg = t};
     t->begun = t->too_much = t->unwanted = false;
-    t->source = &a;
-    int rc = side_ask(t->h->from, &r, &a, t->err);
-    long status = a.status;
+    int rc = side_ask(t->h->from, &r, &t->source, t->err);
+    long status = t->source.status;
     (void)copy_result(t->h, t->begun || status ? 0 : rc);
     if (rc == 0 && status != 200 && status != 206)
-        rc = side_refused(t->h->from, &a, "a blob is fetched", t->err);
-    long wait_s = a.retry_after_s;
-    side_answer_free(&a);
+        rc = side_refused(t->h->from, &t->source, "a blob is fetched", t->err);
+    long wait_s = t->source.retry_after_s;
+    side_answer_free(&t->source);
     if (t->too_much)
         return -EBADMSG;
     if (rc == -EIO && wait_s > 0)
