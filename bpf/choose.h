@@ -144,8 +144,8 @@ INLINE __u32 choose_second_hash(__u32 hash)
 INLINE __u64 choose_load(__u32 id)
 {
     const struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
-    __s64 active = stats ? *(const volatile __s64 *)&stats->active : 0;
-    return active > 0 ? active : 0;
+    __u64 active = stats ? *(const volatile __u64 *)&stats->active : 0;
+    return ABI_ACTIVE_COUNT(active);
 }
 
 /* Of two, the one with less load for its weight. */

@@ -15,6 +15,7 @@
  * and suspect if the packet says so much. Nothing here trusts a packet: an answer must acknowledge the random
  *   sequence number of its probe, evidence leads to a probe.
  * - a timer for each class judges its probes when their time is up (probe_judge.h).
+ * - feed, which control runs: verdicts of a manager (feed.h).
  *
  * Packets are made only in the first two; rx hands what it takes to `fan` by its mark. L3 devices (without
  * Ethernet headers), IP options and extension headers are left alone.
@@ -45,6 +46,13 @@ int tick(struct __sk_buff *skb)
     if (n->flags & ABI_NODE_PROBES)
         send_probes(skb, t);
     return TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int feed(struct __sk_buff *skb)
+{
+    feed_take(skb);
+    return TC_ACT_SHOT;
 }
 
 SEC("tc")

@@ -27,6 +27,7 @@
 #define FL_BPF_PROBE_JUDGE_H
 
 #include "common.h"
+#include "feed.h"
 #include "maps.h"
 #include "suspicion.h"
 #include "verdict.h"
@@ -152,7 +153,7 @@ INLINE void judge_good(struct checkup *p, __u64 sent_ns, __u32 rtt_us)
 {
     struct abi_probe_state *s = p->state;
     __u32 verdict = probe_verdict(p);
-    if (verdict == ABI_UP || !sent_ns)
+    if (verdict == ABI_UP || !sent_ns || feed_objects(p->id, p->backend, p->now))
         return;
     if (verdict == ABI_SUSPECT && (sent_ns < s->suspected_ns || in_series(p)))
         return;

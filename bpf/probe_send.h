@@ -10,6 +10,8 @@
 #include "probe_judge.h"
 #include "probe_packet.h"
 
+enum { UNPROBED_SUSPICION_MS = 5000 };
+
 INLINE __u32 random_sequence(__u64 now)
 {
     __u64 mixed = (now ^ (__u64)bpf_get_prandom_u32() << 32) * 0x9e3779b97f4a7c15ull;
@@ -82,14 +84,25 @@ INLINE bool http_due(const struct checkup *p, __u64 slack_ns)
     return true;
 }
 
-/* What is not checked is up until something speaks against it, and probed from then on. */
-INLINE bool probe_due(struct checkup *p)
+/* What no probe can clear. */
+INLINE bool suspicion_is_over(const struct checkup *p, __u32 verdict)
 {
-    if (p->check->kind != ABI_CHECK_NONE && !(p->backend->flags & ABI_BACKEND_UNCHECKED))
-        return true;
+    __u64 until_ns = p->state->suspected_ns + UNPROBED_SUSPICION_MS * 1000000ull;
+    return verdict == ABI_SUSPECT && p->now > until_ns;
+}
+
+/* What is not checked is up until something speaks against it, and probed from then on. `fed`: there is a
+ * manager to go by. */
+INLINE bool probe_due(struct checkup *p, bool fed)
+{
     __u32 verdict = probe_verdict(p);
-    if (verdict == ABI_UNKNOWN)
+    if (p->check->kind != ABI_CHECK_NONE && !(p->backend->flags & ABI_BACKEND_UNCHECKED))
+        return !fed || p->state->wanted || feed_leaves_it_to_us(p->id, p->backend, verdict);
+    bool unprobed = p->backend->flags & ABI_BACKEND_UNPROBED;
+    if (verdict == ABI_UNKNOWN || (unprobed && suspicion_is_over(p, verdict)))
         verdict_set(p->id, p->backend, ABI_UP, ABI_UNCHECKED, 0);
+    if (unprobed)
+        return false;
     return verdict == ABI_SUSPECT || verdict == ABI_DOWN || p->state->wanted;
 }
 

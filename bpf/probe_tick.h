@@ -61,6 +61,7 @@ struct tick_round {
     __u32 room; /* probes that may still be made */
     __u32 rotate;
     __u32 unfinished;
+    bool fed; /* there is a manager to go by */
 };
 
 struct class_walk {
@@ -93,7 +94,7 @@ static __noinline int send_shot(struct __sk_buff *skb, struct checkup *p, __u32 
 }
 
 /* Returns the time limit of what was sent, 0: nothing was. */
-INLINE __u32 visit(struct __sk_buff *skb, __u32 id, __u64 slack_ns)
+INLINE __u32 visit(struct __sk_buff *skb, __u32 id, __u64 slack_ns, bool fed)
 {
     struct checkup p;
     if (!probe_get(&p, id))
@@ -103,7 +104,7 @@ INLINE __u32 visit(struct __sk_buff *skb, __u32 id, __u64 slack_ns)
         probe_renew(&p);
     judge_shots(id, ~0ull);
     judge_http_time(&p, slack_ns);
-    if (!probe_due(&p))
+    if (!probe_due(&p, fed))
         return 0;
     bool http = http_due(&p, slack_ns);
     p.state->wanted = ABI_WANTED_NOT;
@@ -123,7 +124,7 @@ static long visit_step(__u32 i, struct class_walk *w)
         w->at = 0;
     if (!listed)
         return 0;
-    __u32 timeout_us = visit(w->round->skb, *listed, w->round->slack_ns);
+    __u32 timeout_us = visit(w->round->skb, *listed, w->round->slack_ns, w->round->fed);
     if (timeout_us && (!w->due_us || timeout_us < w->due_us))
         w->due_us = timeout_us;
     return 0;
@@ -237,7 +238,11 @@ INLINE int send_chunk(struct __sk_buff *skb)
     struct abi_tick_state *t = bpf_map_lookup_elem(&tick_state, &zero);
     if (!n || !t)
         return 0;
-    struct tick_round r = {.skb = skb, .room = CHUNK, .slack_ns = n->tick_ns / 2, .rotate = t->ticks};
+    struct tick_round r = {.skb = skb,
+                           .room = CHUNK,
+                           .slack_ns = n->tick_ns / 2,
+                           .rotate = t->ticks,
+                           .fed = feed_counts(n, bpf_ktime_get_ns())};
     skb->mark = ABI_MARK | ABI_FAN_SEND;
     bpf_loop(ABI_PROBE_CLASSES, class_step, &r, 0);
     if (!r.unfinished)
@@ -287,7 +292,7 @@ static long wanted_visit(__u32 i, struct tick_round *r)
         return 1;
     struct abi_probe_state *st = bpf_map_lookup_elem(&probe_state, &id);
     if (st && st->wanted)
-        visit(r->skb, id, r->slack_ns);
+        visit(r->skb, id, r->slack_ns, r->fed);
     return 0;
 }
 

@@ -10,10 +10,11 @@
 struct socket_note {
     struct abi_endpoint front; /* what the application connected to; port 0: it was not steered */
     __u32 backend;
-    __u8 counted; /* in backend_stats.active */
+    __u8 counted; /* in backend_stats.active, under `who` */
     __u8 canary;
     __u16 pad;
     __u32 late; /* sequence of the verdict that said down when the connection was made all the same, or 0 */
+    __u32 who;  /* upper half of backend_stats.active */
 };
 
 struct {
@@ -23,5 +24,14 @@ struct {
     __type(key, int);
     __type(value, struct socket_note);
 } sockets SEC(".maps");
+
+/* A random number, not 0: another one for each life of `sockets`, and for each size of backend_stats. */
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __uint(pinning, LIBBPF_PIN_BY_NAME);
+    __type(key, __u32);
+    __type(value, __u64);
+} socket_tag SEC(".maps");
 
 #endif

@@ -122,8 +122,8 @@ INLINE void suspect_softly(__u32 id, __u32 reason)
         s->points = 0;
     }
     __u32 points = __sync_fetch_and_add(&s->points, 1) + 1;
-    __s64 active = stats->active > 0 ? stats->active : 0;
-    if (points < SOFT_POINTS + (__u64)active / SOFT_CONNECTIONS_PER_POINT)
+    __u32 active = ABI_ACTIVE_COUNT(stats->active);
+    if (points < SOFT_POINTS + active / SOFT_CONNECTIONS_PER_POINT)
         return;
     s->points = 0;
     suspect(id, reason);

@@ -63,6 +63,45 @@ INLINE struct socket_note *note_at_connect(struct bpf_sock_ops *ctx, struct bpf_
     return note;
 }
 
+INLINE __u64 tag_get(void)
+{
+    __u32 zero = 0;
+    __u64 *tag = bpf_map_lookup_elem(&socket_tag, &zero);
+    if (!tag)
+        return 0;
+    __u64 now = *(volatile __u64 *)tag;
+    if (now)
+        return now;
+    __u64 made = (bpf_get_prandom_u32() & 0xffff) | 0x10000;
+    now = __sync_val_compare_and_swap(tag, 0, made);
+    return now ? now : made;
+}
+
+/* Another generation's count, or one of sockets that nobody knows any more, begins anew; who still counts
+ * there does it under the old upper half. */
+INLINE void count_in(struct abi_backend_stats *stats, struct socket_note *note)
+{
+    __u32 id = note->backend;
+    const struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
+    __u64 tag = tag_get(), now = *(volatile __u64 *)&stats->active;
+    if (!b || !tag)
+        return;
+    __u32 who = (__u32)b->generation << 16 | (tag & 0xffff) | 1;
+    if (now >> 32 != who)
+        __sync_val_compare_and_swap(&stats->active, now, ABI_ACTIVE(who, 0));
+    note->who = __sync_fetch_and_add(&stats->active, 1) >> 32;
+    note->counted = 1;
+}
+
+INLINE void count_out(struct abi_backend_stats *stats, struct socket_note *note)
+{
+    note->counted = 0;
+    if (*(volatile __u64 *)&stats->active >> 32 != note->who)
+        return;
+    if (__sync_fetch_and_add(&stats->active, -1) >> 32 != note->who)
+        __sync_fetch_and_add(&stats->active, 1); /* it began anew in between */
+}
+
 INLINE void connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
 {
     struct socket_note *note = note_at_connect(ctx, sk);
@@ -72,10 +111,8 @@ INLINE void connecting(struct bpf_sock_ops *ctx, struct bpf_sock *sk)
         return;
     __u32 id = note->backend;
     struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
-    if (stats && !note->canary) {
-        __sync_fetch_and_add(&stats->active, 1);
-        note->counted = 1;
-    }
+    if (stats && !note->canary)
+        count_in(stats, note);
     /* Here and not in `steer`: with thousands of services a backend's counts are in nobody's cache, and are
      * looked up once. */
     if (stats && note->front.port)
@@ -89,8 +126,8 @@ INLINE void note_rtt(struct abi_backend_stats *stats, __u32 srtt_us)
         stats->rtt_us = before ? before - before / 8 + rtt_us / 8 : rtt_us;
 }
 
-/* Where this host does not probe, a connection is the best there is against a suspicion. One that is made
- * with a backend that is down (the service fails open, or it was not steered) is not stuck there. */
+/* Where this host does not probe, or cannot, a connection is the best there is against a suspicion. One that
+ * is made with a backend that is down (the service fails open, or it was not steered) is not stuck there. */
 INLINE void weigh_verdict(struct socket_note *note)
 {
     __u32 id = note->backend;
@@ -103,7 +140,7 @@ INLINE void weigh_verdict(struct socket_note *note)
     __u32 state = verdict_state(now, b);
     if (state == ABI_DOWN)
         note->late = ABI_VERDICT_SEQUENCE(now);
-    if (state == ABI_SUSPECT && !(n->flags & ABI_NODE_PROBES))
+    if (state == ABI_SUSPECT && (!(n->flags & ABI_NODE_PROBES) || b->flags & ABI_BACKEND_UNPROBED))
         verdict_set(id, b, ABI_UP, ABI_CONNECTED, 0);
 }
 
@@ -154,10 +191,8 @@ INLINE void closed(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct socket_
     struct abi_backend_stats *stats = bpf_map_lookup_elem(&backend_stats, &id);
     if (!stats)
         return;
-    if (note->counted) {
-        note->counted = 0;
-        __sync_fetch_and_add(&stats->active, -1);
-    }
+    if (note->counted)
+        count_out(stats, note);
     int error = error_of(sk);
     if (before == BPF_TCP_SYN_SENT)
         connect_failed(stats, note, error);

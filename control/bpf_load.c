@@ -57,9 +57,9 @@ static bool is_needed(const char *object, uint32_t needs)
 }
 
 /* What is as large as there are backends. */
-static const char *const backend_maps[] = {"endpoints",  "backends",    "probe_order",   "peer_members",
-                                           "verdicts",   "probe_state", "backend_stats", "edge_backends",
-                                           "edge_loads", "suspicions"};
+static const char *const backend_maps[] = {
+    "endpoints",     "backends",      "probe_order", "peer_members", "verdicts", "probe_state",
+    "backend_stats", "edge_backends", "edge_loads",  "suspicions",   "fed"};
 
 static void set_size(const struct bpf_load *load, struct bpf_map *map)
 {
@@ -130,8 +130,14 @@ static const char *const control_maps[] = {"node",     "services",     "rows",  
                                            "backends", "checks",       "probe_plan", "probe_order",
                                            "peers",    "peer_members", "addresses"};
 
-static bool is_control_map(const char *name)
+/* A new set's backend_stats may begin with nothing, so its connections are counted under another number. */
+static const char *const own_maps[] = {"socket_tag"};
+
+static bool is_own_map(const char *name)
 {
+    for (size_t i = 0; i < ARRAY_SIZE(own_maps); i++)
+        if (strcmp(own_maps[i], name) == 0)
+            return true;
     for (size_t i = 0; i < ARRAY_SIZE(control_maps); i++)
         if (strcmp(control_maps[i], name) == 0)
             return true;
@@ -161,8 +167,7 @@ static void share_maps(struct bpf_load *load, const char *old)
         struct bpf_map *map;
         if (!object)
             continue;
-        bpf_object__for_each_map(map,
-                                 object) if (bpf_map__pin_path(map) && !is_control_map(bpf_map__name(map)))
+        bpf_object__for_each_map(map, object) if (bpf_map__pin_path(map) && !is_own_map(bpf_map__name(map)))
             share_map(load, old, bpf_map__name(map), map);
         bpf_object__close(object);
     }

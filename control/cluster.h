@@ -19,6 +19,8 @@
 struct cluster;
 struct config_cluster;
 struct journal;
+struct verdict_frame;
+struct verdict_row;
 
 typedef void (*cluster_done)(void *arg, enum cmd_status status, uint64_t index, const void *detail,
                              size_t detail_len);
@@ -32,6 +34,9 @@ struct cluster_handlers {
     /* This node's certificate or its CAs have changed (STATE/pki): cluster_certificates_taken(serial), once
      * whoever uses them has the new ones. May be NULL. */
     void (*certificates)(void *arg, uint64_t serial);
+    /* The manager that this node follows tells verdicts; NULL: there is no connection with it any more. May
+     * be NULL. */
+    void (*verdicts)(void *arg, const struct verdict_frame *frame);
 };
 
 struct cluster_config {
@@ -150,6 +155,20 @@ struct cluster_absent {
 void cluster_say_absent(struct cluster *c, const struct cluster_absent *list, size_t count);
 /* Valid until the next turn of the loop. 0; -ESTALE: it was not said for seconds. */
 int cluster_absent(const struct cluster *c, const struct cluster_absent **list, size_t *count);
+
+/*
+ * Verdicts of this node's kernel for the workers that follow it and are no replicas: those that have changed
+ * since the last call, for who has them all, and all, for who has not. Returns how many have them.
+ */
+struct cluster_verdicts {
+    const struct verdict_row *changed, *all;
+    size_t changed_count, all_count;
+};
+size_t cluster_feed(struct cluster *c, const struct cluster_verdicts *v);
+/* Whether there is anybody to tell. */
+bool cluster_feed_wanted(const struct cluster *c);
+/* What was told does not hold any more: everybody gets all of them with the next call. */
+void cluster_feed_anew(struct cluster *c);
 
 /* The nodes have changed: who is to be connected, and who votes. Copied. */
 void cluster_set_nodes(struct cluster *c, const struct node_table *t);

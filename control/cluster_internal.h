@@ -16,6 +16,7 @@ enum {
     CLUSTER_FRAME_FOLLOWERS = 47,                  /* who follows the sender: cluster_followers.c */
     CLUSTER_FRAME_RESULT = MESH_TYPES_CLUSTER + 1, /* u16 status, u64 index, bytes detail; the same id */
     CLUSTER_FRAME_ABSENT = MESH_TYPES_CLUSTER + 2, /* who is not heard: cluster_absent.c */
+    CLUSTER_FRAME_VERDICTS = 54,                   /* of a manager's kernel: cluster_feed.c */
 };
 
 enum {
@@ -37,6 +38,12 @@ struct forward {
     uint64_t leaderless_ms; /* of the loop's clock: since when nobody leads; 0: somebody does */
     size_t served;          /* of other nodes, under way here */
     uv_timer_t tick;
+};
+
+/* Followers that have all verdicts, by id: cluster_feed.c. */
+struct feed {
+    uint64_t *node;
+    size_t count;
 };
 
 /* A node as the mesh needs to know it. */
@@ -91,6 +98,7 @@ struct cluster {
         uint64_t at_ms; /* of the loop's clock: when it was said */
         bool said;
     } absent;
+    struct feed feed;
     struct joining *joining; /* NULL: none is under way */
     bool left;               /* this host has joined another cluster: what is written from now on is lost */
     bool closing;
@@ -157,6 +165,11 @@ void followers_close(struct cluster *c);
 void absent_tell(struct cluster *c);
 int absent_frame(struct cluster *c, uint64_t from, const void *body, size_t len);
 void absent_close(struct cluster *c);
+
+/* cluster_feed.c: to those who follow this node, and from whom it follows. */
+void verdicts_down(struct cluster *c, uint64_t node);
+int verdicts_frame(struct cluster *c, uint64_t from, const void *body, size_t len);
+void verdicts_close(struct cluster *c);
 
 /* cluster_join.c: an answer that comes now comes too late. */
 void join_stop(struct cluster *c);

@@ -67,6 +67,8 @@ static void on_frame(void *arg, uint64_t from, uint16_t type, uint64_t id, const
         rc = followers_frame(c, from, body, len);
     else if (type == CLUSTER_FRAME_ABSENT)
         rc = absent_frame(c, from, body, len);
+    else if (type == CLUSTER_FRAME_VERDICTS)
+        rc = verdicts_frame(c, from, body, len);
     else if (type >= MESH_TYPES_CLUSTER)
         forward_frame(c, from, type, id, body, len);
     else if (type >= MESH_TYPES_FOLLOW || net_is_manager(c, from) || in_raft(c, from))
@@ -101,6 +103,7 @@ static void on_down(void *arg, uint64_t node, enum mesh_reason why)
 {
     struct cluster *c = arg;
     forward_down(c, node);
+    verdicts_down(c, node);
     consensus_down(c->consensus, node, why == MESH_BROKEN || why == MESH_CLOSED);
 }
 
@@ -421,6 +424,7 @@ void net_close(struct cluster *c, void (*closed)(struct cluster *c))
     }
     followers_close(c);
     absent_close(c);
+    verdicts_close(c);
     ca_close(c);
     pki_files_fini(&c->pki);
     pki_identity_free(c->identity);

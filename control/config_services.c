@@ -9,7 +9,7 @@
 #include "check.h"
 #include "control/config_yaml.h"
 
-enum { FIELD_KEYS_MAX = 96, LIST_TEXT_MAX = 640, PEER_INTERVAL_MS = 100, PEER_MULTIPLIER = 3 };
+enum { FIELD_KEYS_MAX = 96, LIST_TEXT_MAX = 640 };
 
 void config_services_fini(struct config_services *s)
 {
@@ -478,7 +478,8 @@ static void read_peer(struct cfg_reader *r, const yaml_node_t *node)
         {"multihop", read_peer_multihop},
     };
     struct config_services *s = &r->config->services;
-    struct kernel_peer_config peer = {.interval_ms = PEER_INTERVAL_MS, .multiplier = PEER_MULTIPLIER};
+    struct kernel_peer_config peer = {.interval_ms = KERNEL_PEER_INTERVAL_MS,
+                                      .multiplier = KERNEL_PEER_MULTIPLIER};
     size_t errors = r->report->count;
     if (!cfg_mapping(r, node, "a peer", keys, ARRAY_SIZE(keys), &peer) || r->report->count != errors)
         return;
@@ -539,9 +540,13 @@ void cfg_takeover_finish(struct cfg_reader *r)
     bool self = false;
     if (!node)
         return;
+    if (node->type == YAML_SCALAR_NODE && strcmp(cfg_scalar(node), "false") == 0) {
+        t->none = true;
+        return;
+    }
     if (node->type != YAML_SEQUENCE_NODE ||
         node->data.sequence.items.top - node->data.sequence.items.start > ABI_ADDRESS_MANAGERS_MAX) {
-        cfg_error(r, node, "takeover must be a list of at most %d names; write [self, node2]",
+        cfg_error(r, node, "takeover must be a list of at most %d names, or false; write [self, node2]",
                   ABI_ADDRESS_MANAGERS_MAX);
         return;
     }

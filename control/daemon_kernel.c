@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "control/certs_store.h"
+#include "control/daemon_feed.h"
 #include "control/events.h"
 #include "control/nodes.h"
 #include "control/peer_events.h"
@@ -57,6 +58,7 @@ static void on_changed(void *arg, const struct abi_change *change, uint64_t time
                                          .time_ms = time_ms,
                                          .rtt_us = change->rtt_us};
     events_backend(d->events, &about);
+    daemon_feed_changed(d, change);
 }
 
 static void on_note(void *arg, const char *kind, const char *text)
@@ -71,6 +73,7 @@ static void on_maps(void *arg, const struct bpf_load *load)
     struct daemon *d = arg;
     uint32_t count = 0, slots;
     d->routing &= load != NULL; /* the routes of services went with the maps */
+    daemon_feed_maps(d);
     if (!d->supervise)
         return;
     int verdicts = load ? bpf_load_map_open(load, "verdicts", &count) : -1;
@@ -137,7 +140,8 @@ static void set_tls_checks(struct daemon *d)
         .interval_ms = (uint32_t)setting_effective(&d->settings, SET_KERNEL_TLS_INTERVAL, &source),
         .timeout_ms = (uint32_t)setting_effective(&d->settings, SET_KERNEL_TLS_TIMEOUT, &source)};
     struct tls_targets targets = {0};
-    if (maps && setting_effective(&d->settings, SET_KERNEL_PROBE, &source)) {
+    bool told = daemon_feed_wanted(d) && daemon_feed_counts(d);
+    if (maps && !told && setting_effective(&d->settings, SET_KERNEL_PROBE, &source)) {
         const struct certs *certs = certs_map(d);
         tls_targets_make(services_table(d->services), certs, kernel_maps_backends_max(maps), &targets);
         if (certs)
@@ -168,6 +172,7 @@ void daemon_kernel_open(struct daemon *d)
     half->kernel = kernel_new(&config);
     half->seen = peer_events_new();
     half->tls = tls_checks_new(&d->loop, ABI_MARK, on_handshake, d);
+    half->feed = daemon_feed_open(d);
     daemon_kernel_update(d);
 }
 
@@ -177,6 +182,7 @@ void daemon_kernel_close(struct daemon *d)
     if (!half)
         return;
     tls_checks_close(half->tls);
+    daemon_feed_close(half->feed);
     kernel_close(half->kernel);
     peer_events_free(half->seen);
     free(half);
@@ -205,6 +211,7 @@ void daemon_kernel_update(struct daemon *d)
         .needed = d->config.kernel.given || services_table(d->services)->count > 0 || peers > 0,
         .needs = services_needs(d->services),
         .probes = setting_effective(&d->settings, SET_KERNEL_PROBE, &source),
+        .fed = daemon_feed_wanted(d),
         .draining = is_drained(d, status.node_id),
         .node_id = status.node_id,
         .tick_ms = services_tick_ms(d->services,

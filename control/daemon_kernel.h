@@ -10,6 +10,7 @@
 /* What the daemon owns for the kernel half. */
 struct daemon_kernel {
     struct kernel *kernel;
+    struct daemon_feed *feed;
     struct peer_events *seen;
     struct tls_checks *tls;
     bool tls_stale; /* services, settings or certificates have changed since it was told whom to check */

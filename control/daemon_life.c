@@ -283,7 +283,10 @@ static void open_services(struct daemon *d)
                                            .cluster = d->cluster,
                                            .changed = on_services_changed,
                                            .arg = d};
+    struct cluster_status status;
     d->services = services_new(&config);
+    cluster_status(d->cluster, &status);
+    services_set_nodes(d->services, nodes_table(d->nodes), status.node_id);
     d->policies = policies_new(&d->loop, d->journal, d->cluster);
 }
 
@@ -298,9 +301,12 @@ static const char *node_name(void *arg, uint64_t id)
 static void on_nodes_changed(void *arg)
 {
     struct daemon *d = arg;
+    struct cluster_status status;
     cluster_set_nodes(d->cluster, nodes_table(d->nodes));
     if (!d->services || d->phase > DAEMON_SERVING)
         return;
+    cluster_status(d->cluster, &status);
+    services_set_nodes(d->services, nodes_table(d->nodes), status.node_id);
     (void)daemon_publish_plan(d); /* also of a node alone: whether its own copies count */
 }
 

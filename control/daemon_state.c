@@ -7,6 +7,7 @@
 #include "control/cmd_origin.h"
 #include "control/daemon.h"
 #include "control/daemon_blobs.h"
+#include "control/daemon_feed.h"
 #include "control/daemon_life.h"
 #include "control/daemon_peers.h"
 #include "control/events.h"
@@ -137,6 +138,11 @@ static void on_restored(void *arg)
     daemon_publish_plan(d);
 }
 
+static void on_verdicts(void *arg, const struct verdict_frame *frame)
+{
+    daemon_feed_told(arg, frame);
+}
+
 static void on_certificates(void *arg, uint64_t serial)
 {
     daemon_pki_changed(arg, serial);
@@ -146,4 +152,5 @@ const struct cluster_handlers daemon_cluster_handlers = {.event = on_event,
                                                          .fatal = on_fatal,
                                                          .reader_stuck = on_reader_stuck,
                                                          .restored = on_restored,
-                                                         .certificates = on_certificates};
+                                                         .certificates = on_certificates,
+                                                         .verdicts = on_verdicts};

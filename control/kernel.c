@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "control/kernel.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
@@ -16,21 +15,11 @@
 #include "control/kernel_groups.h"
 #include "control/kernel_loading.h"
 #include "control/kernel_neighbours.h"
+#include "control/kernel_network.h"
 #include "control/kernel_sockets.h"
 #include "control/kernel_wake.h"
-#include "control/netlink.h"
 
-enum { NS_PER_MS = 1000000, STALE_TICKS = 10, STALE_MS_MIN = 200, LOCALS_STEP = 32, TIDY_MS = 10000 };
-
-struct locals {
-    struct kernel_local *local;
-    size_t count, cap;
-};
-
-struct devices {
-    struct netlink_device *device;
-    size_t count, cap;
-};
+enum { NS_PER_MS = 1000000, STALE_TICKS = 10, STALE_MS_MIN = 200, TIDY_MS = 10000 };
 
 struct kernel {
     struct kernel_config config;
@@ -44,21 +33,20 @@ struct kernel {
     struct bpf_attach *attach;
     struct kernel_maps *maps;
     struct kernel_sockets *sockets;
-    struct netlink *netlink;
+    struct kernel_network network;
     struct netlink_watch *watch;
     struct kernel_neighbours *neighbours;
     struct kernel_clock clock; /* tick_ifindex 0: there is none */
     char clock_why[KERNEL_CLOCK_WHY_MAX];
     struct kernel_wake *wake; /* NULL: changes are told once a second */
-    struct devices devices;
-    struct locals locals;
-    struct abi_peer *peers; /* ABI_PEERS_MAX */
+    struct abi_peer *peers;   /* ABI_PEERS_MAX */
     const struct kernel_entries *entries;
     struct kernel_edge edge;
     uint64_t tidy_ms; /* when what nothing needs is taken away; 0: it was */
     bool again;       /* the last apply found no room yet */
     int groups;       /* kernel_groups_open, while it is on */
     uint64_t changes_lost, skipped_devices;
+    uint32_t unprobed; /* backends that cannot be probed, as told last */
 };
 
 static uint64_t now_ms(void)
@@ -115,76 +103,6 @@ static void on_wake(void *arg)
 
 /* What is known of this node. */
 
-static void take_device(void *arg, const struct netlink_device *device)
-{
-    struct devices *devices = arg;
-    if (devices->count == devices->cap) {
-        devices->cap += LOCALS_STEP;
-        devices->device = reallocarray(devices->device, devices->cap, sizeof(*devices->device));
-        CHECK(devices->device);
-    }
-    devices->device[devices->count++] = *device;
-}
-
-static const struct netlink_device *device_of(const struct kernel *kernel, uint32_t ifindex)
-{
-    for (size_t i = 0; i < kernel->devices.count; i++)
-        if (kernel->devices.device[i].ifindex == ifindex)
-            return &kernel->devices.device[i];
-    return NULL;
-}
-
-static bool is_v4(const struct abi_addr *addr)
-{
-    return addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
-}
-
-static void take_address(void *arg, const struct netlink_address *address)
-{
-    struct kernel *kernel = arg;
-    struct locals *locals = &kernel->locals;
-    const struct netlink_device *device = device_of(kernel, address->ifindex);
-    if (locals->count == locals->cap) {
-        locals->cap += LOCALS_STEP;
-        locals->local = reallocarray(locals->local, locals->cap, sizeof(*locals->local));
-        CHECK(locals->local);
-    }
-    struct kernel_local *local = &locals->local[locals->count++];
-    *local =
-        (struct kernel_local){.addr = address->addr,
-                              .ifindex = address->ifindex,
-                              .prefix = (uint8_t)(address->prefix_bits + (is_v4(&address->addr) ? 96 : 0))};
-    if (device && device->ethernet)
-        memcpy(local->mac, device->mac, sizeof(local->mac));
-}
-
-static void read_network(struct kernel *kernel)
-{
-    kernel->devices.count = 0;
-    kernel->locals.count = 0;
-    int result = netlink_devices(kernel->netlink, take_device, &kernel->devices);
-    if (!result)
-        result = netlink_addresses(kernel->netlink, take_address, kernel);
-    if (result)
-        journal_warn(kernel->config.journal, "kernel", "the devices cannot be listed: %s", strerror(-result));
-}
-
-static bool fact_source(void *arg, const struct abi_addr *to, struct abi_addr *source)
-{
-    struct kernel *kernel = arg;
-    struct netlink_route route;
-    if (netlink_route(kernel->netlink, to, &route))
-        return false;
-    *source = route.source;
-    return (route.source.word[2] | route.source.word[3]) != 0;
-}
-
-static bool fact_neighbour(void *arg, uint32_t ifindex, const struct abi_addr *addr, uint8_t mac[6])
-{
-    struct kernel *kernel = arg;
-    return netlink_neighbour(kernel->netlink, ifindex, addr, mac) == 0;
-}
-
 static struct kernel_facts facts_of(struct kernel *kernel)
 {
     bool peers = kernel_maps_peers(kernel->maps, kernel->peers) == 0;
@@ -194,11 +112,11 @@ static struct kernel_facts facts_of(struct kernel *kernel)
                                  .tick_us = kernel->wishes.tick_ms * 1000,
                                  .backends_max = kernel_maps_backends_max(kernel->maps),
                                  .rows_max = kernel_maps_rows_max(kernel->maps),
-                                 .local = kernel->locals.local,
-                                 .local_count = kernel->locals.count,
-                                 .source = fact_source,
-                                 .neighbour = fact_neighbour,
-                                 .arg = kernel,
+                                 .local = kernel->network.local,
+                                 .local_count = kernel->network.local_count,
+                                 .source = kernel_network_source,
+                                 .neighbour = kernel_network_neighbour,
+                                 .arg = &kernel->network,
                                  .peers_now = peers ? kernel->peers : NULL,
                                  .peers_now_count = peers ? ABI_PEERS_MAX : 0};
 }
@@ -218,7 +136,8 @@ static struct abi_node node_of(const struct kernel *kernel)
                             .tick_ns = clock->tick_ifindex ? clock->tick_ns : tick_ns};
     node.stale_ns = stale_ns < STALE_MS_MIN * NS_PER_MS ? STALE_MS_MIN * NS_PER_MS : stale_ns;
     node.flags = (kernel->wishes.probes ? ABI_NODE_PROBES : 0u) |
-                 (kernel->wishes.draining ? ABI_NODE_DRAINING : 0u) | (clock->token ? ABI_NODE_TOKEN : 0u);
+                 (kernel->wishes.draining ? ABI_NODE_DRAINING : 0u) | (clock->token ? ABI_NODE_TOKEN : 0u) |
+                 (kernel->wishes.fed ? ABI_NODE_FED : 0u);
     return node;
 }
 
@@ -242,13 +161,28 @@ static void ensure_clock(struct kernel *kernel)
                  "there is no clock in the kernel, so nothing is probed and no heartbeat is sent: %s", why);
 }
 
+/* Once, and again when there are more. */
+static void tell_unprobed(struct kernel *kernel)
+{
+    uint32_t now = kernel->entries->unprobed;
+    if (now > kernel->unprobed)
+        journal_warn(
+            kernel->config.journal, "kernel",
+            "%u backends are behind devices that carry no Ethernet frames or are excluded, so they cannot be "
+            "probed: they are up until their own connections say otherwise",
+            now);
+    kernel->unprobed = now;
+}
+
 static void apply(struct kernel *kernel)
 {
     struct kernel_facts facts = facts_of(kernel);
     struct abi_node node = node_of(kernel);
+    kernel_network_age(&kernel->network, now_ms());
     kernel->entries = kernel->config.handlers.compile(kernel->config.arg, &facts);
-    kernel_sockets_set(kernel->sockets, kernel->entries);
+    kernel_sockets_set(kernel->sockets, kernel->entries, !kernel->wishes.fed);
     kernel_neighbours_set(kernel->neighbours, kernel->entries);
+    tell_unprobed(kernel);
     size_t refused =
         kernel_groups_apply(kernel->groups, bpf_load_map(kernel->load, "addresses"), kernel->entries);
     if (refused)
@@ -285,8 +219,16 @@ static bool is_excluded(const struct kernel *kernel, const struct netlink_device
 /* Packets of a port of a bridge or bond pass the bridge or bond too; those of a VRF's device do not. */
 static bool is_port(const struct kernel *kernel, const struct netlink_device *device)
 {
-    const struct netlink_device *master = device->master ? device_of(kernel, device->master) : NULL;
+    const struct netlink_device *master =
+        device->master ? kernel_network_device(&kernel->network, device->master) : NULL;
     return device->master && (!master || strcmp(master->kind, "vrf") != 0);
+}
+
+/* Whether the programs are on it. */
+static bool is_watched(void *arg, const struct netlink_device *device)
+{
+    const struct kernel *kernel = arg;
+    return !device->loopback && device->ethernet && !is_port(kernel, device) && !is_excluded(kernel, device);
 }
 
 static enum bpf_device_role role_of(const struct kernel *kernel, const struct netlink_device *device)
@@ -305,7 +247,8 @@ static enum bpf_device_role role_of(const struct kernel *kernel, const struct ne
 
 static bool is_there(void *arg, uint32_t ifindex)
 {
-    return device_of(arg, ifindex) != NULL;
+    const struct kernel *kernel = arg;
+    return kernel_network_device(&kernel->network, ifindex) != NULL;
 }
 
 static void set_for_edge(struct kernel *kernel)
@@ -316,14 +259,14 @@ static void set_for_edge(struct kernel *kernel)
 static void attach_devices(struct kernel *kernel)
 {
     kernel->skipped_devices = 0;
-    for (size_t i = 0; i < kernel->devices.count; i++) {
-        const struct netlink_device *device = &kernel->devices.device[i];
+    for (size_t i = 0; i < kernel->network.device_count; i++) {
+        const struct netlink_device *device = &kernel->network.device[i];
         enum bpf_device_role role = role_of(kernel, device);
         if (role != BPF_DEVICE_TRAFFIC) {
             bpf_attach_device(kernel->attach, device, role);
             continue;
         }
-        if (device->loopback || !device->ethernet || is_port(kernel, device) || is_excluded(kernel, device)) {
+        if (!is_watched(kernel, device)) {
             kernel->skipped_devices++;
             continue;
         }
@@ -341,9 +284,17 @@ static void on_network(void *arg)
     if (kernel->phase != KERNEL_ON)
         return;
     ensure_clock(kernel);
-    read_network(kernel);
+    kernel_network_read(&kernel->network, kernel->config.journal);
     apply(kernel);
     attach_devices(kernel);
+}
+
+/* Services or settings have changed, and the network has not: what the kernel is told does not wait for what
+ * is slow about that. */
+static void apply_change(struct kernel *kernel)
+{
+    apply(kernel);
+    set_for_edge(kernel);
 }
 
 /* Starting and ending. */
@@ -356,8 +307,7 @@ static void let_go(struct kernel *kernel)
         netlink_watch_close(kernel->watch);
     if (kernel->neighbours)
         kernel_neighbours_close(kernel->neighbours);
-    if (kernel->netlink)
-        netlink_close(kernel->netlink);
+    kernel_network_close(&kernel->network);
     if (kernel->attach)
         bpf_attach_free(kernel->attach);
     if (kernel->sockets)
@@ -372,7 +322,6 @@ static void let_go(struct kernel *kernel)
     kernel->wake = NULL;
     kernel->watch = NULL;
     kernel->neighbours = NULL;
-    kernel->netlink = NULL;
     kernel->attach = NULL;
     kernel->sockets = NULL;
     kernel->maps = NULL;
@@ -386,7 +335,7 @@ static int open_rest(struct kernel *kernel)
 {
     int result = kernel_maps_open(kernel->load, &kernel->maps);
     if (!result)
-        result = netlink_open(&kernel->netlink);
+        result = kernel_network_open(&kernel->network);
     if (!result)
         result = netlink_watch_open(kernel->config.loop, on_network, kernel, &kernel->watch);
     if (!result)
@@ -429,6 +378,7 @@ static void on_more(void *arg, struct bpf_load *more, int result, const char *wh
     tell_objects(kernel, more);
     bpf_load_merge(kernel->load, more);
     kernel_cgroup_attach(&kernel->cgroup, kernel->attach);
+    on_network(kernel);
     kernel_update(kernel, &kernel->wishes);
 }
 
@@ -445,8 +395,8 @@ static void tidy(struct kernel *kernel)
 {
     if (kernel->loading || !kernel->tidy_ms || now_ms() < kernel->tidy_ms)
         return;
-    for (size_t i = 0; i < kernel->devices.count; i++)
-        bpf_attach_drop(kernel->attach, &kernel->devices.device[i]);
+    for (size_t i = 0; i < kernel->network.device_count; i++)
+        bpf_attach_drop(kernel->attach, &kernel->network.device[i]);
     bpf_load_drop_idle(kernel->load);
     kernel->tidy_ms = 0;
 }
@@ -458,12 +408,14 @@ static void start_loaded(struct kernel *kernel)
         fail(kernel, result);
         return;
     }
+    kernel->network.watched = is_watched;
+    kernel->network.arg = kernel;
     kernel->edge = (struct kernel_edge){.journal = kernel->config.journal, .begun_ms = now_ms()};
     kernel->phase = KERNEL_ON;
     tell_objects(kernel, kernel->load);
     kernel->attach = bpf_attach_new(kernel->load, kernel->config.instance);
     ensure_clock(kernel);
-    read_network(kernel);
+    kernel_network_read(&kernel->network, kernel->config.journal);
     bool is_new = bpf_load_is_new(kernel->load);
     apply(kernel);
     size_t carried = bpf_load_carry_verdicts(kernel->load);
@@ -517,6 +469,7 @@ static void start(struct kernel *kernel)
 void kernel_update(struct kernel *kernel, const struct kernel_wishes *wishes)
 {
     char err[KERNEL_WHY_MAX];
+    bool other_clock = kernel->wishes.tick_ms != wishes->tick_ms;
     kernel->wishes = *wishes;
     if (kernel->loading)
         return; /* they count when it is done */
@@ -530,7 +483,10 @@ void kernel_update(struct kernel *kernel, const struct kernel_wishes *wishes)
         return;
     }
     if (kernel->phase == KERNEL_ON) {
-        on_network(kernel);
+        if (other_clock)
+            on_network(kernel);
+        else
+            apply_change(kernel);
         load_more(kernel);
     } else if (kernel->phase != KERNEL_DETACHED &&
                (wishes->needed || bpf_pins_exist(kernel->config.instance))) {
@@ -555,8 +511,7 @@ void kernel_close(struct kernel *kernel)
     if (kernel->loading)
         kernel_loading_forget(kernel->loading);
     let_go(kernel);
-    free(kernel->devices.device);
-    free(kernel->locals.local);
+    kernel_network_fini(&kernel->network);
     free(kernel->peers);
     free(kernel);
 }

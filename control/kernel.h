@@ -55,6 +55,7 @@ struct kernel_wishes {
     bool needed;    /* there is something to do; without it what is attached stays, and nothing is started */
     uint32_t needs; /* enum kernel_need; what nothing needs any more stays until the next start */
     bool probes;    /* this node probes */
+    bool fed;       /* as long as a manager tells it verdicts, it probes its doubts alone */
     bool draining;  /* this node gives its addresses away */
     uint64_t node_id;
     uint32_t tick_ms;

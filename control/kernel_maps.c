@@ -153,18 +153,36 @@ static int put_one(struct kernel_maps *maps, enum map_id id, const void *value, 
 
 /* Arrays. */
 
+/* 0 or -errno: of one element after the other. */
+static int read_each(const struct map *map, uint32_t first, uint32_t count, uint8_t *values)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t key = first + i;
+        if (bpf_map_lookup_elem(map->fd, &key, values + (size_t)i * map->value_size))
+            return -errno;
+    }
+    return 0;
+}
+
+/* With one call to the kernel for all of them; false: it is to be done otherwise. */
+static bool read_batch(const struct map *map, uint32_t first, uint32_t count, uint8_t *values)
+{
+    uint32_t before = first - 1, last, got = count;
+    uint32_t *keys = malloc((size_t)count * sizeof(*keys));
+    CHECK(keys);
+    int result = bpf_map_lookup_batch(map->fd, first ? &before : NULL, &last, keys, values, &got, NULL);
+    bool whole = (result == 0 || errno == ENOENT) && got == count && keys[0] == first;
+    free(keys);
+    return whole;
+}
+
 void *kernel_map_read(const struct kernel_maps *maps, enum map_id id, uint32_t first, uint32_t count,
                       int *result)
 {
     const struct map *map = &maps->map[id];
     uint8_t *values = malloc((size_t)count * map->value_size + 1);
     CHECK(values);
-    *result = 0;
-    for (uint32_t i = 0; i < count && !*result; i++) {
-        uint32_t key = first + i;
-        if (bpf_map_lookup_elem(map->fd, &key, values + (size_t)i * map->value_size))
-            *result = -errno;
-    }
+    *result = count > 1 && read_batch(map, first, count, values) ? 0 : read_each(map, first, count, values);
     if (!*result)
         return values;
     free(values);
@@ -250,47 +268,6 @@ static bool array_differs(struct kernel_maps *maps, enum map_id id, const void *
     return differs;
 }
 
-/* Members move while no peer refers to them: a peer that goes down in between is left to the probes. */
-static int apply_peers(struct kernel_maps *maps, const struct kernel_entries *e)
-{
-    static const struct abi_peer none;
-    int result = 0;
-    if (array_differs(maps, MAP_MEMBERS, e->member, e->member_count)) {
-        struct abi_peer peer;
-        for (uint32_t i = 0; i < maps->map[MAP_PEERS].max && !result; i++) {
-            result = kernel_map_get(maps, MAP_PEERS, &i, &peer);
-            if (result || peer.members_count == 0)
-                continue;
-            peer.members_count = 0;
-            result = kernel_map_put(maps, MAP_PEERS, &i, &peer);
-        }
-        if (!result)
-            result = apply_array(maps, MAP_MEMBERS, e->member, e->member_count);
-    }
-    if (!result)
-        result = apply_array(maps, MAP_PEERS, e->peer, e->peer_count);
-    for (uint32_t i = e->peer_count; i < maps->map[MAP_PEERS].max && !result; i++) {
-        struct abi_peer peer;
-        result = kernel_map_get(maps, MAP_PEERS, &i, &peer);
-        if (!result && peer.flags)
-            result = kernel_map_put(maps, MAP_PEERS, &i, &none);
-    }
-    return result;
-}
-
-/* The order moves while no class refers to it. */
-static int apply_plan(struct kernel_maps *maps, const struct kernel_entries *e)
-{
-    struct abi_probe_plan now, none = {0};
-    int result = 0;
-    if (array_differs(maps, MAP_ORDER, e->order, e->order_count)) {
-        result = put_one(maps, MAP_PLAN, &none, &now);
-        if (!result)
-            result = apply_array(maps, MAP_ORDER, e->order, e->order_count);
-    }
-    return result ? result : put_one(maps, MAP_PLAN, &e->plan, &now);
-}
-
 /* Elements behind `count` that an earlier apply used become empty ones. */
 static int clear_behind(struct kernel_maps *maps, enum map_id id, uint32_t count, uint32_t before)
 {
@@ -305,6 +282,40 @@ static int clear_behind(struct kernel_maps *maps, enum map_id id, uint32_t count
     free(empty);
     free(now);
     return result;
+}
+
+/* Members move while no peer refers to them: a peer that goes down in between is left to the probes. */
+static int apply_peers(struct kernel_maps *maps, const struct kernel_entries *e)
+{
+    int result = 0;
+    if (array_differs(maps, MAP_MEMBERS, e->member, e->member_count)) {
+        struct abi_peer *now = kernel_map_read(maps, MAP_PEERS, 0, maps->map[MAP_PEERS].max, &result);
+        for (uint32_t i = 0; i < maps->map[MAP_PEERS].max && !result; i++) {
+            if (now[i].members_count == 0)
+                continue;
+            now[i].members_count = 0;
+            result = kernel_map_put(maps, MAP_PEERS, &i, &now[i]);
+        }
+        free(now);
+        if (!result)
+            result = apply_array(maps, MAP_MEMBERS, e->member, e->member_count);
+    }
+    if (!result)
+        result = apply_array(maps, MAP_PEERS, e->peer, e->peer_count);
+    return result ? result : clear_behind(maps, MAP_PEERS, e->peer_count, maps->map[MAP_PEERS].max);
+}
+
+/* The order moves while no class refers to it. */
+static int apply_plan(struct kernel_maps *maps, const struct kernel_entries *e)
+{
+    struct abi_probe_plan now, none = {0};
+    int result = 0;
+    if (array_differs(maps, MAP_ORDER, e->order, e->order_count)) {
+        result = put_one(maps, MAP_PLAN, &none, &now);
+        if (!result)
+            result = apply_array(maps, MAP_ORDER, e->order, e->order_count);
+    }
+    return result ? result : put_one(maps, MAP_PLAN, &e->plan, &now);
 }
 
 static int apply_referred(struct kernel_maps *maps, const struct kernel_entries *e)

@@ -5,6 +5,7 @@
  */
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,12 +69,20 @@ static bool find_gap(struct regions *used, uint32_t rows_max, uint32_t count, ui
     return at <= rows_max && rows_max - at >= count;
 }
 
+/* Both begin with the service's key, by which services are sorted. */
+_Static_assert(offsetof(struct known_rows, key) == 0 && offsetof(struct kernel_service, key) == 0, "keys");
+
+static int compare_keys(const void *key, const void *row)
+{
+    return memcmp(key, row, sizeof(struct abi_endpoint));
+}
+
 static bool rows_known(const struct kernel_maps *maps, const struct kernel_service *s)
 {
-    for (size_t i = 0; i < maps->known_count; i++)
-        if (memcmp(&maps->known[i].key, &s->key, sizeof(s->key)) == 0)
-            return maps->known[i].rows_key == s->rows_key;
-    return false;
+    const struct known_rows *known = maps->known_count ? bsearch(&s->key, maps->known, maps->known_count,
+                                                                 sizeof(*maps->known), compare_keys)
+                                                       : NULL;
+    return known && known->rows_key == s->rows_key;
 }
 
 /* Whether the rows that the service has in the kernel are the wanted ones. */
@@ -137,9 +146,7 @@ static void retire_removed(struct kernel_maps *maps, const struct kernel_entries
     struct abi_service service;
     for (const void *from = NULL; bpf_map_get_next_key(maps->map[MAP_SERVICES].fd, from, &next) == 0;
          from = &key) {
-        bool kept = false;
-        for (uint32_t i = 0; i < e->service_count && !kept; i++)
-            kept = memcmp(&e->service[i].key, &next, sizeof(next)) == 0;
+        bool kept = bsearch(&next, e->service, e->service_count, sizeof(*e->service), compare_keys) != NULL;
         if (!kept && kernel_map_get(maps, MAP_SERVICES, &next, &service) == 0)
             add_region(&maps->retired, service.first_row, service.rows, now_ms + KERNEL_ROWS_GRACE_MS);
         key = next;

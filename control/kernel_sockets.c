@@ -61,13 +61,13 @@ static void tell_budget(struct kernel_sockets *sockets)
     sockets->over_budget = over;
 }
 
-void kernel_sockets_set(struct kernel_sockets *sockets, const struct kernel_entries *entries)
+void kernel_sockets_set(struct kernel_sockets *sockets, const struct kernel_entries *entries, bool canaries)
 {
     struct abi_endpoint *at = calloc(entries->backend_count + 1, sizeof(*at));
     size_t count = 0, distinct = 0;
     CHECK(at);
     sockets->entries = entries;
-    for (uint32_t id = 0; id < entries->backend_count; id++)
+    for (uint32_t id = 0; canaries && id < entries->backend_count; id++)
         if (wants_canary(&entries->backend[id]))
             at[count++] = endpoint_of(&entries->backend[id]);
     qsort(at, count, sizeof(*at), canary_compare);

@@ -6,6 +6,7 @@
 #ifndef FL_CONTROL_KERNEL_SOCKETS_H
 #define FL_CONTROL_KERNEL_SOCKETS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>
 
@@ -32,8 +33,8 @@ struct kernel_sockets *kernel_sockets_new(uv_loop_t *loop, struct journal *journ
 /* Canaries are closed; memory is freed when the loop has run once more. */
 void kernel_sockets_close(struct kernel_sockets *sockets);
 
-/* These are the backends now; borrowed until the next call. */
-void kernel_sockets_set(struct kernel_sockets *sockets, const struct kernel_entries *entries);
+/* These are the backends now; borrowed until the next call. canaries: each gets one. */
+void kernel_sockets_set(struct kernel_sockets *sockets, const struct kernel_entries *entries, bool canaries);
 
 void kernel_sockets_changed(struct kernel_sockets *sockets, const struct abi_change *change);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "control/compile/kernel_managers.h"
 #include "control/compile/kernel_needs.h"
 #include "control/services_declare.h"
 
@@ -28,7 +29,10 @@ struct services {
     size_t by_id_count;
     bool stale;
     uv_timer_t settle, retry;
+    uint64_t settled_ms; /* of the loop's clock: when a change counted last */
     struct config_services declared;
+    struct kernel_managers managers;
+    struct kernel_candidates candidates; /* as of the last time that was compiled */
     struct wish *first, **last;
     unsigned under_way, refused;
     bool again; /* nobody led: look at the differences once more */
@@ -90,6 +94,8 @@ static void on_settled(uv_timer_t *timer)
     struct services *s = timer->data;
     services_table(s);
     s->config.changed(s->config.arg);
+    uv_update_time(s->config.loop);
+    s->settled_ms = uv_now(s->config.loop);
 }
 
 void services_event(struct services *s, const struct state_event *event)
@@ -100,11 +106,18 @@ void services_event(struct services *s, const struct state_event *event)
         services_reload(s);
 }
 
+/* A change by itself counts at once, in the next turn of the loop; in a row of them each waits for others. */
+static uint64_t settle_ms(const struct services *s)
+{
+    uint64_t since_ms = uv_now(s->config.loop) - s->settled_ms;
+    return since_ms < SERVICES_SETTLE_MS ? SERVICES_SETTLE_MS - since_ms : 0;
+}
+
 void services_reload(struct services *s)
 {
     s->stale = true;
     if (!s->closing && !uv_is_active((uv_handle_t *)&s->settle))
-        uv_timer_start(&s->settle, on_settled, SERVICES_SETTLE_MS, 0);
+        uv_timer_start(&s->settle, on_settled, settle_ms(s), 0);
 }
 
 void services_settle(struct services *s)
@@ -193,6 +206,7 @@ void services_declare(struct services *s, const struct config_services *from)
     config_services_copy(&copy, from);
     config_services_fini(&s->declared);
     s->declared = copy;
+    kernel_candidates_fini(&s->candidates); /* of other peers */
     drop_wishes(s);
     s->again = false;
     s->refused = 0;
@@ -208,19 +222,43 @@ void services_declare(struct services *s, const struct config_services *from)
 
 const struct kernel_peer_config *services_peers(const struct services *s, uint32_t *count)
 {
-    *count = s->declared.peer_count;
-    return s->declared.peer;
+    bool made = s->candidates.peer != NULL;
+    *count = made ? s->candidates.peer_count : s->declared.peer_count;
+    return made ? s->candidates.peer : s->declared.peer;
+}
+
+void services_set_nodes(struct services *s, const struct node_table *nodes, uint64_t self)
+{
+    kernel_managers_of(nodes, self, &s->managers);
+}
+
+/* Whether the managers of the state say who takes addresses over. */
+static bool derives(const struct services *s, const struct svc_table *t)
+{
+    const struct kernel_takeover_config *said = &s->declared.takeover;
+    for (size_t i = 0; !said->count && !said->none && i < t->count; i++)
+        if (t->service[i].takeover)
+            return true;
+    return false;
+}
+
+static void make_candidates(struct services *s, const struct kernel_facts *facts)
+{
+    kernel_candidates_fini(&s->candidates);
+    if (derives(s, services_table(s)))
+        kernel_candidates_make(&s->managers, facts, s->declared.peer, s->declared.peer_count, &s->candidates);
 }
 
 /* For the kernel. */
 
 static struct kernel_input input_of(struct services *s, const struct kernel_facts *facts)
 {
-    return (struct kernel_input){.services = services_table(s),
-                                 .peer = s->declared.peer,
-                                 .peer_count = s->declared.peer_count,
-                                 .takeover = &s->declared.takeover,
-                                 .facts = facts};
+    struct kernel_input in = {.services = services_table(s),
+                              .takeover =
+                                  s->candidates.peer ? &s->candidates.takeover : &s->declared.takeover,
+                              .facts = facts};
+    in.peer = services_peers(s, &in.peer_count);
+    return in;
 }
 
 /* A service address need not be on any interface; one that is belongs to the host itself, too. */
@@ -241,6 +279,7 @@ static void note_own_addresses(struct services *s, const struct kernel_facts *fa
 
 const struct kernel_entries *services_compile(struct services *s, const struct kernel_facts *facts)
 {
+    make_candidates(s, facts);
     struct kernel_input in = input_of(s, facts);
     struct kernel_entries *entries = kernel_compile(&in, s->entries);
     kernel_entries_free(s->entries);
@@ -251,7 +290,9 @@ const struct kernel_entries *services_compile(struct services *s, const struct k
 
 uint32_t services_needs(struct services *s)
 {
-    uint32_t peers = s->declared.peer_count;
+    const struct svc_table *t = services_table(s);
+    bool others = s->managers.count > 1 && (derives(s, t) || derives(s, &s->declared.table));
+    uint32_t peers = s->declared.peer_count + others;
     return kernel_needs(services_table(s), peers) | kernel_needs(&s->declared.table, peers);
 }
 
@@ -302,6 +343,18 @@ static void warn_unchecked(struct services *s, json_t *list)
                                count));
 }
 
+/* Not down for ever, as nobody could ever call them up. */
+static void warn_unprobed(const struct services *s, json_t *list)
+{
+    if (s->entries && s->entries->unprobed)
+        json_array_append_new(
+            list, json_sprintf(
+                      "%u backends are behind devices that carry no Ethernet frames (tun, WireGuard, ipip) "
+                      "or are excluded: the kernel cannot probe them, they are up until their own "
+                      "connections say otherwise",
+                      s->entries->unprobed));
+}
+
 /* What answers directly sees the client's packet as it is, its port too. */
 static void warn_ports(struct services *s, json_t *list)
 {
@@ -339,6 +392,7 @@ void services_warn(struct services *s, json_t *list)
     warn_unchecked(s, list);
     warn_unused(s, list);
     warn_ports(s, list);
+    warn_unprobed(s, list);
     for (size_t i = 0; i < s->own_address_count; i++)
         json_array_append_new(list,
                               json_sprintf("the address of service '%s' is one of this host's own: what "
@@ -388,6 +442,7 @@ void services_free(struct services *s)
     svc_table_fini(&s->table);
     svc_table_fini(&s->before);
     config_services_fini(&s->declared);
+    kernel_candidates_fini(&s->candidates);
     kernel_entries_free(s->entries);
     free(s->by_id);
     free(s);

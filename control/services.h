@@ -14,6 +14,7 @@
 
 #include "control/cluster.h"
 #include "control/compile/kernel_compile.h"
+#include "control/state/node.h"
 #include "control/config_services.h"
 #include "control/journal.h"
 #include "control/state/service.h"
@@ -63,7 +64,10 @@ bool services_find(struct services *s, uint32_t id, const struct svc **service, 
 /* Compiles for the kernel; the entries stay valid until the next call. */
 const struct kernel_entries *services_compile(struct services *services, const struct kernel_facts *facts);
 
-/* The peers of the file; count in *count. */
+/* The nodes are others: whose managers take addresses over where the file does not say. Copied. */
+void services_set_nodes(struct services *services, const struct node_table *nodes, uint64_t self);
+
+/* The peers of the file, and those that take addresses over with this node; count in *count. */
 const struct kernel_peer_config *services_peers(const struct services *services, uint32_t *count);
 
 /* What of the kernel half they need (enum kernel_need): those of the state, and those that the configuration

@@ -92,6 +92,7 @@ enum abi_node_flag {
     ABI_NODE_PROBES = 1 << 0,   /* this node probes (managers and replicas do) */
     ABI_NODE_DRAINING = 1 << 1, /* gives its addresses away */
     ABI_NODE_TOKEN = 1 << 2, /* the clock has a token bucket (kernel_clock.h), its neighbour only guards it */
+    ABI_NODE_FED = 1 << 3,   /* a manager tells it verdicts (feed): while it does, only doubts are probed */
 };
 
 /* The clock's own network has these addresses (host byte order): its device's, and its neighbour's, which
@@ -180,8 +181,10 @@ enum abi_admin {
 enum abi_backend_flag {
     ABI_BACKEND_LOCAL = 1 << 0,     /* its address is one of this host's: probed over the inner pair */
     ABI_BACKEND_UNCHECKED = 1 << 1, /* check none: up unless its peer is down or evidence says otherwise */
-    ABI_BACKEND_CUT = 1 << 2,       /* its service has ABI_SERVICE_CUT: what a program that has only the
-                                       backend goes by */
+    ABI_BACKEND_UNPROBED = 1 << 3, /* with UNCHECKED: its answers come in where no program sees them, so it is
+                                      never probed, and a suspicion ends by a connection or by time */
+    ABI_BACKEND_CUT = 1 << 2,      /* its service has ABI_SERVICE_CUT: what a program that has only the
+                                      backend goes by */
 };
 
 struct abi_backend {
@@ -229,7 +232,8 @@ enum abi_state { ABI_UNKNOWN = 0, ABI_UP = 1, ABI_SUSPECT = 2, ABI_DOWN = 3 };
     ABI_REASON(CONNECTED, "connected", "a connection was accepted")                                          \
     ABI_REASON(TLS_TIMEOUT, "tls-timeout", "connections are taken, but no TLS handshake is answered")        \
     ABI_REASON(TLS_FAILED, "tls-failed", "connections are taken, but a TLS handshake fails")                 \
-    ABI_REASON(TLS_CERTIFICATE, "tls-certificate", "its certificate is not one that the service takes")
+    ABI_REASON(TLS_CERTIFICATE, "tls-certificate", "its certificate is not one that the service takes")      \
+    ABI_REASON(TOLD, "told", "a manager that probes it says so")
 
 enum abi_reason {
 #define ABI_REASON_ENUM(symbol, name, text) ABI_##symbol,
@@ -270,6 +274,22 @@ enum abi_evidence_kind {
  * (ABI_PROBE_OK: it was answered), 56-63 second of CLOCK_MONOTONIC modulo 256. */
 #define ABI_HANDSHAKE_WORD(id, generation, reason, second)                                                   \
     ((__u64)(id) | (__u64)(generation) << 32 | (__u64)(reason) << 48 | (__u64)(second) << 56)
+
+/*
+ * The feed: verdicts of a manager on a node with ABI_NODE_FED. Control runs the program `feed` on an Ethernet
+ * header (its bytes mean nothing) and 1 to ABI_FEED_WORDS words: bits 0-7 state, 16-31 generation, 32-63 id.
+ * State is ABI_UP, ABI_DOWN, or ABI_UNKNOWN where the manager does not know it. Each run says that the
+ * manager is heard; ABI_FEED_LIFE_MS later nothing it said counts any more, and everything is probed here.
+ */
+enum abi_feed { ABI_FEED_WORDS = 256, ABI_FEED_LIFE_MS = 3000 };
+#define ABI_FEED_WORD(id, generation, state) ((__u64)(state) | (__u64)(generation) << 16 | (__u64)(id) << 32)
+
+/* `feed_state`, one element. */
+struct abi_feed_state {
+    __u64 heard_ns; /* 0: never */
+    __u64 words;
+    __u64 doubts; /* backends that were up here when the manager said that they are down */
+};
 
 /* History: an mmapable ring of changes; slot = number & (ABI_HISTORY - 1), number from history_head (one u64,
  * the number of the next change). A slot is whole when its `number` is the one looked for, before and after
@@ -379,11 +399,23 @@ struct abi_tick_state {
 
 /* --- watch --------------------------------------------------------------------------------------------- */
 
+/*
+ * Connections open now are counted in one word: who counts them in the upper half (of a backend's generation
+ * and a random number of the map that knows the sockets), in the lower half how many, on top of
+ * ABI_ACTIVE_ZERO. A connection remembers the upper half that it was counted under, and its end counts only
+ * there: neither another backend with the same id, nor maps made anew, nor a time without programs leaves
+ * anything in the count.
+ */
+#define ABI_ACTIVE_ZERO        0x40000000u
+#define ABI_ACTIVE(who, count) ((__u64)(who) << 32 | (ABI_ACTIVE_ZERO + (__u32)(count)))
+#define ABI_ACTIVE_COUNT(word)                                                                               \
+    ((word) >> 32 && (__u32)(word) > ABI_ACTIVE_ZERO ? (__u32)(word)-ABI_ACTIVE_ZERO : 0u)
+
 /* `backend_stats`, by backend id; counted by steer and watch on this host. */
 struct abi_backend_stats {
     __u64 connects;
     __u64 established;
-    __s64 active; /* connections open now */
+    __u64 active; /* ABI_ACTIVE_COUNT */
     __u64 refused;
     __u64 timeouts;
     __u64 resets;
@@ -392,64 +424,7 @@ struct abi_backend_stats {
     __u64 cuts;
 };
 
-/* --- heartbeat: asynchronous BFD (RFC 5880, 5881, 5883)
- * -------------------------------------------------------- */
-
-enum abi_peer_flag {
-    ABI_PEER_USED = 1 << 0,
-    ABI_PEER_MULTIHOP = 1 << 1, /* port 4784 and no TTL check (RFC 5883) */
-    ABI_PEER_SELF = 1 << 2,     /* this node */
-};
-
-/* `peers`, written by control. Backends are told of a session that was up and ends: down when it fell silent,
- * suspect when the peer itself said that it does not hear this node; an administrative end is neither. A new
- * generation begins the session anew; intervals may change under the same one (a poll sequence follows). */
-struct abi_peer {
-    struct abi_addr addr;
-    struct abi_addr source;
-    __u64 node_id;
-    __u32 discriminator; /* ours for this session, not 0: index + 1 in the low 16 bits */
-    __u32 flags;         /* enum abi_peer_flag */
-    __u32 tx_us; /* desired min TX interval when the session is up (slow start: 1 s, RFC 5880, 6.8.3) */
-    __u32 rx_us; /* required min RX interval */
-    __u8 multiplier;
-    __u8 draining; /* AdminDown is sent */
-    __u16 generation;
-    __u32 members_first; /* its backends on it: peer_members[first, first + count) */
-    __u32 members_count;
-    __u16 source_port; /* 49152..65535, fixed for the session (RFC 5881, 4) */
-    __u16 pad[3];
-};
-
-enum abi_bfd_state { ABI_BFD_ADMIN_DOWN = 0, ABI_BFD_DOWN = 1, ABI_BFD_INIT = 2, ABI_BFD_UP = 3 };
-
-/* `peer_state`: a session, with the names of RFC 5880, 6.8.1. Its timer is in a map of its own. */
-struct abi_peer_state {
-    __u64 received_ns;
-    __u64 sent_ns;
-    __u64 changed_ns; /* of state */
-    __u64 ended_ns;   /* when it last was up no more */
-    __u64 detect_ns;  /* the detection time in force */
-    __u64 next_tx_ns; /* jitter chose it; 0: with the next tick */
-    __u32 remote_discriminator;
-    __u32 remote_min_rx_us;
-    __u32 remote_min_tx_us;
-    __u32 generation;    /* of the configuration it was begun with, ABI_PEER_BEGUN set */
-    __u32 desired_tx_us; /* as announced */
-    __u32 required_rx_us;
-    __u32 sending_us; /* in use: lags behind what was announced until a poll sequence ends */
-    __u32 listening_us;
-    __u8 state; /* enum abi_bfd_state */
-    __u8 remote_state;
-    __u8 diagnostic; /* RFC 5880, 4.1 */
-    __u8 remote_multiplier;
-    __u8 poll;   /* a poll sequence is under way */
-    __u8 final;  /* the next packet carries F */
-    __u8 demand; /* the peer asked for silence while all is well */
-    __u8 spared; /* a timer that fired late was forgiven once */
-    __u64 received, sent, dropped, ups, downs;
-};
-#define ABI_PEER_BEGUN 0x10000u
+#include "abi_heartbeat.h"
 
 /* --- takeover: who answers for an address on a segment ---------------------------------------------------
  *

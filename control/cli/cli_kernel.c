@@ -69,6 +69,52 @@ static void print_clock(const json_t *clock)
            cli_number(clock, "restarts"), cli_number(clock, "errors"), cli_number(clock, "over_budget"));
 }
 
+/* Only where there is something to say. */
+static void print_feed(const json_t *feed)
+{
+    if (json_is_true(json_object_get(feed, "counts")))
+        printf("\nverdicts: a manager tells them, last %lld ms ago; what it calls down or does not know is "
+               "probed here\n",
+               cli_number(feed, "age_ms"));
+    else if (json_is_true(json_object_get(feed, "wanted")))
+        printf("\nverdicts: no manager tells them, so everything is probed here\n");
+    if (cli_number(feed, "told") > 0)
+        printf("\nverdicts: told to %lld workers\n", cli_number(feed, "told"));
+}
+
+static void print_edge(const json_t *list)
+{
+    static const char *const titles[] = {"EDGE",  ">BEGUN", ">ESTABLISHED", ">PACKETS", ">BYTES",
+                                         ">BACK", ">BYTES", ">REFUSED",     ">DROPPED", NULL};
+    static const char *const dropped[] = {"malformed", "expired", "too_big", "no_route", "no_port"};
+    struct table *table = table_new(titles);
+    size_t i;
+    json_t *row;
+    json_array_foreach(list, i, row)
+    {
+        char begun[FIGURE_MAX], established[FIGURE_MAX], packets[FIGURE_MAX], bytes[FIGURE_MAX],
+            back[FIGURE_MAX], back_bytes[FIGURE_MAX], refused[FIGURE_MAX], drops[FIGURE_MAX];
+        long long sum = 0;
+        for (size_t k = 0; k < sizeof(dropped) / sizeof(dropped[0]); k++)
+            sum += cli_number(row, dropped[k]);
+        print_number(cli_number(row, "flows"), begun);
+        print_number(cli_number(row, "established"), established);
+        print_number(cli_number(row, "packets"), packets);
+        print_number(cli_number(row, "back_packets"), back);
+        print_number(cli_number(row, "no_backend"), refused);
+        print_number(sum, drops);
+        table_row(table, cli_text(row, "service"), begun, established, packets,
+                  figure_bytes((double)cli_number(row, "bytes"), bytes), back,
+                  figure_bytes((double)cli_number(row, "back_bytes"), back_bytes), refused, drops);
+    }
+    if (i > 0) {
+        printf("\n");
+        table_print(table, stdout);
+    } else {
+        table_free(table);
+    }
+}
+
 static void print_maps(const json_t *answer)
 {
     static const char *const titles[] = {"MAP", ">ENTRIES", ">MEMORY", NULL};
@@ -121,6 +167,8 @@ int command_kernel(struct cli *cli)
             print_attached(answer);
             print_idle(json_object_get(answer, "objects"));
             print_clock(json_object_get(answer, "clock"));
+            print_feed(json_object_get(answer, "feed"));
+            print_edge(json_object_get(answer, "edge"));
             print_maps(answer);
         }
         print_lacking(answer);

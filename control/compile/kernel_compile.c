@@ -82,12 +82,17 @@ static void compile_backend(const struct kernel_input *in, const struct kernel_e
     b->service = s->id;
     b->next_same = ABI_NO_BACKEND;
     b->flags = (s->check.kind == SVC_CHECK_NONE ? ABI_BACKEND_UNCHECKED : 0) | (s->cut ? ABI_BACKEND_CUT : 0);
+    bool watched = true;
     if (kernel_addr_is_local(facts, &b->addr)) {
         b->flags |= ABI_BACKEND_LOCAL;
-    } else if (!facts->source(facts->arg, &b->addr, &b->source)) {
+    } else if (!facts->source(facts->arg, &b->addr, &b->source, &watched)) {
         memset(&b->source, 0, sizeof(b->source));
         source_before(before, from->id, b);
         e->unreachable++;
+    }
+    if (!watched) {
+        e->unprobed += s->check.kind != SVC_CHECK_NONE;
+        b->flags |= ABI_BACKEND_UNCHECKED | ABI_BACKEND_UNPROBED;
     }
 }
 

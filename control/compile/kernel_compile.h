@@ -17,7 +17,11 @@
 #include "abi.h"
 #include "control/state/service.h"
 
-enum { KERNEL_TICK_US = 20000 }; /* of the clock, unless something asks for less */
+enum {
+    KERNEL_TICK_US = 20000, /* of the clock, unless something asks for less */
+    KERNEL_PEER_INTERVAL_MS = 100,
+    KERNEL_PEER_MULTIPLIER = 3,
+};
 
 /* A peer of the configuration file, in its order. */
 struct kernel_peer_config {
@@ -35,7 +39,9 @@ enum { KERNEL_SELF = -1 };
  * node. */
 struct kernel_takeover_config {
     int candidate[ABI_ADDRESS_MANAGERS_MAX];
-    uint32_t count;
+    uint32_t count;  /* 0: this node alone */
+    bool none;       /* this node answers for no address */
+    bool by_segment; /* a candidate counts where its address is on the segment */
 };
 
 /* An address of an interface of this host. */
@@ -56,8 +62,9 @@ struct kernel_facts {
     uint32_t rows_max;     /* elements of `rows` that services may use in all */
     const struct kernel_local *local;
     size_t local_count;
-    /* The source address of packets to `to`; false: there is no route. */
-    bool (*source)(void *arg, const struct abi_addr *to, struct abi_addr *source);
+    /* The source address of packets to `to`; false: there is no route. *watched: the programs see what comes
+     * back that way; else no probe would ever be answered. */
+    bool (*source)(void *arg, const struct abi_addr *to, struct abi_addr *source, bool *watched);
     /* The link address of a neighbour; false: not known. */
     bool (*neighbour)(void *arg, uint32_t ifindex, const struct abi_addr *addr, uint8_t mac[6]);
     void *arg;
@@ -109,8 +116,10 @@ struct kernel_entries {
     uint32_t member_count;
     struct kernel_address *address; /* sorted by key */
     uint32_t address_count;
-    uint32_t left_out;     /* backends whose id is beyond facts.backends_max */
-    uint32_t unreachable;  /* backends without a route */
+    uint32_t left_out;    /* backends whose id is beyond facts.backends_max */
+    uint32_t unreachable; /* backends without a route */
+    uint32_t
+        unprobed; /* backends behind devices that the programs are not on, though they shall be checked */
     uint64_t probes_per_s; /* of this node, in all */
 };
 

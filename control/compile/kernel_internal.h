@@ -10,6 +10,8 @@ void *kernel_room(size_t count, size_t size);
 
 void kernel_addr_set(struct abi_addr *out, const struct svc_address *a);
 bool kernel_addr_equal(const struct abi_addr *a, const struct abi_addr *b);
+/* Whether the address is on a network that the device is connected to. */
+bool kernel_addr_is_on(const struct kernel_facts *facts, uint32_t ifindex, const struct abi_addr *a);
 bool kernel_addr_is_local(const struct kernel_facts *facts, const struct abi_addr *a);
 
 /* kernel_rows.c: fills row, rows_key, value.rows and value.few of e's services (those of in->services with

@@ -73,12 +73,13 @@ static void compile_peer(const struct kernel_facts *facts, const struct kernel_p
                          uint32_t index, struct abi_peer *p)
 {
     uint64_t hash = maglev_hash(facts->node_id, from->name, strlen(from->name));
+    bool watched;
     kernel_addr_set(&p->addr, &from->address);
     p->node_id = from->node_id;
     p->flags = ABI_PEER_USED | (from->multihop ? ABI_PEER_MULTIHOP : 0);
     if (kernel_addr_is_local(facts, &p->addr))
         p->flags |= ABI_PEER_SELF;
-    else if (!facts->source(facts->arg, &p->addr, &p->source))
+    else if (!facts->source(facts->arg, &p->addr, &p->source, &watched))
         p->source = source_before(facts, index, &p->addr);
     p->discriminator = (uint32_t)(hash << 16) | (index + 1);
     p->tx_us = p->rx_us = from->interval_ms * 1000;
@@ -140,6 +141,14 @@ static bool is_connected(const struct kernel_local *l, const struct abi_addr *a)
     return rest == 0 || (one[whole] ^ other[whole]) >> (8 - rest) == 0;
 }
 
+bool kernel_addr_is_on(const struct kernel_facts *facts, uint32_t ifindex, const struct abi_addr *a)
+{
+    for (size_t i = 0; i < facts->local_count; i++)
+        if (facts->local[i].ifindex == ifindex && is_connected(&facts->local[i], a))
+            return true;
+    return false;
+}
+
 /*
  * By what the kernel knows another candidate here. It is local to this node, as claims carry positions: so it
  * comes from the candidate's address, which no two have, and not from its node id, which may not be known,
@@ -171,6 +180,8 @@ static void compile_address(const struct kernel_input *in, struct kernel_entries
             continue;
         }
         kernel_addr_set(&peer_addr, &in->peer[order->candidate[i]].address);
+        if (order->by_segment && !kernel_addr_is_on(in->facts, l->ifindex, &peer_addr))
+            continue;
         v->peer[at] = peer_index(e, &peer_addr) + 1;
         v->node_id[at] = candidate_id(&peer_addr);
         in->facts->neighbour(in->facts->arg, l->ifindex, &peer_addr, v->mac[at]);
@@ -196,8 +207,7 @@ static bool is_listed(const struct kernel_entries *e, const struct abi_addr *add
  * one who answers for it, and the stack must not. Of IPv6 it answers for addresses of interfaces alone. */
 static bool is_quiet(const struct kernel_facts *facts, const struct svc *s, const struct abi_addr *addr)
 {
-    return s->route == SVC_PROXY && !s->takeover && svc_address_is_v4(&s->address) &&
-           !kernel_addr_is_local(facts, addr);
+    return s->route == SVC_PROXY && svc_address_is_v4(&s->address) && !kernel_addr_is_local(facts, addr);
 }
 
 static void compile_quiet(struct kernel_entries *e, const struct kernel_local *l, const struct abi_addr *addr)
@@ -214,7 +224,7 @@ static void compile_addresses(const struct kernel_input *in, struct kernel_entri
         const struct kernel_local *l = &in->facts->local[k];
         if (!is_connected(l, &addr) || is_listed(e, &addr, l->ifindex))
             continue;
-        if (s->takeover)
+        if (s->takeover && !(in->takeover && in->takeover->none))
             compile_address(in, e, l, &addr);
         else if (is_quiet(in->facts, s, &addr))
             compile_quiet(e, l, &addr);

@@ -7,7 +7,9 @@
 
 #include "check.h"
 #include "control/bpf_support.h"
+#include "control/daemon_feed.h"
 #include "control/daemon_kernel.h"
+#include "control/socket/edge_status.h"
 #include "control/socket/methods.h"
 
 static json_t *number(uint64_t value)
@@ -159,6 +161,8 @@ void method_kernel_status(void *context, struct rpc_call *call, json_t *params)
     json_object_set_new(result, "maps", maps);
     json_object_set_new(result, "maps_bytes", number(total));
     json_object_set_new(result, "clock", clock_status(&view));
+    json_object_set_new(result, "feed", daemon_feed_json(d));
+    json_object_set_new(result, "edge", edge_status(d));
     json_object_set_new(result, "support", support_list());
     json_object_set_new(result, "degraded", degraded_list(&view));
     json_object_set_new(result, "devices_left_out", number(view.skipped_devices));

@@ -8,6 +8,7 @@
 #include "control/daemon.h"
 #include "control/services.h"
 #include "control/services_declare.h"
+#include "control/socket/edge_status.h"
 #include "control/socket/methods.h"
 #include "control/socket/propose.h"
 #include "control/socket/server.h"
@@ -313,7 +314,9 @@ void method_backend_show(void *context, struct rpc_call *call, json_t *params)
     backend_view(d, &glance, b, &view);
     backend_glance_fini(&glance);
     json_t *row = backend_json(s, b, &view);
-    json_object_set_new(row, "figures", backend_figures_json(&view));
+    json_t *figures = backend_figures_json(&view);
+    edge_backend_figures(d, s, b, figures);
+    json_object_set_new(row, "figures", figures);
     json_object_set_new(row, "history", backend_history(d, b));
     rpc_reply(call, row);
 }

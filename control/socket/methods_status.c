@@ -16,6 +16,7 @@
 #include "control/policies.h"
 #include "control/services.h"
 #include "control/settings.h"
+#include "control/socket/edge_status.h"
 #include "control/socket/figures.h"
 #include "control/socket/methods.h"
 #include "control/socket/peer_status.h"
@@ -256,6 +257,7 @@ void method_metrics(void *context, struct rpc_call *call, json_t *params)
     peer_metrics(d, out);
     if (d->mirrors)
         mirrors_metrics(d->mirrors, out);
+    edge_metrics(d, out);
     fclose(out);
     rpc_reply(call, json_pack("{s:s}", "text", all));
     free(text);

@@ -98,8 +98,9 @@ json_t *backend_json(const struct svc *s, const struct svc_backend *b, const str
         set_time(row, "tls_time", view->tls.told_ms);
     }
     json_object_set_new(row, "rtt_us", number(view->probe.rtt_us));
-    json_object_set_new(row, "active",
-                        number(view->proxied ? view->proxy[TARGET_ACTIVE] : (uint64_t)view->stats.active));
+    json_object_set_new(
+        row, "active",
+        number(view->proxied ? view->proxy[TARGET_ACTIVE] : ABI_ACTIVE_COUNT(view->stats.active)));
     return row;
 }
 

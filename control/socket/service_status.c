@@ -22,7 +22,8 @@ json_t *service_summary(struct daemon *d, const struct backend_glance *glance, c
         const char *state = backend_state_name(b, &view);
         json_object_set_new(states, state,
                             json_integer(json_integer_value(json_object_get(states, state)) + 1));
-        active += (json_int_t)(view.proxied ? view.proxy[TARGET_ACTIVE] : (uint64_t)view.stats.active);
+        active +=
+            (json_int_t)(view.proxied ? view.proxy[TARGET_ACTIVE] : ABI_ACTIVE_COUNT(view.stats.active));
     }
     json_object_set_new(row, "states", states);
     json_object_set_new(row, "active", json_integer(active));
@@ -105,7 +106,7 @@ static double metric_http_rtt(const struct svc_backend *b, const struct backend_
 COUNT_METRIC(changes, view->changes)
 COUNT_METRIC(probes, view->probe.probes + view->probe.http_probes)
 COUNT_METRIC(failures, view->probe.timeouts + view->probe.refusals + view->probe.http_failures)
-COUNT_METRIC(active, view->stats.active)
+COUNT_METRIC(active, ABI_ACTIVE_COUNT(view->stats.active))
 COUNT_METRIC(connects, view->stats.connects)
 COUNT_METRIC(resets, view->stats.resets)
 COUNT_METRIC(retransmits, view->stats.retransmits)

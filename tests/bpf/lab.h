@@ -233,6 +233,12 @@ static inline struct abi_backend_stats lab_stats(const struct lab *lab, uint32_t
     return stats;
 }
 
+/* Connections that are counted as open. */
+static inline uint32_t lab_active(const struct lab *lab, uint32_t id)
+{
+    return ABI_ACTIVE_COUNT(lab_stats(lab, id).active);
+}
+
 /* One of the ids that are not in the row yet, by weight. */
 static inline uint32_t lab_deal(const uint32_t *ids, const uint32_t *weights, size_t count,
                                 const struct abi_row *row, size_t dealt)
@@ -401,10 +407,10 @@ static inline bool lab_await_state(const struct lab *lab, uint32_t id, enum abi_
 }
 
 /* Waits until no connection is counted. */
-static inline bool lab_await_active(const struct lab *lab, uint32_t id, int64_t active)
+static inline bool lab_await_active(const struct lab *lab, uint32_t id, uint32_t active)
 {
     uint64_t until = lab_now_ns() + LAB_WAIT_MS * 1000000ull;
-    while (lab_stats(lab, id).active != active) {
+    while (lab_active(lab, id) != active) {
         if (lab_now_ns() > until)
             return false;
         usleep(1000);

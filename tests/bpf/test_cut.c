@@ -409,7 +409,7 @@ static void the_next_send_ends_it(void **state)
         assert_int_equal(send(fd, "x", 1, MSG_NOSIGNAL), 1);
         assert_reset(fd);
         assert_int_equal(lab_stats(&lab, six).cuts, 1);
-        assert_int_equal(lab_stats(&lab, six).active, 0);
+        assert_int_equal(lab_active(&lab, six), 0);
     }
     assert_int_equal(tcp_counter("InCsumErrors"), 0);
 }

@@ -776,6 +776,160 @@ static void test_handshakes_of_control(void **state)
     assert_verdict(id, ABI_UP, ABI_PROBE_OK);
 }
 
+/* --- what a manager tells --------------------------------------------------------------------------------
+ */
+
+static void set_fed(bool fed)
+{
+    uint32_t zero = 0;
+    struct abi_node n;
+    get(lab.probe->maps.node, 0, &n);
+    n.flags = ABI_NODE_PROBES | (fed ? ABI_NODE_FED : 0u);
+    put(lab.probe->maps.node, &zero, &n);
+}
+
+/* Nothing was told, and suspicions are allowed. */
+static void forget_told(void)
+{
+    char nothing[64] = {0};
+    for (uint32_t id = 0; id < 2; id++) {
+        put(lab.probe->maps.fed, &id, nothing);
+        put(lab.probe->maps.suspicions, &id, nothing);
+    }
+    put(lab.probe->maps.feed_state, &(uint32_t){0}, nothing);
+}
+
+static void told(uint32_t id, uint16_t generation, uint32_t said)
+{
+    uint8_t bytes[14 + 2 * sizeof(uint64_t)] = {0};
+    uint64_t word = ABI_FEED_WORD(id, generation, said),
+             beyond = ABI_FEED_WORD(0xfffffff0u, generation, said);
+    memcpy(bytes + 14, &beyond, sizeof(beyond));
+    memcpy(bytes + 14 + sizeof(beyond), &word, sizeof(word));
+    assert_int_equal(run(lab.probe->progs.feed, bytes, sizeof(bytes), 0), DROP);
+}
+
+/* Probes that one tick sends to the backend. */
+static uint64_t tick_probes(uint32_t id)
+{
+    uint64_t before = state_of(id).probes;
+    set_clock(now_ns() - 20 * MS);
+    assert_int_equal(tick(), PASS);
+    drain();
+    return state_of(id).probes - before;
+}
+
+static void test_what_a_manager_calls_up_is_not_probed(void **state)
+{
+    (void)state;
+    set_up(false, ABI_UNKNOWN);
+    forget_told();
+    told(TCP_ID, GENERATION, ABI_UP); /* this node wants none of it */
+    assert_verdict(TCP_ID, ABI_UNKNOWN, ABI_NONE);
+    set_fed(true);
+    told(TCP_ID, GENERATION + 1, ABI_UP);
+    assert_verdict(TCP_ID, ABI_UNKNOWN, ABI_NONE);
+    assert_int_equal(tick_probes(TCP_ID), 1);
+    told(TCP_ID, GENERATION, ABI_UP);
+    assert_verdict(TCP_ID, ABI_UP, ABI_TOLD);
+    assert_int_equal(tick_probes(TCP_ID), 0);
+    assert_int_equal(tick_probes(HTTP_ID), 1); /* of which it says nothing */
+    set_verdict(TCP_ID, ABI_SUSPECT);          /* traffic of this host does */
+    assert_int_equal(tick_probes(TCP_ID), 1);
+    answer_a_probe(TCP_ID);
+    assert_verdict(TCP_ID, ABI_UP, ABI_PROBE_OK);
+    told(TCP_ID, GENERATION, ABI_UNKNOWN);
+    assert_int_equal(tick_probes(TCP_ID), 1);
+    /* It was told before the backend was there. */
+    uint32_t id = TCP_ID;
+    struct abi_backend b;
+    told(TCP_ID, GENERATION + 1, ABI_UP);
+    get(lab.probe->maps.backends, id, &b);
+    b.generation++;
+    put(lab.probe->maps.backends, &id, &b);
+    told(HTTP_ID, GENERATION, ABI_UP);
+    uint64_t up = ABI_VERDICT(ABI_UP, ABI_PROBE_OK, GENERATION + 1, 1);
+    put(lab.probe->maps.verdicts, &id, &up);
+    assert_int_equal(tick_probes(TCP_ID), 0);
+}
+
+static void test_what_a_manager_calls_down_is_looked_at(void **state)
+{
+    (void)state;
+    set_up(false, ABI_UP);
+    forget_told();
+    set_fed(true);
+    told(TCP_ID, GENERATION, ABI_DOWN);
+    assert_verdict(TCP_ID, ABI_SUSPECT, ABI_TOLD);
+    assert_int_equal(state_of(TCP_ID).wanted, ABI_WANTED_PROBE);
+    assert_true(tick_probes(TCP_ID) > 0);
+    answer_a_probe(TCP_ID); /* the manager knows something that an answer does not say */
+    assert_verdict(TCP_ID, ABI_SUSPECT, ABI_TOLD);
+    assert_int_equal(tick_probes(TCP_ID), 1);
+    set_verdict(TCP_ID, ABI_DOWN); /* by these probes */
+    assert_int_equal(tick_probes(TCP_ID), 0);
+    told(TCP_ID, GENERATION, ABI_DOWN);
+    assert_verdict(TCP_ID, ABI_DOWN, ABI_NONE);
+    told(TCP_ID, GENERATION, ABI_UP);
+    assert_verdict(TCP_ID, ABI_DOWN, ABI_NONE); /* its word alone takes nothing back */
+    assert_int_equal(tick_probes(TCP_ID), 1);
+    answer_a_probe(TCP_ID);
+    answer_a_probe(TCP_ID);
+    assert_verdict(TCP_ID, ABI_UP, ABI_PROBE_OK);
+    assert_int_equal(tick_probes(TCP_ID), 0);
+}
+
+/* Who hears nothing goes by itself, whatever was said last. */
+static void test_a_manager_that_is_not_heard_does_not_count(void **state)
+{
+    (void)state;
+    struct abi_feed_state f;
+    uint32_t zero = 0;
+    set_up(false, ABI_UP);
+    forget_told();
+    set_fed(true);
+    told(TCP_ID, GENERATION, ABI_UP);
+    assert_int_equal(tick_probes(TCP_ID), 0);
+    get(lab.probe->maps.feed_state, 0, &f);
+    assert_true(f.heard_ns > 0 && f.words == 2 && f.doubts == 0);
+    f.heard_ns -= (ABI_FEED_LIFE_MS + 1) * (uint64_t)MS;
+    put(lab.probe->maps.feed_state, &zero, &f);
+    assert_int_equal(tick_probes(TCP_ID), 1);
+    told(TCP_ID, GENERATION, ABI_DOWN);
+    get(lab.probe->maps.feed_state, 0, &f);
+    assert_int_equal(f.doubts, 1);
+    f.heard_ns -= (ABI_FEED_LIFE_MS + 1) * (uint64_t)MS;
+    put(lab.probe->maps.feed_state, &zero, &f);
+    answer_a_probe(TCP_ID);
+    assert_verdict(TCP_ID, ABI_UP, ABI_PROBE_OK);
+}
+
+/* Nobody would see the answers: it is up, and a suspicion ends by itself. */
+static void test_who_cannot_be_probed_is_not(void **state)
+{
+    (void)state;
+    uint32_t id = TCP_ID;
+    struct abi_backend b;
+    set_up(false, ABI_UNKNOWN);
+    get(lab.probe->maps.backends, id, &b);
+    b.flags = ABI_BACKEND_UNCHECKED | ABI_BACKEND_UNPROBED;
+    put(lab.probe->maps.backends, &id, &b);
+    assert_int_equal(tick_probes(id), 0);
+    assert_verdict(id, ABI_UP, ABI_UNCHECKED);
+    struct abi_probe_state s = state_of(id);
+    s.suspected_ns = now_ns();
+    s.wanted = ABI_WANTED_PROBE;
+    put(lab.probe->maps.probe_state, &id, &s);
+    set_verdict(id, ABI_SUSPECT);
+    assert_int_equal(tick_probes(id), 0);
+    assert_verdict(id, ABI_SUSPECT, ABI_NONE);
+    s = state_of(id);
+    s.suspected_ns -= 6000ull * MS;
+    put(lab.probe->maps.probe_state, &id, &s);
+    assert_int_equal(tick_probes(id), 0);
+    assert_verdict(id, ABI_UP, ABI_UNCHECKED);
+}
+
 static void test_a_tick_too_early_is_none(void **state)
 {
     (void)state;
@@ -935,6 +1089,10 @@ int main(void)
         cmocka_unit_test(test_a_tick_probes_who_is_wanted),
         cmocka_unit_test(test_evidence_of_the_data_plane),
         cmocka_unit_test(test_handshakes_of_control),
+        cmocka_unit_test(test_what_a_manager_calls_up_is_not_probed),
+        cmocka_unit_test(test_what_a_manager_calls_down_is_looked_at),
+        cmocka_unit_test(test_a_manager_that_is_not_heard_does_not_count),
+        cmocka_unit_test(test_who_cannot_be_probed_is_not),
         cmocka_unit_test(test_a_tick_too_early_is_none),
         cmocka_unit_test(test_misses_make_down_and_only_while_the_clock_runs),
         cmocka_unit_test(test_a_series_that_is_missed_says_nothing),

@@ -296,6 +296,13 @@ static void a_cgroup_keeps_its_backend(void **state)
     close_all(listener);
 }
 
+static void set_active(uint32_t id, uint32_t count)
+{
+    struct abi_backend_stats stats = lab_stats(&lab, ids[id]);
+    stats.active = ABI_ACTIVE(stats.active >> 32, count);
+    lab_set(&lab, "backend_stats", &ids[id], &stats);
+}
+
 static void least_takes_the_less_loaded(void **state)
 {
     (void)state;
@@ -303,18 +310,17 @@ static void least_takes_the_less_loaded(void **state)
     uint64_t got[4];
     four_backends(ABI_POLICY_LEAST, ABI_ALL_DOWN_REFUSE);
     listen_on_all(listener);
-    struct abi_backend_stats busy = {.active = 1000};
-    lab_set(&lab, "backend_stats", &ids[2], &busy);
+    connect_times(200, got); /* whose count it is is known with the first connection */
+    set_active(2, 1000);
     connect_times(2000, got); /* the loaded one only when both candidates are it: 1 of 16 */
     assert_in_range(got[2], 40, 260);
     struct abi_backend heavy;
     lab_get(&lab, "backends", 2, &heavy);
     heavy.weight = 256; /* 1000 of 256 is less than 5 of 1 */
     lab_set(&lab, "backends", &ids[2], &heavy);
-    struct abi_backend_stats some = {.active = 5};
-    lab_set(&lab, "backend_stats", &ids[0], &some);
-    lab_set(&lab, "backend_stats", &ids[1], &some);
-    lab_set(&lab, "backend_stats", &ids[3], &some);
+    set_active(0, 5);
+    set_active(1, 5);
+    set_active(3, 5);
     connect_times(2000, got);
     assert_in_range(got[2], 700, 1060); /* 7 of 16 */
     close_all(listener);

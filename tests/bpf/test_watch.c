@@ -93,7 +93,7 @@ static void counts_come_out_even(void **state)
     struct pair p[4];
     for (int i = 0; i < 4; i++)
         p[i] = connect_pair(listener);
-    assert_int_equal(lab_stats(&lab, 0).active, 4);
+    assert_int_equal(lab_active(&lab, 0), 4);
     assert_int_equal(lab_stats(&lab, 0).established, 4);
     assert_true(lab_stats(&lab, 0).rtt_us < 1000000);
     close(p[0].client); /* each end closes first once */
@@ -110,16 +110,56 @@ static void counts_come_out_even(void **state)
     for (int i = 0; i < 3; i++) {
         struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
         assert_int_equal(lab_connect(fd, AF_INET, SERVICE, SERVICE_PORT), 0);
-        assert_int_equal(lab_stats(&lab, 0).active, 1);
+        assert_int_equal(lab_active(&lab, 0), 1);
         assert_int_equal(connect(fd, &nowhere, sizeof(nowhere)), 0);
-        assert_int_equal(lab_stats(&lab, 0).active, 0);
+        assert_int_equal(lab_active(&lab, 0), 0);
     }
     int direct = lab_connected(AF_INET, BACKEND, PORT); /* not steered, counted all the same */
-    assert_int_equal(lab_stats(&lab, 0).active, 1);
+    assert_int_equal(lab_active(&lab, 0), 1);
     close(direct);
     close(fd);
     close(listener);
     assert_true(lab_await_active(&lab, 0, 0));
+}
+
+/* What ends was counted by another generation, in maps of before, or before sockets were forgotten: none of
+ * it is in the count of now, which a new connection begins. */
+static void a_count_that_begins_anew_has_no_old_ends(void **state)
+{
+    enum { REUSED, RESIZED, FORGOTTEN, WAYS };
+    (void)state;
+    int listener = lab_listen(BACKEND, PORT, 64);
+    for (int way = 0; way < WAYS; way++) {
+        uint32_t zero = 0;
+        uint64_t no_tag = 0;
+        fresh(NULL);
+        struct pair old[3], one;
+        for (int i = 0; i < 3; i++)
+            old[i] = connect_pair(listener);
+        assert_int_equal(lab_active(&lab, 0), 3);
+        struct abi_backend b = lab_backend(BACKEND, PORT);
+        struct abi_backend_stats nothing = {0};
+        b.generation = way == REUSED ? 2 : 1;
+        lab_set(&lab, "backends", &zero, &b);
+        lab_set(&lab, "verdicts", &zero, &(uint64_t){ABI_VERDICT(ABI_UP, ABI_PROBE_OK, b.generation, 9)});
+        if (way == RESIZED)
+            lab_set(&lab, "backend_stats", &zero, &nothing);
+        if (way != REUSED)
+            lab_set(&lab, "socket_tag", &zero, &no_tag);
+        close(old[0].client); /* before the first one of the new count */
+        close(old[0].server);
+        one = connect_pair(listener);
+        assert_int_equal(lab_active(&lab, 0), 1);
+        lab_reset(old[1].client);
+        close(old[1].server);
+        lab_reset(old[2].client);
+        close(old[2].server);
+        assert_int_equal(lab_active(&lab, 0), 1);
+        lab_reset(one.client);
+        close(one.server);
+        assert_true(lab_await_active(&lab, 0, 0));
+    }
+    close(listener);
 }
 
 /* Connects n times without waiting and says when it did, then waits to be killed. */
@@ -147,7 +187,7 @@ static void killed_clients_are_counted_out(void **state)
     (void)state;
     int listener = lab_listen(BACKEND, PORT, 256);
     pid_t child = hold_connections(100);
-    assert_int_equal(lab_stats(&lab, 0).active, 100);
+    assert_int_equal(lab_active(&lab, 0), 100);
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
     close(listener); /* what nobody accepted is reset */
@@ -162,7 +202,7 @@ static void refused_is_suspect_and_probed(void **state)
     assert_int_equal(reason(0), ABI_REFUSED);
     assert_int_equal(wanted(0), ABI_WANTED_PROBE);
     assert_int_equal(lab_stats(&lab, 0).refused, 1);
-    assert_int_equal(lab_stats(&lab, 0).active, 0);
+    assert_int_equal(lab_active(&lab, 0), 0);
     uint32_t service = 1;
     struct abi_check http = {.kind = ABI_CHECK_HTTP};
     lab_set(&lab, "checks", &service, &http);
@@ -270,7 +310,7 @@ static void a_canary_that_ends_is_evidence(void **state)
     (void)state;
     int listener = lab_listen(BACKEND, PORT, 64);
     int fd = canary(), server = lab_accept(listener);
-    assert_int_equal(lab_stats(&lab, 0).active, 0); /* it is not load */
+    assert_int_equal(lab_active(&lab, 0), 0); /* it is not load */
     close(server);
     assert_true(lab_await_state(&lab, 0, ABI_SUSPECT));
     assert_int_equal(reason(0), ABI_CANARY);
@@ -363,7 +403,7 @@ static void a_storm_of_refusals_is_bounded(void **state)
     }
     assert_in_range(suspected, 8, 40); /* eight at once, then four a second */
     assert_int_equal(lab_stats(&lab, 0).refused, 2000);
-    assert_int_equal(lab_stats(&lab, 0).active, 0);
+    assert_int_equal(lab_active(&lab, 0), 0);
 }
 
 /* A listener whose queue is full drops what asks to connect. */
@@ -383,7 +423,7 @@ static void one_lost_segment_says_nothing(void **state)
     }
     assert_true(lab_await_state(&lab, 0, ABI_SUSPECT)); /* a second one says more */
     assert_int_equal(reason(0), ABI_CONNECT_TIMEOUT);
-    assert_int_equal(lab_stats(&lab, 0).active, 3);
+    assert_int_equal(lab_active(&lab, 0), 3);
     close(fd[0]); /* given up: counted out */
     close(fd[1]);
     close(full.client);
@@ -401,7 +441,7 @@ static void attempts_that_time_out_count_out(void **state)
     assert_int_equal(lab_stats(&lab, 0).timeouts, 1);
     assert_int_equal(state_of(0), ABI_SUSPECT);
     assert_int_equal(reason(0), ABI_CONNECT_TIMEOUT);
-    assert_int_equal(lab_stats(&lab, 0).active, 1);
+    assert_int_equal(lab_active(&lab, 0), 1);
     close(first);
     close(fd);
     close(listener);
@@ -457,6 +497,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(counts_come_out_even, fresh),
+        cmocka_unit_test_setup(a_count_that_begins_anew_has_no_old_ends, fresh),
         cmocka_unit_test_setup(killed_clients_are_counted_out, fresh),
         cmocka_unit_test_setup(refused_is_suspect_and_probed, fresh),
         cmocka_unit_test_setup(a_suspicion_is_about_the_address, fresh),

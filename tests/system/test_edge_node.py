@@ -7,6 +7,7 @@ the address on their loopback and answer the client themselves.
 """
 
 import json
+import re
 import sys
 
 import pytest
@@ -139,6 +140,32 @@ def test_traffic(site, mode, family):
 def test_settings_while_it_runs(site):
     v4, v6, ports = settings_of(site.lab["lb"])
     assert (v4, v6, ports) == ("1", "1", f"8080,9000-9009,{EDGE_PORTS},61000-62023")
+
+
+def test_what_the_edge_counts_is_shown(site):
+    """Flows add what they counted when they end: a moment after the connections."""
+    def sums():
+        found = {}
+        for line in site.node.cli("metrics").stdout.splitlines():
+            if match := re.match(r'fairlead_(\w+_edge_\w+)\{service="nat-4".*\} (\d+)$', line):
+                found[match[1]] = found.get(match[1], 0) + int(match[2])
+        return found
+    before = sums()
+    site.connect("nat", 4)
+
+    def counted():
+        now = {name: value - before[name] for name, value in sums().items()}
+        return now["service_edge_flows_total"] >= CONNECTIONS and now["backend_edge_flows_total"] >= CONNECTIONS and \
+            now["backend_edge_packets_total"] >= 3 * CONNECTIONS and now["backend_edge_back_bytes_total"] > 100 * CONNECTIONS
+    assert http1.wait_until(counted, 30), (before, sums())
+    text = site.node.cli("metrics").stdout
+    for name in sums():
+        assert f"# HELP fairlead_{name} " in text and f"# TYPE fairlead_{name} counter" in text
+    row = next(row for row in site.node.json("kernel")[0]["edge"] if row["service"] == "nat-4")
+    assert row["established"] >= CONNECTIONS and row["no_port"] == 0
+    figures = site.node.json("backend", "show", "nat-4", "b1")[0]["figures"]
+    assert figures["edge_flows"] > 0 and figures["edge_packets"] > 0
+    assert "nat-4" in site.node.cli("kernel").stdout
 
 
 def test_a_backend_dies(site):

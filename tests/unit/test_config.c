@@ -203,7 +203,11 @@ static void test_services(void **state)
     assert_int_equal(copy.takeover.count, 2);
     assert_int_equal(copy.takeover.candidate[0], 1);
     assert_int_equal(copy.takeover.candidate[1], KERNEL_SELF);
+    assert_false(copy.takeover.none);
     config_services_fini(&copy);
+    assert_int_equal(parse(&config, "takeover: false\n", &report), 0);
+    assert_true(config.services.takeover.none && config.services.takeover.count == 0);
+    config_fini(&config);
 }
 
 /* Groups of fields as mappings, with dots, or by their first one alone; lists; Unix sockets. */

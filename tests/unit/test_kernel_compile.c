@@ -14,6 +14,7 @@
 
 #include "check.h"
 #include "control/compile/kernel_compile.h"
+#include "control/compile/kernel_managers.h"
 
 enum { BACKENDS_ROOM = 5000 };
 
@@ -45,9 +46,10 @@ static bool is_addr(const struct abi_addr *a, const char *text)
     return memcmp(a, &b, sizeof(b)) == 0;
 }
 
-static bool fact_source(void *arg, const struct abi_addr *to, struct abi_addr *source)
+static bool fact_source(void *arg, const struct abi_addr *to, struct abi_addr *source, bool *watched)
 {
     struct fixture *f = arg;
+    *watched = !is_addr(to, "10.8.0.1"); /* behind a tunnel */
     *source = addr(to->word[0] ? "fd00::100" : "10.0.0.100");
     return !f->no_route;
 }
@@ -199,6 +201,24 @@ static void test_source_of_a_backend_that_lost_its_route(void **state)
     assert_int_equal(e->backend[0].source.word[3], 0);
     kernel_entries_free(e);
     kernel_entries_free(before);
+}
+
+/* Behind a device that programs are not on, no probe would ever be answered. */
+static void test_a_backend_that_cannot_be_probed(void **state)
+{
+    struct fixture *f = *state;
+    add_service(f, "a", "10.9.0.1:80");
+    add_backend(f, "10.8.0.1:80");
+    add_backend(f, "10.8.0.2:80");
+    add_service(f, "b", "10.9.0.2:80")->check.kind = SVC_CHECK_NONE;
+    add_backend(f, "10.8.0.1:80");
+    struct kernel_entries *e = kernel_compile(&f->in, NULL);
+    assert_int_equal(e->backend[0].flags, ABI_BACKEND_UNCHECKED | ABI_BACKEND_UNPROBED | ABI_BACKEND_CUT);
+    assert_int_equal(e->backend[1].flags, ABI_BACKEND_CUT);
+    assert_true(e->backend[2].flags & ABI_BACKEND_UNPROBED);
+    assert_int_equal(e->unprobed, 1); /* of the other one nobody asked for a check */
+    assert_int_equal(e->unreachable, 0);
+    kernel_entries_free(e);
 }
 
 static void test_check_and_its_request(void **state)
@@ -448,6 +468,69 @@ static void test_takeover(void **state)
     kernel_entries_free(e);
 }
 
+/* The cluster's managers, where the configuration does not say who. */
+static void test_managers_take_over(void **state)
+{
+    struct fixture *f = *state;
+    struct kernel_managers managers = {.self = 4, .count = 4};
+    static const struct {
+        uint64_t id;
+        const char *name, *mesh, *data;
+    } rows[] = {{2, "n2", "10.0.0.2:5010", NULL},
+                {3, "n3", "10.77.0.3:5010", "[fd00::3]:5001"}, /* by its other address */
+                {4, "n4", "10.0.0.100:5010", NULL},
+                {9, "n9", "192.0.2.9:5010", NULL}}; /* elsewhere */
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct kernel_manager *m = &managers.manager[i];
+        m->id = rows[i].id;
+        snprintf(m->name, sizeof(m->name), "%s", rows[i].name);
+        assert_int_equal(svc_address_parse(rows[i].mesh, &m->mesh), 0);
+        if (rows[i].data)
+            assert_int_equal(svc_address_parse(rows[i].data, &m->data), 0);
+    }
+    f->local[2].ifindex = 2; /* both families on one segment */
+    add_service(f, "a", "10.0.0.50:80")->takeover = true;
+    add_service(f, "b", "[fd00::50]:80")->takeover = true;
+    add_peer(f, "other", "10.0.0.2:1"); /* the configuration's peers stay who they are */
+    struct kernel_candidates c;
+    kernel_candidates_make(&managers, &f->facts, f->peer, f->in.peer_count, &c);
+    assert_int_equal(c.peer_count, 2);
+    assert_string_equal(c.peer[0].name, "other");
+    assert_string_equal(c.peer[1].name, "n3");
+    assert_int_equal(c.peer[1].interval_ms, KERNEL_PEER_INTERVAL_MS);
+    assert_int_equal(c.takeover.count, 3);
+    struct kernel_input in = f->in;
+    in.peer = c.peer;
+    in.peer_count = c.peer_count;
+    in.takeover = &c.takeover;
+    struct kernel_entries *e = kernel_compile(&in, NULL);
+    assert_int_equal(e->address_count, 2);
+    for (uint32_t i = 0; i < 2; i++) { /* in the order of their ids, for either family */
+        assert_int_equal(e->address[i].value.managers, 3);
+        assert_int_equal(e->address[i].value.self, 2);
+        assert_int_equal(e->address[i].value.peer[0], 1);
+        assert_int_equal(e->address[i].value.peer[1], 2);
+    }
+    kernel_entries_free(e);
+    f->local[2].ifindex = 3; /* a segment for each: who is on it counts there */
+    e = kernel_compile(&in, NULL);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_equal(e->address[i].value.managers, 2);
+    kernel_entries_free(e);
+    kernel_candidates_fini(&c);
+    managers.self = 5; /* a worker answers for nothing, nor does its own stack */
+    f->table.service[0].route = SVC_PROXY;
+    kernel_candidates_make(&managers, &f->facts, NULL, 0, &c);
+    in.peer = c.peer;
+    in.peer_count = c.peer_count;
+    assert_int_equal(c.peer_count, 0);
+    e = kernel_compile(&in, NULL);
+    assert_int_equal(e->address_count, 1);
+    assert_int_equal(e->address[0].value.managers, 0);
+    kernel_entries_free(e);
+    kernel_candidates_fini(&c);
+}
+
 /* Of a proxied service the kernel checks the backends and nothing else; a Unix socket is not its affair. */
 static void test_proxied(void **state)
 {
@@ -508,6 +591,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_services_and_backends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_gaps_and_what_does_not_fit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_source_of_a_backend_that_lost_its_route, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_backend_that_cannot_be_probed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_check_and_its_request, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rows_are_taken_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_rows_fit_their_budget, setup, teardown),
@@ -515,6 +599,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_peers_keep_their_place, setup, teardown),
         cmocka_unit_test_setup_teardown(test_verdicts_of_a_peer_that_is_gone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_takeover, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_managers_take_over, setup, teardown),
         cmocka_unit_test_setup_teardown(test_proxied, setup, teardown),
         cmocka_unit_test_setup_teardown(test_quiet_addresses, setup, teardown),
     };

@@ -4,6 +4,7 @@
 # of its own: programs, clock, failover, life without a daemon, detaching.
 
 KERNEL_VIP=10.96.0.1
+KERNEL_VIP6='[fd00:96::1]'
 
 # in_kernel FUNCTION...: with a node and a folder of its own.
 in_kernel() {
@@ -48,6 +49,14 @@ services:
     backends:
       - {name: b1, address: "10.99.1.2:80"}
       - {name: b2, address: "10.99.2.2:80"}
+  - name: web6
+    address: "$KERNEL_VIP6:80"
+    kind: http
+    steer: true
+    check: {kind: http, path: /, interval: 100ms, http_interval: 500ms, timeout: 1s, http_timeout: 5s}
+    backends:
+      - {name: b1-v6, address: "[fd00:99:1::2]:80"}
+      - {name: b2-v6, address: "[fd00:99:2::2]:80"}
 END
 }
 
@@ -56,8 +65,10 @@ kernel_backend() {
     ip netns add "b$1"
     ip link add "to$1" type veth peer name eth0 netns "b$1"
     ip addr add "10.99.$1.1/24" dev "to$1"
+    ip addr add "fd00:99:$1::1/64" dev "to$1" nodad
     ip link set "to$1" up
     ip -n "b$1" addr add "10.99.$1.2/24" dev eth0
+    ip -n "b$1" addr add "fd00:99:$1::2/64" dev eth0 nodad
     ip -n "b$1" link set eth0 up
     ip netns exec "b$1" pong '*' 80 "b$1" >/tmp/pong"$1" 2>&1 </dev/null &
     echo $! >/tmp/pong"$1".pid
@@ -102,39 +113,48 @@ kernel_clock_runs() {
     [ $((after - before)) -gt 10 ] || die "$before ticks, then $after"
 }
 
+# kernel_answer ADDRESS
 kernel_answer() {
-    curl -sS --max-time 10 http://$KERNEL_VIP/
+    curl -gsS --max-time 10 "http://$1/"
 }
 
 kernel_told() {
     kernel_command events --json --limit 100 | grep "\"$1\"" | grep -q "\"$2\""
 }
 
+# kernel_both_up ADDRESS SUFFIX
 kernel_both_up() {
-    within 60 kernel_told backend.up b1
-    within 60 kernel_told backend.up b2
+    within 60 kernel_told backend.up "b1$2"
+    within 60 kernel_told backend.up "b2$2"
     for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        kernel_answer
+        kernel_answer "$1"
         echo
     done >/tmp/answers
     equal "the servers that answer" "$(sort -u /tmp/answers | tr '\n' ' ')" "b1 b2 "
 }
 
+# kernel_failed_over ADDRESS SUFFIX
+kernel_failed_over() {
+    within 30 kernel_told backend.down "b1$2"
+    for try in 1 2 3 4 5 6 7 8 9 10; do
+        equal "who answers" "$(kernel_answer "$1")" b2
+    done
+}
+
 kernel_fails_over() {
     kill -9 "$(cat /tmp/pong1.pid)"
-    within 30 kernel_told backend.down b1
-    for try in 1 2 3 4 5 6 7 8 9 10; do
-        equal "who answers" "$(kernel_answer)" b2
-    done
+    kernel_failed_over $KERNEL_VIP ""
 }
 
 kernel_goes_on_alone() {
     kill -9 "$(cat $WORK/pid)"
     within 10 test -s $WORK/exit
-    equal "who answers" "$(kernel_answer)" b2
+    equal "who answers" "$(kernel_answer $KERNEL_VIP)" b2
+    equal "who answers over IPv6" "$(kernel_answer "$KERNEL_VIP6")" b2
     start
     within 60 kernel_is_on
-    equal "who answers" "$(kernel_answer)" b2
+    equal "who answers" "$(kernel_answer $KERNEL_VIP)" b2
+    equal "who answers over IPv6" "$(kernel_answer "$KERNEL_VIP6")" b2
     grep -q 'with the maps and verdicts that were there' $WORK/log || die "new maps were made"
 }
 
@@ -151,8 +171,10 @@ check_kernel_half() {
     check "kernel half: starts" in_kernel kernel_starts
     check "kernel half: every program loads" in_kernel kernel_is_complete
     check "kernel half: the clock runs" in_kernel kernel_clock_runs
-    check "kernel half: two backends come up, and both are reached" in_kernel kernel_both_up
+    check "kernel half: two backends come up, and both are reached" in_kernel kernel_both_up $KERNEL_VIP ""
+    check "kernel half: the same over IPv6" in_kernel kernel_both_up "$KERNEL_VIP6" -v6
     check "kernel half: a server is killed, connects go to the other" in_kernel kernel_fails_over
+    check "kernel half: the same over IPv6" in_kernel kernel_failed_over "$KERNEL_VIP6" -v6
     check "kernel half: kill -9 of control, and a new one" in_kernel kernel_goes_on_alone
     check "kernel half: detach leaves nothing" in_kernel kernel_is_clean
     check "kernel half: stop" in_kernel stop
