@@ -23,7 +23,7 @@ void clock_ports_read(struct netlink *netlink, const char *device, struct clock_
 static int note_ranges(struct netlink *netlink, const char *device, const struct kernel_ports *range,
                        int count)
 {
-    struct clock_ports_note note, more;
+    struct clock_ports_note note = {""}, more = {""};
     clock_ports_read(netlink, device, &note);
     for (int i = 0; i < count; i++)
         if (kernel_ports_change(note.list, &range[i], true, more.list, sizeof(more.list)) == 0)

@@ -174,6 +174,7 @@ int kernel_ports_missing(const struct kernel_ports *ports, struct kernel_ports *
 {
     char *text = malloc(TEXT_BYTES);
     CHECK(text);
+    text[0] = '\0';
     int result = read_text(text, TEXT_BYTES);
     if (!result)
         result = kernel_ports_lacking(text, ports, out, max);
