@@ -349,7 +349,8 @@ def test_watch_when_its_server_goes(cluster, newest, on_first, fault):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_streams_when_their_server_goes(cluster, newest, on_first, box, fault):
-    """exec, logs -f and port-forward end, and a stream that was cut off does not end as a complete one does."""
+    """exec, logs -f and port-forward end, and a stream that was cut off does not end as a complete one does. All of it is over
+    in a second or so; what takes half a minute and more is the start of an API server that was killed."""
     name = newest.pod(new_name("talks"), "sh", "-c", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.2; done")
     with contextlib.ExitStack() as stack:
         with on_first():
@@ -360,7 +361,9 @@ def test_streams_when_their_server_goes(cluster, newest, on_first, box, fault):
         with cluster.apis["api1"].fault(fault):
             assert logs.wait_end(90) and run.wait_end(90), (logs.lines[-2:], run.lines)
             assert logs.process.returncode != 0, logs.lines[-2:]
-            assert "complete" not in run.lines  # with SPDY kubectl may well exit with 0
+            # Its exit code says nothing: kubectl's SPDY takes every end of a connection, a reset too, for the end of all of its
+            # streams, and nothing on the one for errors means success.
+            assert "complete" not in run.lines
             assert http1.wait_until(lambda: forward.ended() or forward.wait_line("lost connection", 0), 60), forward.lines
     newest.run("delete", "pod", name, "--wait=false")
 

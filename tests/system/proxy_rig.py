@@ -29,7 +29,7 @@ class Ring:
                                         stderr=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline().split()[1])
         self.address = ("127.0.0.1", self.port)
-        self.log = []
+        self.log, self.marks = [], 0
         self.reader = threading.Thread(target=self._read_log, daemon=True)
         self.reader.start()
 
@@ -58,7 +58,12 @@ class Ring:
     def lines(self):
         """What the access log has of requests, after all of them have ended."""
         self.wait_counter("streams_open", 0)
-        time.sleep(0.1)
+        self.marks += 1
+        mark, end = f"mark {self.marks}\n", time.monotonic() + 20
+        self.counters(mark.strip())
+        while mark not in self.log:
+            assert time.monotonic() < end, self.log[-3:]
+            time.sleep(0.01)
         return [json.loads(line) for line in self.log if line.startswith("{")]
 
     def wait_lines(self, count, seconds=20):

@@ -6,7 +6,8 @@
  *
  * A backend is ADDRESS:PORT or the path of a Unix socket. Keys are the members of struct plan_proxy by name,
  * and settings by theirs. Prints "port N" when it listens on 127.0.0.1; each line on standard input is
- * answered with the counters, one JSON object a line; ends with it. Access log lines go to standard error.
+ * answered with the counters, one JSON object a line; ends with it. Access log lines go to standard error,
+ * and lines that begin with "mark" as they are, behind all that the log has.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -300,6 +301,8 @@ static void serve_input(void)
                 return;
             line[n] = '\0';
             line[strcspn(line, "\n")] = '\0';
+            if (strncmp(line, "mark ", 5) == 0) /* behind all that the log has so far */
+                fprintf(stderr, "%s\n", line);
             judge(line);
             print_counters();
         }

@@ -36,7 +36,7 @@ struct rig {
 
 static uint64_t rig_state = 88172645463325252u;
 
-static uint64_t rig_random(uint64_t below)
+static inline uint64_t rig_random(uint64_t below)
 {
     rig_state ^= rig_state << 13;
     rig_state ^= rig_state >> 7;
