@@ -280,8 +280,9 @@ def test_ends_of_processes_while_it_runs(make_registry):
     with Pushers(registry, harness.SEED) as pushers:
         for turn in range(4):
             before = pushers.pushed
+            assert http1.wait_until(lambda: pushers.pushed > before + 3 or pushers.wrong, PATIENCE_S), registry.report("no pushes")
             with subprocess.Popen(command(registry, "gc"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-                assert http1.wait_until(lambda: pushers.pushed > before + 3 or pushers.wrong or run.poll() is not None, PATIENCE_S)
+                assert http1.wait_until(lambda: pushers.pushed > before + 4 or pushers.wrong or run.poll() is not None, PATIENCE_S)
                 if turn % 2:
                     registry.kill_dataplane()
                     assert http1.wait_until(registry.is_ready, PATIENCE_S)
