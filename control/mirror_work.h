@@ -11,7 +11,7 @@
 
 #include "control/folders.h"
 
-enum { MIRROR_LINE_MAX = 64 << 10 };
+enum { MIRROR_LINE_MAX = 8 << 10 };
 
 struct mirror_work;
 

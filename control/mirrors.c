@@ -59,11 +59,12 @@ static void on_line(void *arg, const json_t *line)
     struct mirror_state *s = arg;
     const char *type = json_string_value(json_object_get(line, "type"));
     const char *error = json_string_value(json_object_get(line, "error"));
+    json_t *counts = json_object_get(line, "counts");
     if (!type)
         return;
-    if (strcmp(type, "progress") == 0) {
+    if (strcmp(type, "progress") == 0 && json_is_object(counts)) {
         json_decref(s->run.counts);
-        s->run.counts = json_incref(json_object_get(line, "counts"));
+        s->run.counts = json_incref(counts);
     } else if (strcmp(type, "tag") == 0) {
         take_tag(s, line);
     } else if (strcmp(type, "upload") == 0) {

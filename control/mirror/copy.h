@@ -23,7 +23,7 @@ enum {
     COPY_REPOS_MAX = 100000,
     COPY_DEPTH_MAX = 8,         /* indexes in indexes, referrers of referrers */
     COPY_MANIFESTS_MAX = 10000, /* below one tag */
-    COPY_KNOWN_MAX = 200000,    /* blobs of which it is remembered where the destination has them */
+    COPY_KNOWN_MAX = 20000,     /* blobs of which it is remembered where the destination has them */
     COPY_DOWN_MAX = 3,          /* requests in a row without an answer: the run ends */
 };
 

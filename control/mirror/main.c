@@ -19,7 +19,7 @@
 #include "check.h"
 #include "control/mirror/copy.h"
 
-enum { JOB_BYTES_MAX = 4 << 20 };
+enum { JOB_BYTES_MAX = 4 << 20, DATA_BYTES_MAX = 1 << 30 };
 
 /* It ends with control, can gain nothing, and leaves no core with credentials in it. */
 static void confine(void)
@@ -27,7 +27,11 @@ static void confine(void)
     const struct rlimit none = {0, 0};
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-#ifndef FL_SANITIZER /* it looks for leaks by tracing its own process */
+#ifndef FL_SANITIZER
+    /* What a registry makes it remember is bounded one by one; this is for all of it together. */
+    const struct rlimit data = {DATA_BYTES_MAX, DATA_BYTES_MAX};
+    setrlimit(RLIMIT_DATA, &data);
+    /* A sanitizer looks for leaks by tracing its own process. */
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 #endif
     setrlimit(RLIMIT_CORE, &none);

@@ -20,7 +20,9 @@
 
 enum {
     CONNECT_MS = 10000,
-    SLOW_S = 60, /* without a byte */
+    SLOW_S = 60, /* with hardly a byte */
+    SLOW_BYTES = 100,
+    TALK_MS = 300000, /* the most for what is no blob */
     REDIRECTS_MAX = 5,
     TRIES = 4,
     FIRST_WAIT_MS = 250,
@@ -245,7 +247,7 @@ static void options_set(struct side *s, const char *url)
     curl_easy_setopt(curl, CURLOPT_PROXY, "");
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS);
-    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, (long)SLOW_BYTES);
     curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)SLOW_S);
     curl_easy_setopt(curl, CURLOPT_USERAGENT, "fairlead-mirror/" FL_VERSION);
     curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, s->message);
@@ -304,6 +306,8 @@ static int perform(struct exchange *x, const char *url, char err[SIDE_ERROR_MAX]
     curl_easy_setopt(s->curl, CURLOPT_HEADERDATA, x);
     curl_easy_setopt(s->curl, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(s->curl, CURLOPT_WRITEDATA, x);
+    if (!r->sink && !r->body)
+        curl_easy_setopt(s->curl, CURLOPT_TIMEOUT_MS, (long)TALK_MS);
     if (r->sink && s->config->receive_rate)
         curl_easy_setopt(s->curl, CURLOPT_MAX_RECV_SPEED_LARGE, (curl_off_t)s->config->receive_rate);
     if (r->body && s->config->send_rate)
@@ -390,6 +394,7 @@ static int token_fetch(struct side *s, const struct challenge *c, const char *sc
     answer_begin(&x);
     curl_easy_reset(s->curl);
     options_set(s, url);
+    curl_easy_setopt(s->curl, CURLOPT_TIMEOUT_MS, (long)TALK_MS);
     basic = basic_field(s->config);
     list_add(&fields, "Accept", "application/json");
     if (basic)

@@ -15,6 +15,9 @@ import pytest
 
 import harness
 import http1
+import netlab
+from cluster_lab import Cluster
+from test_cluster_blobs import Inside
 from test_policy import version
 
 pytestmark = pytest.mark.skipif(harness.KIND != "fairlead", reason="tests Fairlead's own mirroring")
@@ -338,3 +341,33 @@ def test_what_is_refused(node):
     assert "expression" in tool(node, "mirror", "set", "x", "url=http://127.0.0.1:1", "repos=a", "tags=~(").stdout
     assert "no field" in tool(node, "mirror", "set", "x", "url=http://127.0.0.1:1", "repos=a", "colour=red").stdout
     assert "no rule" in tool(node, "mirror", "run", "x").stdout
+
+
+def pushed(node, tag):
+    """Also while those that are left come to agree that they are enough."""
+    try:
+        return harness.Repository(Inside(node), "team/app").push_image(tag, b"two")
+    except AssertionError:
+        return None
+
+
+@netlab.needed
+@pytest.mark.slow
+def test_another_leader_goes_on():
+    """Each leader mirrors what its own registry, which is the cluster's, has; the first one dies."""
+    with Cluster("a", "b", "c") as cluster:
+        cluster.form()
+        a = cluster["a"]
+        shown = lambda: json.loads(a.cli("cluster", "show", "--json").stdout)["cluster"]["version"]  # noqa: E731
+        assert http1.wait_until(lambda: shown() >= 3, 60), cluster.report()
+        harness.Repository(Inside(a), "team/app").push_image("v1", b"one")
+        cluster["b"].cli("mirror", "set", "self", "url=http://127.0.0.1:5000", "repos=team/*", "prefix=copies", "every=5s")
+        copy = lambda node, tag: harness.Repository(Inside(node), "copies/team/app").manifest(tag, "HEAD").status  # noqa: E731
+        assert http1.wait_until(lambda: copy(cluster["c"], "v1") == 200, WAIT_S), cluster.report()
+        cluster.wait_for_leader().kill()
+        cluster.wait_for_leader()
+        left = cluster.alive()
+        assert http1.wait_until(lambda: pushed(left[0], "v2"), WAIT_S), cluster.report()
+        assert http1.wait_until(lambda: all(copy(node, "v2") == 200 for node in left), WAIT_S), cluster.report()
+        states = lambda: [json.loads(node.cli("mirror", "ls", "--json").stdout)["mirrors"][0]["state"] for node in left]  # noqa: E731
+        assert http1.wait_until(lambda: states().count("elsewhere") == 1, WAIT_S), states()
