@@ -17,7 +17,7 @@ struct channel {
     uint8_t *body;          /* NULL while the head is incomplete */
     size_t body_len;
     size_t proposals, bytes; /* under way, or their result not taken yet */
-    size_t passes;           /* likewise */
+    size_t asked;            /* passes and ways, likewise */
     bool paused, ended, closing, closed;
 };
 
@@ -34,7 +34,7 @@ static void channel_resume(struct channel *channel);
 
 static void channel_free_if_done(struct channel *channel)
 {
-    if (!channel->closed || channel->proposals || channel->passes)
+    if (!channel->closed || channel->proposals || channel->asked)
         return;
     free(channel->body);
     free(channel);
@@ -106,46 +106,66 @@ static void on_done(void *arg, enum cmd_status status, uint64_t index, const voi
         proposal_free(p);
 }
 
-/* A pass from its question to the end of its write. */
-struct pass {
+/* A question for a pass or a way, from its frame to the end of the answer's write. */
+struct asked {
     struct channel *channel;
     uv_write_t write;
     uint64_t id;
     uint8_t frame[sizeof(struct frame_head) + sizeof(struct frame_pass) + PASS_BYTES_MAX];
 };
 
-static void pass_free(struct pass *p)
+static void asked_free(struct asked *a)
 {
-    struct channel *channel = p->channel;
-    channel->passes--;
-    explicit_bzero(p, sizeof(*p));
-    free(p);
+    struct channel *channel = a->channel;
+    channel->asked--;
+    explicit_bzero(a, sizeof(*a));
+    free(a);
     channel_free_if_done(channel);
 }
 
-static void on_pass_written(uv_write_t *write, int status)
+static void on_answer_written(uv_write_t *write, int status)
 {
     (void)status;
-    pass_free(write->data);
+    asked_free(write->data);
+}
+
+static void answer(struct asked *a, uint16_t type, const void *body, size_t body_len, const char *tail,
+                   size_t tail_len)
+{
+    struct frame_head head = {
+        .bytes = (uint32_t)(body_len + tail_len), .type = type, .version = LINK_VERSION, .id = a->id};
+    if (a->channel->closing || a->channel->ended) {
+        asked_free(a);
+        return;
+    }
+    CHECK(sizeof(head) + head.bytes <= sizeof(a->frame));
+    memcpy(a->frame, &head, sizeof(head));
+    memcpy(a->frame + sizeof(head), body, body_len);
+    memcpy(a->frame + sizeof(head) + body_len, tail, tail_len);
+    uv_buf_t buf = uv_buf_init((char *)a->frame, (unsigned)(sizeof(head) + head.bytes));
+    a->write.data = a;
+    if (uv_write(&a->write, (uv_stream_t *)&a->channel->pipe, &buf, 1, on_answer_written))
+        asked_free(a);
 }
 
 static void on_pass(void *arg, const struct frame_pass *pass, const char *value, size_t len)
 {
-    struct pass *p = arg;
-    if (p->channel->closing || p->channel->ended) {
-        pass_free(p);
-        return;
-    }
-    CHECK(len <= PASS_BYTES_MAX);
-    struct frame_head head = {
-        .bytes = (uint32_t)(sizeof(*pass) + len), .type = FRAME_PASS, .version = LINK_VERSION, .id = p->id};
-    memcpy(p->frame, &head, sizeof(head));
-    memcpy(p->frame + sizeof(head), pass, sizeof(*pass));
-    memcpy(p->frame + sizeof(head) + sizeof(*pass), value, len);
-    uv_buf_t buf = uv_buf_init((char *)p->frame, (unsigned)(sizeof(head) + head.bytes));
-    p->write.data = p;
-    if (uv_write(&p->write, (uv_stream_t *)&p->channel->pipe, &buf, 1, on_pass_written))
-        pass_free(p);
+    answer(arg, FRAME_PASS, pass, sizeof(*pass), value, len);
+}
+
+static void on_way(void *arg, const struct frame_way *way)
+{
+    answer(arg, FRAME_WAY, way, sizeof(*way), "", 0);
+}
+
+static struct asked *asked_new(struct channel *channel)
+{
+    struct asked *a = calloc(1, sizeof(*a));
+    CHECK(a);
+    a->channel = channel;
+    a->id = channel->head.id;
+    channel->asked++;
+    return a;
 }
 
 struct job_write {
@@ -253,20 +273,37 @@ static void pass_complete(struct channel *channel, const char *body)
         channel_end(channel, "a question for a pass that makes no sense");
         return;
     }
-    struct pass *p = calloc(1, sizeof(*p));
-    CHECK(p);
-    p->channel = channel;
-    p->id = channel->head.id;
     const struct channel_pass wanted = {.source = f.source,
                                         .refused = f.refused,
                                         .repo = body,
                                         .repo_len = f.repo_len,
                                         .challenge = body + f.repo_len,
                                         .challenge_len = f.challenge_len};
-    if (channel->passes++ < CHANNEL_PASSES_MAX)
-        channel->handlers.pass_wanted(channel->arg, &wanted, on_pass, p);
+    struct asked *a = asked_new(channel);
+    if (channel->asked <= CHANNEL_ASKED_MAX)
+        channel->handlers.pass_wanted(channel->arg, &wanted, on_pass, a);
     else
-        on_pass(p, &busy, "", 0);
+        on_pass(a, &busy, "", 0);
+}
+
+static void way_complete(struct channel *channel, const char *body)
+{
+    static const struct frame_way busy = {.status = WAY_UNAVAILABLE};
+    struct frame_way_wanted f;
+    memcpy(&f, body, sizeof(f));
+    body += sizeof(f);
+    size_t len = channel->head.bytes - sizeof(f);
+    if (!f.source || f.host_len != len || f.tls > 1 || memchr(body, '\0', len)) {
+        channel_end(channel, "a question for a way that makes no sense");
+        return;
+    }
+    const struct channel_way wanted = {
+        .source = f.source, .host = body, .host_len = len, .port = f.port, .tls = f.tls};
+    struct asked *a = asked_new(channel);
+    if (channel->asked <= CHANNEL_ASKED_MAX)
+        channel->handlers.way_wanted(channel->arg, &wanted, on_way, a);
+    else
+        on_way(a, &busy);
 }
 
 static void frame_complete(struct channel *channel)
@@ -283,6 +320,8 @@ static void frame_complete(struct channel *channel)
         job_complete(channel, body);
     else if (channel->head.type == FRAME_PASS_WANTED)
         pass_complete(channel, body);
+    else if (channel->head.type == FRAME_WAY_WANTED)
+        way_complete(channel, body);
     else
         damaged_complete(channel, body);
     free(body);
@@ -302,6 +341,9 @@ static bool head_valid(const struct frame_head *head)
     case FRAME_PASS_WANTED:
         return head->bytes > sizeof(struct frame_pass_wanted) &&
                head->bytes <= sizeof(struct frame_pass_wanted) + PASS_REPO_MAX + PASS_CHALLENGE_MAX;
+    case FRAME_WAY_WANTED:
+        return head->bytes > sizeof(struct frame_way_wanted) &&
+               head->bytes <= sizeof(struct frame_way_wanted) + WAY_HOST_MAX;
     default:
         return false;
     }

@@ -19,7 +19,7 @@ enum {
     CHANNEL_PROPOSALS_MAX = 4096,  /* under way in one channel */
     CHANNEL_BYTES_MAX = 128 << 20, /* of them */
     CHANNEL_DETAIL_MAX = 16 * DIGEST_PACKED_MAX,
-    CHANNEL_PASSES_MAX = 256, /* wanted and not told, in one channel */
+    CHANNEL_ASKED_MAX = 512, /* passes and ways that are wanted and not told, in one channel */
 };
 
 struct channel;
@@ -31,6 +31,16 @@ struct channel_pass {
     size_t repo_len, challenge_len;
 };
 
+/* WAY_WANTED; likewise. */
+struct channel_way {
+    uint64_t source;
+    const char *host;
+    size_t host_len;
+    uint16_t port;
+    bool tls;
+};
+
+typedef void (*channel_way_done)(void *arg, const struct frame_way *way);
 typedef void (*channel_pass_done)(void *arg, const struct frame_pass *pass, const char *value, size_t len);
 
 typedef void (*channel_done)(void *arg, enum cmd_status status, uint64_t index, const void *detail,
@@ -44,6 +54,7 @@ struct channel_handlers {
     void (*damaged)(void *arg, const struct digest *digest, uint64_t bytes);
     /* wanted is valid until the return; done is called exactly once, perhaps before it. */
     void (*pass_wanted)(void *arg, const struct channel_pass *wanted, channel_pass_done done, void *done_arg);
+    void (*way_wanted)(void *arg, const struct channel_way *wanted, channel_way_done done, void *done_arg);
     /* At most once, then nothing more is read: why is NULL if the other end just closed. */
     void (*ended)(void *arg, const char *why);
 };

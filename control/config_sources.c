@@ -104,6 +104,39 @@ static void read_source_token_server(struct cfg_reader *r, const yaml_node_t *no
         memcpy(c->token_server, text, strlen(text) + 1);
 }
 
+static bool redirect_host_valid(const char *text)
+{
+    size_t len = strlen(text);
+    if (text[0] == '*' && text[1] != '.')
+        return false;
+    return len > 0 && len < PLAN_DOMAIN_MAX &&
+           strspn(text + (text[0] == '*'),
+                  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:") ==
+               len - (text[0] == '*');
+}
+
+static void read_source_redirect_hosts(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    struct config_source *c = target;
+    if (node->type != YAML_SEQUENCE_NODE) {
+        cfg_error(r, node, "redirect_hosts must be a list but is %s; write '- cdn.example.com' under it",
+                  cfg_kind_name(node));
+        return;
+    }
+    for (yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
+        const yaml_node_t *item = yaml_document_get_node(&r->doc, *i);
+        const char *text = cfg_text(r, item, "a host, as in cdn.example.com or *.example.com");
+        if (!text)
+            continue;
+        if (c->redirect_host_count == CONFIG_REDIRECT_HOSTS_MAX)
+            cfg_error(r, item, "there are more than %d hosts; write *.domain", CONFIG_REDIRECT_HOSTS_MAX);
+        else if (!redirect_host_valid(text))
+            cfg_error(r, item, "'%.60s' is no host; write it as in cdn.example.com or *.example.com", text);
+        else
+            memcpy(c->redirect_host[c->redirect_host_count++], text, strlen(text) + 1);
+    }
+}
+
 /* In place of a prefix: other replicas, for all repositories. */
 static void read_source_peers(struct cfg_reader *r, const yaml_node_t *node, void *target)
 {
@@ -138,7 +171,8 @@ static void read_source(struct cfg_reader *r, const yaml_node_t *node)
                                               {"push", read_source_push},
                                               {"peers", read_source_peers},
                                               {"credentials", read_source_credentials},
-                                              {"token_server", read_source_token_server}};
+                                              {"token_server", read_source_token_server},
+                                              {"redirect_hosts", read_source_redirect_hosts}};
     struct config_sources *all = &r->config->sources;
     struct config_source c = {.source = {.kind = PLAN_SOURCE_REGISTRY, .service = PLAN_NO_SERVICE}};
     size_t errors = r->report->count;

@@ -7,13 +7,16 @@
 
 #include "plan.h"
 
-enum { CONFIG_TOKEN_SERVER_MAX = 256 };
+enum { CONFIG_TOKEN_SERVER_MAX = 256, CONFIG_REDIRECT_HOSTS_MAX = 16 };
 
 struct config_source {
     char service[PLAN_NAME_MAX];                /* of the state: may come later, and go */
     struct plan_source source;                  /* but for its service */
     char credentials[PLAN_NAME_MAX];            /* of the section `credentials`; "": none */
     char token_server[CONFIG_TOKEN_SERVER_MAX]; /* where the realms of its challenges begin; "": anywhere */
+    /* Where it may send its clients to: hosts, or *.domain; none: what source_way.h says. */
+    char redirect_host[CONFIG_REDIRECT_HOSTS_MAX][PLAN_DOMAIN_MAX];
+    size_t redirect_host_count;
 };
 
 struct config_sources {

@@ -87,7 +87,8 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
     compile_services(d);
     struct plan_peers *peers = daemon_peers(d);
     struct daemon_members members = daemon_members(d);
-    struct plan_proxied *proxied = daemon_proxied(d, peers);
+    size_t proxied_count;
+    struct plan_proxied *proxied = daemon_proxied(d, peers, &proxied_count);
     for (uint16_t i = 0; i < d->listeners.group_count; i++) {
         const struct listener_group *group = &d->listeners.group[i];
         if (!has_place(d, group))
@@ -108,7 +109,7 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
                                .address = addresses,
                                .address_count = count,
                                .proxied = proxied,
-                               .proxied_count = d->proxied->count + (peers != NULL),
+                               .proxied_count = proxied_count,
                                .name = d->proxied->name,
                                .name_count = d->proxied->name_count,
                                .source = sources,
@@ -295,11 +296,17 @@ static void on_pass_wanted(void *arg, const struct channel_pass *wanted, channel
     daemon_source_pass(arg, wanted, done, done_arg);
 }
 
+static void on_way_wanted(void *arg, const struct channel_way *wanted, channel_way_done done, void *done_arg)
+{
+    daemon_source_way(arg, wanted, done, done_arg);
+}
+
 static void on_plan_applied(void *arg, uint64_t generation)
 {
     struct daemon *d = arg;
     server_plan_applied(d->server, generation);
     daemon_pki_applied(d, generation);
+    daemon_sources_applied(d, generation);
 }
 
 static void on_dataplane_failed(void *arg, unsigned failures, bool ever_ready, bool forbidden)
@@ -328,6 +335,7 @@ const struct supervise_handlers daemon_supervise_handlers = {
     .job_done = on_job_done,
     .damaged = on_damaged,
     .pass_wanted = on_pass_wanted,
+    .way_wanted = on_way_wanted,
     .ready = on_ready,
     .plan_applied = on_plan_applied,
     .failed = on_dataplane_failed,
@@ -439,6 +447,7 @@ void daemon_on_second_timer(uv_timer_t *timer)
     daemon_kernel_tick(d);
     daemon_listen_tick(d);
     daemon_peers_tick(d);
+    daemon_sources_tick(d);
     daemon_blobs_tick(d);
     daemon_repair_tick(d);
     if (d->mirrors)

@@ -39,6 +39,7 @@ struct daemon_blobs;
 struct daemon_repair;
 struct source_passes;
 struct gc;
+struct source_ways;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -104,6 +105,7 @@ struct daemon {
     struct mirrors *mirrors;
     struct retention_runs *retention;
     struct source_passes *passes; /* daemon_sources.h */
+    struct source_ways *ways;
     struct daemon_blobs *blobs;   /* daemon_blobs.h */
     struct daemon_repair *repair; /* daemon_repair.h */
     struct gc *gc;

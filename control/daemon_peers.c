@@ -12,6 +12,7 @@
 #include "control/compile/plan_services.h"
 #include "control/daemon.h"
 #include "control/nodes.h"
+#include "control/source_way.h"
 #include "control/mesh/pki_files.h"
 
 enum {
@@ -188,14 +189,17 @@ struct plan_copies daemon_copies(struct daemon *d)
     return plan_copies_compile(nodes_table(d->nodes), status.node_id);
 }
 
-/* All proxied services, the peers' before those of the state. */
-struct plan_proxied *daemon_proxied(const struct daemon *d, const struct plan_peers *peers)
+/* All proxied services: the peers', those where sources lead to, those of the state. */
+struct plan_proxied *daemon_proxied(const struct daemon *d, const struct plan_peers *peers, size_t *count)
 {
-    struct plan_proxied *all = calloc(d->proxied->count + 1, sizeof(*all));
+    struct plan_proxied *all = calloc(d->proxied->count + 1 + WAYS_MAX, sizeof(*all));
     CHECK(all);
+    *count = 0;
     if (peers)
-        all[0] = peers->proxied;
+        all[(*count)++] = peers->proxied;
+    if (d->ways)
+        *count += source_ways_list(d->ways, all + *count);
     for (size_t i = 0; i < d->proxied->count; i++)
-        all[i + (peers != NULL)] = d->proxied->proxied[i];
+        all[(*count)++] = d->proxied->proxied[i];
     return all;
 }

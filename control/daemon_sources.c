@@ -9,6 +9,7 @@
 #include "control/compile/plan_services.h"
 #include "control/daemon.h"
 #include "control/source_pass.h"
+#include "control/source_way.h"
 #include "control/webhook.h"
 
 enum { CA_BYTES_MAX = 1 << 20 };
@@ -73,13 +74,18 @@ static void add_credentials(const struct daemon *d, const char *name, struct sou
         memcpy(access->credentials.user, c->user, sizeof(access->credentials.user));
 }
 
+static const struct config_source *find(const struct daemon *d, uint64_t source)
+{
+    for (size_t i = 0; i < d->config.sources.count; i++)
+        if (d->config.sources.list[i].source.id == source)
+            return &d->config.sources.list[i];
+    return NULL;
+}
+
 static bool on_look(void *arg, uint64_t source, struct source_access *access)
 {
     const struct daemon *d = arg;
-    const struct config_source *s = NULL;
-    for (size_t i = 0; i < d->config.sources.count && !s; i++)
-        if (d->config.sources.list[i].source.id == source)
-            s = &d->config.sources.list[i];
+    const struct config_source *s = find(d, source);
     const struct plan_proxied *service = s ? service_of(d, s->service) : NULL;
     if (!service)
         return false;
@@ -98,16 +104,34 @@ static void on_tell(void *arg, const char *prefix, const char *text)
     journal_warn(d->journal, "source", "%s: %s", prefix, text);
 }
 
+static bool on_look_way(void *arg, uint64_t source, struct way_access *access)
+{
+    const struct daemon *d = arg;
+    access->source = find(d, source);
+    access->service = access->source ? service_of(d, access->source->service) : NULL;
+    return access->service != NULL;
+}
+
+static uint64_t on_publish(void *arg)
+{
+    return daemon_publish_plan(arg);
+}
+
 void daemon_sources_open(struct daemon *d)
 {
     const struct source_passes_config config = {.loop = &d->loop, .look = on_look, .tell = on_tell, .arg = d};
+    const struct source_ways_config ways = {
+        .loop = &d->loop, .look = on_look_way, .publish = on_publish, .tell = on_tell, .arg = d};
     d->passes = source_passes_new(&config);
+    d->ways = source_ways_new(&ways);
 }
 
 void daemon_sources_close(struct daemon *d)
 {
     source_passes_close(d->passes);
     d->passes = NULL;
+    source_ways_close(d->ways);
+    d->ways = NULL;
 }
 
 void daemon_sources_reload(struct daemon *d, struct config *next)
@@ -135,4 +159,31 @@ void daemon_source_pass(struct daemon *d, const struct channel_pass *wanted, cha
         source_pass_get(d->passes, &q, done, done_arg);
     else
         done(done_arg, &later, "", 0);
+}
+
+void daemon_source_way(struct daemon *d, const struct channel_way *wanted, channel_way_done done,
+                       void *done_arg)
+{
+    const struct frame_way later = {.status = WAY_UNAVAILABLE};
+    const struct source_way_question q = {.source = wanted->source,
+                                          .host = wanted->host,
+                                          .host_len = wanted->host_len,
+                                          .port = wanted->port,
+                                          .tls = wanted->tls};
+    if (d->ways)
+        source_way_get(d->ways, &q, done, done_arg);
+    else
+        done(done_arg, &later);
+}
+
+void daemon_sources_applied(struct daemon *d, uint64_t generation)
+{
+    if (d->ways)
+        source_ways_applied(d->ways, generation);
+}
+
+void daemon_sources_tick(struct daemon *d)
+{
+    if (d->ways)
+        source_ways_tick(d->ways);
 }

@@ -25,4 +25,12 @@ void daemon_sources_reload(struct daemon *d, struct config *next);
 void daemon_source_pass(struct daemon *d, const struct channel_pass *wanted, channel_pass_done done,
                         void *done_arg);
 
+/* It sends us elsewhere. */
+void daemon_source_way(struct daemon *d, const struct channel_way *wanted, channel_way_done done,
+                       void *done_arg);
+
+/* A plan was applied; once a second. */
+void daemon_sources_applied(struct daemon *d, uint64_t generation);
+void daemon_sources_tick(struct daemon *d);
+
 #endif

@@ -35,6 +35,12 @@ static void on_pass_wanted(void *arg, const struct channel_pass *wanted, channel
     config->handlers.pass_wanted(config->arg, wanted, done, done_arg);
 }
 
+static void on_way_wanted(void *arg, const struct channel_way *wanted, channel_way_done done, void *done_arg)
+{
+    const struct supervise_config *config = &((struct dataplane *)arg)->supervise->config;
+    config->handlers.way_wanted(config->arg, wanted, done, done_arg);
+}
+
 /* An end without a reason is mostly the process' end, which comes as an event of its own. */
 static void on_channel_ended(void *arg, const char *why)
 {
@@ -118,6 +124,7 @@ static int send_ring(struct dataplane *d, uint32_t index)
                                                      .job_done = on_job_done,
                                                      .damaged = on_damaged,
                                                      .pass_wanted = on_pass_wanted,
+                                                     .way_wanted = on_way_wanted,
                                                      .ended = on_channel_ended};
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))

@@ -49,6 +49,7 @@ struct supervise_handlers {
     void (*job_done)(void *arg, uint64_t id, enum job_result result, uint64_t detail);
     void (*damaged)(void *arg, const struct digest *digest, uint64_t bytes);
     void (*pass_wanted)(void *arg, const struct channel_pass *wanted, channel_pass_done done, void *done_arg);
+    void (*way_wanted)(void *arg, const struct channel_way *wanted, channel_way_done done, void *done_arg);
     void (*ready)(void *arg);
     void (*plan_applied)(void *arg, uint64_t generation);
     /* A data plane ended without having been told to. failures: in a row; ever_ready: one has served before;

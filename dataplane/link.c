@@ -214,10 +214,10 @@ int channel_propose(struct channel *c, struct proposal *p, const void *cmd, size
     return 0;
 }
 
-int channel_query(struct channel *c, struct channel_query *q, const void *body, size_t len)
+int channel_query(struct channel *c, struct channel_query *q, uint16_t type, const void *body, size_t len)
 {
     struct frame_head head = {
-        .bytes = (uint32_t)len, .type = FRAME_PASS_WANTED, .version = LINK_VERSION, .id = ++c->next_id};
+        .bytes = (uint32_t)len, .type = type, .version = LINK_VERSION, .id = ++c->next_id};
     if (!c->connected)
         return -ENOTCONN;
     if (c->out_len > PROPOSALS_BYTES || sizeof(head) + len > PROPOSALS_BYTES - c->out_len)
@@ -277,13 +277,16 @@ static bool result(struct channel *c, const struct frame_head *head, const uint8
 }
 
 /* One that nobody waits for any more is passed over. */
-static bool pass(struct channel *c, const struct frame_head *head, const uint8_t *body)
+static bool answer(struct channel *c, const struct frame_head *head, const uint8_t *body)
 {
     struct channel_query *q = c->queries;
-    if (head->bytes < sizeof(struct frame_pass) || head->bytes > PASS_MAX)
+    if (head->type == FRAME_PASS ? head->bytes < sizeof(struct frame_pass) || head->bytes > PASS_MAX
+                                 : head->bytes != sizeof(struct frame_way))
         return false;
     while (q && q->id != head->id)
         q = q->next;
+    if (q && q->answer != head->type)
+        return false;
     if (q)
         query_end(q, 0, body, head->bytes);
     return true;
@@ -340,9 +343,9 @@ static bool frame(struct channel *c, const struct frame_head *head, const uint8_
 {
     if (head->version != LINK_VERSION)
         return false;
-    return head->type == FRAME_JOB    ? job(c, head, body)
-           : head->type == FRAME_PASS ? pass(c, head, body)
-                                      : result(c, head, body);
+    return head->type == FRAME_JOB                               ? job(c, head, body)
+           : head->type == FRAME_PASS || head->type == FRAME_WAY ? answer(c, head, body)
+                                                                 : result(c, head, body);
 }
 
 static void in_done(struct op *op, const struct event *ev)

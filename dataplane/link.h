@@ -75,12 +75,13 @@ void channel_job_done(struct channel *c, uint64_t id, enum job_result result, ui
 struct channel_query {
     void (*answered)(struct channel_query *q, int err, const uint8_t *body, size_t len); /* set before */
     uint64_t deadline_ms; /* set before: CLOCK_MONOTONIC */
+    uint16_t answer;      /* set before: the type of the frame that answers */
     uint64_t id;
     struct channel_query *next, **prev;
 };
 
-/* PASS_WANTED. 0, or at once: -ENOTCONN, -EAGAIN, as channel_propose. */
-int channel_query(struct channel *c, struct channel_query *q, const void *body, size_t len);
+/* type: PASS_WANTED, WAY_WANTED. 0, or at once: -ENOTCONN, -EAGAIN, as channel_propose. */
+int channel_query(struct channel *c, struct channel_query *q, uint16_t type, const void *body, size_t len);
 
 /* Tells control of a blob that was found to be damaged and is quarantined; without control nobody is told:
  * whoever comes next finds its file in damaged/. */

@@ -114,6 +114,8 @@ int ring_new(const struct ring_config *config, struct ring **out, const char **w
     if (!err)
         err = passes_new(r, &r->passes);
     if (!err)
+        err = detours_new(r, &r->detours);
+    if (!err)
         err = jobs_new(r, &r->jobs);
     if (!err)
         err = copying_new(r, &r->copying);
@@ -135,6 +137,7 @@ void ring_free(struct ring *r)
     copying_free(r->copying);
     fetches_free(r->fetches);
     passes_free(r->passes);
+    detours_free(r->detours);
     tcp_ring_free(r->tcp);
     proxy_free(r->proxy);
     names_free(r->names);

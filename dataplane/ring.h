@@ -34,6 +34,7 @@ struct copying;
 struct heirs;
 struct fetches;
 struct passes;
+struct detours;
 struct jobs;
 struct kernel_words;
 struct tls_helpers;
@@ -92,6 +93,7 @@ struct ring {
     struct door_ring *door;
     struct fetches *fetches; /* of blobs that are not here */
     struct passes *passes;   /* what sources are shown */
+    struct detours *detours; /* where they send us */
     struct jobs *jobs;
     struct copying *copying; /* of what is pushed, to other replicas */
     struct heirs *heirs;     /* who goes on with what was pushed to a replica that is away */

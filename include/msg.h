@@ -37,8 +37,11 @@
  *   PASS_WANTED  data plane -> control: body is struct frame_pass_wanted, then a repository's name and what
  *            the registry behind it wants (401): who may read there is control's to know
  *   PASS     control -> data plane: body is struct frame_pass, then what is to be shown; once for each
- * If either end closes, every proposal under way has an unknown outcome, and so has every job: all kinds of
- * jobs may be asked for again, whatever came of them.
+ *   WAY_WANTED  data plane -> control: body is struct frame_way_wanted, then the name of the host to which
+ * the registry sends whoever reads there: may it be asked, and at which place of the plan does it stand WAY
+ * control -> data plane: body is struct frame_way, once for each; the plan with it is in use then If either
+ * end closes, every proposal under way has an unknown outcome, and so has every job: all kinds of jobs may be
+ * asked for again, whatever came of them.
  */
 #ifndef FL_MSG_H
 #define FL_MSG_H
@@ -152,6 +155,8 @@ enum frame_type {
     FRAME_DAMAGED = 5,
     FRAME_PASS_WANTED = 6,
     FRAME_PASS = 7,
+    FRAME_WAY_WANTED = 8,
+    FRAME_WAY = 9,
 };
 
 struct frame_head {
@@ -247,7 +252,32 @@ struct frame_pass {
     uint64_t serial;
 };
 
+enum { WAY_HOST_MAX = 253 };
+
+struct frame_way_wanted {
+    uint64_t source; /* plan_source.id */
+    uint16_t port;
+    uint8_t tls;      /* 0, 1 */
+    uint8_t host_len; /* a name, or an address without brackets */
+    uint32_t pad;
+};
+
+enum way_status {
+    WAY_OK = 0,
+    WAY_REFUSED = 1,     /* it may not be asked */
+    WAY_UNAVAILABLE = 2, /* its name has no address now, or there is no room for another host */
+    WAY_STATUS_COUNT
+};
+
+struct frame_way {
+    uint32_t status; /* enum way_status */
+    uint32_t place;  /* of the service, in the plan, and its incarnation */
+    uint32_t incarnation;
+    uint32_t pad;
+};
+
 _Static_assert(sizeof(struct frame_pass_wanted) == 24 && sizeof(struct frame_pass) == 16, "wire");
+_Static_assert(sizeof(struct frame_way_wanted) == 16 && sizeof(struct frame_way) == 16, "wire");
 _Static_assert(sizeof(struct frame_head) == 16 && sizeof(struct frame_result) == 16, "wire");
 _Static_assert(sizeof(struct frame_job) == 88 && sizeof(struct frame_job_done) == 16 &&
                    sizeof(struct frame_damaged) == 80,

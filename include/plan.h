@@ -44,7 +44,7 @@ enum policy_kind {
 };
 
 enum {
-    PLAN_SERVICES_MAX = 4100, /* places 0 to 3 are our own; a service of the state: 3 + its id */
+    PLAN_SERVICES_MAX = 4116, /* places 0 to 19 are our own; a service of the state: 19 + its id */
     PLAN_LISTENERS_MAX = 256,
     PLAN_BACKENDS_MAX = 131072,
     PLAN_SERVICE_BACKENDS_MAX = 4096,
@@ -126,7 +126,7 @@ struct plan_proxy {
     uint32_t half_closed_ms; /* of a tunnel of which one direction has ended; 0: as idle_timeout_ms */
     char backend_ca[PLAN_NAME_MAX];          /* "": the system's */
     char backend_certificate[PLAN_NAME_MAX]; /* "": none */
-    char backend_name[PLAN_NAME_MAX];        /* for SNI and verification; "": the backend's address */
+    char backend_name[PLAN_DOMAIN_MAX];      /* for SNI and verification; "": the backend's address */
 };
 
 /* Of the peers' service, a backend's id says which node it is. It is beyond those of the state's backends:

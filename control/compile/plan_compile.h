@@ -18,7 +18,8 @@ enum plan_place {
     PLAN_PLACE_ADMIN = 1,
     PLAN_PLACE_PEER = 2,  /* what other replicas fetch from here */
     PLAN_PLACE_PEERS = 3, /* a proxied service that no client sees: what is fetched from them */
-    PLAN_PLACE_FIRST = 4,
+    PLAN_PLACE_WAYS = 4,  /* likewise: where sources send their clients to; up to */
+    PLAN_PLACE_FIRST = 20,
 };
 
 /* A listening address with its group of sockets, [first, first + count) in the order of the handing over. */
@@ -33,7 +34,7 @@ struct plan_address {
 /* A proxied service. `service` is as in the plan, but for where its backends and rows stand:
  * that is written here. */
 struct plan_proxied {
-    uint16_t place; /* PLAN_PLACE_PEERS, or from PLAN_PLACE_FIRST on; in ascending order, each once */
+    uint16_t place; /* from PLAN_PLACE_PEERS on; in ascending order, each once */
     struct plan_service service;
     const struct plan_backend *backend; /* service.backend_count */
     const uint16_t *row;                /* service.row_count */

@@ -125,8 +125,10 @@ static int ask(struct pass *p, uint64_t refused, struct view challenge)
     if (challenge.len)
         memcpy(body + sizeof(f) + p->repo_len, challenge.p, challenge.len);
     p->query.answered = answered;
+    p->query.answer = FRAME_PASS;
     p->query.deadline_ms = ring_now_ms(ring) + PASS_ASK_MS;
-    int err = channel_query(ring->channel, &p->query, body, sizeof(f) + p->repo_len + challenge.len);
+    int err = channel_query(ring->channel, &p->query, FRAME_PASS_WANTED, body,
+                            sizeof(f) + p->repo_len + challenge.len);
     p->asking = err == 0;
     return err;
 }

@@ -15,14 +15,31 @@ enum {
     HEAD_MS = 10000, /* for the head of an answer, where the service has no time for it */
     SERVER_ERROR = 500,
     CHALLENGES_MAX = 2, /* the second one is for a pass that is not taken any more */
+    TURNS_MAX = 4,
 };
 
 static void ask_next(struct question *q);
 
+static uint16_t place_of(const struct question *q)
+{
+    return q->detour ? detour_place(q->detour) : q->service;
+}
+
+static uint32_t incarnation_of(const struct question *q)
+{
+    return q->detour ? detour_incarnation(q->detour) : q->incarnation;
+}
+
 static const struct plan_service *service_of(const struct question *q)
 {
-    const struct plan_service *s = plan_service_of(q->ring->plan, q->service);
-    return s && s->kind == SERVICE_PROXY && s->incarnation == q->incarnation ? s : NULL;
+    const struct plan_service *s = plan_service_of(q->ring->plan, place_of(q));
+    return s && s->kind == SERVICE_PROXY && s->incarnation == incarnation_of(q) ? s : NULL;
+}
+
+/* Whether another server than the source's own is asked. */
+static bool is_away(const struct question *q)
+{
+    return q->detour && view_present(detour_authority(q->detour));
 }
 
 static void arm(struct question *q, void (*fire)(struct timer *, uint64_t), uint64_t ms)
@@ -63,6 +80,8 @@ void question_end(struct question *q, enum question_outcome outcome, bool keep)
         return;
     timer_clear(&q->timer);
     pass_leave(&q->pass);
+    detour_drop(q->detour);
+    q->detour = NULL;
     give_back(q, outcomes[outcome], keep);
 }
 
@@ -103,7 +122,16 @@ static struct view pass_of(struct question *q)
 {
     struct pass_key key = key_of(q);
     q->shown = 0;
-    return q->source ? pass_find(q->ring->passes, &key, &q->shown) : (struct view){0};
+    return q->source && !is_away(q) ? pass_find(q->ring->passes, &key, &q->shown) : (struct view){0};
+}
+
+static struct view host_of(const struct question *q, const struct plan_service *service,
+                           const struct target *t, char authority[AUTHORITY_MAX])
+{
+    if (is_away(q))
+        return detour_authority(q->detour);
+    target_authority(t, authority);
+    return view_of_str(service->proxy.backend_name[0] ? service->proxy.backend_name : authority);
 }
 
 /* Its length, or 0: too long. */
@@ -111,12 +139,10 @@ static size_t write_request(struct question *q, const struct plan_service *servi
                             char *out, size_t cap)
 {
     char authority[AUTHORITY_MAX];
-    target_authority(t, authority);
-    const char *host = service->proxy.backend_name[0] ? service->proxy.backend_name : authority;
-    int n =
-        snprintf(out, cap, "%s %.*s HTTP/1.1\r\n", http_method_name(q->method), (int)q->path_len, q->path);
+    struct view path = q->detour ? detour_target(q->detour) : view_of(q->path, q->path_len);
+    int n = snprintf(out, cap, "%s %.*s HTTP/1.1\r\n", http_method_name(q->method), (int)path.len, path.p);
     size_t at = n < 0 ? cap : (size_t)n;
-    at = put(out, at, cap, "Host: ", view_of_str(host));
+    at = put(out, at, cap, "Host: ", host_of(q, service, t, authority));
     at = put(out, at, cap, "User-Agent: ", VIEW_LIT("fairlead"));
     at = put(out, at, cap, "Authorization: ", pass_of(q));
     at = put(out, at, cap, "Accept: ", q->accept ? view_of_str(q->accept) : (struct view){0});
@@ -167,7 +193,7 @@ static struct target *choose(struct question *q, const struct plan_service *serv
     for (unsigned i = 0; i < q->tried_count; i++)
         tried[i] = q->tried[i];
     struct balance_ask ask = {.service = service,
-                              .service_index = q->service,
+                              .service_index = place_of(q),
                               .random = proxy_random(q->ring->proxy),
                               .now_ms = ring_now_ms(q->ring),
                               .tried = tried,
@@ -248,14 +274,66 @@ static void challenged(struct question *q, struct ask *a)
         no_pass(q, PASS_UNAVAILABLE);
 }
 
+static void at_detour(struct detour *d, enum way_status status, void *arg)
+{
+    struct question *q = arg;
+    (void)d;
+    if (status == WAY_OK) {
+        question_forgive(q);
+        ask_next(q);
+        return;
+    }
+    if (status == WAY_UNAVAILABLE)
+        q->status = 503;
+    q->last = QUESTION_REFUSED;
+    arm(q, tell_last, 0);
+}
+
+/* Each answer is followed anew: a signed URL is good for a moment. False: it leads nowhere. */
+static bool turn(struct question *q, struct ask *a)
+{
+    char authority[AUTHORITY_MAX];
+    const struct plan_service *service = service_of(q);
+    if (!service || q->turns == TURNS_MAX)
+        return false;
+    const struct detour_from from = {.source = q->source,
+                                     .place = place_of(q),
+                                     .incarnation = incarnation_of(q),
+                                     .tls = service->proxy.backend_tls,
+                                     .host = host_of(q, service, a->target, authority),
+                                     .authority = is_away(q) ? detour_authority(q->detour) : (struct view){0},
+                                     .location = a->answer.known[HTTP_KNOWN_LOCATION]};
+    struct detour *next = NULL;
+    int err = detour_find(q->ring->detours, &from, at_detour, q, &next);
+    if (err == -EINVAL)
+        return false;
+    ring_count(q->ring, CTR_SOURCE_DETOURS, 1);
+    q->turns++;
+    ask_refuse(a, BALANCE_GOOD);
+    ask_drop(a);
+    q->ask = NULL;
+    detour_drop(q->detour);
+    q->detour = next;
+    if (err)
+        at_detour(NULL, WAY_UNAVAILABLE, q);
+    return true;
+}
+
+static bool is_redirect(int status)
+{
+    return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
+}
+
 static void asked(struct ask *a, int err)
 {
     struct question *q = a->arg;
     q->status = err ? 0 : a->answer.status;
-    if (q->status == 401 && q->source && q->challenges < CHALLENGES_MAX) {
+    if (q->status == 401 && q->source && !is_away(q) && q->challenges < CHALLENGES_MAX) {
         challenged(q, a);
         return;
     }
+    if (is_redirect(q->status) && q->source && q->method != HTTP_POST && turn(q, a))
+        return;
     if (!err && !passes(q, q->status)) {
         q->up = a->upstream;
         q->target = a->target;
@@ -265,6 +343,8 @@ static void asked(struct ask *a, int err)
         q->wire = &a->upstream->wire;
         q->name = a->target->where.name;
         ask_release(a);
+        detour_drop(q->detour);
+        q->detour = NULL;
         q->done(q, QUESTION_ANSWERED);
         return;
     }
@@ -299,7 +379,7 @@ static void ask_target(struct question *q, const struct plan_service *service, s
     q->attempts++;
     ask_start(a, &(struct ask_config){.target = t,
                                       .service = service,
-                                      .service_index = q->service,
+                                      .service_index = place_of(q),
                                       .method = q->method,
                                       .request_bytes = bytes,
                                       .timeout_ms = q->timeout_ms ? q->timeout_ms
@@ -326,11 +406,11 @@ static void ask_next(struct question *q)
 void question_ask(struct question *q)
 {
     const struct plan_service *s = plan_service_of(q->ring->plan, q->service);
-    CHECK(!q->ask && !q->up);
+    CHECK(!q->ask && !q->up && !q->detour);
     q->incarnation = s ? s->incarnation : 0;
     q->since_ms = ring_now_ms(q->ring);
     q->last = QUESTION_NOBODY;
     q->status = 0;
-    q->challenges = 0;
+    q->challenges = q->turns = 0;
     ask_next(q);
 }

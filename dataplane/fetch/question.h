@@ -8,7 +8,8 @@
  * until question_forgive.
  *
  * A registry that wants to know who asks (401) is asked again with a pass, which control gives (pass.h); with
- * a new one if it does not take that.
+ * a new one if it does not take that. One that sends us elsewhere (detour.h) is followed a few times; no pass
+ * is shown to another server.
  */
 #ifndef FL_FETCH_QUESTION_H
 #define FL_FETCH_QUESTION_H
@@ -21,6 +22,7 @@
 #include "limits.h"
 #include "plan.h"
 #include "dataplane/timer.h"
+#include "dataplane/fetch/detour.h"
 #include "dataplane/fetch/pass.h"
 #include "dataplane/http/http1.h"
 #include "dataplane/http/view.h"
@@ -52,7 +54,7 @@ struct question {
     /* Set before question_ask. */
     struct ring *ring;
     uint16_t service; /* place in the plan */
-    uint64_t source;  /* plan_source.id: a 401 is answered with a pass; 0: not */
+    uint64_t source;  /* plan_source.id: a 401 is answered with a pass, redirects are followed; 0: neither */
     enum http_method method;
     bool not_found_passes; /* 404 of one backend says nothing about the next one */
     const char *accept;    /* static, or NULL */
@@ -84,9 +86,10 @@ struct question {
     uint32_t incarnation;
     enum question_end last;
     struct target *tried[QUESTION_TRIED_MAX];
-    unsigned tried_count, challenges;
+    unsigned tried_count, challenges, turns;
     uint64_t shown; /* serial of the pass in the last request; 0: none */
     struct pass_wait pass;
+    struct detour *detour; /* NULL: the service itself is asked */
 };
 
 void question_ask(struct question *q);

@@ -679,9 +679,9 @@ static int host_apply(const uint8_t *cmd, size_t len)
 }
 
 /* Nobody here asks a source that wants to know who asks. */
-int channel_query(struct channel *c, struct channel_query *q, const void *body, size_t len)
+int channel_query(struct channel *c, struct channel_query *q, uint16_t type, const void *body, size_t len)
 {
-    (void)c, (void)q, (void)body, (void)len;
+    (void)c, (void)q, (void)type, (void)body, (void)len;
     return -ENOTCONN;
 }
 

@@ -13,7 +13,7 @@
 #include "check.h"
 #include "control/channel.h"
 
-enum { HELD_MAX = 3 * CHANNEL_PROPOSALS_MAX, PASSES_HELD = CHANNEL_PASSES_MAX + 8 };
+enum { HELD_MAX = 3 * CHANNEL_PROPOSALS_MAX, PASSES_HELD = CHANNEL_ASKED_MAX + 8 };
 
 /* A channel whose proposals are kept until the test answers them; `peer` is the ring's end. */
 struct fixture {
@@ -38,6 +38,7 @@ struct fixture {
         void *arg[PASSES_HELD];
         size_t count;
     } passes;
+    bool way_is_right;
     int ended;
     const char *why;
 };
@@ -80,6 +81,14 @@ static void on_pass_wanted(void *arg, const struct channel_pass *wanted, channel
     f->passes.arg[f->passes.count++] = done_arg;
 }
 
+static void on_way_wanted(void *arg, const struct channel_way *wanted, channel_way_done done, void *done_arg)
+{
+    const struct frame_way way = {.status = WAY_OK, .place = wanted->port, .incarnation = wanted->tls};
+    struct fixture *f = arg;
+    f->way_is_right = wanted->host_len == 4 && memcmp(wanted->host, "host", 4) == 0 && wanted->source == 9;
+    done(done_arg, &way);
+}
+
 static void on_ended(void *arg, const char *why)
 {
     struct fixture *f = arg;
@@ -89,8 +98,8 @@ static void on_ended(void *arg, const char *why)
 
 static int setup(void **state)
 {
-    static const struct channel_handlers handlers = {on_propose, on_job_done, on_damaged, on_pass_wanted,
-                                                     on_ended};
+    static const struct channel_handlers handlers = {on_propose,     on_job_done,   on_damaged,
+                                                     on_pass_wanted, on_way_wanted, on_ended};
     struct fixture *f = calloc(1, sizeof(*f));
     int pair[2];
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
@@ -360,17 +369,50 @@ static void test_passes(void **state)
     assert_int_equal(got.pass.status, PASS_OK);
     assert_memory_equal(got.value, "Bearer x", 8);
     size_t len = put_wanted(frame, 1, "a", "");
-    for (int i = 0; i < CHANNEL_PASSES_MAX + 5; i++)
+    for (int i = 0; i < CHANNEL_ASKED_MAX + 5; i++) {
         send_all(f, frame, len);
+        if (i % 64 == 0) /* the socket has not got room for all */
+            turn(f);
+    }
     for (int i = 0; i < 20; i++)
         turn(f);
-    assert_int_equal(f->passes.count, CHANNEL_PASSES_MAX); /* the others are told to come again */
+    assert_int_equal(f->passes.count, CHANNEL_ASKED_MAX); /* the others are told to come again */
     for (int i = 0; i < 5; i++) {
         assert_int_equal(recv(f->peer, &got, sizeof(got.head) + sizeof(got.pass), MSG_WAITALL),
                          sizeof(got.head) + sizeof(got.pass));
         assert_int_equal(got.pass.status, PASS_UNAVAILABLE);
     }
     assert_int_equal(f->ended, 0);
+}
+
+static void test_ways(void **state)
+{
+    struct fixture *f = *state;
+    struct {
+        struct frame_head head;
+        struct frame_way_wanted wanted;
+        char host[4];
+    } ask = {{.bytes = 20, .type = FRAME_WAY_WANTED, .version = LINK_VERSION, .id = 5},
+             {.source = 9, .port = 443, .tls = 1, .host_len = 4},
+             "host"};
+    struct {
+        struct frame_head head;
+        struct frame_way way;
+    } got;
+    const size_t len = sizeof(ask.head) + sizeof(ask.wanted) + sizeof(ask.host);
+    send_all(f, (const uint8_t *)&ask, len);
+    turn(f);
+    assert_true(f->way_is_right);
+    assert_int_equal(recv(f->peer, &got, sizeof(got), MSG_WAITALL), sizeof(got));
+    assert_int_equal(got.head.type, FRAME_WAY);
+    assert_int_equal(got.head.id, 5);
+    assert_int_equal(got.way.place, 443);
+    assert_int_equal(got.way.incarnation, 1);
+    ask.wanted.host_len = 3;
+    send_all(f, (const uint8_t *)&ask, len);
+    turn(f);
+    assert_int_equal(f->ended, 1);
+    assert_non_null(f->why);
 }
 
 /* Lengths that do not add up, and texts that end early. */
@@ -411,6 +453,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_jobs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_passes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_passes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ways, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,9 +35,11 @@ uint64_t loop_now_ms(const struct loop *loop)
     return clock_ms;
 }
 
-int channel_query(struct channel *c, struct channel_query *q, const void *body, size_t len)
+int channel_query(struct channel *c, struct channel_query *q, uint16_t type, const void *body, size_t len)
 {
     (void)c;
+    assert_int_equal(type, FRAME_PASS_WANTED);
+    assert_int_equal(q->answer, FRAME_PASS);
     if (channel_error)
         return channel_error;
     assert_true(asked_count < ARRAY_SIZE(asked) && len <= sizeof(wanted) + sizeof(texts) - 1);

@@ -80,9 +80,10 @@ static struct plan_proxied web(uint16_t place)
 static void test_proxied(void **state)
 {
     (void)state;
-    const struct plan_address address = {"10.0.0.1:80", 6, true, 0, 2, NULL};
+    const struct plan_address address = {"10.0.0.1:80", PLAN_PLACE_FIRST + 2, true, 0, 2, NULL};
     const struct plan_proxied services[] = {
-        {.place = 4, .service = {.name = "dock", .backend_count = 1}, .backend = dock_backend}, web(6)};
+        {.place = PLAN_PLACE_FIRST, .service = {.name = "dock", .backend_count = 1}, .backend = dock_backend},
+        web(PLAN_PLACE_FIRST + 2)};
     struct plan_input in = input(&address, 1);
     in.proxied = services;
     in.proxied_count = ARRAY_SIZE(services);
@@ -90,25 +91,26 @@ static void test_proxied(void **state)
     const char *err;
     assert_int_equal(plan_compile(&in, &plan, &err), 0);
     assert_true(plan_check(plan, plan->bytes));
-    assert_int_equal(plan->service_count, 7);
+    assert_int_equal(plan->service_count, PLAN_PLACE_FIRST + 3);
     assert_null(plan_service_of(plan, PLAN_PLACE_PEERS));
-    assert_null(plan_service_of(plan, 7));
-    const struct plan_service *s = plan_service_of(plan, 6), *dock = plan_service_of(plan, 4);
+    assert_null(plan_service_of(plan, PLAN_PLACE_FIRST + 3));
+    const struct plan_service *s = plan_service_of(plan, PLAN_PLACE_FIRST + 2),
+                              *dock = plan_service_of(plan, PLAN_PLACE_FIRST);
     assert_string_equal(s->name, "web");
     assert_int_equal(s->kind, SERVICE_PROXY);
     assert_int_equal(plan_backend(plan, s->first_backend + 1)->id, 9);
     assert_memory_equal(plan_rows(plan, s->first_row), web_row, sizeof(web_row));
     assert_string_equal(plan_backend(plan, dock->first_backend)->unix_path, "/run/docker.sock");
-    assert_int_equal(plan_listener(plan, 0)->service, 6);
+    assert_int_equal(plan_listener(plan, 0)->service, PLAN_PLACE_FIRST + 2);
     /* A place means the same as long as its service is the same one. */
     struct plan *other;
     struct plan_proxied changed[] = {services[0], services[1]};
     changed[1].service.incarnation++;
     in.proxied = changed;
     assert_int_equal(plan_compile(&in, &other, &err), 0);
-    assert_true(plan_same_service(plan, other, 4));
-    assert_false(plan_same_service(plan, other, 6));
-    assert_true(plan_same_service(plan, other, 5));
+    assert_true(plan_same_service(plan, other, PLAN_PLACE_FIRST));
+    assert_false(plan_same_service(plan, other, PLAN_PLACE_FIRST + 2));
+    assert_true(plan_same_service(plan, other, PLAN_PLACE_FIRST + 1));
     free(plan);
     free(other);
 }

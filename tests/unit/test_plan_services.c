@@ -15,7 +15,7 @@
 #include "control/settings.h"
 #include "plan_names.h"
 
-enum { BACKENDS_MAX = 100 };
+enum { BACKENDS_MAX = 100, FIRST = PLAN_PLACE_FIRST };
 
 /* Three services, the middle one not proxied; `web` has two backends. */
 struct world {
@@ -86,8 +86,8 @@ static void test_services(void **state)
     world_make(&w);
     struct plan_services *p = plan_services_compile(&w.table, &w.facts, NULL);
     assert_int_equal(p->count, 2); /* by place, without what the kernel does alone */
-    assert_int_equal(p->proxied[0].place, 5);
-    assert_int_equal(p->proxied[1].place, 12);
+    assert_int_equal(p->proxied[0].place, FIRST + 1);
+    assert_int_equal(p->proxied[1].place, FIRST + 8);
     const struct plan_service *web = &p->proxied[0].service, *dock = &p->proxied[1].service;
     assert_string_equal(web->name, "web");
     assert_int_equal(web->kind, SERVICE_PROXY);
@@ -146,7 +146,7 @@ static void test_whole(void **state)
         .generation = 1, .setting = values, .proxied = p->proxied, .proxied_count = p->count};
     assert_int_equal(plan_compile(&in, &plan, &err), 0);
     assert_true(plan_check(plan, plan->bytes));
-    const struct plan_service *web = plan_service_of(plan, 5);
+    const struct plan_service *web = plan_service_of(plan, FIRST + 1);
     unsigned seen[2] = {0};
     for (uint32_t i = 0; i < web->row_count; i++)
         seen[plan_rows(plan, web->first_row)[i]]++;
@@ -171,9 +171,11 @@ static void test_names(void **state)
         const char *name;
         uint16_t place, strict; /* strict: without the service that has no names */
     } rows[] = {
-        {"a.example", 4, 4},      {"x.b.example", 5, 5}, {"y.b.example", 4, 4}, {"", 12, 0},
-        {"z.x.b.example", 12, 0}, {"b.example", 12, 0},  {"example", 12, 0},    {".b.example", 12, 0},
-        {"a.example.", 12, 0},    {"*.b.example", 4, 4},
+        {"a.example", FIRST, FIRST},     {"x.b.example", FIRST + 1, FIRST + 1},
+        {"y.b.example", FIRST, FIRST},   {"", FIRST + 8, 0},
+        {"z.x.b.example", FIRST + 8, 0}, {"b.example", FIRST + 8, 0},
+        {"example", FIRST + 8, 0},       {".b.example", FIRST + 8, 0},
+        {"a.example.", FIRST + 8, 0},    {"*.b.example", FIRST, FIRST},
     };
     struct world w;
     (void)state;
@@ -195,7 +197,7 @@ static void test_names(void **state)
                                       .name_count = p->name_count};
         assert_int_equal(plan_compile(&in, &plan, &err), 0);
         for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-            for (uint16_t place = 4; place <= 5; place++)
+            for (uint16_t place = FIRST; place <= FIRST + 1; place++)
                 assert_int_equal(plan_name_place(plan, plan_service_of(plan, place), rows[i].name),
                                  strict ? rows[i].strict : rows[i].place);
         free(plan);
