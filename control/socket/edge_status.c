@@ -77,7 +77,8 @@ static bool maps_open(const struct daemon *d, struct edge_maps *m)
                             .processors = libbpf_num_possible_cpus()};
     if (m->services < 0 || m->backends < 0 || m->processors <= 0)
         return false;
-    m->room = calloc((size_t)m->processors, sizeof(struct abi_edge_stats));
+    size_t words = sizeof(struct abi_edge_stats) / sizeof(*m->room);
+    m->room = calloc((size_t)m->processors * words, sizeof(*m->room));
     CHECK(m->room);
     return true;
 }
