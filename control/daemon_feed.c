@@ -173,7 +173,7 @@ static bool is_due(const struct kernel_maps *maps, const struct verdict_table *t
 static void hand_over(struct daemon_feed *f)
 {
     struct kernel_view view;
-    uint64_t word[ABI_FEED_WORDS] = {0};
+    uint64_t word[ABI_FEED_WORDS];
     size_t count = 0;
     if (!view_of(f->d, &view))
         return;
@@ -187,8 +187,8 @@ static void hand_over(struct daemon_feed *f)
         word[count++] = ABI_FEED_WORD(id, f->table.row[id].generation, f->table.row[id].state);
         f->table.row[id].fresh = false;
     }
-    if (count == 0)
-        count = 1; /* a word about no generation that there is: the manager is heard */
+    if (count == 0) /* a word about nobody: the manager is heard */
+        word[count++] = ABI_FEED_WORD(ABI_NO_BACKEND, 0, ABI_UNKNOWN);
     int result = kernel_feed_run(view.load, word, count);
     if (result)
         daemon_feed_maps(f->d);

@@ -71,8 +71,8 @@ def is_told(node):
 
 
 def probes(node, name="b1"):
-    figures = node.json("backend", "show", "web", name)[0]["figures"]
-    return figures["probes"] + figures["http_probes"]
+    shown = [node.json("backend", "show", service, name)[0]["figures"] for service in ("web", "taken")]
+    return sum(figures["probes"] + figures["http_probes"] for figures in shown)
 
 
 def rests(node):
