@@ -15,9 +15,11 @@ import http1
 from test_gc import PATIENCE_S, Pushers, check_images, cli, repo_ls, run_gc
 
 SECONDS = int(os.environ.get("SOAK_SECONDS", "0"))
-SETTINGS = {"gc.interval": "0ms", "gc.grace": "3s", "gc.untagged": "3s", "scrub.rate": 1 << 30, "registry.upload_expiry": 5000}
-REPORT_S = 60
 MIB = 1 << 20
+# The cache of small objects is so small that it is full at once: it would look like something that grows.
+SETTINGS = {"gc.interval": "0ms", "gc.grace": "3s", "gc.untagged": "3s", "scrub.rate": 1 << 30, "registry.upload_expiry": 5000,
+            "store.cache_bytes": MIB}
+REPORT_S = 60
 
 pytestmark = [pytest.mark.slow,
               pytest.mark.skipif(harness.KIND != "fairlead", reason="Fairlead's own commands"),
@@ -123,5 +125,5 @@ def test_registry_stays_flat(make_registry):
     assert harness.SANITIZED or after["memory"] <= before["memory"] * 1.05 + 4 * MIB, (before, after)
     # What lies in the store is a few images of other layers; folders, once made, stay.
     assert after["store"] <= before["store"] + 4 * MIB, (before, after)
-    assert after["names"] <= before["names"] * 1.25 + MIB, (before, after)
+    assert after["names"] <= before["names"] * 1.25 + 8 * MIB, (before, after)  # as large as most garbage was at a time
     assert after["state"] <= before["state"] + 64 * MIB, (before, after)  # the log's segments among it
