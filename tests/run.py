@@ -138,7 +138,7 @@ def run_unit(program, env):
     skipped = len(re.findall(r"^\[  SKIPPED \] \w+$", output, re.M)) // 2
     listed = re.findall(r"^\[  FAILED  \] (\d+) test\(s\)", output, re.M)
     failed = sum(int(n) for n in listed)
-    if (code != 0 or not passed) and not failed:
+    if (code != 0 or not (passed or skipped)) and not failed:
         failed = 1
     return program, code, output, Count(passed, failed, skipped)
 
