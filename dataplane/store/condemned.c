@@ -120,13 +120,17 @@ void place_leave(struct store *s, const struct digest *d)
 
 bool place_close(struct store *s, const struct digest *d)
 {
-    int32_t nobody = 0;
-    return atomic_compare_exchange_strong(place_of(s, d), &nobody, -1);
+    _Atomic int32_t *place = place_of(s, d);
+    int32_t users = atomic_load(place);
+    while (users <= 0)
+        if (atomic_compare_exchange_weak(place, &users, users - 1))
+            return true;
+    return false;
 }
 
 void place_open(struct store *s, const struct digest *d)
 {
-    CHECK(atomic_exchange(place_of(s, d), 0) == -1);
+    CHECK(atomic_fetch_add(place_of(s, d), 1) < 0);
 }
 
 /* ------------------------------------------------------------------ pace */

@@ -235,7 +235,8 @@ void store_ring_news(struct store_ring *r); /* the ring lets go */
 
 /*
  * The places of blobs' files: whoever renames a file into one has entered it, any number of them at a time;
- * whoever takes away what it has looked at has closed it meanwhile, alone. False: not now.
+ * whoever takes away what it has looked at has closed it meanwhile, with nobody in it but others who do that.
+ * False: not now.
  */
 bool place_enter(struct store *s, const struct digest *d);
 void place_leave(struct store *s, const struct digest *d);
@@ -277,7 +278,7 @@ struct store {
     _Atomic int64_t free_bytes; /* as of the last look, less what was written since */
     _Atomic uint32_t rings;
     _Atomic uint64_t scrub_rate, paced_until_us;
-    _Atomic int32_t place[PLACES]; /* by the digest: who has entered; -1: closed */
+    _Atomic int32_t place[PLACES]; /* by the digest: who has entered; < 0: so many have closed it */
     struct condemned condemned;
     struct pins pins;
     struct session_table sessions;
