@@ -257,7 +257,8 @@ SEC("tc")
 int cut_egress(struct __sk_buff *skb)
 {
     struct segment s = {};
-    if (skb->mark == ABI_MARK || skb->ifindex == LOOPBACK_IFINDEX || !read_segment(skb, &s))
+    /* What has no socket is forwarded: it must not cost a walk over the backends of its address. */
+    if (skb->mark == ABI_MARK || skb->ifindex == LOOPBACK_IFINDEX || !skb->sk || !read_segment(skb, &s))
         return TC_ACT_UNSPEC;
     const struct abi_endpoint_backends *found = bpf_map_lookup_elem(&endpoints, &s.to);
     if (!found || has(&s, TCP_SYN) || has(&s, TCP_RST) || !has(&s, TCP_ACK))
