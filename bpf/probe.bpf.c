@@ -29,7 +29,7 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-enum { MARK_ORDER = 0xfff }; /* of the mark: enum abi_fan_order */
+enum { MARK_OURS = 0xfff, MARK_ORDER = 0xf }; /* of the mark: enum abi_fan_order, and rounds of FAN_PROBE */
 
 SEC("tc")
 int tick(struct __sk_buff *skb)
@@ -61,7 +61,7 @@ int fan(struct __sk_buff *skb)
     __u32 zero = 0, order = skb->mark & MARK_ORDER;
     struct abi_tick_state *t = bpf_map_lookup_elem(&tick_state, &zero);
     long error = 0;
-    if (!t || (skb->mark & ~MARK_ORDER) != ABI_MARK)
+    if (!t || (skb->mark & ~MARK_OURS) != ABI_MARK)
         return TC_ACT_SHOT;
     t->fan_ns = bpf_ktime_get_ns();
     if (order == ABI_FAN_MORE) {

@@ -12,7 +12,11 @@
 #include "probe_search.h"
 #include "probe_send.h"
 
-enum { PACKET_HOST = 0 };
+enum {
+    PACKET_HOST = 0,
+    FAN_ROUND = 0x10, /* in the mark above the order: backends that this packet has probed already, ... */
+    FAN_ROUNDS = 63,  /* ... and how many more of its address it may: the others wait for the tick */
+};
 
 INLINE bool is_inner(const struct abi_node *n, const struct abi_addr *a)
 {
@@ -119,8 +123,10 @@ static __noinline int fan_probe(struct __sk_buff *skb)
     bpf_loop(SAME_ENDPOINT_WALK, wanted_step, &w, 0);
     if (!w.wanted || !probe_get(&p, w.wanted_id))
         return -1;
-    if (w.more)
+    if (w.more && (skb->mark & FAN_ROUND * FAN_ROUNDS) < FAN_ROUND * FAN_ROUNDS) {
+        skb->mark += FAN_ROUND;
         bpf_clone_redirect(skb, n->out_ifindex, 0);
+    }
     p.now = bpf_ktime_get_ns();
     if (p.state->generation != p.backend->generation)
         probe_renew(&p);
@@ -183,7 +189,7 @@ static __noinline int fan_request(struct __sk_buff *skb)
     if (first == ABI_NO_BACKEND)
         return -1;
     search_init(&w, &s, first);
-    bpf_loop(SAME_ENDPOINT_WALK, search_step, &w, 0);
+    search_run(&w, first);
     if (w.found != FOUND_HTTP || !probe_get(&p, w.id))
         return -1;
     segment_turn(&s, TCP_ACK | TCP_PSH);

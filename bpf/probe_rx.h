@@ -76,7 +76,7 @@ static __noinline int probe_now(struct __sk_buff *skb, __u32 first, __u64 spacin
     if (now < last + spacing_ns || __sync_val_compare_and_swap(&st->urgent_ns, last, now) != last)
         return 0;
     st->series = n->pace_ifindex ? SERIES_PROBES : 0;
-    bpf_loop(SAME_ENDPOINT_MAX, want_step, &w, 0);
+    bpf_loop(SAME_ENDPOINT_WALK, want_step, &w, 0);
     __u32 mark = skb->mark;
     skb->mark = ABI_MARK | ABI_FAN_PROBE;
     bpf_clone_redirect(skb, n->out_ifindex, 0);
@@ -185,9 +185,9 @@ INLINE int rx_reset(struct __sk_buff *skb, struct checkup *p, int found, __u32 f
     return TC_ACT_SHOT;
 }
 
-/* A segment to a port of probes, from a backend's address. What answers no probe may be of a connection that
- * another made (a NAT heeds no reserved ports), or come too late: the stack knows what to do with it. Only
- * what is for `inner`, which nobody has, is ended here, or dropped. */
+/* A segment to a port of probes, from a backend's address. What answers a probe that is forgotten ends its
+ * connection. What answers none may be of a connection that another made (a NAT heeds no reserved ports): the
+ * stack knows what to do with it. Only what is for `inner`, which nobody has, is ended here, or dropped. */
 static __noinline int rx_answer(struct __sk_buff *skb, struct segment *s)
 {
     struct abi_node *n = node_get(&node);
@@ -203,7 +203,7 @@ static __noinline int rx_answer(struct __sk_buff *skb, struct segment *s)
     if (!addr_equal(&source, &s->target))
         return TC_ACT_UNSPEC; /* another host's */
     search_init(&w, s, first);
-    bpf_loop(SAME_ENDPOINT_WALK, search_step, &w, 0);
+    search_run(&w, first);
     if (w.found != FOUND_NOT && probe_get(&p, w.id)) {
         p.now = bpf_ktime_get_ns();
         if (s->flags & TCP_RST)
@@ -213,7 +213,7 @@ static __noinline int rx_answer(struct __sk_buff *skb, struct segment *s)
         if (w.found == FOUND_HTTP)
             return rx_http(skb, n, s, &p);
     }
-    if (!is_inner(n, &s->target))
+    if (!is_inner(n, &s->target) && !search_own(&w, first))
         return TC_ACT_UNSPEC;
     if ((s->flags & TCP_RST) || !(s->flags & TCP_ACK))
         return TC_ACT_SHOT;

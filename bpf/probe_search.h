@@ -9,9 +9,8 @@
 #include "maps.h"
 #include "suspicion.h"
 #include "probe_judge.h"
+#include "probe_own.h"
 #include "probe_packet.h"
-
-enum { SAME_ENDPOINT_WALK = ABI_SERVICES_MAX };
 
 enum { FOUND_NOT = -1, FOUND_HTTP = ABI_PROBE_SHOTS }; /* else the index of a TCP probe's shot */
 
@@ -26,18 +25,26 @@ struct search {
     __u8 wanted; /* ... or for one that is to be probed, and whether there are more */
     __u32 wanted_id;
     __u32 more;
+    __u8 open;    /* only what is not answered yet */
+    __u8 own;     /* the number that the segment answers is one of ours, whatever it was for */
+    __u8 payload; /* it has some, or ends the connection */
+    __u8 pad;
+    __u16 to_port; /* the same ports as on the wire */
+    __u16 from_port;
+    struct abi_addr from;
 };
 
 INLINE bool shot_is(const struct abi_probe_shot *shot, const struct search *s)
 {
-    return shot->used && shot->source_port == s->port && shot->sequence + 1 == s->acknowledged;
+    return shot->used && (!s->open || shot->sent_ns) && shot->source_port == s->port &&
+           shot->sequence + 1 == s->acknowledged;
 }
 
 /* The HTTP check's connection: its SYN and later segments. A reset may come without an acknowledgement, with
  * the sequence number that is expected. */
 INLINE bool http_is(const struct abi_probe_state *st, const struct abi_check *c, const struct search *s)
 {
-    if (!st->http.used || st->http.source_port != s->port)
+    if (!st->http.used || (s->open && !st->http.sent_ns) || st->http.source_port != s->port)
         return false;
     if (!(s->flags & TCP_ACK))
         return (s->flags & TCP_RST) && st->http.accepted && s->sequence == st->http_sequence;
@@ -105,6 +112,53 @@ INLINE void search_init(struct search *w, const struct segment *s, __u32 first)
     w->acknowledged = s->acknowledged;
     w->port = bpf_ntohs(s->target_port);
     w->flags = s->flags;
+    w->payload = s->payload_bytes || (s->flags & TCP_FIN);
+    w->from = s->source;
+    w->from_port = s->source_port;
+    w->to_port = s->target_port;
+}
+
+/* Finds what the segment answers: a probe that waits for it, else one that is remembered. Two services'
+ * probes to one address may by chance have their numbers in common. */
+INLINE void search_run(struct search *w, __u32 first)
+{
+    w->open = 1;
+    bpf_loop(SAME_ENDPOINT_WALK, search_step, w, 0);
+    if (w->found != FOUND_NOT)
+        return;
+    w->open = 0;
+    w->id = first;
+    bpf_loop(SAME_ENDPOINT_WALK, search_step, w, 0);
+}
+
+/* Whether the segment answers a request that was made with one of our numbers. */
+static long own_step(__u32 i, struct search *s)
+{
+    struct checkup p;
+    if (!probe_get(&p, s->id))
+        return 1;
+    __u32 sequence = s->acknowledged - 1 - p.check->request_bytes;
+    s->own = p.check->kind == ABI_CHECK_HTTP && own_is(sequence, &s->from, s->from_port, s->to_port);
+    if (s->own)
+        return 1;
+    s->id = p.backend->next_same;
+    return s->id == ABI_NO_BACKEND;
+}
+
+/* Whether it comes late, to a probe that is forgotten: nothing else would end its connection, as a firewall
+ * lets no reset of the stack's pass for a connection that it does not know. What only acknowledges data is
+ * looked at no further, as there is much of it in others' connections. */
+INLINE bool search_own(struct search *w, __u32 first)
+{
+    if (!(w->flags & TCP_ACK))
+        return false;
+    if (own_is(w->acknowledged - 1, &w->from, w->from_port, w->to_port))
+        return true;
+    if ((w->flags & TCP_SYN) || !w->payload)
+        return false;
+    w->id = first;
+    bpf_loop(SAME_ENDPOINT_WALK, own_step, w, 0);
+    return w->own;
 }
 
 #endif

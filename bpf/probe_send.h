@@ -1,22 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * Sending probes: which are due, and the SYN. Source ports go round, so that no two probes to one address
- * that are under way at a time share theirs; where each tick begins is random, as are sequence numbers.
+ * that are under way at a time share theirs; where each tick begins is random; sequence numbers: probe_own.h.
  */
 #ifndef FL_BPF_PROBE_SEND_H
 #define FL_BPF_PROBE_SEND_H
 
 #include "common.h"
 #include "probe_judge.h"
+#include "probe_own.h"
 #include "probe_packet.h"
 
 enum { UNPROBED_SUSPICION_MS = 5000 };
-
-INLINE __u32 random_sequence(__u64 now)
-{
-    __u64 mixed = (now ^ (__u64)bpf_get_prandom_u32() << 32) * 0x9e3779b97f4a7c15ull;
-    return bpf_get_prandom_u32() ^ (__u32)(mixed >> 29);
-}
 
 /* The next source port, host byte order. */
 INLINE __u16 next_port(struct abi_tick_state *clock)
@@ -41,14 +36,13 @@ INLINE void shot_begin(struct checkup *p, struct abi_probe_shot *shot, const str
                        struct segment *s)
 {
     __u16 port = next_port(p->clock);
-    __u64 now = bpf_ktime_get_ns();
     __builtin_memset(s, 0, sizeof(*s));
     probe_source(n, p->backend, &s->source);
     s->target = p->backend->addr;
     s->v4 = addr_is_v4(&s->target);
     s->source_port = bpf_htons(port);
     s->target_port = p->backend->port;
-    s->sequence = random_sequence(now);
+    s->sequence = own_sequence(bpf_get_prandom_u32(), &s->target, s->target_port, s->source_port);
     s->flags = TCP_SYN;
     shot->sent_ns = 0;
     shot->sequence = s->sequence;
@@ -56,7 +50,7 @@ INLINE void shot_begin(struct checkup *p, struct abi_probe_shot *shot, const str
     shot->accepted = 0;
     shot->used = ABI_SHOT_ONE;
     barrier();
-    shot->sent_ns = now;
+    shot->sent_ns = bpf_ktime_get_ns();
 }
 
 /* Where the next TCP probe goes; NULL while as many as there can be are under way. */

@@ -19,7 +19,7 @@ enum {
     SOFT_WINDOW_MS = 3000,
     SOFT_POINTS = 2,
     SOFT_CONNECTIONS_PER_POINT = 32,
-    SAME_ENDPOINT_MAX = 8,
+    SAME_ENDPOINT_WALK = ABI_SERVICES_MAX, /* each service may have a backend at one address */
 };
 
 struct suspicion {
@@ -91,22 +91,32 @@ INLINE __u32 backend_at(const struct abi_endpoint *at)
     return found ? found->first : ABI_NO_BACKEND;
 }
 
+struct suspect_walk {
+    __u64 now;
+    __u32 id; /* of this step */
+    __u32 reason;
+};
+
+static long suspect_step(__u32 i, struct suspect_walk *w)
+{
+    __u32 id = w->id;
+    suspect_one(id, w->reason, w->now);
+    const struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
+    w->id = b ? b->next_same : ABI_NO_BACKEND;
+    return w->id == ABI_NO_BACKEND;
+}
+
 /* Hard evidence against backend `id`, and so against what other services have at the same address. */
 INLINE void suspect(__u32 id, __u32 reason)
 {
-    __u64 now = bpf_ktime_get_ns();
     const struct abi_backend *b = bpf_map_lookup_elem(&backends, &id);
     if (!b)
         return;
     struct abi_endpoint at = {.addr = b->addr, .port = b->port};
-    __u32 next = backend_at(&at);
-    if (next == ABI_NO_BACKEND)
-        next = id;
-    for (int i = 0; i < SAME_ENDPOINT_MAX && next != ABI_NO_BACKEND; i++) {
-        suspect_one(next, reason, now);
-        const struct abi_backend *n = bpf_map_lookup_elem(&backends, &next);
-        next = n ? n->next_same : ABI_NO_BACKEND;
-    }
+    struct suspect_walk w = {.now = bpf_ktime_get_ns(), .id = backend_at(&at), .reason = reason};
+    if (w.id == ABI_NO_BACKEND)
+        w.id = id;
+    bpf_loop(SAME_ENDPOINT_WALK, suspect_step, &w, 0);
 }
 
 /* Soft evidence: enough of it within the window, with no sign of life between, is hard. */

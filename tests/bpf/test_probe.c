@@ -659,6 +659,103 @@ static void test_a_tick_sends_what_is_due(void **state)
     }
 }
 
+/* What answers a probe that nobody remembers ends its connection; what is like it, but another's, passes. */
+static void test_own_answers_of_long_ago(void **state)
+{
+    (void)state;
+    const uint32_t ids[] = {TCP_ID, HTTP_ID};
+    const struct abi_probe_state nothing = {.generation = GENERATION};
+    for (int v6 = 0; v6 < 2; v6++) {
+        set_up(v6, ABI_UP);
+        struct abi_probe_state s = nothing;
+        s.wanted = ABI_WANTED_HTTP;
+        for (int i = 0; i < 2; i++)
+            put(lab.probe->maps.probe_state, &ids[i], &s);
+        set_clock(now_ns() - 20 * MS);
+        assert_int_equal(tick(), PASS);
+        struct abi_probe_shot tcp = state_of(TCP_ID).tcp[0], http = state_of(HTTP_ID).http;
+        assert_true(tcp.used && http.used);
+        for (int i = 0; i < 2; i++)
+            put(lab.probe->maps.probe_state, &ids[i], &nothing);
+        uint32_t asked = http.sequence + 1 + sizeof(request) - 1;
+        const struct {
+            uint16_t from, to;
+            uint8_t flags;
+            uint32_t acknowledged;
+            const char *text;
+            int result;
+        } late[] = {
+            {80, tcp.source_port, SYN | ACK, tcp.sequence + 1, "", SENT},
+            {80, tcp.source_port, ACK, tcp.sequence + 1, "", SENT}, /* to a later SYN on its ports */
+            {81, http.source_port, SYN | ACK, http.sequence + 1, "", SENT},
+            {81, http.source_port, PSH | ACK, asked, "HTTP/1.0 200 OK", SENT},
+            {81, http.source_port, FIN | ACK, asked, "", SENT},
+            {81, http.source_port, ACK, asked, "", PASS},
+            {81, http.source_port, SYN | ACK, asked, "", PASS},
+            {80, tcp.source_port, SYN | ACK, tcp.sequence + 2, "", PASS},
+            {80, tcp.source_port, SYN, tcp.sequence + 1, "", PASS},
+            {80, tcp.source_port ^ 1, SYN | ACK, tcp.sequence + 1, "", PASS},
+            {81, tcp.source_port, SYN | ACK, tcp.sequence + 1, "", PASS},
+        };
+        for (size_t i = 0; i < sizeof(late) / sizeof(late[0]); i++)
+            if (rx(late[i].from, late[i].to, late[i].flags, THEIRS, late[i].acknowledged, late[i].text) !=
+                late[i].result)
+                fail_msg("answer %zu, IPv%d", i, v6 ? 6 : 4);
+        assert_verdict(TCP_ID, ABI_UP, ABI_NONE);
+        drain();
+    }
+}
+
+/* Of two probes with one number and one port the one that waits is answered. */
+static void test_the_open_probe_is_answered(void **state)
+{
+    (void)state;
+    uint32_t first = TCP_ID, second = HTTP_ID;
+    set_up(false, ABI_UP);
+    set_backend(second, SERVICE_TCP, 80);
+    set_backend(first, SERVICE_TCP, 80);
+    struct abi_backend b;
+    get(lab.probe->maps.backends, first, &b);
+    b.next_same = second;
+    put(lab.probe->maps.backends, &first, &b);
+    struct abi_probe_state s = state_of(first);
+    struct abi_probe_state t = s;
+    s.tcp[0].sent_ns = 0; /* it has its answer */
+    put(lab.probe->maps.probe_state, &first, &s);
+    put(lab.probe->maps.probe_state, &second, &t);
+    assert_int_equal(rx(80, PORT, SYN | ACK, THEIRS, ACKED, ""), SENT);
+    assert_int_equal(state_of(second).answers, 1);
+    assert_int_equal(state_of(second).tcp[0].sent_ns, 0);
+}
+
+enum { MANY_SERVICES = 40 };
+
+/* Evidence is against all that is at the address. */
+static void test_evidence_against_many_services(void **state)
+{
+    (void)state;
+    uint8_t bytes[PACKET_MAX];
+    set_up(false, ABI_UP);
+    const struct abi_probe_state nothing = {.generation = GENERATION};
+    for (uint32_t id = MANY_SERVICES; id-- > 0;) {
+        struct abi_backend b;
+        set_backend(id, SERVICE_TCP, 80);
+        get(lab.probe->maps.backends, id, &b);
+        b.next_same = id + 1 < MANY_SERVICES ? id + 1 : ABI_NO_BACKEND;
+        put(lab.probe->maps.backends, &id, &b);
+        put(lab.probe->maps.probe_state, &id, &nothing);
+        set_verdict(id, ABI_UP);
+    }
+    assert_int_equal(rx(80, 40000, RST, 7, 99, ""), PASS);
+    assert_true(captured(bytes) > 0);
+    for (uint32_t id = 0; id < MANY_SERVICES; id++)
+        assert_int_equal(state_of(id).wanted, ABI_WANTED_PROBE);
+    assert_int_equal(rx(80, 40000, RST | ACK, 0, 99, ""), PASS); /* refused */
+    for (uint32_t id = 0; id < MANY_SERVICES; id++)
+        assert_verdict(id, ABI_SUSPECT, ABI_REFUSED);
+    drain();
+}
+
 /* A class whose turn is far away; somebody else has a suspicion. */
 static void test_a_tick_probes_who_is_wanted(void **state)
 {
@@ -1086,6 +1183,9 @@ int main(void)
         cmocka_unit_test(test_fan_probes_at_once),
         cmocka_unit_test(test_fan_takes_only_its_own),
         cmocka_unit_test(test_a_tick_sends_what_is_due),
+        cmocka_unit_test(test_own_answers_of_long_ago),
+        cmocka_unit_test(test_the_open_probe_is_answered),
+        cmocka_unit_test(test_evidence_against_many_services),
         cmocka_unit_test(test_a_tick_probes_who_is_wanted),
         cmocka_unit_test(test_evidence_of_the_data_plane),
         cmocka_unit_test(test_handshakes_of_control),
