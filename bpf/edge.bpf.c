@@ -51,6 +51,37 @@ INLINE __u32 edge_choose(const struct packet *p, const struct abi_service *s)
     return choose_less_loaded(first, second, families, load_of(first), load_of(second));
 }
 
+/* A flow whose element was pushed out while its way back was not: it goes on with the backend that it has,
+ * whatever would be chosen now. The new element, or NULL: `id` is not that backend. */
+static __noinline struct abi_flow *edge_again(struct packet *p, const struct abi_service *s, __u32 id)
+{
+    struct edge_work *w = edge_work();
+    if (!w || !p || !s || id == ABI_NO_BACKEND || !flow_fill(w, p, s, id) || w->flow.mode != ABI_EDGE_NAT)
+        return NULL;
+    flow_complete(&w->key, &w->flow);
+    flow_mirror(&w->key, &w->flow, &w->mirror_key, &w->mirror);
+    const struct abi_flow *back = bpf_map_lookup_elem(&flows, &w->mirror_key);
+    if (!back || !flow_is_own(w, back) || back->generation != w->flow.generation)
+        return NULL;
+    w->flow.flags = ABI_FLOW_ESTABLISHED;
+    w->flow.closing = back->closing;
+    if (bpf_map_update_elem(&flows, &w->key, &w->flow, BPF_ANY) != 0)
+        return NULL;
+    return bpf_map_lookup_elem(&flows, &w->key);
+}
+
+/* Looks for a packet's flow where its rows lead. */
+static __noinline struct abi_flow *edge_goes_on(struct packet *p, const struct abi_service *s)
+{
+    if (!p || !s || s->edge == ABI_EDGE_DSR)
+        return NULL;
+    __u32 hash = edge_hash(p, s), families = p->v4 ? CHOOSE_V4 : CHOOSE_V6;
+    struct abi_flow *f = edge_again(p, s, edge_row(s, hash, families));
+    if (f || s->policy != ABI_POLICY_LEAST)
+        return f;
+    return edge_again(p, s, edge_row(s, choose_second_hash(hash), families));
+}
+
 /* The first packet of a flow, or the first that this host sees of it: then another host began it, and with
  * ABI_EDGE_FULL_NAT nobody knows its port any more. */
 INLINE int edge_begin(struct __sk_buff *skb, struct packet *p, const struct abi_service *s)
@@ -58,6 +89,11 @@ INLINE int edge_begin(struct __sk_buff *skb, struct packet *p, const struct abi_
     struct edge_work *w = edge_work();
     if (!w)
         return TC_ACT_SHOT;
+    struct abi_flow *f = p->flags & TCP_SYN ? NULL : edge_goes_on(p, s);
+    if (f && p->flags & (TCP_FIN | TCP_RST))
+        flow_note_closing(p, f);
+    if (f)
+        return send_checked(skb, p, f);
     if (p->flags & TCP_RST || (p->flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK))
         return TC_ACT_SHOT;
     if (s->edge == ABI_EDGE_FULL_NAT && !(p->flags & TCP_SYN))

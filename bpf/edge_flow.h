@@ -16,7 +16,9 @@
 
 enum {
     FLOW_PATH_TIME = 4,  /* how long a path is used before it is looked up again: 1 to 10 seconds */
-    FLOW_FREE_TIME = 16, /* a closed flow that was quiet for so long gives its port away */
+    FLOW_FREE_TIME = 61, /* a closed flow that is silent for so many seconds gives its port away: the backend
+                            has it in TIME_WAIT for 60, ... */
+    FLOW_FREE_TIME_HARD = 16, /* ... and if need be so soon */
     FLOW_SILENT_TIME =
         30000,             /* ... and if need be one that was not closed: two hours at least (RFC 5382, 5) */
     FLOW_BEGINS_TIME = 32, /* a beginning whose client is silent for so many seconds gives its port away, */
@@ -127,37 +129,55 @@ INLINE struct edge_work *edge_work(void)
 
 /* --- ports towards the backend ------------------------------------------------------------------------- */
 
+/* For how many seconds nothing was heard that a way back takes note of: of beginnings the client's packets,
+ * later what ends the flow. */
+INLINE __s32 flow_silent(const struct abi_flow *back)
+{
+    return flow_clock() - back->expected;
+}
+
 /* Whether who holds a way back has no use for it any more. `hard`: others were looked for in vain. What an
  * established flow loses by it is its connection, a beginning starts again with its client's next SYN. */
-INLINE bool flow_gives_way(const struct abi_flow *held, bool hard)
+INLINE bool flow_gives_way(struct abi_flow *held, bool hard)
 {
+    if (!held->expected)
+        held->expected = flow_clock(); /* made by programs that did not write it: as if heard just now */
     if (!(held->flags & ABI_FLOW_ESTABLISHED))
-        return (__s32)(flow_clock() - held->expected) >= (hard ? FLOW_BEGINS_TIME_HARD : FLOW_BEGINS_TIME);
+        return flow_silent(held) >= (hard ? FLOW_BEGINS_TIME_HARD : FLOW_BEGINS_TIME);
     if (flow_closed(held))
-        return flow_age(held) >= FLOW_FREE_TIME;
+        return flow_silent(held) >= (hard ? FLOW_FREE_TIME_HARD : FLOW_FREE_TIME);
     return hard && held->path_time && flow_age(held) >= FLOW_SILENT_TIME;
 }
 
-/* Whether the way back of w->flow is free, or was its own before; who gives way is taken away. */
-INLINE bool flow_way_back_free(struct edge_work *w, bool hard)
+/* Whether what holds the way back of w->flow is this flow itself. */
+INLINE bool flow_is_own(const struct edge_work *w, const struct abi_flow *held)
 {
-    struct abi_flow *held = bpf_map_lookup_elem(&flows, &w->mirror_key);
+    return addr_equal(&held->target, &w->mirror.target) && addr_equal(&held->source, &w->mirror.source) &&
+           held->target_port == w->mirror.target_port && held->source_port == w->mirror.source_port;
+}
+
+enum way_back { WAY_TAKEN, WAY_FREE, WAY_OWN };
+
+/* Whose the way back of w->flow is; who gives way is taken away. A flow that is established meanwhile is in
+ * the second table before it leaves the first. */
+INLINE enum way_back flow_way_back(struct edge_work *w, bool hard)
+{
+    struct abi_flow *held = bpf_map_lookup_elem(&half_open, &w->mirror_key);
     if (!held)
-        held = bpf_map_lookup_elem(&half_open, &w->mirror_key);
+        held = bpf_map_lookup_elem(&flows, &w->mirror_key);
     if (!held)
-        return true;
-    if (addr_equal(&held->target, &w->mirror.target) && addr_equal(&held->source, &w->mirror.source) &&
-        held->target_port == w->mirror.target_port && held->source_port == w->mirror.source_port)
-        return true;
+        return WAY_FREE;
+    if (flow_is_own(w, held))
+        return WAY_OWN;
     if (!flow_gives_way(held, hard))
-        return false;
+        return WAY_TAKEN;
     struct abi_flow_key old;
     flow_mirror_key(held, &old);
     bpf_map_delete_elem(&flows, &old);
     bpf_map_delete_elem(&half_open, &old);
     bpf_map_delete_elem(&flows, &w->mirror_key);
     bpf_map_delete_elem(&half_open, &w->mirror_key);
-    return true;
+    return WAY_FREE;
 }
 
 /* Finds a source port with which the way back is free: with ABI_EDGE_NAT first the client's own. (Two
@@ -173,9 +193,12 @@ static long flow_try_port(__u32 i, void *context)
     flow_complete(&w->key, &w->flow);
     flow_mirror(&w->key, &w->flow, &w->mirror_key, &w->mirror);
     w->mirror.expected = flow_clock();
-    if (!flow_way_back_free(w, i >= ABI_EDGE_PORT_TRIES))
+    enum way_back way = flow_way_back(w, i >= ABI_EDGE_PORT_TRIES);
+    if (way == WAY_TAKEN)
         return 0;
-    if (bpf_map_update_elem(&half_open, &w->mirror_key, &w->mirror, BPF_ANY) != 0)
+    /* Another processor may be at the same port: it is whose element is there first. */
+    if (bpf_map_update_elem(&half_open, &w->mirror_key, &w->mirror, way == WAY_OWN ? BPF_ANY : BPF_NOEXIST) !=
+        0)
         return 0;
     *(__u32 *)context = 0;
     return 1;
@@ -217,7 +240,8 @@ INLINE bool flow_fill(struct edge_work *w, const struct packet *p, const struct 
 }
 
 /* The way back of w->flow is in half_open after this, and its port chosen. Ports are looked for from one on
- * that each flow has for itself, whatever its row goes by. */
+ * that each flow has for itself, whatever its row goes by: whose element was pushed out finds its own again.
+ * How soon a port is used again is up to flow_gives_way: who had it last is there until then. */
 INLINE bool flow_reserve(struct edge_work *w, __u32 seed)
 {
     if (w->flow.mode == ABI_EDGE_DSR)
@@ -279,6 +303,7 @@ INLINE void flow_keep_mirror(const struct packet *p, const struct abi_flow *f)
     if (!w || f->mode == ABI_EDGE_DSR)
         return;
     flow_mirror(&p->key, f, &w->mirror_key, &w->mirror);
+    w->mirror.expected = flow_clock();
     if (!bpf_map_lookup_elem(&flows, &w->mirror_key))
         bpf_map_update_elem(&flows, &w->mirror_key, &w->mirror, BPF_NOEXIST);
 }
@@ -334,6 +359,10 @@ INLINE void flow_note_closing(const struct packet *p, struct abi_flow *f)
     struct abi_flow *mirror = bpf_map_lookup_elem(&flows, &key);
     if (mirror)
         mirror->closing |= closing;
+    if (f->flags & ABI_FLOW_BACK)
+        f->expected = flow_clock();
+    else if (mirror)
+        mirror->expected = flow_clock();
     if (closed || !flow_closed(f))
         return;
     if (!(f->flags & ABI_FLOW_BACK))

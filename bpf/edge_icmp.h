@@ -131,7 +131,7 @@ static __noinline int icmp_error(struct __sk_buff *skb, struct packet *p)
     struct abi_flow *f = icmp_flow(&w->key);
     if (!f)
         return TC_ACT_UNSPEC;
-    if (flow_path_old(f) && !path_find(skb, f)) {
+    if (flow_path_old(f) && !path_find_counted(skb, f, flow_closed(f) ? 0 : f->path_time)) {
         EDGE_COUNT(f->service, no_route);
         return TC_ACT_SHOT;
     }

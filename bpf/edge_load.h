@@ -4,7 +4,8 @@
  * pushed out of their table, so a plain count would go wrong for ever. Counted are those that were seen in
  * this window of time or in the one before: each flow tells when its path is looked up, which is every few
  * seconds while it sends, and is taken off when it ends. What was counted wrong is forgotten two windows
- * later. Processors may overtake each other at the turn of a window: that spoils little, and not for long.
+ * later. Processors may overtake each other at the turn of a window: that spoils little, and not for long; no
+ * one sets the window back.
  *
  * With direct return ends are not seen, so nothing is counted.
  */
@@ -16,6 +17,7 @@
 enum {
     LOAD_WINDOW_BITS = 5, /* of flow_time(): 8 to 80 seconds */
     LOAD_WINDOW_MASK = 0xffff >> LOAD_WINDOW_BITS,
+    LOAD_BEHIND = 8, /* windows that a processor may be behind others: it was stopped meanwhile */
 };
 
 struct edge_load {
@@ -41,7 +43,8 @@ INLINE struct edge_load *load_get(__u32 backend)
     if (!l)
         return NULL;
     __u32 held = *(volatile __u32 *)&l->window;
-    if (held != window && __sync_val_compare_and_swap(&l->window, held, window) == held) {
+    if (((held - window) & LOAD_WINDOW_MASK) > LOAD_BEHIND &&
+        __sync_val_compare_and_swap(&l->window, held, window) == held) {
         l->before = ((window - held) & LOAD_WINDOW_MASK) == 1 ? l->now : 0;
         l->now = 0;
     }

@@ -25,8 +25,11 @@ struct edge_work {
     struct abi_flow flow;
     struct abi_flow mirror;
     __u8 inside[EDGE_INSIDE]; /* of a packet that an error is about */
-    __u64 told_ns;            /* errors of this processor's own: when the last were allowed again, ... */
-    __u64 told;               /* ... and how many were sent since */
+    /* Errors of this processor's own, about beginnings and about flows that are established: when the last
+     * were allowed again, and how many were sent since. */
+    struct {
+        __u64 since_ns, count;
+    } told[2];
 };
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -95,6 +95,8 @@ INLINE int send_packet(struct __sk_buff *skb, const struct packet *p, struct abi
 {
     __u32 hop = f->flags & ABI_FLOW_LOCAL ? 0 : 1;
     edge_count_packet(f, skb->len);
+    if (p->fragment == FRAGMENT_LATER)
+        edge_count_flow(f); /* nobody comes back to the copy */
     if (!send_tcp_check(skb, p, f) || !send_ports(skb, p, f))
         return TC_ACT_SHOT;
     if (p->v4 ? !send_rewrite4(skb, f, hop) : !send_rewrite6(skb, p, f, hop))
@@ -172,6 +174,16 @@ static __noinline bool path_find(struct __sk_buff *skb, struct abi_flow *f)
     return true;
 }
 
+/* The same; `before` is the path's time under which the flow was counted, or 0. */
+INLINE bool path_find_counted(struct __sk_buff *skb, struct abi_flow *f, __u16 before)
+{
+    if (!path_find(skb, f))
+        return false;
+    if ((f->flags & (ABI_FLOW_ESTABLISHED | ABI_FLOW_BACK)) == ABI_FLOW_ESTABLISHED && !flow_closed(f))
+        load_goes_on(f, before);
+    return true;
+}
+
 /* What is sent in segments later (GSO): each of them is the headers and so many bytes. */
 INLINE bool send_too_big(struct __sk_buff *skb, const struct packet *p, const struct abi_flow *f)
 {
@@ -181,20 +193,20 @@ INLINE bool send_too_big(struct __sk_buff *skb, const struct packet *p, const st
     return !segment || p->l4 + p->tcp_bytes + segment > room;
 }
 
-/* Looks the path up again. False: there is none. */
+/* Looks the path up again. False: there is none. What later fragments have is a copy of their flow, whose
+ * counts and way back are the flow's own to see to. */
 INLINE bool send_find_path(struct __sk_buff *skb, const struct packet *p, struct abi_flow *f)
 {
+    if (p->fragment == FRAGMENT_LATER)
+        return path_find(skb, f);
     __u16 before = flow_closed(f) ? 0 : f->path_time;
     edge_count_flow(f);
     if (!(p->flags & TCP_RST))
         f->closing &= ~ABI_FLOW_RESET; /* it goes on: the reset was forged */
-    if (!path_find(skb, f))
+    if (!path_find_counted(skb, f, before))
         return false;
-    if (!(f->flags & ABI_FLOW_ESTABLISHED))
-        return true;
-    if (!(f->flags & ABI_FLOW_BACK) && !flow_closed(f))
-        load_goes_on(f, before);
-    flow_keep_mirror(p, f);
+    if (f->flags & ABI_FLOW_ESTABLISHED)
+        flow_keep_mirror(p, f);
     return true;
 }
 
@@ -215,6 +227,7 @@ static __noinline int send_checked(struct __sk_buff *skb, struct packet *p, stru
     }
     if (p->fragment == FRAGMENT_FIRST) {
         struct abi_fragment_key key = {p->key.source, p->key.target, p->fragment_id, 0};
+        edge_count_flow(f); /* so that nothing is counted by the copy as well */
         bpf_map_update_elem(&fragments, &key, f, BPF_ANY);
     }
     return send_packet(skb, p, f);

@@ -22,7 +22,8 @@ enum {
     TOO_BIG_CODE4 = 4,
     TOO_BIG_TYPE6 = 2,
     TOO_BIG_TCP_CHECK = 16,
-    /* Of each processor: so many in a second, the first of them at once. */
+    /* Of each processor: so many in a second, the first of them at once. As many again about flows that are
+     * established: SYNs are forged, and must not use up what those need. */
     TOO_BIG_A_SECOND = 200,
     TOO_BIG_SECOND_NS = 1000000000,
 };
@@ -43,14 +44,15 @@ struct too_big6 {
     struct too_big_icmp icmp;
 };
 
-INLINE bool too_big_allowed(struct edge_work *w)
+INLINE bool too_big_allowed(struct edge_work *w, const struct abi_flow *f)
 {
     __u64 now = bpf_ktime_get_ns();
-    if (now - w->told_ns >= TOO_BIG_SECOND_NS) {
-        w->told_ns = now;
-        w->told = 0;
+    typeof(&w->told[0]) told = f->flags & ABI_FLOW_ESTABLISHED ? &w->told[1] : &w->told[0];
+    if (now - told->since_ns >= TOO_BIG_SECOND_NS) {
+        told->since_ns = now;
+        told->count = 0;
     }
-    return w->told++ < TOO_BIG_A_SECOND;
+    return told->count++ < TOO_BIG_A_SECOND;
 }
 
 /* The sum of what will be inside when it is sent. Where the checksum of TCP is still to be filled in, all
@@ -124,7 +126,7 @@ static __noinline int too_big_answer(struct __sk_buff *skb, struct packet *p, st
     __u32 sum = 0, mtu = f->mtu_bytes, service = f->service;
     if (!w || skb->pkt_type != 0 || p->fragment == FRAGMENT_LATER || skb->len < PARSE_L3 + EDGE_INSIDE)
         return TC_ACT_SHOT;
-    if (!too_big_allowed(w) || !too_big_sum(skb, p, w, &sum))
+    if (!too_big_allowed(w, f) || !too_big_sum(skb, p, w, &sum))
         return TC_ACT_SHOT;
     if (bpf_skb_change_tail(skb, PARSE_L3 + EDGE_INSIDE, 0) != 0)
         return TC_ACT_SHOT;

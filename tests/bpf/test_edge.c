@@ -255,6 +255,21 @@ static void test_limits(void **state)
     each(limits);
 }
 
+static bool routes_are_narrow;
+
+/* Takes back what test_too_big does to the routes, also when it failed. */
+static int widen_routes(void **state)
+{
+    (void)state;
+    if (!routes_are_narrow)
+        return 0;
+    routes_are_narrow = false;
+    const char *restore =
+        lab.v6 ? "ip route del fd02::10/124 dev e2; ip route replace 2001:db8::/32 via fd01::fe"
+               : "ip route del 10.2.0.8/29 dev e2; ip route replace 192.0.2.0/24 via 10.1.0.254";
+    return system(restore);
+}
+
 /* The route to the other side has a smaller MTU than its device: both sides are told, of IPv4 with options
  * too, in the name of whom the packet was for. */
 static void too_big(uint8_t mode)
@@ -266,6 +281,7 @@ static void too_big(uint8_t mode)
         snprintf(line, sizeof(line), "ip route replace %s %s mtu lock 1300", to[i], way[i]);
         assert_int_equal(system(line), 0);
     }
+    routes_are_narrow = true;
     struct abi_flow f;
     open_flow(4030, &f);
     uint64_t before = COUNTED(told);
@@ -287,10 +303,7 @@ static void too_big(uint8_t mode)
         expect(&lab.backend, in, SENT, &told);
     }
     assert_int_equal(COUNTED(told) - before, mode == ABI_EDGE_DSR ? 2 : 3);
-    snprintf(line, sizeof(line), "ip route del %s %s", to[0], way[0]);
-    assert_int_equal(system(line), 0);
-    snprintf(line, sizeof(line), "ip route replace %s %s", to[1], way[1]);
-    assert_int_equal(system(line), 0);
+    assert_int_equal(widen_routes(NULL), 0);
 }
 
 static void test_too_big(void **state)
@@ -299,23 +312,53 @@ static void test_too_big(void **state)
     each(too_big);
 }
 
-/* What cannot be answered is dropped alone, and answers are rationed. */
+/* Rations are each processor's own. */
+static void stay_on_one_processor(void)
+{
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+}
+
+/* Sends it until it is told no more; how often it was told. */
+static uint64_t told_until_ration_ends(struct packet p)
+{
+    uint64_t before = COUNTED(told), begun = now_ns();
+    for (int i = 0; i < 2000; i++) {
+        int verdict = run(&lab.client, p).verdict;
+        assert_true(verdict == SENT || verdict == DROP);
+    }
+    uint64_t seconds = (now_ns() - begun) / 1000000000u + 1, told = COUNTED(told) - before;
+    if (seconds < 5) /* else the machine is so slow that the ration never ends */
+        assert_in_range(told, 1, (seconds + 1) * 200);
+    return told;
+}
+
+/* What cannot be answered is dropped alone, and answers are rationed: flows that are established have a
+ * ration that beginnings, which anybody forges, do not use up. */
 static void test_told_no_more(void **state)
 {
     (void)state;
     fresh(ABI_EDGE_NAT, false);
+    stay_on_one_processor();
     struct abi_flow f;
     open_flow(4031, &f);
+    f.path_time = 0; /* looked up with the next packet, and not again for a while */
     struct packet p = from_client(4031, PSH | ACK), later = p;
     p.payload_bytes = later.payload_bytes = 1500;
     p.id = later.id = 77;
     p.more_fragments = true;
     later.fragment_bytes = 1520;
     struct packet told = too_big_for(&p, 1500);
-    f.mtu_bytes = 500;
     struct abi_flow_key key = key_of(&p);
     struct packet small = from_client(4031, PSH | ACK);
+    put(lab.edge->maps.flows, &key, &f);
+    assert_int_equal(run(&lab.client, small).verdict, SENT);
+    assert_true(established(&small, &f));
+    assert_int_not_equal(f.path_time, 0);
     small.payload_bytes = 470;
+    f.mtu_bytes = 500;
     put(lab.edge->maps.flows, &key, &f);
     expect(&lab.client, small, DROP, NULL); /* less than the head that is sent */
     f.mtu_bytes = 1500;
@@ -324,17 +367,17 @@ static void test_told_no_more(void **state)
     put(lab.edge->maps.fragments, &fragment, &f);
     expect(&lab.client, later, DROP, NULL);
     expect(&lab.client, p, SENT, &told);
-    uint64_t big = COUNTED(too_big), answered = COUNTED(told), begun = now_ns();
+    uint64_t big = COUNTED(too_big);
     p.id = 0;
     p.more_fragments = false;
-    for (int i = 0; i < 2000; i++) {
-        int verdict = run(&lab.client, p).verdict;
-        assert_true(verdict == SENT || verdict == DROP);
-    }
-    uint64_t seconds = (now_ns() - begun) / 1000000000u + 1, cpus = (uint64_t)libbpf_num_possible_cpus();
-    answered = COUNTED(told) - answered;
+    struct packet forged = p;
+    forged.source_port = 4032;
+    forged.flags = SYN;
+    told_until_ration_ends(forged);
     assert_int_equal(COUNTED(too_big) - big, 2000);
-    assert_in_range(answered, 1, (seconds + 1) * 200 * cpus);
+    expect(&lab.client, p, SENT, &told);
+    told_until_ration_ends(p);
+    assert_int_equal(COUNTED(too_big) - big, 4001);
 }
 
 /* What is sent in segments later is judged by them. */
@@ -462,7 +505,7 @@ int main(void)
         cmocka_unit_test(test_not_ours),
         cmocka_unit_test(test_other_host),
         cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_too_big),
+        cmocka_unit_test_teardown(test_too_big, widen_routes),
         cmocka_unit_test(test_segments_later),
         cmocka_unit_test(test_half_evicted),
         cmocka_unit_test(test_short_cut),

@@ -167,6 +167,13 @@ static void test_windows(void **state)
     unsigned counts[BACKENDS];
     count_begun(3000, 30, counts);
     assert_int_equal(load_of(f.backend), 0);
+    /* A processor that was stopped after it looked at the time finds a window that is ahead. */
+    l = load_read(f.backend);
+    l.window = (l.window + 1) & 0x7ff;
+    l.now = l.before = 7;
+    put(lab.edge->maps.edge_loads, &f.backend, &l);
+    count_begun(3100, 30, counts);
+    assert_int_equal(load_of(f.backend), 14);
 }
 
 /* A second row is looked at for a SYN alone: another node, which has not counted the same, knows the first.

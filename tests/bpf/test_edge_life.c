@@ -315,7 +315,7 @@ static void test_ports_run_out(void **state)
         const char *name;
         uint8_t flags, closing;
         uint16_t quiet;   /* for how long, of established ones */
-        uint32_t waiting; /* of beginnings */
+        uint32_t waiting; /* of beginnings, and of ended ones */
         bool gives_way;
     } cases[] = {
         {"beginnings", 0, 0, 0, (uint32_t)-100, false}, /* heard a moment ago, whenever that is */
@@ -324,8 +324,8 @@ static void test_ports_run_out(void **state)
         {"established", ABI_FLOW_ESTABLISHED, 0, 10, 1000, false},
         {"established, quiet for an hour", ABI_FLOW_ESTABLISHED, 0, 14000, 1000, false},
         {"... for hours", ABI_FLOW_ESTABLISHED, 0, 30100, 1000, true},
-        {"closed", ABI_FLOW_ESTABLISHED, ABI_FLOW_RESET, 0, 1000, false},
-        {"closed some time ago", ABI_FLOW_ESTABLISHED, ABI_FLOW_FIN | ABI_FLOW_FIN_BACK, 30, 1000, true},
+        {"closed", ABI_FLOW_ESTABLISHED, ABI_FLOW_RESET, 30, (uint32_t)-100, false},
+        {"closed some time ago", ABI_FLOW_ESTABLISHED, ABI_FLOW_FIN | ABI_FLOW_FIN_BACK, 0, 18, true},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const struct bpf_map *map = cases[i].flags ? lab.edge->maps.flows : lab.edge->maps.half_open;
@@ -359,6 +359,99 @@ static void test_ports_run_out(void **state)
         expect(&lab.backend, in, SENT, &back);
         release_all_ports(map);
     }
+}
+
+/* Two flows of one client's port that want the same way back: `held` is the first one's, of whom `how` is
+ * what is known. Returns whether the second has its own port of the client's. */
+static bool takes_way_back(uint16_t port, const struct abi_flow *how)
+{
+    const struct bpf_map *map =
+        how->flags & ABI_FLOW_ESTABLISHED ? lab.edge->maps.flows : lab.edge->maps.half_open;
+    struct packet syn = from_client(port, SYN);
+    struct abi_flow f, held = *how;
+    assert_int_equal(run(&lab.client, syn).verdict, SENT);
+    assert_true(half_open(&syn, &f));
+    struct packet out = towards_backend(syn, &f), back = from_backend(&out, SYN | ACK);
+    struct abi_flow_key key = key_of(&syn), way_back = key_of(&back);
+    bpf_map_delete_elem(bpf_map__fd(lab.edge->maps.half_open), &key);
+    bpf_map_delete_elem(bpf_map__fd(lab.edge->maps.half_open), &way_back);
+    held.flags |= ABI_FLOW_BACK;
+    held.source = address("198.51.100.81"); /* another service's */
+    held.source_port = htons(80);
+    held.target = lab.host;
+    held.target_port = htons(port);
+    put(map, &way_back, &held);
+    assert_int_equal(run(&lab.client, syn).verdict, SENT);
+    assert_true(half_open(&syn, &f));
+    return ntohs(f.source_port) == port;
+}
+
+/* A port is used again at once only when its backend has forgotten who had it, however fast jiffies are; who
+ * is not known to be silent, as other programs made its element, counts as heard. */
+static void test_ports_again_after_time_wait(void **state)
+{
+    (void)state;
+    fresh(ABI_EDGE_NAT, false);
+    const struct {
+        uint8_t flags;
+        uint32_t silent;
+        bool taken;
+    } cases[] = {
+        {ABI_FLOW_ESTABLISHED, 0, false},
+        {ABI_FLOW_ESTABLISHED, 30, false},
+        {ABI_FLOW_ESTABLISHED, 59, false},
+        {ABI_FLOW_ESTABLISHED, 63, true},
+        {0, 2, false},
+        {0, 40, true},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct abi_flow how = {.mode = ABI_EDGE_NAT,
+                               .service = SERVICE,
+                               .generation = 1,
+                               .flags = cases[i].flags,
+                               .closing = cases[i].flags ? ABI_FLOW_FIN | ABI_FLOW_FIN_BACK : 0,
+                               .path_time = 1,
+                               .expected = flow_clock() - cases[i].silent};
+        if (takes_way_back((uint16_t)(5000 + i), &how) != cases[i].taken)
+            fail_msg("flags %u, silent for %u s", cases[i].flags, cases[i].silent);
+        how.expected = 0;
+        assert_false(takes_way_back((uint16_t)(5100 + i), &how));
+    }
+}
+
+/* The element of the client's direction was pushed out, the way back was not: the flow stays where it is,
+ * though its service's policy has another row for it than a new one would get, and its first row's backend is
+ * another. */
+static void test_goes_on_by_its_way_back(void **state)
+{
+    (void)state;
+    fresh(ABI_EDGE_NAT, false);
+    set_policy(ABI_POLICY_LEAST);
+    unsigned second = 0;
+    for (uint16_t port = 2000; port < 2060; port++) {
+        struct abi_flow f, again;
+        struct packet data = from_client(port, PSH | ACK), fin = from_client(port, FIN | ACK);
+        struct abi_flow_key key = key_of(&data);
+        open_flow(port, &f);
+        struct packet out = towards_backend(data, &f);
+        assert_int_equal(bpf_map_delete_elem(bpf_map__fd(lab.edge->maps.flows), &key), 0);
+        expect(&lab.client, data, SENT, &out);
+        assert_true(established(&data, &again));
+        assert_int_equal(again.backend, f.backend);
+        assert_int_equal(bpf_map_delete_elem(bpf_map__fd(lab.edge->maps.flows), &key), 0);
+        out = towards_backend(fin, &f);
+        expect(&lab.client, fin, SENT, &out);
+        assert_true(established(&data, &again));
+        assert_int_equal(again.closing, ABI_FLOW_FIN);
+        struct packet back = from_backend(&out, PSH | ACK);
+        struct abi_flow_key way_back = key_of(&back);
+        bpf_map_delete_elem(bpf_map__fd(lab.edge->maps.flows), &key);
+        bpf_map_delete_elem(bpf_map__fd(lab.edge->maps.flows), &way_back);
+        assert_int_equal(run(&lab.client, data).verdict, SENT); /* both are gone: its first row */
+        assert_true(half_open(&data, &again));
+        second += again.backend != f.backend;
+    }
+    assert_in_range(second, 1, 59);
 }
 
 /* --- hostile packets ----------------------------------------------------------------------------------- */
@@ -489,6 +582,8 @@ int main(void)
         cmocka_unit_test(test_guessed_acknowledgement),
         cmocka_unit_test(test_ports),
         cmocka_unit_test(test_ports_run_out),
+        cmocka_unit_test(test_ports_again_after_time_wait),
+        cmocka_unit_test(test_goes_on_by_its_way_back),
         cmocka_unit_test(test_cut_short),
         cmocka_unit_test(test_mutations),
     };

@@ -205,20 +205,24 @@ def test_narrow_ways(pair):
     narrow = [lab[name] for name in ("client", *SERVERS)]
     offload(lab["lb"], "off")
     before = balancer.stats()
-    for host in narrow:
-        lower_mtu(balancer, host, 1300)
-    result = traffic(lab["client"], "bulk", ADDRESS[balancer.family], PORT, 4 << 20)
-    assert result["right"]
-    stats = balancer.stats()
-    told = stats["told"] - before["told"]
-    assert 0 < told <= stats["too_big"] - before["too_big"]
-    learnt = lab["client"].ip(f"-{balancer.family}", "route", "get", ADDRESS[balancer.family]).stdout
-    assert "mtu 1300" in learnt, learnt
-    for host in narrow:
-        host.ip(f"-{balancer.family}", "route", "flush", "cache")
-        address, bits = balancer.host_address(host.name), 32 if balancer.family == 4 else 128
-        lab["lb"].ip("route", "del", f"{address}/{bits}", "dev", "eth0")
-    offload(lab["lb"], "on")
+    lowered = []
+    try:
+        for host in narrow:
+            lower_mtu(balancer, host, 1300)
+            lowered.append(host)
+        result = traffic(lab["client"], "bulk", ADDRESS[balancer.family], PORT, 4 << 20)
+        assert result["right"]
+        stats = balancer.stats()
+        told = stats["told"] - before["told"]
+        assert 0 < told <= stats["too_big"] - before["too_big"]
+        learnt = lab["client"].ip(f"-{balancer.family}", "route", "get", ADDRESS[balancer.family]).stdout
+        assert "mtu 1300" in learnt, learnt
+    finally:
+        for host in lowered:
+            host.ip(f"-{balancer.family}", "route", "flush", "cache")
+            address, bits = balancer.host_address(host.name), 32 if balancer.family == 4 else 128
+            lab["lb"].ip("route", "del", f"{address}/{bits}", "dev", "eth0")
+        offload(lab["lb"], "on")
 
 
 def broken(results):
