@@ -174,6 +174,15 @@ static void share_maps(struct bpf_load *load, const char *old)
     share_map(load, old, "told", NULL);
 }
 
+/* Goes on with what an older version left, where it means the same. */
+static void share_version(void *arg, const char *set)
+{
+    unsigned version = 0;
+    if (sscanf(strrchr(set, '/') + 1, "v%u", &version) == 1 && version >= ABI_VERSION_SHARED &&
+        version < ABI_VERSION)
+        share_maps(arg, set);
+}
+
 /* Why it failed. */
 
 /* The last line of the verifier that says something: not the figures it ends with. */
@@ -281,6 +290,8 @@ static int choose_set(struct bpf_load *load, char *err, size_t err_len)
     char node[BPF_PINS_PATH_MAX + 8];
     snprintf(node, sizeof(node), "%s/node", load->pins.set);
     load->is_new = access(node, F_OK) != 0;
+    if (load->is_new)
+        bpf_pins_each_other(&load->pins, share_version, load);
     return 0;
 }
 

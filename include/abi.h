@@ -9,8 +9,8 @@
  * User space never writes a map that holds a bpf_timer.
  *
  * Pins: /sys/fs/bpf/fairlead-INSTANCE/vABI_VERSION/, one file a map, programs' links under links/. A change
- * of any layout here changes ABI_VERSION; the loader then makes a new set beside the old one, takes over the
- * verdicts and removes the old set.
+ * of any layout or meaning here changes ABI_VERSION; the loader then makes a new set beside the old one,
+ * takes over the verdicts and, from sets since ABI_VERSION_SHARED, maps of BPF's that kept their shape.
  *
  * Units: times are CLOCK_MONOTONIC in nanoseconds (_ns) or microseconds (_us). Addresses and ports are in
  * network byte order. An IPv4 address is written as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2) in every map.
@@ -23,7 +23,8 @@
 #endif
 
 enum abi_limits {
-    ABI_VERSION = 2,
+    ABI_VERSION = 3,
+    ABI_VERSION_SHARED = 2, /* what kept its shape since then kept its meaning, or says so where it is read */
     ABI_BACKENDS_MAX = 131072, /* a host; the maps' real size is chosen at load */
     ABI_SERVICES_MAX = 4096,   /* ids of services, 0 is none */
     ABI_SERVICE_BACKENDS_MAX = 4096,
@@ -523,7 +524,7 @@ struct abi_flow {
     struct abi_addr source;
     struct abi_addr target;
     __u32 service;
-    __u32 expected;   /* half open: first acknowledgement of the client; way back: when it was last heard */
+    __u32 expected;   /* half open: first acknowledgement of the client; way back: when heard last, 0: now */
     __u16 generation; /* of the backend */
     __u8 closing;     /* enum abi_flow_closing */
     __u8 heard;       /* half open: packets from the client so far, at most 255 */

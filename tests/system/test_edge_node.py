@@ -220,7 +220,7 @@ def test_only_what_is_asked_for(site):
     restart(site, [("nat", 4)], "  xdp: [eth0, nothing*]\n")
     assert xdp(site) == (["eth0"], True)
     links = json.loads(netlab.command("bpftool", "-j", "map", "dump", "pinned",
-                                      netlab.BPFFS / f"fairlead-{site.node.instance}/v2/edge_links").stdout)
+                                      netlab.BPFFS / f"fairlead-{site.node.instance}/v3/edge_links").stdout)
     mac = json.loads(host.ip("-j", "link", "show", "eth0").stdout)[0]["address"]
     assert [bytes(link["formatted"]["value"]["mac"]).hex(":") for link in links] == [mac]
     assert http1.wait_until(lambda: settings_of(host) == ["1", "0", "8080,9000-9009,41000-41009,61000-62023"], 20), settings_of(host)

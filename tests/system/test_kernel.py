@@ -67,7 +67,7 @@ def places(status, where):
 
 def verdict(node, backend=0):
     """(state, reason, generation, sequence), from the kernel itself."""
-    out = command("bpftool", "-j", "map", "lookup", "pinned", BPFFS / f"fairlead-{node.instance}/v2/verdicts", "key", "hex",
+    out = command("bpftool", "-j", "map", "lookup", "pinned", BPFFS / f"fairlead-{node.instance}/v3/verdicts", "key", "hex",
                   *backend.to_bytes(4, "little").hex(" ").split()).stdout
     raw = int.from_bytes(bytes(int(b, 16) for b in json.loads(out)["value"]), "little")
     return raw & 0xff, raw >> 8 & 0xff, raw >> 16 & 0xffff, raw >> 32
@@ -85,7 +85,7 @@ def map_id(node, name):
 
 
 def link_id(node, program):
-    path = BPFFS / f"fairlead-{node.instance}/v2/links/{program}"
+    path = BPFFS / f"fairlead-{node.instance}/v3/links/{program}"
     return json.loads(command("bpftool", "-j", "link", "show", "pinned", path).stdout)["id"]
 
 
@@ -183,7 +183,7 @@ def loaded(node):
 
 
 def pinned(node, name):
-    return (BPFFS / f"fairlead-{node.instance}/v2/{name}").exists()
+    return (BPFFS / f"fairlead-{node.instance}/v3/{name}").exists()
 
 
 def on_eth0(node):
@@ -250,7 +250,7 @@ def test_a_cgroup_program_that_is_not_needed_any_more(lab, node):
     node.start()
     wait_for(node, lambda: not node.json("service", "ls"))
     restarted(node, "stop")
-    links = BPFFS / f"fairlead-{node.instance}/v2/links"
+    links = BPFFS / f"fairlead-{node.instance}/v3/links"
     wait_for(node, lambda: not list(links.iterdir()))
     assert "steer" not in command("bpftool", "cgroup", "show", node.host.cgroup).stdout
     assert loaded(node) == {"probe"}
@@ -311,24 +311,29 @@ def test_other_sizes_take_the_verdicts_along(lab, node):
     assert now["verdicts"] != ids["verdicts"] and now["backends"] != ids["backends"]
     assert now["peer_state"] == ids["peer_state"] and now["history"] == ids["history"]
     assert next(m["entries"] for m in kernel(node)["maps"] if m["name"] == "verdicts") == 4096
-    assert sorted(p.name for p in (BPFFS / f"fairlead-{node.instance}").iterdir() if p.is_dir()) == ["v2"]
+    assert sorted(p.name for p in (BPFFS / f"fairlead-{node.instance}").iterdir() if p.is_dir()) == ["v3"]
 
 
-def test_another_version_of_the_maps_is_replaced(lab, node):
-    """An older set under another version's name: its verdicts are taken, its links change hands without a gap."""
+@pytest.mark.parametrize("older", [1, 2])
+def test_another_version_of_the_maps_is_replaced(lab, node, older):
+    """An older set under another version's name: its verdicts are taken, its links change hands without a gap. From
+    version 2 on, what BPF wrote goes on."""
     was, root = verdict(node), BPFFS / f"fairlead-{node.instance}"
-    link, old_map = link_id(node, "steer_connect4"), map_id(node, "verdicts")
+    link = link_id(node, "steer_connect4")
+    names = ("verdicts", "history", "peer_state", "backends")
+    ids = {name: map_id(node, name) for name in names}
     reach = lab["client"].reach(VIP, PORT, interval_us=2000)
     node.stop()
-    (root / "v2").rename(root / "v1")
+    (root / "v3").rename(root / f"v{older}")
     node.start()
     wait_on(node)
     time.sleep(0.3)
     assert failures(reach.stop()) == []
     assert verdict(node) == was
-    assert link_id(node, "steer_connect4") == link and map_id(node, "verdicts") != old_map
-    assert sorted(p.name for p in root.iterdir() if p.is_dir()) == ["v2"]
-    assert "with new maps and 1 verdicts of older ones" in node.log()
+    assert link_id(node, "steer_connect4") == link
+    assert [name for name in names if map_id(node, name) == ids[name]] == ([] if older == 1 else list(names[:3]))
+    assert sorted(p.name for p in root.iterdir() if p.is_dir()) == ["v3"]
+    assert f"with new maps and {1 if older == 1 else 0} verdicts of older ones" in node.log()
 
 
 def test_an_upgrade_that_was_cut_off_is_finished(lab, node):

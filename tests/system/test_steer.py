@@ -106,7 +106,7 @@ def events(node, kind):
 
 def dump(node, name):
     """A map of numbers or structs as bpftool tells it: [(key, value)]."""
-    path = BPFFS / f"fairlead-{node.instance}/v2/{name}"
+    path = BPFFS / f"fairlead-{node.instance}/v3/{name}"
     return json.loads(command("bpftool", "-j", "map", "dump", "pinned", path).stdout)
 
 
