@@ -225,8 +225,8 @@ static void show_backend(const char *instance, uint32_t id)
     struct abi_probe_state s;
     struct abi_backend b;
     uint64_t verdict;
+    get(instance, "verdicts", id, &verdict); /* before what led to it, which is never older then */
     get(instance, "probe_state", id, &s);
-    get(instance, "verdicts", id, &verdict);
     get(instance, "backends", id, &b);
     if (ABI_VERDICT_GENERATION(verdict) != b.generation)
         verdict = 0;
