@@ -339,7 +339,7 @@ def check_all(build, units, work, count, deadline):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, default="build", help="the folder with the programs")
-    parser.add_argument("--seconds", type=float, default=700, help="for all of it")
+    parser.add_argument("--seconds", type=float, default=850, help="for all of it")
     parser.add_argument("units", nargs="*", type=pathlib.Path, help="programs of unit tests to run in there")
     args = parser.parse_args()
     os.environ["PATH"] += ":/usr/sbin:/sbin"
