@@ -339,16 +339,16 @@ def test_another_version_of_the_maps_is_replaced(lab, node, older):
 def test_an_upgrade_that_was_cut_off_is_finished(lab, node):
     was, root = verdict(node), BPFFS / f"fairlead-{node.instance}"
     node.stop()
-    (root / "v2-new").mkdir()
-    (root / "v2-new/links").mkdir()
+    (root / "v3-new").mkdir()
+    (root / "v3-new/links").mkdir()
     node.start()
     wait_on(node)
-    assert not (root / "v2-new").exists() and verdict(node) == was
+    assert not (root / "v3-new").exists() and verdict(node) == was
     node.stop()
-    (root / "v2").rename(root / "v2-new")
+    (root / "v3").rename(root / "v3-new")
     node.start()
     wait_on(node)
-    assert (root / "v2").exists() and not (root / "v2-new").exists() and verdict(node) == was
+    assert (root / "v3").exists() and not (root / "v3-new").exists() and verdict(node) == was
 
 
 # ---------------------------------------------------------------- nothing stays

@@ -132,7 +132,7 @@ def test_totals_are_counted_over_repositories_and_restarts(node):
         return row["used"]
 
     sizes = {row["name"]: row for row in map(json.loads, cli(node, "repo", "ls", "--json").splitlines())
-             if row["name"].startswith("sum/")}
+             if row.get("name", "").startswith("sum/")}
     assert used() == {"bytes": sum(row["bytes"] for row in sizes.values()), "tags": 2}
     before = used()
     node.restart("kill")
