@@ -201,10 +201,10 @@ static void state_init(struct mirrors *m, struct mirror_state *s, const struct m
 /* What is known of rules that have changed is of no use, but for where their uploads stand. */
 static void state_change(struct mirrors *m, struct mirror_state *s, const struct mirror_rule *rule)
 {
-    struct mirror_totals total = s->total;
-    json_t *uploads = json_incref(s->uploads);
     if (s->rule.revision == rule->revision)
         return;
+    struct mirror_totals total = s->total;
+    json_t *uploads = json_incref(s->uploads);
     state_fini(s);
     state_init(m, s, rule);
     json_decref(s->uploads);
