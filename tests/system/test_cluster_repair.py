@@ -66,7 +66,7 @@ def test_a_replica_is_lost_for_good(cluster):
         assert all(keeps(cluster[name], each) for each in (digest, *blobs)), cluster.report()
     assert at_rest(cluster, 3), cluster.report()
     # Who was faster may have had nothing left for the other one to do.
-    assert any({"repair.begun", "repair.ended"} <= set(kinds(node)) for node in cluster.alive())
+    assert http1.wait_until(lambda: any({"repair.begun", "repair.ended"} <= set(kinds(node)) for node in cluster.alive()), 60)
     assert sum(shown(node)["repair"]["copied"] for node in cluster.alive()) >= len(blobs) + 1
     cluster["a"].kill()
     repo = repository(cluster["b"])

@@ -22,7 +22,7 @@ from test_cluster_blobs import repository
 pytestmark = pytest.mark.skipif(harness.KIND != "fairlead", reason="Fairlead's own command")
 
 SETTINGS = {"gc.interval": "0ms", "gc.grace": "0ms"}
-PATIENCE_S = 60  # on a machine under load, under a sanitizer
+PATIENCE_S = 120  # on a machine under load, under a sanitizer
 # Whoever takes longer than that between a blob and its manifest pushes for nothing.
 LOAD = {**SETTINGS, "gc.grace": "5000ms" if harness.SANITIZED else "1500ms"}
 
