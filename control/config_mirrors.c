@@ -8,27 +8,6 @@
 #include "control/config_yaml.h"
 #include "control/mirrors.h"
 
-/* The text of a value; of a list its items with commas between them. NULL after a report. */
-static const char *value_text(struct cfg_reader *r, const yaml_node_t *node, char out[MIRROR_TEXT_MAX])
-{
-    static const char wanted[] = "a value, as `man fairlead` says under `mirror set`";
-    size_t used = 0;
-    if (node->type != YAML_SEQUENCE_NODE)
-        return cfg_text(r, node, wanted);
-    out[0] = '\0';
-    for (yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
-        const char *text = cfg_text(r, yaml_document_get_node(&r->doc, *i), wanted);
-        if (!text)
-            return NULL;
-        if (used < MIRROR_TEXT_MAX)
-            used += (size_t)snprintf(out + used, MIRROR_TEXT_MAX - used, "%s%s", used ? "," : "", text);
-    }
-    if (used < MIRROR_TEXT_MAX)
-        return out;
-    cfg_error(r, node, "the list is too long");
-    return NULL;
-}
-
 static void read_name(struct cfg_reader *r, struct mirror_rule *m, const yaml_node_t *node)
 {
     const char *text = cfg_text(r, node, "the name of a rule");
@@ -42,7 +21,8 @@ static void read_field(struct cfg_reader *r, struct mirror_rule *m, const yaml_n
                        const yaml_node_t *value)
 {
     char room[MIRROR_TEXT_MAX], err[MIRROR_ERROR_MAX];
-    const char *text = value_text(r, value, room);
+    const char *text =
+        cfg_list_text(r, value, "a value, as `man fairlead` says under `mirror set`", room, sizeof(room));
     int rc = text ? mirror_field_set(m, cfg_scalar(key), text, err) : 0;
     if (rc == -ENOENT)
         cfg_error(r, key, "unknown key '%.40s' of a rule of mirroring", cfg_scalar(key));

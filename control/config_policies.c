@@ -12,24 +12,11 @@ enum { KEY_TEXT_MAX = 64 };
 
 static const char wanted[] = "a value, as `man fairlead.yaml` says";
 
-/* The text of a value; of a list its items with commas between them. NULL after a report. */
+/* The text of a value; of an empty list "none". NULL after a report. */
 static const char *value_text(struct cfg_reader *r, const yaml_node_t *node, char out[POLICY_TEXT_MAX])
 {
-    size_t used = 0;
-    if (node->type != YAML_SEQUENCE_NODE)
-        return cfg_text(r, node, wanted);
-    snprintf(out, POLICY_TEXT_MAX, "none");
-    for (yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
-        const char *text = cfg_text(r, yaml_document_get_node(&r->doc, *i), wanted);
-        if (!text)
-            return NULL;
-        if (used < POLICY_TEXT_MAX)
-            used += (size_t)snprintf(out + used, POLICY_TEXT_MAX - used, "%s%s", used ? "," : "", text);
-    }
-    if (used < POLICY_TEXT_MAX)
-        return out;
-    cfg_error(r, node, "the list is too long");
-    return NULL;
+    const char *text = cfg_list_text(r, node, wanted, out, POLICY_TEXT_MAX);
+    return text && !*text ? "none" : text;
 }
 
 static void read_field(struct cfg_reader *r, struct policy *p, const char *group, const yaml_node_t *key,

@@ -54,27 +54,6 @@ static void report_unknown(struct cfg_reader *r, const yaml_node_t *key, const c
               near ? "did you mean '" : "`man fairlead.yaml` lists them", near ? near : "", near ? "'?" : "");
 }
 
-/* The text of a value; of a list its items with commas between them. NULL after a report. */
-static const char *list_text(struct cfg_reader *r, const yaml_node_t *node, char out[LIST_TEXT_MAX])
-{
-    static const char wanted[] = "a value, as `man fairlead.yaml` says";
-    size_t used = 0;
-    if (node->type != YAML_SEQUENCE_NODE)
-        return cfg_text(r, node, wanted);
-    out[0] = '\0';
-    for (yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
-        const char *text = cfg_text(r, yaml_document_get_node(&r->doc, *i), wanted);
-        if (!text)
-            return NULL;
-        if (used < LIST_TEXT_MAX)
-            used += (size_t)snprintf(out + used, LIST_TEXT_MAX - used, "%s%s", used ? "," : "", text);
-    }
-    if (used < LIST_TEXT_MAX)
-        return out;
-    cfg_error(r, node, "the list is too long");
-    return NULL;
-}
-
 /* Sets a field of a service or backend from a pair of the file. */
 static void set_service_field(struct cfg_reader *r, struct svc *s, const char *prefix, const yaml_node_t *key,
                               const yaml_node_t *value)
@@ -92,7 +71,7 @@ static void set_service_field(struct cfg_reader *r, struct svc *s, const char *p
         return;
     }
     char list[LIST_TEXT_MAX];
-    const char *text = list_text(r, value, list);
+    const char *text = cfg_list_text(r, value, "a value, as `man fairlead.yaml` says", list, sizeof(list));
     if (text && svc_field_set(s, name, text, err))
         cfg_error(r, value, "%s", err);
 }

@@ -72,6 +72,26 @@ const char *cfg_text(struct cfg_reader *r, const yaml_node_t *node, const char *
     return text;
 }
 
+const char *cfg_list_text(struct cfg_reader *r, const yaml_node_t *node, const char *example, char *out,
+                          size_t cap)
+{
+    size_t used = 0;
+    if (node->type != YAML_SEQUENCE_NODE)
+        return cfg_text(r, node, example);
+    out[0] = '\0';
+    for (yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
+        const char *text = cfg_text(r, yaml_document_get_node(&r->doc, *i), example);
+        if (!text)
+            return NULL;
+        if (used < cap)
+            used += (size_t)snprintf(out + used, cap - used, "%s%s", used ? "," : "", text);
+    }
+    if (used < cap)
+        return out;
+    cfg_error(r, node, "the list is too long");
+    return NULL;
+}
+
 bool cfg_bool(struct cfg_reader *r, const yaml_node_t *node, bool *out)
 {
     const char *text = cfg_text(r, node, "true or false");

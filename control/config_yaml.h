@@ -46,6 +46,9 @@ const char *cfg_scalar(const yaml_node_t *node);
 /* The text of a scalar that is neither empty nor has a NUL or a control character in it; NULL after a report.
  */
 const char *cfg_text(struct cfg_reader *r, const yaml_node_t *node, const char *example);
+/* The same; of a list its items with commas between them, in `out`, which is "" for an empty one. */
+const char *cfg_list_text(struct cfg_reader *r, const yaml_node_t *node, const char *example, char *out,
+                          size_t cap);
 bool cfg_bool(struct cfg_reader *r, const yaml_node_t *node, bool *out);
 void cfg_path(struct cfg_reader *r, const yaml_node_t *node, char **field, const char *example);
 
