@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/abi_addr.h"
 
 enum {
     PORT_TRIES = 8,
@@ -247,7 +248,7 @@ static socklen_t write_name(const struct abi_addr *addr, uint16_t port, struct s
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = port};
     struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = port};
     memset(out, 0, sizeof(*out));
-    if (addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff)) {
+    if (abi_addr_is_v4(addr)) {
         memcpy(&in.sin_addr, &addr->word[3], sizeof(in.sin_addr));
         memcpy(out, &in, sizeof(in));
         return sizeof(in);

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "control/abi_addr.h"
 #include "control/kernel_ports.h"
 
 /* Settings of a device, each raised to a value. */
@@ -111,17 +112,12 @@ static bool is_there(uint32_t ifindex, const char *name)
     return if_nametoindex(name) == ifindex;
 }
 
-static bool is_v4(const struct abi_addr *addr)
-{
-    return addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
-}
-
 /* Whether an address of the device's segment is this host's while another may answer for it: the stack would
  * name it as the sender of its own questions, and whoever hears them would take it to be here. */
 static bool is_shared_on(const struct kernel_entries *entries, uint32_t ifindex)
 {
     for (uint32_t i = 0; entries && i < entries->address_count; i++)
-        if (entries->address[i].key.ifindex == ifindex && is_v4(&entries->address[i].key.addr))
+        if (entries->address[i].key.ifindex == ifindex && abi_addr_is_v4(&entries->address[i].key.addr))
             return true;
     return false;
 }
@@ -234,7 +230,7 @@ static struct wanted wanted_by(const struct kernel_entries *entries)
         const struct kernel_service *s = &entries->service[i];
         if (s->value.edge == ABI_EDGE_OFF)
             continue;
-        wanted.forward[is_v4(&s->key.addr) ? FORWARD_V4 : FORWARD_V6] = true;
+        wanted.forward[abi_addr_is_v4(&s->key.addr) ? FORWARD_V4 : FORWARD_V6] = true;
         wanted.ports |= s->value.edge == ABI_EDGE_FULL_NAT;
     }
     return wanted;
@@ -272,7 +268,7 @@ static void turn_on_announcing(int record, const struct kernel_entries *entries,
     char device[IF_NAMESIZE];
     for (uint32_t i = 0; i < entries->address_count && count < DEVICES_MAX; i++) {
         uint32_t ifindex = entries->address[i].key.ifindex;
-        if (!is_v4(&entries->address[i].key.addr) || is_among(done, count, ifindex))
+        if (!abi_addr_is_v4(&entries->address[i].key.addr) || is_among(done, count, ifindex))
             continue;
         done[count++] = ifindex;
         int result = if_indextoname(ifindex, device) ? turn_on(record, ifindex, device, ANNOUNCE) : 0;

@@ -12,12 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "control/abi_addr.h"
 #include "control/bpf_pins.h"
-
-static bool is_v4(const struct abi_addr *addr)
-{
-    return addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
-}
 
 /* ff02::1:ff and the address's last 3 bytes. */
 static struct abi_addr group_of(const struct abi_addr *addr)
@@ -53,7 +49,7 @@ static bool change_membership(int fd, bool join, const struct abi_address_key *k
 
 static bool change_group(int fd, bool join, const struct abi_address_key *key)
 {
-    if (is_v4(&key->addr))
+    if (abi_addr_is_v4(&key->addr))
         return true;
     bool member = change_membership(fd, join, key);
     return change_link_group(fd, join, key) && member;
@@ -66,7 +62,8 @@ static bool is_wanted(const struct kernel_entries *entries, const struct abi_add
     for (uint32_t i = 0; entries && i < entries->address_count; i++) {
         const struct abi_address_key *one = &entries->address[i].key;
         struct abi_addr other = group_of(&one->addr);
-        if (one->ifindex == key->ifindex && !is_v4(&one->addr) && memcmp(&other, &group, sizeof(group)) == 0)
+        if (one->ifindex == key->ifindex && !abi_addr_is_v4(&one->addr) &&
+            memcmp(&other, &group, sizeof(group)) == 0)
             return true;
     }
     return false;

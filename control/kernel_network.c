@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "control/abi_addr.h"
 
 enum { STEP = 32, WAYS_FIRST = 64, WAYS_LIFE_MS = 10000 };
 
@@ -56,11 +57,6 @@ static void take_device(void *arg, const struct netlink_device *device)
     n->device[n->device_count++] = *device;
 }
 
-static bool is_v4(const struct abi_addr *addr)
-{
-    return addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
-}
-
 static void take_address(void *arg, const struct netlink_address *address)
 {
     struct kernel_network *n = arg;
@@ -71,10 +67,10 @@ static void take_address(void *arg, const struct netlink_address *address)
         CHECK(n->local);
     }
     struct kernel_local *local = &n->local[n->local_count++];
-    *local =
-        (struct kernel_local){.addr = address->addr,
-                              .ifindex = address->ifindex,
-                              .prefix = (uint8_t)(address->prefix_bits + (is_v4(&address->addr) ? 96 : 0))};
+    *local = (struct kernel_local){
+        .addr = address->addr,
+        .ifindex = address->ifindex,
+        .prefix = (uint8_t)(address->prefix_bits + (abi_addr_is_v4(&address->addr) ? 96 : 0))};
     if (device && device->ethernet)
         memcpy(local->mac, device->mac, sizeof(local->mac));
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "control/abi_addr.h"
 #include "control/netlink_private.h"
 
 enum { BUFFER_BYTES = 32 << 10 };
@@ -246,11 +247,6 @@ int netlink_addresses(struct netlink *netlink, void (*each)(void *arg, const str
 
 /* Routes. */
 
-static bool is_v4(const struct abi_addr *addr)
-{
-    return addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
-}
-
 static int read_route(const struct nlmsghdr *head, void *arg)
 {
     struct netlink_route *out = arg;
@@ -269,7 +265,7 @@ static int read_route(const struct nlmsghdr *head, void *arg)
 
 int netlink_route(struct netlink *netlink, const struct abi_addr *to, struct netlink_route *out)
 {
-    bool v4 = is_v4(to);
+    bool v4 = abi_addr_is_v4(to);
     struct nlmsghdr *head = netlink_request(netlink, RTM_GETROUTE, 0);
     struct rtmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
     *out = (struct netlink_route){0};
@@ -350,7 +346,7 @@ static int read_neighbour(const struct nlmsghdr *head, void *arg)
 int netlink_neighbour(struct netlink *netlink, uint32_t ifindex, const struct abi_addr *addr, uint8_t mac[6])
 {
     static const uint8_t none[6];
-    bool v4 = is_v4(addr);
+    bool v4 = abi_addr_is_v4(addr);
     struct nlmsghdr *head = netlink_request(netlink, RTM_GETNEIGH, 0);
     struct ndmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));
     memset(mac, 0, sizeof(none));

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "check.h"
+#include "control/abi_addr.h"
 #include "control/daemon_kernel.h"
 #include "control/services.h"
 
@@ -28,7 +29,7 @@ uint64_t peer_view_utc_ms(uint64_t time_ns)
 
 const char *address_view_text(const struct abi_addr *addr, char out[ADDRESS_TEXT_MAX])
 {
-    bool v4 = addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
+    bool v4 = abi_addr_is_v4(addr);
     CHECK(inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? &addr->word[3] : addr->word, out, ADDRESS_TEXT_MAX));
     return out;
 }

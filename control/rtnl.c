@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "control/abi_addr.h"
 #include "control/netlink_private.h"
 
 enum { BUCKET_LIMIT_BYTES = 10000 };
@@ -69,7 +70,7 @@ int rtnl_up(struct netlink *netlink, uint32_t ifindex, bool silent, uint32_t mtu
 
 int rtnl_address(struct netlink *netlink, uint32_t ifindex, const struct abi_addr *addr, uint8_t prefix_bits)
 {
-    bool v4 = addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
+    bool v4 = abi_addr_is_v4(addr);
     const void *bytes = v4 ? &addr->word[3] : &addr->word[0];
     size_t len = v4 ? 4 : 16;
     struct nlmsghdr *head = begin(netlink, RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
@@ -108,7 +109,7 @@ int rtnl_managed_neighbour(struct netlink *netlink, uint32_t ifindex, uint32_t a
 int rtnl_local_route(struct netlink *netlink, const struct abi_addr *addr, uint8_t protocol, uint32_t metric,
                      bool add)
 {
-    bool v4 = addr->word[0] == 0 && addr->word[1] == 0 && addr->word[2] == htonl(0xffff);
+    bool v4 = abi_addr_is_v4(addr);
     struct nlmsghdr *head =
         begin(netlink, add ? RTM_NEWROUTE : RTM_DELROUTE, add ? NLM_F_CREATE | NLM_F_EXCL : 0);
     struct rtmsg *info = mnl_nlmsg_put_extra_header(head, sizeof(*info));

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/abi_addr.h"
 
 enum {
     TICK_MS = 50,
@@ -268,7 +269,7 @@ static socklen_t write_name(const struct abi_endpoint *at, struct sockaddr_stora
     struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = at->port};
     struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = at->port};
     memset(out, 0, sizeof(*out));
-    if (at->addr.word[0] == 0 && at->addr.word[1] == 0 && at->addr.word[2] == htonl(0xffff)) {
+    if (abi_addr_is_v4(&at->addr)) {
         memcpy(&in.sin_addr, &at->addr.word[3], sizeof(in.sin_addr));
         memcpy(out, &in, sizeof(in));
         return sizeof(in);
