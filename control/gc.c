@@ -384,6 +384,7 @@ void gc_close(struct gc *gc)
 void gc_free(struct gc *gc)
 {
     gc_walk_end(&gc->walk);
+    gc_files_free(gc);
     gc_folders_free(gc);
     free(gc);
 }

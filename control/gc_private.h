@@ -18,6 +18,18 @@ enum {
     GC_FILE_AGE_MS = 60000,
     GC_FILE_AGE_MIN_MS = 1000,
     GC_FOLDERS = 512,
+    GC_LEFT_MAX = 65536, /* files that stay are remembered; with more, all marks are asked for again */
+};
+
+/* A marked blob whose file stays for now. */
+struct gc_left {
+    uint64_t index; /* of its mark */
+    struct digest digest;
+};
+
+struct gc_lefts {
+    struct gc_left *item;
+    size_t count, cap;
 };
 
 /* Marked files. */
@@ -27,8 +39,12 @@ struct gc_files {
     bool walking;
     uint8_t key[NAMES_KEY_MAX];
     size_t key_len;
-    uint64_t pass_index, done_index; /* marks up to it are dealt with; ... are done */
-    uint64_t left_index;             /* the first mark whose file was left in this pass; 0: none was */
+    /* Marks up to seen_index were asked for, and are done but for those in left[]. Of the pass: those up to
+     * pass_index are walked to; 0: it asks only for what was left. All up to done_index are done. */
+    uint64_t seen_index, pass_index, done_index;
+    struct gc_lefts left, ask; /* what this pass has left; what it is yet to ask for again */
+    size_t left_max;
+    uint64_t lost_index; /* the first mark that was left and found no room; 0: there is none */
     unsigned removing;
     uint64_t delay_ms; /* before what could not be removed is tried again */
     bool progress;     /* of this pass: something was removed */
@@ -69,6 +85,7 @@ uint64_t gc_file_age(const struct gc *gc); /* of marked blobs' files: less is ne
 uint64_t gc_applied(struct kv *kv);
 
 void gc_files_open(struct gc *gc);
+void gc_files_free(struct gc *gc);
 void gc_files_want(struct gc *gc);
 void gc_files_restart(struct gc *gc); /* the marks are other ones */
 void gc_files_answer(struct gc *gc, const struct gc_removal *removal, enum gc_result result, uint64_t bytes);

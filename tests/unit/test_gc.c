@@ -38,6 +38,8 @@ static struct {
     unsigned removals;
     /* How the next removals end. */
     unsigned not_now, busy;
+    struct digest stuck; /* its file is in use; alg 0: none is */
+    unsigned asked, asked_stuck;
     enum gc_result result;
     struct gc_removal *answer[REMOVED_MAX];
     unsigned answers;
@@ -125,6 +127,8 @@ static int on_remove(void *arg, struct gc_removal *removal, uint64_t age_ms)
     assert_true(age_ms >= GC_FILE_AGE_MIN_MS);
     assert_true(gc_is_removing(t.gc, &removal->digest));
     t.spares |= removal->spare;
+    t.asked++;
+    t.asked_stuck += digest_equal(&removal->digest, &t.stuck);
     if (t.busy) {
         t.busy--;
         return -EBUSY;
@@ -146,6 +150,10 @@ static void answer_one(struct gc_removal *removal)
 {
     if (t.not_now) {
         t.not_now--;
+        gc_answer(removal, GC_NOT_NOW, 0);
+        return;
+    }
+    if (digest_equal(&removal->digest, &t.stuck)) {
         gc_answer(removal, GC_NOT_NOW, 0);
         return;
     }
@@ -335,12 +343,85 @@ static void test_one_stays(void **state)
     push(1);
     t.result = GC_FAILED;
     assert_true(gc_run(t.gc, false));
-    RUN_UNTIL(t.gc->files.left_index && !t.gc->files.walking);
-    uint64_t first = t.gc->files.left_index;
+    RUN_UNTIL(t.gc->files.left.count && !t.gc->files.walking);
+    uint64_t first = t.gc->files.left.item[0].index;
     assert_int_equal(t.gc->files.done_index, first - 1);
     t.result = GC_REMOVED;
     RUN_UNTIL(t.gc->files.done_index >= first);
     assert_int_equal(t.removals, 1);
+}
+
+/* A blob that nothing links, and that is marked. */
+static void mark(unsigned blob)
+{
+    struct cmd_build b;
+    struct digest d = digest_make(DIGEST_SHA256, blob);
+    push(blob);
+    cmd_repo_digest(&b, CMD_BLOB_UNLINK, gc_now_ms(), "team/app", &d);
+    apply(b.buf, b.w.len);
+    cmd_begin(&b, CMD_GC_BLOBS, gc_now_ms());
+    wire_put_u8(&b.w, CMD_GC_SEE);
+    wire_put_u32(&b.w, 1);
+    cmd_put_digest(&b.w, &d);
+    wire_put_u64(&b.w, 0);
+    apply(b.buf, b.w.len);
+    assert_true(t.event.changed);
+}
+
+/* A file that stays is asked for again, and no other one with it. */
+static void test_only_what_stays_again(void **state)
+{
+    (void)state;
+    struct gc_files *f = &t.gc->files;
+    t.stuck = digest_make(DIGEST_SHA256, 7);
+    for (unsigned i = 0; i < 30; i++)
+        mark(i);
+    RUN_UNTIL(t.removals == 29 && t.asked_stuck >= 2 && !f->walking);
+    assert_int_equal(t.asked - t.asked_stuck, 29);
+    assert_int_equal(f->left.count, 1);
+    assert_int_equal(f->done_index, f->left.item[0].index - 1);
+    for (unsigned i = 30; i < 40; i++)
+        mark(i);
+    RUN_UNTIL(t.removals == 39 && !f->walking);
+    assert_int_equal(t.asked - t.asked_stuck, 39);
+    t.stuck.alg = 0;
+    RUN_UNTIL(!f->again && !f->walking);
+    assert_int_equal(t.removals, 40);
+    assert_int_equal(t.asked - t.asked_stuck, 40);
+    assert_true(f->done_index >= t.index);
+}
+
+/* More stay than are remembered: then the marks tell, and nothing is forgotten. */
+static void test_more_stay_than_are_remembered(void **state)
+{
+    (void)state;
+    struct gc_files *f = &t.gc->files;
+    f->left_max = 4;
+    t.busy = 15;
+    for (unsigned i = 0; i < 20; i++)
+        mark(i);
+    RUN_UNTIL(f->lost_index);
+    assert_true(f->left.count + f->ask.count <= 4);
+    RUN_UNTIL(!f->again && !f->walking);
+    assert_true(t.removals >= 20 && t.asked <= 2 * 20);
+    assert_int_equal(f->lost_index, 0);
+    assert_true(f->done_index >= t.index);
+}
+
+/* The whole state is another one, while something stays. */
+static void test_another_state(void **state)
+{
+    (void)state;
+    struct gc_files *f = &t.gc->files;
+    t.stuck = digest_make(DIGEST_SHA256, 1);
+    mark(1);
+    mark(2);
+    RUN_UNTIL(t.removals == 1 && f->left.count == 1 && !f->walking);
+    gc_reload(t.gc);
+    assert_int_equal(f->done_index, 0);
+    t.stuck.alg = 0;
+    RUN_UNTIL(!f->again && !f->wanted && !f->walking);
+    assert_int_equal(t.removals, 3); /* the marks of the other state are all asked for */
 }
 
 static void plant(unsigned blob)
@@ -455,6 +536,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_not_now, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disk_errors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_only_what_stays_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_more_stay_than_are_remembered, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_another_state, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files_without_a_row, setup, teardown),
         cmocka_unit_test_setup_teardown(test_spare_copies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_schedule, setup, teardown),
