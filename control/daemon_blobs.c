@@ -134,6 +134,15 @@ static void on_ended(void *arg)
              "%" PRIu64 " blobs (%" PRIu64 " bytes) are good, %" PRIu64 " damaged, %" PRIu64 " unreadable",
              s.blobs, s.bytes, s.damaged, s.unreadable);
     events_note(d->events, "scrub.ended", text);
+    damage_scrub_ended(d->blobs->damage);
+}
+
+void daemon_blobs_order(struct daemon *d, struct frame_job *job)
+{
+    struct digest digest;
+    if (job->kind == JOB_KEEP && digest_unpack(job->digest, sizeof(job->digest), &digest) &&
+        damage_is_unreadable(d->blobs->damage, &digest))
+        job->flags |= JOB_REPLACE;
 }
 
 static bool on_has_others(void *arg)

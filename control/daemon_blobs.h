@@ -33,6 +33,9 @@ void daemon_blobs_say(struct daemon *d, const char *source, const struct blob_co
 /* 1: the store has its file, of this size; 0: not. Looks at the disk. */
 int daemon_blobs_has_file(const struct daemon *d, const struct digest *digest, uint64_t size);
 
+/* A job is about to be sent: a file that cannot be read is none that could be kept. */
+void daemon_blobs_order(struct daemon *d, struct frame_job *job);
+
 /* What came of a verification that is not JOB_OK. */
 void daemon_blobs_found(struct daemon *d, const struct digest *digest, uint64_t size, enum job_result result);
 

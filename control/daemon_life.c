@@ -117,7 +117,9 @@ static int open_state(struct daemon *d, char *err)
 static int send_job(void *arg, uint32_t ring, uint64_t id, const struct frame_job *job)
 {
     struct daemon *d = arg;
-    return supervise_send_job(d->supervise, ring, id, job);
+    struct frame_job order = *job;
+    daemon_blobs_order(d, &order);
+    return supervise_send_job(d->supervise, ring, id, &order);
 }
 
 static int open_supervise(struct daemon *d, char *err)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/digest_set.h"
 
 enum { ASKED_MAX = JOBS_MAX / 2 /* the rest is for who else asks: repair goes on meanwhile */ };
 
@@ -31,6 +32,7 @@ struct damage {
     struct row *first, **last;
     size_t count, asked;
     uint64_t now_ms;
+    struct digest_set unreadable, unreadable_before; /* since the last scrub ended; in that one */
 };
 
 void damage_blob_path(const struct digest *d, char out[DAMAGE_PATH_BYTES])
@@ -76,12 +78,11 @@ static struct row *find(const struct damage *d, const struct digest *digest)
 
 static void row_drop(struct row *r);
 
-/* One that the cluster has been told not to count on. What cannot be read stays: whoever is to have its bytes
- * kept has to know that the file is good for nothing. NULL: none. */
+/* One that the cluster has been told not to count on. NULL: none. */
 static struct row *can_go(const struct damage *d)
 {
     struct row *r = d->first;
-    while (r && (!r->lost || r->asked || r->unreadable))
+    while (r && (!r->lost || r->asked))
         r = r->next;
     return r;
 }
@@ -234,6 +235,8 @@ void damage_found(struct damage *d, const struct digest *digest, uint64_t size, 
     d->config.tell(d->config.arg, unreadable ? "blob.unreadable" : "blob.damaged", digest,
                    unreadable ? "the disk gives errors where its bytes are"
                               : "it has other bytes than its digest says, and is in store/damaged");
+    if (unreadable)
+        digest_set_add(&d->unreadable, digest);
     if (!r)
         r = row_add(d, digest, size);
     if (r) {
@@ -249,6 +252,18 @@ void damage_missing(struct damage *d, const struct digest *digest, uint64_t size
         return;
     r->missing = true;
     r->next_ms = d->now_ms + DAMAGE_AGAIN_MS;
+}
+
+bool damage_is_unreadable(const struct damage *d, const struct digest *digest)
+{
+    return digest_set_has(&d->unreadable, digest) || digest_set_has(&d->unreadable_before, digest);
+}
+
+void damage_scrub_ended(struct damage *d)
+{
+    digest_set_fini(&d->unreadable_before);
+    d->unreadable_before = d->unreadable;
+    d->unreadable = (struct digest_set){.slot = NULL};
 }
 
 /* ------------------------------------------------------------------ coming and going */
@@ -295,6 +310,8 @@ void damage_free(struct damage *d)
         next = r->next;
         free(r);
     }
+    digest_set_fini(&d->unreadable);
+    digest_set_fini(&d->unreadable_before);
     free(d);
 }
 

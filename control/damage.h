@@ -5,6 +5,10 @@
  * same bytes. Where none comes soon, this node does not count as a holder any more, until one does. What was
  * quarantined is found again after a restart: its file is in store/damaged/, and leaves it when the blob is
  * healed.
+ *
+ * What the disk cannot read keeps its place in blobs/, and looks like a good file to whoever only looks
+ * whether it is there: so which ones these are is remembered for two scrubs (damage_is_unreadable), of many
+ * more than can be healed at a time.
  */
 #ifndef FL_CONTROL_DAMAGE_H
 #define FL_CONTROL_DAMAGE_H
@@ -57,6 +61,11 @@ void damage_tick(struct damage *d, uint64_t now_ms);
  * of make room: the others look after them as after any blob that too few hold, and what was quarantined is
  * found by the next start. One that is told of while there is no room is not remembered. */
 bool damage_has_room(const struct damage *d);
+
+/* Whether the disk did not read it in this scrub or the one before, or since. It may have been healed: then a
+ * copy too many is made of it, by whoever asks for one. */
+bool damage_is_unreadable(const struct damage *d, const struct digest *digest);
+void damage_scrub_ended(struct damage *d);
 
 size_t damage_count(const struct damage *d);
 typedef void (*damage_row)(void *row_arg, const struct digest *digest, bool unreadable, const char *state);

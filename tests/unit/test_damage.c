@@ -268,6 +268,32 @@ static void test_too_many(void **state)
     assert_int_equal(damage_count(t.damage), DAMAGE_MAX);
 }
 
+/* A disk that does not read thousands of files: those that nobody counts on make room for the next ones, so
+ * that a scrub goes on; which files are good for nothing is known all the same, until scrubs find otherwise.
+ */
+static void test_too_many_unreadable(void **state)
+{
+    (void)state;
+    enum { ALL = 3 * DAMAGE_MAX };
+    for (unsigned i = 0; i < ALL; i++) {
+        struct digest d = digest_at(i);
+        if (!damage_has_room(t.damage))
+            damage_tick(t.damage, i); /* alone: nobody is asked, and nobody is to count on them */
+        assert_true(damage_has_room(t.damage));
+        damage_found(t.damage, &d, 5, true);
+    }
+    assert_int_equal(damage_count(t.damage), DAMAGE_MAX);
+    assert_true(t.said >= ALL - DAMAGE_MAX && !t.holds);
+    for (unsigned scrub = 0; scrub < 3; scrub++) {
+        for (unsigned i = 0; i < ALL; i++) {
+            struct digest d = digest_at(i);
+            assert_int_equal(damage_is_unreadable(t.damage, &d), scrub < 2);
+        }
+        assert_false(damage_is_unreadable(t.damage, &one));
+        damage_scrub_ended(t.damage);
+    }
+}
+
 static void count_row(void *arg, const struct digest *digest, bool unreadable, const char *how)
 {
     unsigned *n = arg;
@@ -302,10 +328,15 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        TEST(test_healed_by_a_push), TEST(test_healed_by_a_replica),
-        TEST(test_unreadable),       TEST(test_missing),
-        TEST(test_missing_alone),    TEST(test_deleted),
-        TEST(test_restart),          TEST(test_too_many),
+        TEST(test_healed_by_a_push),
+        TEST(test_healed_by_a_replica),
+        TEST(test_unreadable),
+        TEST(test_missing),
+        TEST(test_missing_alone),
+        TEST(test_deleted),
+        TEST(test_restart),
+        TEST(test_too_many),
+        TEST(test_too_many_unreadable),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
