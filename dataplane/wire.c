@@ -3,6 +3,7 @@
 #include "dataplane/wire.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/ioctl.h>
@@ -151,16 +152,37 @@ void wire_keepalive(struct wire *w)
         (void)setsockopt(w->fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
 }
 
-int wire_fd_from(const struct wire *w)
-{
-    if (!w->over)
-        return w->fd;
-    return w->over->ops->fd_from ? w->over->ops->fd_from(w) : -1;
-}
-
 int wire_fd_to(const struct wire *w)
 {
     if (!w->over)
         return w->fd;
     return w->over->ops->fd_to ? w->over->ops->fd_to(w) : -1;
+}
+
+bool wire_splices(const struct wire *w)
+{
+    return w->over ? w->over->ops->splice_now != NULL : w->fd >= 0;
+}
+
+ssize_t wire_splice_now(struct wire *w, int pipe, size_t len)
+{
+    if (w->over)
+        return w->over->ops->splice_now(w, pipe, len);
+    ssize_t n = splice(w->fd, NULL, pipe, NULL, len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    return n < 0 ? -errno : n;
+}
+
+size_t wire_takes(const struct wire *w)
+{
+    return w->over && w->over->ops->take ? w->over->ops->room(w) : 0;
+}
+
+bool wire_take(struct wire *w, void *buffer, const void *bytes, size_t len)
+{
+    return w->over->ops->take(w, buffer, bytes, len);
+}
+
+void wire_settle(struct wire *w, struct op *op)
+{
+    w->over->ops->settle(w, op);
 }

@@ -43,8 +43,12 @@ struct wire_ops {
     void (*shutdown)(struct wire *w);
     void (*close)(struct wire *w, struct op *op);
     size_t (*unsent)(struct wire *w);
-    int (*fd_from)(const struct wire *w); /* NULL: -1 */
-    int (*fd_to)(const struct wire *w);
+    ssize_t (*splice_now)(struct wire *w, int pipe, size_t len); /* NULL: it has to be received */
+    int (*fd_to)(const struct wire *w);                          /* NULL: -1 */
+    /* Of those that take content over with the buffer that it is in; both or none. */
+    bool (*take)(struct wire *w, void *buffer, const void *bytes, size_t len);
+    void (*settle)(struct wire *w, struct op *op);
+    size_t (*room)(const struct wire *w);
 };
 
 /* Embedded at the front of each kind's own structure. An ordering call marks the op with loop_op_begin, and
@@ -111,10 +115,28 @@ void wire_user_timeout(struct wire *w, unsigned ms);
 /* A peer that is gone without a word is noticed after a minute. For what may be silent for long. */
 void wire_keepalive(struct wire *w);
 
-/* The descriptor that splice may read from, that sendfile and splice may write to, when it carries content as
- * it is (a plain socket; with TLS in the kernel); -1: bytes have to go through memory. */
-int wire_fd_from(const struct wire *w);
+/* The descriptor that sendfile and splice may write to, when it carries content as it is (a plain socket;
+ * with TLS in the kernel); -1: bytes have to go through memory. */
 int wire_fd_to(const struct wire *w);
+
+/* Whether content can be spliced from it; and that, into a pipe, as wire_recv_now. -EINVAL: what is next has
+ * to be received. */
+bool wire_splices(const struct wire *w);
+ssize_t wire_splice_now(struct wire *w, int pipe, size_t len);
+
+/*
+ * Some sinks are memory's end: they take content together with the buffer that it is in, and give that back
+ * (buffers_give) when they are done with it. Nothing is sent to them then.
+ *
+ * wire_takes: how many bytes of content the next buffer had best have; 0: this is no such sink.
+ * wire_take: takes them. False: it wants no more now, and says so by the completion of a wire_poll for
+ * POLLOUT: with an error if it has failed.
+ * wire_settle: completes, with 0 or the error, when it is done with all that it has taken. It cannot be
+ * cancelled.
+ */
+size_t wire_takes(const struct wire *w);
+bool wire_take(struct wire *w, void *buffer, const void *bytes, size_t len);
+void wire_settle(struct wire *w, struct op *op);
 
 static inline struct wire wire_of_socket(struct loop *loop, int fd)
 {

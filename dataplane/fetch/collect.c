@@ -45,7 +45,6 @@ static const struct wire_ops ops = {
     .name = "memory",
     .sendmsg = collect_sendmsg,
     .cancel = collect_cancel,
-    .fd_from = collect_fd,
     .fd_to = collect_fd,
 };
 

@@ -4,12 +4,13 @@
  * is read by the loop first, so that the ring never waits for the disk.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
-#include <sys/uio.h>
 
 #include "check.h"
 #include "dataplane/ring.h"
 #include "dataplane/fetch/private.h"
+#include "dataplane/move/file.h"
 
 /* ------------------------------------------------------------------ waiting */
 
@@ -110,29 +111,56 @@ static ssize_t take_cold(struct fetch_reader *r, void *buf, size_t len)
     return (ssize_t)n;
 }
 
-static ssize_t reader_recv_now(struct wire *w, void *buf, size_t len)
+/* How many of len bytes can be read now; 0: the end; -EAGAIN, or the reader's error. */
+static ssize_t readable(struct fetch_reader *r, size_t len)
 {
-    struct fetch_reader *r = reader_of(w);
     uint64_t end = fetch_entry_visible(r->entry);
     if (r->error)
         return r->error;
-    if (r->cold_len)
-        return take_cold(r, buf, len);
     if (atomic_load(&r->entry->state) == FETCH_FAILED || r->at == r->end)
         return 0;
     end = end < r->end ? end : r->end;
     if (r->at >= end || r->needs_read)
         return -EAGAIN;
-    struct iovec iov = {buf, len < end - r->at ? len : (size_t)(end - r->at)};
-    ssize_t n = preadv2(r->entry->fd, &iov, 1, (off_t)r->at, RWF_NOWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EOPNOTSUPP)) {
+    return (ssize_t)(len < end - r->at ? len : end - r->at);
+}
+
+/* The result of a read at the reader's place: -errno as an error, 0 where there should be bytes. */
+static ssize_t was_read(struct fetch_reader *r, ssize_t n)
+{
+    if (n == -EAGAIN || n == -EOPNOTSUPP) {
         r->needs_read = true;
         return -EAGAIN;
     }
-    if (n <= 0)
-        return n ? -errno : -EIO;
-    r->at += (uint64_t)n;
+    if (n == 0)
+        return -EIO;
+    r->at += n > 0 ? (uint64_t)n : 0;
     return n;
+}
+
+static ssize_t reader_recv_now(struct wire *w, void *buf, size_t len)
+{
+    struct fetch_reader *r = reader_of(w);
+    if (r->cold_len && !r->error)
+        return take_cold(r, buf, len);
+    ssize_t n = readable(r, len);
+    return n > 0 ? was_read(r, file_read_now(r->entry->fd, r->at, buf, (size_t)n)) : n;
+}
+
+/* What is in the page cache goes out from there. */
+static ssize_t reader_splice_now(struct wire *w, int pipe, size_t len)
+{
+    struct fetch_reader *r = reader_of(w);
+    ssize_t n = readable(r, len);
+    if (r->cold_len)
+        return -EINVAL;
+    if (n <= 0)
+        return n;
+    if (!file_resident(r->entry->fd, r->at, (uint64_t)n))
+        return was_read(r, -EAGAIN);
+    off_t at = (off_t)r->at;
+    n = splice(r->entry->fd, &at, pipe, NULL, (size_t)n, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    return was_read(r, n < 0 ? -errno : n);
 }
 
 static void read_done(struct op *op, const struct event *ev)
@@ -188,19 +216,12 @@ static void reader_cancel(struct wire *w, struct op *op)
     answer_poll(r, -ECANCELED);
 }
 
-static int reader_fd(const struct wire *w)
-{
-    (void)w;
-    return -1;
-}
-
 static const struct wire_ops ops = {
     .name = "fetch",
     .recv_now = reader_recv_now,
     .poll = reader_poll,
     .cancel = reader_cancel,
-    .fd_from = reader_fd,
-    .fd_to = reader_fd,
+    .splice_now = reader_splice_now,
 };
 
 /* ------------------------------------------------------------------ coming and going */

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "dataplane/move/buffers.h"
 
-#include <stdbool.h>
-
 #include "dataplane/move/pipe.h"
 #include "dataplane/move/pump_private.h"
 #include "dataplane/ring.h"
@@ -36,6 +34,12 @@ static bool is_small(const struct buffers *b, const uint8_t *buffer)
 {
     const struct pool *p = &b->smalls;
     return buffer >= p->base && buffer < p->base + p->size * p->count;
+}
+
+bool buffers_plenty(const struct ring *ring, const uint8_t *buffer)
+{
+    const struct buffers *b = &ring->buffers;
+    return !is_small(b, buffer) && b->bodies->used < b->bodies->count / 4;
 }
 
 void buffers_feed(struct ring *ring)

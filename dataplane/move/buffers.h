@@ -7,6 +7,7 @@
 #ifndef FL_MOVE_BUFFERS_H
 #define FL_MOVE_BUFFERS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,6 +35,9 @@ void buffers_fini(struct buffers *b);
  * left. */
 uint8_t *buffers_take(struct ring *ring, uint64_t want, uint32_t *capacity);
 void buffers_give(struct ring *ring, uint8_t *buffer);
+
+/* Whether one who holds this one may take another: it is none of the small ones, and most are free. */
+bool buffers_plenty(const struct ring *ring, const uint8_t *buffer);
 
 /* In line for a buffer: pump_fed is called once there is one. Whoever was fed and has taken its step calls
  * buffers_feed: it may have done without, and the next in line is told of what is left. */

@@ -88,17 +88,26 @@ static bool end_step(struct pump *p)
         return false;
     if (p->source == SOURCE_COMPLETE && pump_queue_end(p))
         return true;
-    finish_source(p);
+    if (!pump_settles(p))
+        finish_source(p);
     return false;
+}
+
+static void stop_step(struct pump *p)
+{
+    if (pump_settles(p))
+        return;
+    if (p->stopping)
+        finish(p, PUMP_STOPPED, 0);
+    else
+        finish(p, PUMP_SINK_ERROR, p->sink_err);
 }
 
 static bool one_step(struct pump *p)
 {
     bool joins = pump_head_waits(p) && p->source == SOURCE_OPEN && !p->drained;
-    if (p->stopping)
-        finish(p, PUMP_STOPPED, 0);
-    else if (p->sink_err)
-        finish(p, PUMP_SINK_ERROR, p->sink_err);
+    if (p->stopping || p->sink_err)
+        stop_step(p);
     else if (!joins && pump_sink_pending(p))
         return pump_push(p);
     else if (p->source != SOURCE_OPEN)
@@ -179,6 +188,8 @@ void pump_start(struct pump *p, const struct pump_config *config)
     p->out.done = out_done;
     p->window = UINT32_MAX;
     p->sink_progress_ms = ring_now_ms(config->ring);
+    CHECK(!wire_takes(config->to) ||
+          (config->out != PUMP_CHUNKED && !config->head.len && !config->hold_back));
     if (config->out == PUMP_LENGTH && config->total)
         p->total = config->total;
     else if (config->in == PUMP_LENGTH && config->length >= config->skip)

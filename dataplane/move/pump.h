@@ -10,6 +10,9 @@
  * written by the pump, so in and out may differ. A chunk that is large enough is spliced, small ones are
  * copied.
  *
+ * A sink that takes buffers (wire.h) gets what has come with its buffer, and does with it what it does while
+ * the pump receives on; all of that has come to its end before the pump does.
+ *
  * The source can be exchanged in the middle (pump_resume): what the sink has seen so far stays as it is.
  *
  * While a pump is active it is the one that receives from its source and sends to its sink. Sockets are
@@ -123,6 +126,7 @@ struct pump {
     bool peek;       /* a large chunk has ended: its successor's header is read alone */
     bool chunk_open; /* the sink has a chunk's content but not its end */
     bool end_queued, corked;
+    bool lent; /* the sink has buffers of ours */
 };
 
 /* Takes the configuration and begins; the pump is embedded in its owner and unmoved until done. */
@@ -148,7 +152,7 @@ void pump_stop(struct pump *p);
 void pump_fail_source(struct pump *p);
 
 /* In done: what came behind the end of the body together with it (of early, or received): bytes of the next
- * message. Valid until done returns. */
+ * message. Valid until done returns; where the sink takes buffers, only how many there are. */
 struct view pump_rest(const struct pump *p);
 
 /* How much of the configuration's early bytes are still needed. */

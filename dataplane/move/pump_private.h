@@ -32,6 +32,7 @@ void pump_queue_chunk_end(struct pump *p);
 void pump_frame_spliced(struct pump *p); /* the header of what is in the pipe */
 void pump_sent(struct pump *p, const struct event *ev);
 bool pump_head_waits(const struct pump *p); /* nothing but the head is there */
+bool pump_settles(struct pump *p);          /* an order is under way: the sink's end with what it has taken */
 
 /* technique.c: `next` bytes of content follow in the source without any framing (UINT64_MAX: nobody knows);
  * whether they are spliced; how many would be good to receive at once. */

@@ -151,6 +151,34 @@ static void order(struct pump *p)
     p->msg = (struct msghdr){.msg_iov = &p->segment[first], .msg_iovlen = (size_t)(last - first + 1)};
 }
 
+static bool wait_for_sink(struct pump *p)
+{
+    wire_poll(p->c.to, &p->out, POLLOUT);
+    return false;
+}
+
+/* The sink has the buffer from now on. */
+static bool push_buffer(struct pump *p)
+{
+    uint8_t *buffer = p->buffer;
+    uint32_t n = p->buffer_len;
+    p->buffer = NULL;
+    p->buffer_len = 0;
+    p->lent = true;
+    p->sink_progress_ms = ring_now_ms(p->c.ring);
+    moved(p, n, false);
+    return wire_take(p->c.to, buffer, buffer + p->buffer_at, n) || wait_for_sink(p);
+}
+
+bool pump_settles(struct pump *p)
+{
+    if (!p->lent)
+        return false;
+    p->lent = false;
+    wire_settle(p->c.to, &p->out);
+    return true;
+}
+
 static bool push_memory(struct pump *p)
 {
     order(p);
@@ -172,12 +200,6 @@ void pump_sent(struct pump *p, const struct event *ev)
 }
 
 /* ------------------------------------------------------------------ from the pipe */
-
-static bool wait_for_sink(struct pump *p)
-{
-    wire_poll(p->c.to, &p->out, POLLOUT);
-    return false;
-}
 
 /* What stands before the pipe's bytes goes out at once, so that it shares a segment with them. */
 static bool push_head(struct pump *p)
@@ -238,6 +260,8 @@ bool pump_push(struct pump *p)
 {
     if (p->pipe_len)
         return queued(p) ? push_head(p) : push_pipe(p);
+    if (wire_takes(p->c.to))
+        return push_buffer(p);
     if (queued(p) == 0)
         queue_content(p);
     return push_memory(p);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a pump takes from its source: framing off, content into the buffer or the pipe. */
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
 #include "check.h"
@@ -192,6 +191,9 @@ static bool make_room(struct pump *p, uint64_t want, size_t *room)
         p->buffer_at = 0;
     }
     *room = p->buffer_cap - p->buffer_at - p->buffer_len;
+    size_t best = wire_takes(p->c.to);
+    if (best && best < *room)
+        *room = best;
     return true;
 }
 
@@ -299,20 +301,18 @@ static bool pull_splice(struct pump *p, uint64_t next)
     size_t most = next < SPLICE_BYTES_MAX ? (size_t)next : SPLICE_BYTES_MAX;
     most = most < p->pipe->bytes ? most : p->pipe->bytes;
     most = most < p->window ? most : p->window;
-    ssize_t n =
-        splice(wire_fd_from(p->c.from), NULL, p->pipe->wr, NULL, most, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-    int err = n < 0 ? -errno : 0;
+    ssize_t n = wire_splice_now(p->c.from, p->pipe->wr, most);
     if (n > 0) {
         spliced_in(p, (size_t)n, (size_t)n == most);
         return true;
     }
     pipes_give(pipes, p->pipe, false);
     p->pipe = NULL;
-    if (err == -EINVAL) { /* a record that is no content (TLS in the kernel), or no such source at all */
+    if (n == -EINVAL) { /* a record that is no content (TLS in the kernel), or no such source at all */
         p->refused++;
         return pull_copy(p);
     }
-    return pull_failed(p, err ? err : n);
+    return pull_failed(p, n);
 }
 
 bool pump_pull(struct pump *p)

@@ -19,7 +19,7 @@ bool technique_splices(const struct pump *p, uint64_t next)
 {
     const struct pump_config *c = &p->c;
     if (next == 0 || c->tap || c->hold_back || p->skip_left || c->technique == PUMP_TECHNIQUE_COPY ||
-        p->refused >= REFUSED_MOST || wire_fd_from(c->from) < 0 || wire_fd_to(c->to) < 0)
+        p->refused >= REFUSED_MOST || !wire_splices(c->from) || wire_fd_to(c->to) < 0)
         return false;
     if (c->technique == PUMP_TECHNIQUE_SPLICE)
         return true;

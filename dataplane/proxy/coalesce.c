@@ -272,7 +272,6 @@ static const struct wire_ops follower_ops = {
     .recv_now = follower_recv_now,
     .poll = follower_poll,
     .cancel = follower_cancel,
-    .fd_from = follower_fd,
     .fd_to = follower_fd,
 };
 

@@ -360,7 +360,8 @@ static void answered(struct question *q, enum question_end end)
         to->done_ms = ring_now_ms(c->all->ring);
         if (!last && c->finishing)
             copy_ask(to, COPY_LAST, c->a->size);
-        else if (!last && c->next)
+        else if (!last &&
+                 c->upload) /* what has come meanwhile is asked for at once: little is left at the end */
             steps(c);
     } else if (status == KEEP_AGAIN) {
         copy_later(to, AGAIN_MS);

@@ -461,13 +461,14 @@ static void test_reset_told_elsewhere(void **state)
 
 /* ------------------------------------------------------------------ other wires */
 
-/* A wire that stands on a socket; splice gets no descriptor, or one that it cannot read from. */
+/* A wire that stands on a socket; splice gets a descriptor that it cannot read from. */
 static int wrong_fd = -1;
 
-static int no_fd(const struct wire *w)
+static ssize_t wrong_splice_now(struct wire *w, int pipe, size_t len)
 {
     (void)w;
-    return wrong_fd;
+    ssize_t n = splice(wrong_fd, NULL, pipe, NULL, len, SPLICE_F_NONBLOCK);
+    return n < 0 ? -errno : n;
 }
 
 static void over_sendmsg(struct wire *w, struct op *op, const struct msghdr *msg, int flags)
@@ -506,7 +507,7 @@ static void test_other_wires(void **state)
                                         .cancel = over_cancel,
                                         .recv_now = over_recv_now,
                                         .sendmsg_now = over_sendmsg_now,
-                                        .fd_from = no_fd};
+                                        .splice_now = wrong_splice_now};
     struct wire_over over = {.ops = &ops};
     for (int wrong = 0; wrong < 2; wrong++)
         for (enum pump_framing in = PUMP_RAW; in <= PUMP_CHUNKED; in++)
