@@ -332,6 +332,43 @@ static void change_mirrors(struct making *m)
     }
 }
 
+/* --- sources --- */
+
+static void tell_source(struct making *m, const struct source *from, const struct source *to)
+{
+    json_t *row = row_new(m, from ? "change" : "add", "source", to->prefix), *fields = json_array();
+    for (size_t i = 0; i < source_field_count(); i++) {
+        const char *key = source_field_key(i);
+        const char *was = from ? source_field_text(from, key) : NULL, *now = source_field_text(to, key);
+        if ((was && *was) || *now)
+            add_field(fields, key, was && *was ? was : NULL, *now ? now : NULL);
+    }
+    json_object_set_new(row, "fields", fields);
+}
+
+static void change_sources(struct making *m)
+{
+    const struct source_table *state = m->in->state_sources, *file = m->in->file_sources;
+    size_t len;
+    for (size_t i = 0; i < state->count && m->in->prune; i++) {
+        const struct source *s = &state->list[i];
+        if (source_find(file, s->prefix) || s->origin == SOURCE_FROM_FILE)
+            continue;
+        row_new(m, "remove", "source", s->prefix);
+        void *cmd = source_cmd_rm(m->in->actor, m->in->source, SOURCE_FROM_API, s->prefix, &len);
+        add_part(m, cmd, len);
+    }
+    for (size_t i = 0; i < file->count; i++) {
+        const struct source *now = source_find(state, file->list[i].prefix);
+        if (now && source_same(now, &file->list[i]))
+            continue;
+        tell_source(m, now, &file->list[i]);
+        void *cmd = source_cmd_set(m->in->actor, m->in->source, CMD_REVISION_ANY, SOURCE_FROM_API,
+                                   &file->list[i], &len);
+        add_part(m, cmd, len);
+    }
+}
+
 void changes_make(const struct changes_input *in, struct changes *out)
 {
     struct making m = {.in = in, .out = out};
@@ -345,6 +382,8 @@ void changes_make(const struct changes_input *in, struct changes *out)
         change_policies(&m);
     if (in->has_mirrors)
         change_mirrors(&m);
+    if (in->has_sources)
+        change_sources(&m);
     end(&m);
 }
 

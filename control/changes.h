@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A file of services, backends, settings, policies and rules of mirroring against what the state says: the
- * differences, as one transaction and for people. Pure.
+ * A file of services, backends, settings, policies, rules of mirroring and sources against what the state
+ * says: the differences, as one transaction and for people. Pure.
  */
 #ifndef FL_CONTROL_CHANGES_H
 #define FL_CONTROL_CHANGES_H
@@ -13,6 +13,7 @@
 #include "control/state/mirror.h"
 #include "control/state/policy.h"
 #include "control/state/service.h"
+#include "control/state/source.h"
 
 struct changes_input {
     const struct svc_table *state;
@@ -21,7 +22,9 @@ struct changes_input {
     const struct setting_values *file_settings;
     const struct policy_table *state_policies, *file_policies;
     const struct mirror_table *state_mirrors, *file_mirrors;
-    bool has_services, has_settings, has_policies, has_mirrors; /* the file has these sections */
+    const struct source_table *state_sources, *file_sources;
+    /* The file has these sections. */
+    bool has_services, has_settings, has_policies, has_mirrors, has_sources;
     /* What the state has and the sections of the file do not goes. What the configuration file says stays. */
     bool prune;
     const char *actor, *source; /* of the transaction */
@@ -35,7 +38,7 @@ struct changes {
     void *policies_cmd;
     size_t policies_len;
     /* [{"action": "add" | "change" | "remove", "kind": "service" | "backend" | "setting" | "policy" |
-     * "mirror", "name", "service" (a backend's), "fields": [{"key", "old", "new"}]}] */
+     * "mirror" | "source", "name", "service" (a backend's), "fields": [{"key", "old", "new"}]}] */
     json_t *list;
     bool too_large; /* for one transaction: there is no command */
 };

@@ -54,6 +54,29 @@ int cluster_mirrors(struct cluster *c, struct mirror_table *out)
     return result;
 }
 
+int cluster_sources(struct cluster *c, struct source_table *out)
+{
+    struct kv *kv;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    *out = (struct source_table){.count = 0};
+    if (!view)
+        return -ENOMEM;
+    int result = state_sources_read(kv, out);
+    consensus_view_end(view);
+    return result;
+}
+
+int cluster_prefix_use(struct cluster *c, const char *prefix, struct names_policy_use *out)
+{
+    struct kv *kv;
+    struct db_view *view = consensus_view_begin(c->consensus, &kv);
+    if (!view)
+        return -ENOMEM;
+    int result = state_use_count(kv, prefix, out);
+    consensus_view_end(view);
+    return result;
+}
+
 int cluster_each_notice(struct cluster *c, struct notice_at after, size_t limit, cluster_notice each,
                         void *arg)
 {

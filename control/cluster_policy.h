@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Policies, webhooks and rules of mirroring as they are applied here. */
+/* Policies, webhooks, rules of mirroring and sources as they are applied here. */
 #ifndef FL_CONTROL_CLUSTER_POLICY_H
 #define FL_CONTROL_CLUSTER_POLICY_H
 
@@ -7,6 +7,7 @@
 #include "control/state/mirror.h"
 #include "control/state/notice.h"
 #include "control/state/policy.h"
+#include "control/state/source.h"
 
 /* 0 or -errno; policy_table_fini and free(*use) in any case. use may be NULL. */
 int cluster_policies(struct cluster *c, struct policy_table *out, struct names_policy_use **use);
@@ -19,6 +20,12 @@ int cluster_endpoints(struct cluster *c, struct endpoint_table *out);
 
 /* 0 or -errno; mirror_table_fini in any case. */
 int cluster_mirrors(struct cluster *c, struct mirror_table *out);
+
+/* What the repositories below a prefix have, counted now. 0 or -errno. */
+int cluster_prefix_use(struct cluster *c, const char *prefix, struct names_policy_use *out);
+
+/* 0 or -errno; source_table_fini in any case. */
+int cluster_sources(struct cluster *c, struct source_table *out);
 
 /* Calls back for at most `limit` notices behind a position, in order, until it says false; views are good
  * until it returns. Returns how many it was called for, or -errno. */

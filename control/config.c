@@ -382,12 +382,19 @@ static void read_changed_mirrors(struct cfg_reader *r, const yaml_node_t *node, 
     cfg_mirrors(r, node, NULL);
 }
 
+static void read_changed_sources(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    ((struct config_changes *)target)->sources = true;
+    cfg_sources(r, node, NULL);
+}
+
 static void read_changes(struct cfg_reader *r, const yaml_node_t *root)
 {
     static const struct cfg_key_row keys[] = {{"services", read_changed_services},
                                               {"settings", read_changed_settings},
                                               {"policies", read_changed_policies},
-                                              {"mirrors", read_changed_mirrors}};
+                                              {"mirrors", read_changed_mirrors},
+                                              {"sources", read_changed_sources}};
     cfg_mapping(r, root, "a file of changes", keys, ARRAY_SIZE(keys), r->changes);
 }
 

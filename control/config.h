@@ -120,11 +120,11 @@ int config_read(struct config *config, const char *path, struct config_report *r
 
 /* Which sections a file of changes has. */
 struct config_changes {
-    bool services, settings, policies, mirrors;
+    bool services, settings, policies, mirrors, sources;
 };
 
-/* A file of changes: the sections `services`, `settings`, `policies`, in the same grammar, and `mirrors`. The
- * rest of config stays as it is. */
+/* A file of changes: the sections `services`, `settings`, `policies`, `sources`, in the same grammar, and
+ * `mirrors`. The rest of config stays as it is. */
 int config_parse_changes(struct config *config, const char *name, const char *text, size_t len,
                          struct config_changes *given, struct config_report *report);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The section `sources`. */
+/* The section `sources`. Fields have the names and texts of control/state/source.h. */
 #include "control/config_sources.h"
 
-#include <stdlib.h>
+#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "check.h"
@@ -10,203 +11,127 @@
 
 void config_sources_fini(struct config_sources *s)
 {
-    free(s->list);
-    memset(s, 0, sizeof(*s));
+    source_table_fini(&s->table);
 }
 
-/* Components as in a repository's name, each with a '/' behind it, so that no name is cut in the middle. */
-static bool prefix_valid(const char *text)
+static void read_prefix(struct cfg_reader *r, struct source *s, const yaml_node_t *node)
 {
-    size_t len = strlen(text);
-    if (len == 0 || len >= REPO_NAME_MAX || text[0] == '/' || text[len - 1] != '/' || strstr(text, "//"))
-        return false;
-    return strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789._-/") == len;
-}
-
-static void read_source_prefix(struct cfg_reader *r, const yaml_node_t *node, void *target)
-{
-    struct config_source *c = target;
     const char *text = cfg_text(r, node, "the beginning of repositories' names, as in hub/");
-    if (!text)
-        return;
-    if (!prefix_valid(text)) {
-        cfg_error(r, node,
-                  "'%.60s' is not the beginning of repositories' names; write it as hub/ or mirror/hub/",
-                  text);
-        return;
-    }
-    c->source.prefix_len = (uint16_t)strlen(text);
-    memcpy(c->source.prefix, text, strlen(text) + 1);
-}
-
-static void read_source_upstream(struct cfg_reader *r, const yaml_node_t *node, void *target)
-{
-    struct config_source *c = target;
-    const char *text = cfg_text(r, node, "what stands there in place of prefix, as in library/");
-    if (!text)
-        return;
-    if (!prefix_valid(text)) {
-        cfg_error(
-            r, node,
-            "'%.60s' is not the beginning of repositories' names; write it as library/, or leave it out",
-            text);
-        return;
-    }
-    c->source.upstream_len = (uint16_t)strlen(text);
-    memcpy(c->source.upstream, text, strlen(text) + 1);
-}
-
-static void read_source_service(struct cfg_reader *r, const yaml_node_t *node, void *target)
-{
-    struct config_source *c = target;
-    const char *text = cfg_text(r, node, "the name of a service with path: proxy");
-    if (!text)
-        return;
-    if (strlen(text) >= PLAN_NAME_MAX)
-        cfg_error(r, node, "'%.60s...' is not the name of a service; write one of at most %d letters", text,
-                  PLAN_NAME_MAX - 1);
-    else
-        memcpy(c->service, text, strlen(text) + 1);
-}
-
-static void read_source_push(struct cfg_reader *r, const yaml_node_t *node, void *target)
-{
-    struct config_source *c = target;
-    bool push = false;
-    if (cfg_bool(r, node, &push))
-        c->source.push = push;
-}
-
-static void read_source_credentials(struct cfg_reader *r, const yaml_node_t *node, void *target)
-{
-    struct config_source *c = target;
-    const char *text = cfg_text(r, node, "a name of the section credentials");
-    if (text && strlen(text) < sizeof(c->credentials))
-        memcpy(c->credentials, text, strlen(text) + 1);
+    if (text && strlen(text) > REPO_NAME_MAX)
+        cfg_error(r, node, "the prefix is longer than %d bytes", REPO_NAME_MAX);
     else if (text)
-        cfg_error(r, node, "'%.60s...' is not the name of credentials", text);
+        memcpy(s->prefix, text, strlen(text) + 1);
 }
 
-static void read_source_token_server(struct cfg_reader *r, const yaml_node_t *node, void *target)
+static void read_field(struct cfg_reader *r, struct source *s, const yaml_node_t *key,
+                       const yaml_node_t *value)
 {
-    struct config_source *c = target;
-    const char *text = cfg_text(r, node, "the beginning of a URL, as in https://auth.example.com/");
-    if (!text)
-        return;
-    bool url = strncmp(text, "https://", 8) == 0 || strncmp(text, "http://", 7) == 0;
-    if (!url || strlen(text) >= sizeof(c->token_server) || strpbrk(strstr(text, "//") + 2, "@#?\\ ") ||
-        strstr(text, "//")[2] == '\0')
-        cfg_error(r, node,
-                  "'%.60s' is not where a token server is; write the beginning of its URL, as in "
-                  "https://auth.example.com/",
-                  text);
-    else
-        memcpy(c->token_server, text, strlen(text) + 1);
+    char room[SOURCE_FIELD_MAX], err[SOURCE_ERROR_MAX];
+    const char *text = cfg_list_text(r, value, "a value, as `man fairlead.yaml` says", room, sizeof(room));
+    int rc = text ? source_field_set(s, cfg_scalar(key), text, err) : 0;
+    if (rc == -ENOENT)
+        cfg_error(r, key, "unknown key '%.40s' of a source; `man fairlead.yaml` lists them", cfg_scalar(key));
+    else if (rc)
+        cfg_error(r, value, "%s", err);
 }
 
-static bool redirect_host_valid(const char *text)
+static void read_pairs(struct cfg_reader *r, struct source *s, bool *peers, const yaml_node_t *node)
 {
-    size_t len = strlen(text);
-    if (text[0] == '*' && text[1] != '.')
-        return false;
-    return len > 0 && len < PLAN_DOMAIN_MAX &&
-           strspn(text + (text[0] == '*'),
-                  "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._:") ==
-               len - (text[0] == '*');
-}
-
-static void read_source_redirect_hosts(struct cfg_reader *r, const yaml_node_t *node, void *target)
-{
-    struct config_source *c = target;
-    if (node->type != YAML_SEQUENCE_NODE) {
-        cfg_error(r, node, "redirect_hosts must be a list but is %s; write '- cdn.example.com' under it",
-                  cfg_kind_name(node));
-        return;
-    }
-    for (yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
-        const yaml_node_t *item = yaml_document_get_node(&r->doc, *i);
-        const char *text = cfg_text(r, item, "a host, as in cdn.example.com or *.example.com");
-        if (!text)
-            continue;
-        if (c->redirect_host_count == CONFIG_REDIRECT_HOSTS_MAX)
-            cfg_error(r, item, "there are more than %d hosts; write *.domain", CONFIG_REDIRECT_HOSTS_MAX);
-        else if (!redirect_host_valid(text))
-            cfg_error(r, item, "'%.60s' is no host; write it as in cdn.example.com or *.example.com", text);
-        else
-            memcpy(c->redirect_host[c->redirect_host_count++], text, strlen(text) + 1);
+    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top;
+         pair++) {
+        const yaml_node_t *key = cfg_key(r, node, pair);
+        const yaml_node_t *value = yaml_document_get_node(&r->doc, pair->value);
+        if (key && strcmp(cfg_scalar(key), "prefix") == 0)
+            read_prefix(r, s, value);
+        else if (key && strcmp(cfg_scalar(key), "peers") == 0)
+            cfg_bool(r, value, peers);
+        else if (key)
+            read_field(r, s, key, value);
     }
 }
 
 /* In place of a prefix: other replicas, for all repositories. */
-static void read_source_peers(struct cfg_reader *r, const yaml_node_t *node, void *target)
+static void add_peers(struct cfg_reader *r, const struct source *s, const yaml_node_t *node)
 {
-    struct config_source *c = target;
-    bool peers = false;
-    if (cfg_bool(r, node, &peers))
-        c->source.kind = peers ? PLAN_SOURCE_PEERS : PLAN_SOURCE_REGISTRY;
+    struct config_sources *all = &r->config->sources;
+    if (r->changes)
+        cfg_error(r, node, "peers can stand in the configuration file alone; take the entry out");
+    else if (s->prefix[0] || s->upstream[0])
+        cfg_error(r, node, "peers have the same repositories as this node; leave prefix and upstream out");
+    else if (!s->service[0])
+        cfg_error(r, node, "the entry has no service; write the name of one with path: proxy");
+    else if (all->peers[0])
+        cfg_error(r, node, "peers is listed twice; remove one of them");
+    else
+        memcpy(all->peers, s->service, sizeof(all->peers));
 }
 
-static bool is_repeated(const struct config_sources *all, const struct config_source *c)
+static size_t own_count(const struct source_table *t)
 {
-    for (size_t i = 0; i < all->count; i++)
-        if (strcmp(all->list[i].source.prefix, c->source.prefix) == 0)
-            return true;
-    return false;
+    size_t count = 0;
+    for (size_t i = 0; i < t->count; i++)
+        count += t->list[i].backends[0] != '\0';
+    return count;
 }
 
-/* Of its prefix (FNV-1a), so that it stays what it is when others come and go; never 0. */
-static uint64_t id_of(const struct plan_source *s)
+static void add_source(struct cfg_reader *r, const struct source *s, const yaml_node_t *node)
 {
-    uint64_t hash = 0xcbf29ce484222325;
-    for (size_t i = 0; i < s->prefix_len; i++)
-        hash = (hash ^ (uint8_t)s->prefix[i]) * 0x100000001b3;
-    return hash | 1;
+    struct source_table *t = &r->config->sources.table;
+    char err[SOURCE_ERROR_MAX];
+    if (source_check(s, err, sizeof(err)))
+        cfg_error(r, node, "%s", err);
+    else if (source_find(t, s->prefix))
+        cfg_error(r, node, "%s is listed twice; remove one of them", s->prefix);
+    else if (t->count == SOURCES_MAX)
+        cfg_error(r, node, "there are more than %d sources; remove some", SOURCES_MAX);
+    else if (s->backends[0] && own_count(t) == SOURCES_OWN_MAX)
+        cfg_error(r, node, "there are more than %d sources with backends of their own; give some a service",
+                  SOURCES_OWN_MAX);
+    else
+        source_table_add(t, s);
 }
 
 static void read_source(struct cfg_reader *r, const yaml_node_t *node)
 {
-    static const struct cfg_key_row keys[] = {{"prefix", read_source_prefix},
-                                              {"upstream", read_source_upstream},
-                                              {"service", read_source_service},
-                                              {"push", read_source_push},
-                                              {"peers", read_source_peers},
-                                              {"credentials", read_source_credentials},
-                                              {"token_server", read_source_token_server},
-                                              {"redirect_hosts", read_source_redirect_hosts}};
-    struct config_sources *all = &r->config->sources;
-    struct config_source c = {.source = {.kind = PLAN_SOURCE_REGISTRY, .service = PLAN_NO_SERVICE}};
+    struct source s;
+    bool peers = false;
     size_t errors = r->report->count;
-    if (!cfg_mapping(r, node, "an entry of sources", keys, ARRAY_SIZE(keys), &c) ||
-        r->report->count != errors)
+    source_init(&s, "");
+    if (node->type != YAML_MAPPING_NODE) {
+        cfg_error(r, node, "an entry of sources must be a mapping but is %s; write '- prefix: hub/'",
+                  cfg_kind_name(node));
         return;
-    bool peers = c.source.kind == PLAN_SOURCE_PEERS;
-    if (peers && (c.source.prefix_len || c.source.upstream_len))
-        cfg_error(r, node, "peers have the same repositories as this node; leave prefix and upstream out");
-    else if (!peers && !c.source.prefix_len)
-        cfg_error(r, node, "the entry has no prefix; write 'prefix: hub/'");
-    else if (!c.service[0])
-        cfg_error(r, node, "the entry has no service; write the name of one with path: proxy");
-    else if (is_repeated(all, &c))
-        cfg_error(r, node, "%s is listed twice; remove one of them", peers ? "peers" : c.source.prefix);
-    else if (all->count == PLAN_SOURCES_MAX - 1) /* one place is the peers' */
-        cfg_error(r, node, "there are more than %d sources; remove some", PLAN_SOURCES_MAX - 1);
-    else {
-        c.source.id = peers ? 0 : id_of(&c.source);
-        all->list = realloc(all->list, (all->count + 1) * sizeof(*all->list));
-        CHECK(all->list);
-        all->list[all->count++] = c;
     }
+    read_pairs(r, &s, &peers, node);
+    if (r->report->count != errors)
+        return;
+    if (peers)
+        add_peers(r, &s, node);
+    else
+        add_source(r, &s, node);
+}
+
+static bool has_ca(const struct config_certificates *c, const char *name)
+{
+    for (size_t i = 0; i < c->count; i++)
+        if (strcmp(c->list[i].name, name) == 0 && c->list[i].ca)
+            return true;
+    return false;
 }
 
 void cfg_sources_finish(struct cfg_reader *r)
 {
-    const struct config_sources *all = &r->config->sources;
-    for (size_t i = 0; i < all->count; i++)
+    const struct source_table *all = &r->config->sources.table;
+    for (size_t i = 0; i < all->count; i++) {
+        if (all->list[i].ca[0] && !has_ca(&r->config->certificates, all->list[i].ca))
+            cfg_error(r, r->sources, "the source %s has ca '%s', which is none of the section certificates",
+                      all->list[i].prefix, all->list[i].ca);
         if (all->list[i].credentials[0] &&
             !config_credential_find(&r->config->credentials, all->list[i].credentials))
             cfg_error(r, r->sources,
                       "the source %s has credentials '%s', which are not in the section credentials",
-                      all->list[i].source.prefix, all->list[i].credentials);
+                      all->list[i].prefix, all->list[i].credentials);
+    }
 }
 
 void cfg_sources(struct cfg_reader *r, const yaml_node_t *node, void *target)
@@ -217,7 +142,7 @@ void cfg_sources(struct cfg_reader *r, const yaml_node_t *node, void *target)
         return;
     if (node->type != YAML_SEQUENCE_NODE) {
         cfg_error(r, node,
-                  "sources must be a list but is %s; write '- prefix: hub/' and 'service: NAME' under it",
+                  "sources must be a list but is %s; write '- prefix: hub/' and 'backends: HOST' under it",
                   cfg_kind_name(node));
         return;
     }

@@ -40,6 +40,7 @@ struct daemon_repair;
 struct source_passes;
 struct gc;
 struct source_ways;
+struct node_sources;
 
 enum {
     DAEMON_LOG_TICK_MS = 50,   /* how often the log rings are drained ... */
@@ -104,7 +105,8 @@ struct daemon {
     struct notify *notify;
     struct mirrors *mirrors;
     struct retention_runs *retention;
-    struct source_passes *passes; /* daemon_sources.h */
+    struct node_sources *sources; /* daemon_sources.h */
+    struct source_passes *passes;
     struct source_ways *ways;
     struct daemon_blobs *blobs;   /* daemon_blobs.h */
     struct daemon_repair *repair; /* daemon_repair.h */

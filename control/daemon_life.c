@@ -333,7 +333,6 @@ static void open_background(struct daemon *d)
         .loop = &d->loop, .cluster = d->cluster, .events = d->events, .node = d->node_name};
     enum setting_source source;
     d->notify = notify_new(&notify);
-    daemon_sources_open(d);
     daemon_mirror_open(d);
     d->retention = retention_open(&d->loop, d->cluster,
                                   setting_effective(&d->settings, SET_REGISTRY_RETENTION_INTERVAL, &source));
@@ -360,6 +359,7 @@ static int start_inside(struct daemon *d, char *err)
     }
     open_nodes(d);
     open_services(d);
+    daemon_sources_open(d);
     daemon_listen_begin(d);
     daemon_publish_plan(d);
     check_descriptors(d, rings);
@@ -379,6 +379,7 @@ err_supervise:
     jobs_free(d->jobs);
     supervise_close(d->supervise);
 err_services:
+    daemon_sources_close(d);
     services_close(d->services);
     policies_close(d->policies);
     nodes_close(d->nodes);
@@ -387,6 +388,7 @@ err_services:
     uv_run(&d->loop, UV_RUN_DEFAULT);
     services_free(d->services);
     policies_free(d->policies);
+    daemon_sources_free(d);
     nodes_free(d->nodes);
 err_memory:
     events_close(d->events);
@@ -472,6 +474,7 @@ static void finish(struct daemon *d)
     gc_free(d->gc);
     services_free(d->services);
     policies_free(d->policies);
+    daemon_sources_free(d);
     nodes_free(d->nodes);
     events_close(d->events);
     shared_memory_close(&d->memory);
@@ -486,6 +489,7 @@ static void begin_services(struct daemon *d)
     if (d->config_path) {
         services_declare(d->services, &d->config.services);
         policies_declare(d->policies, &d->config.policies);
+        daemon_sources_declare(d);
     }
     daemon_kernel_open(d); /* loads what the file is about to need with the first load */
 }

@@ -12,6 +12,7 @@
 #include "control/compile/plan_services.h"
 #include "control/daemon.h"
 #include "control/nodes.h"
+#include "control/daemon_sources.h"
 #include "control/source_way.h"
 #include "control/mesh/pki_files.h"
 
@@ -189,16 +190,17 @@ struct plan_copies daemon_copies(struct daemon *d)
     return plan_copies_compile(nodes_table(d->nodes), status.node_id);
 }
 
-/* All proxied services: the peers', those where sources lead to, those of the state. */
+/* All proxied services: the peers', those where sources lead to, those of sources, those of the state. */
 struct plan_proxied *daemon_proxied(const struct daemon *d, const struct plan_peers *peers, size_t *count)
 {
-    struct plan_proxied *all = calloc(d->proxied->count + 1 + WAYS_MAX, sizeof(*all));
+    struct plan_proxied *all = calloc(d->proxied->count + 1 + WAYS_MAX + SOURCES_OWN_MAX, sizeof(*all));
     CHECK(all);
     *count = 0;
     if (peers)
         all[(*count)++] = peers->proxied;
     if (d->ways)
         *count += source_ways_list(d->ways, all + *count);
+    *count += daemon_sources_list(d, all + *count);
     for (size_t i = 0; i < d->proxied->count; i++)
         all[(*count)++] = d->proxied->proxied[i];
     return all;

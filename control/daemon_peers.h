@@ -46,8 +46,8 @@ struct daemon_members daemon_members(struct daemon *d);
 /* For a plan: how many copies there are to be. */
 struct plan_copies daemon_copies(struct daemon *d);
 
-/* For a plan: the peers and the hosts where sources lead to, if there are some, then the state's proxied
- * services. Freed by the caller. */
+/* For a plan: the peers and the hosts where sources lead to, if there are some, sources' own, then the
+ * state's proxied services. Freed by the caller. */
 struct plan_proxied *daemon_proxied(const struct daemon *d, const struct plan_peers *peers, size_t *count);
 
 #endif

@@ -11,6 +11,7 @@
 #include "control/daemon_life.h"
 #include "control/daemon_peers.h"
 #include "control/events.h"
+#include "control/daemon_sources.h"
 #include "control/mirrors.h"
 #include "control/gc.h"
 #include "control/nodes.h"
@@ -98,6 +99,7 @@ static void on_event(void *arg, const struct state_event *event)
         notify_event(d->notify, event);
     if (d->mirrors)
         mirrors_event(d->mirrors, event);
+    daemon_sources_event(d, event);
     if (!is_routine(event))
         events_state(d->events, event);
     if (d->gc)
@@ -133,6 +135,7 @@ static void on_restored(void *arg)
         notify_event(d->notify, NULL);
     if (d->mirrors)
         mirrors_event(d->mirrors, NULL);
+    daemon_sources_event(d, NULL);
     if (d->gc)
         gc_reload(d->gc);
     daemon_publish_plan(d);

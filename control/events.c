@@ -70,6 +70,8 @@ const char *events_kind_name(uint16_t cmd_type)
         [CMD_NOTIFY_RM] = "notify.delete",
         [CMD_MIRROR_SET] = "mirror.set",
         [CMD_MIRROR_RM] = "mirror.delete",
+        [CMD_SOURCE_SET] = "source.set",
+        [CMD_SOURCE_RM] = "source.delete",
         [CMD_GC_REPO] = "gc.repo",
         [CMD_GC_BLOBS] = "gc.blobs",
         [CMD_GC_KEEP] = "gc.keep",
@@ -107,6 +109,7 @@ const char *events_status_name(enum cmd_status status)
         [CMD_ENDPOINT_UNKNOWN] = "endpoint unknown",
         [CMD_BLOB_DELETING] = "blob is being deleted",
         [CMD_MIRROR_UNKNOWN] = "mirror unknown",
+        [CMD_SOURCE_UNKNOWN] = "source unknown",
     };
     return (unsigned)status < CMD_STATUS_COUNT ? names[status] : "unknown";
 }

@@ -17,18 +17,16 @@
 
 #include "limits.h"
 #include "msg.h"
-#include "control/config_sources.h"
 #include "control/credentials.h"
+#include "control/state/source.h"
 
 struct source_passes;
-
-enum { SOURCE_PROBLEM_MAX = 512 };
 
 /* What holds for a source at the moment. */
 struct source_access {
     char prefix[REPO_NAME_MAX + 1];             /* for people */
     bool plain;                                 /* its backends are spoken to in clear */
-    char token_server[CONFIG_TOKEN_SERVER_MAX]; /* where its realm has to begin; "": anywhere */
+    char token_server[SOURCE_TOKEN_SERVER_MAX]; /* where its realm has to begin; "": anywhere */
     struct credentials credentials;             /* user "": none */
     char *ca;                                   /* PEM, malloc'd; NULL: the system's */
     char problem[SOURCE_PROBLEM_MAX];           /* credentials or CA cannot be read; "" */

@@ -69,12 +69,22 @@ struct source_ways *source_ways_new(const struct source_ways_config *config)
 /* ------------------------------------------------------------------ rules */
 
 /* "host", or "*.domain" for all below it. */
-static bool matches(const char *pattern, const char *host)
+static bool matches(const char *pattern, size_t pattern_len, const char *host)
 {
+    size_t len = strlen(host), tail = pattern_len - 1;
     if (pattern[0] != '*')
-        return strcasecmp(pattern, host) == 0;
-    size_t tail = strlen(pattern + 1), len = strlen(host);
-    return len > tail && strcasecmp(host + len - tail, pattern + 1) == 0;
+        return len == pattern_len && strncasecmp(pattern, host, len) == 0;
+    return len > tail && strncasecmp(host + len - tail, pattern + 1, tail) == 0;
+}
+
+static bool is_named(const struct source *source, const char *host)
+{
+    const char *list = source->redirect_hosts, *item;
+    size_t len;
+    bool named = false;
+    while (!named && source_item_next(&list, &item, &len))
+        named = matches(item, len, host);
+    return named;
 }
 
 static bool is_address(const char *host, uint8_t ip[16])
@@ -89,6 +99,8 @@ static bool is_address(const char *host, uint8_t ip[16])
 static bool is_own(const struct plan_proxied *service, const char *host)
 {
     uint8_t ip[16];
+    if (strcasecmp(service->service.proxy.backend_name, host) == 0)
+        return true;
     if (!is_address(host, ip))
         return false;
     for (uint32_t i = 0; i < service->service.backend_count; i++)
@@ -100,13 +112,10 @@ static bool is_own(const struct plan_proxied *service, const char *host)
 /* Why it may not be asked, or NULL. */
 static const char *forbidden(const struct way_access *access, const char *host, bool tls)
 {
-    const struct config_source *c = access->source;
-    bool named = false;
-    for (size_t i = 0; i < c->redirect_host_count; i++)
-        named |= matches(c->redirect_host[i], host);
+    bool named = is_named(access->source, host), limited = access->source->redirect_hosts[0];
     if (!tls && access->service->service.proxy.backend_tls)
         return "that is asked in clear, though the source itself is asked over TLS";
-    if (c->redirect_host_count && !named)
+    if (limited && !named)
         return "that is none of its redirect_hosts";
     if (!tls && !named && !is_own(access->service, host))
         return "that is asked in clear and is none of its redirect_hosts";
@@ -272,7 +281,7 @@ static void make(struct way *w, struct source_ways *s, const struct source_way_q
     uint16_t generation = w->generation;
     uint8_t ip[16];
     *w = (struct way){.used = true, .owner = s, .port = q->port, .tls = q->tls, .generation = generation};
-    memcpy(w->prefix, access->source->source.prefix, sizeof(w->prefix));
+    memcpy(w->prefix, access->source->prefix, sizeof(w->prefix));
     snprintf(w->host, sizeof(w->host), "%s", host);
     struct plan_proxy proxy = access->service->service.proxy;
     proxy.kind = PROXY_HTTP;
@@ -298,7 +307,7 @@ static enum way_status refuse(struct source_ways *s, const struct way_access *ac
 {
     char text[TEXT_MAX];
     snprintf(text, sizeof(text), "it sends its clients to %s: %s", host, why);
-    s->config.tell(s->config.arg, access->source->source.prefix, text);
+    s->config.tell(s->config.arg, access->source->prefix, text);
     return WAY_REFUSED;
 }
 

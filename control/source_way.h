@@ -20,15 +20,15 @@
 
 #include "msg.h"
 #include "control/compile/plan_compile.h"
-#include "control/config_sources.h"
+#include "control/state/source.h"
 
 struct source_ways;
 
-enum { WAYS_MAX = PLAN_PLACE_FIRST - PLAN_PLACE_WAYS };
+enum { WAYS_MAX = PLAN_PLACE_SOURCES - PLAN_PLACE_WAYS };
 
 /* What holds for a source at the moment; valid until the next change of the configuration or the plan. */
 struct way_access {
-    const struct config_source *source;
+    const struct source *source;
     const struct plan_proxied *service;
 };
 

@@ -64,7 +64,7 @@ enum cmd_type {
     CMD_TOKEN_RM = 20,    /* 32 bytes: hash of the secret */
     CMD_CLUSTER_SET = 21, /* node_cluster_change */
     /* All of them or none: u32 count, each: u16 type, bytes the fields of that type. Of settings, services,
-       backends and rules of mirroring only. */
+       backends, rules of mirroring and sources only. */
     CMD_TRANSACTION = 22,
     /* Who holds a blob has changed: digest, cmd_holders that it gains, cmd_holders that it loses, and
        cmd_holders that have to be there (may be missing: none). CMD_BLOB_UNKNOWN if nobody ever linked it,
@@ -110,6 +110,11 @@ enum cmd_type {
     CMD_MIRROR_SET = 42,
     /* bytes name */
     CMD_MIRROR_RM = 43,
+    /* Makes or replaces a source: u64 revision that it has (CMD_REVISION_ANY, or 0: there is none yet), u8
+       origin (enum source_origin: who asks), its fields (control/state/source.h). */
+    CMD_SOURCE_SET = 44,
+    /* u8 origin, bytes prefix. Asked by the file, one that is not the file's stays. */
+    CMD_SOURCE_RM = 45,
     CMD_TYPE_COUNT
 };
 
@@ -144,6 +149,7 @@ enum cmd_status {
     CMD_ENDPOINT_UNKNOWN = 23,
     CMD_BLOB_DELETING = 24, /* its file is being removed: CMD_GC_KEEP, then again */
     CMD_MIRROR_UNKNOWN = 25,
+    CMD_SOURCE_UNKNOWN = 26,
     CMD_STATUS_COUNT
 };
 

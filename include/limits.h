@@ -22,6 +22,8 @@ enum limits {
     NOTICES_MAX = 100000, /* that wait for webhooks; beyond it the oldest ones go */
     ENDPOINTS_MAX = 16,   /* webhooks */
     MIRRORS_MAX = 64,     /* rules */
+    SOURCES_MAX = 255,
+    SOURCES_OWN_MAX = 64, /* of them with backends of their own, in place of a service */
 
     /* The two processes. */
     RINGS_MAX = 64,       /* rings = threads of the data plane */

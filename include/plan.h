@@ -16,7 +16,7 @@
 
 enum {
     PLAN_MAGIC = 0x31504c46, /* "FLP1" */
-    PLAN_VERSION = 7,
+    PLAN_VERSION = 8,
 };
 
 enum setting_type { SETTING_BOOL, SETTING_NUMBER, SETTING_BYTES, SETTING_MS, SETTING_BYTES_PER_S };
@@ -44,7 +44,7 @@ enum policy_kind {
 };
 
 enum {
-    PLAN_SERVICES_MAX = 4116, /* places 0 to 19 are our own; a service of the state: 19 + its id */
+    PLAN_SERVICES_MAX = 4180, /* places 0 to 83 are our own; a service of the state: 83 + its id */
     PLAN_LISTENERS_MAX = 256,
     PLAN_BACKENDS_MAX = 131072,
     PLAN_SERVICE_BACKENDS_MAX = 4096,

@@ -147,6 +147,11 @@ int command_notify_ls(struct cli *cli);
 int command_notify_set(struct cli *cli);
 int command_notify_rm(struct cli *cli);
 int command_notify_test(struct cli *cli);
+/* cli_source.c */
+int command_source_ls(struct cli *cli);
+int command_source_set(struct cli *cli);
+int command_source_rm(struct cli *cli);
+
 /* cli_mirror.c */
 int command_mirror_ls(struct cli *cli);
 int command_mirror_set(struct cli *cli);

@@ -16,10 +16,11 @@
 enum plan_place {
     PLAN_PLACE_REGISTRY = 0,
     PLAN_PLACE_ADMIN = 1,
-    PLAN_PLACE_PEER = 2,  /* what other replicas fetch from here */
-    PLAN_PLACE_PEERS = 3, /* a proxied service that no client sees: what is fetched from them */
-    PLAN_PLACE_WAYS = 4,  /* likewise: where sources send their clients to; up to */
-    PLAN_PLACE_FIRST = 20,
+    PLAN_PLACE_PEER = 2,     /* what other replicas fetch from here */
+    PLAN_PLACE_PEERS = 3,    /* a proxied service that no client sees: what is fetched from them */
+    PLAN_PLACE_WAYS = 4,     /* likewise: where sources send their clients to; up to */
+    PLAN_PLACE_SOURCES = 20, /* likewise: sources with backends of their own; up to */
+    PLAN_PLACE_FIRST = PLAN_PLACE_SOURCES + SOURCES_OWN_MAX,
 };
 
 /* A listening address with its group of sockets, [first, first + count) in the order of the handing over. */

@@ -103,7 +103,8 @@ static bool makes_room(uint16_t type)
            type == CMD_SETTING_UNSET || type == CMD_SETTING_SET || type == CMD_SERVICE_RM ||
            type == CMD_BACKEND_RM || type == CMD_BACKEND_ADMIN || type == CMD_NODE_SET ||
            type == CMD_NODE_RM || type == CMD_TOKEN_RM || type == CMD_TAGS_EXPIRE || type == CMD_POLICY_RM ||
-           type == CMD_NOTIFY_CURSOR || type == CMD_NOTIFY_RM || type == CMD_GC_REPO || type == CMD_GC_BLOBS;
+           type == CMD_NOTIFY_CURSOR || type == CMD_NOTIFY_RM || type == CMD_MIRROR_RM ||
+           type == CMD_SOURCE_RM || type == CMD_GC_REPO || type == CMD_GC_BLOBS;
 }
 
 /* A node of the cluster that is too old would have to stop at a command that it does not know. */

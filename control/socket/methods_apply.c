@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A file of services, backends and settings, applied as one transaction. */
+/* A file of services, backends, settings and what else apply(1) names, applied as one transaction. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +8,7 @@
 #include "control/changes.h"
 #include "control/cluster_policy.h"
 #include "control/daemon.h"
+#include "control/daemon_sources.h"
 #include "control/services.h"
 #include "control/socket/methods.h"
 #include "control/socket/propose.h"
@@ -81,6 +82,7 @@ static bool try_it(struct daemon *d, struct rpc_call *call, const struct changes
 static void on_committed(struct daemon *d, struct rpc_call *call, json_t *result)
 {
     services_settle(d->services);
+    daemon_sources_settle(d);
     json_object_set_new(result, "generation", json_integer((json_int_t)d->generation));
     server_reply_applied(d->server, call, result, d->generation);
 }
@@ -149,17 +151,37 @@ static void propose(struct daemon *d, struct rpc_call *call, struct changes *cha
     cluster_propose(d->cluster, policies, changes->policies_len, on_policies_done, a);
 }
 
+/* What the state says of all that is no service and no setting. */
+struct state_now {
+    struct policy_table policies;
+    struct mirror_table mirrors;
+    struct source_table sources;
+};
+
+/* 0 or -errno; now_fini in any case. */
+static int now_read(struct daemon *d, struct state_now *now)
+{
+    *now = (struct state_now){.policies.count = 0};
+    int err = cluster_policies(d->cluster, &now->policies, NULL);
+    if (!err)
+        err = cluster_mirrors(d->cluster, &now->mirrors);
+    return err ? err : cluster_sources(d->cluster, &now->sources);
+}
+
+static void now_fini(struct state_now *now)
+{
+    policy_table_fini(&now->policies);
+    mirror_table_fini(&now->mirrors);
+    source_table_fini(&now->sources);
+}
+
 static void apply(struct daemon *d, struct rpc_call *call, const struct config *file,
                   const struct config_changes *given, bool prune, bool dry)
 {
-    struct policy_table policies;
-    struct mirror_table mirrors = {.count = 0};
-    int err = cluster_policies(d->cluster, &policies, NULL);
-    if (!err)
-        err = cluster_mirrors(d->cluster, &mirrors);
+    struct state_now now;
+    int err = now_read(d, &now);
     if (err) {
-        policy_table_fini(&policies);
-        mirror_table_fini(&mirrors);
+        now_fini(&now);
         rpc_fail(call, RPC_INTERNAL, "look at the error log of fairleadd", "the state cannot be read: %s",
                  strerror(-err));
         return;
@@ -168,12 +190,15 @@ static void apply(struct daemon *d, struct rpc_call *call, const struct config *
                                      .file = &file->services.table,
                                      .state_settings = &d->settings.state,
                                      .file_settings = &file->settings,
-                                     .state_policies = &policies,
+                                     .state_policies = &now.policies,
                                      .file_policies = &file->policies,
                                      .has_policies = given->policies,
-                                     .state_mirrors = &mirrors,
+                                     .state_mirrors = &now.mirrors,
                                      .file_mirrors = &file->mirrors,
                                      .has_mirrors = given->mirrors,
+                                     .state_sources = &now.sources,
+                                     .file_sources = &file->sources.table,
+                                     .has_sources = given->sources,
                                      .has_services = given->services,
                                      .has_settings = given->settings,
                                      .prune = prune,
@@ -190,8 +215,7 @@ static void apply(struct daemon *d, struct rpc_call *call, const struct config *
             propose(d, call, &changes, result);
     }
     changes_fini(&changes);
-    policy_table_fini(&policies);
-    mirror_table_fini(&mirrors);
+    now_fini(&now);
 }
 
 void method_apply(void *context, struct rpc_call *call, json_t *params)

@@ -11,6 +11,7 @@
 #include "control/daemon_repair.h"
 #include "control/gc.h"
 #include "control/journal.h"
+#include "control/daemon_sources.h"
 #include "control/mirrors.h"
 #include "control/notify.h"
 #include "control/policies.h"
@@ -179,6 +180,7 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state, co
                                           "left (see STATE/store/blobs/.cluster)"));
     services_warn(d->services, list);
     policies_warn(d->policies, list);
+    daemon_sources_warn(d, list);
     daemon_listen_warn(d, list);
     if (d->notify)
         notify_warn(d->notify, list);

@@ -59,6 +59,8 @@ static const char *hint_for(enum cmd_status status)
         return "`fairlead notify ls` shows the endpoints";
     case CMD_MIRROR_UNKNOWN:
         return "`fairlead mirror ls` shows the rules";
+    case CMD_SOURCE_UNKNOWN:
+        return "`fairlead source ls` shows the sources";
     case CMD_TOO_NEW:
         return "nothing was changed; `fairlead cluster show` says what the cluster runs";
     default:
@@ -81,6 +83,7 @@ static enum rpc_code code_for(enum cmd_status status)
     case CMD_POLICY_UNKNOWN:
     case CMD_ENDPOINT_UNKNOWN:
     case CMD_MIRROR_UNKNOWN:
+    case CMD_SOURCE_UNKNOWN:
         return RPC_NOT_FOUND;
     case CMD_INVALID:
     case CMD_CONFLICT:
@@ -104,7 +107,7 @@ static enum rpc_code code_for(enum cmd_status status)
 /* Whose detail is a text for people. */
 static bool has_text(enum cmd_status status)
 {
-    return status == CMD_INVALID || status == CMD_MIRROR_UNKNOWN ||
+    return status == CMD_INVALID || status == CMD_MIRROR_UNKNOWN || status == CMD_SOURCE_UNKNOWN ||
            (status >= CMD_SERVICE_UNKNOWN && status <= CMD_ENDPOINT_UNKNOWN);
 }
 

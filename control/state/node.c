@@ -70,6 +70,8 @@ const char *node_managers_warning(size_t managers, size_t nodes)
 
 uint32_t node_version_of_command(uint16_t type)
 {
+    if (type >= CMD_SOURCE_SET)
+        return CLUSTER_VERSION_SOURCES;
     if (type > CMD_TRANSACTION)
         return CLUSTER_VERSION_HOLDERS;
     return type > CMD_CLUSTER_INIT ? 2 : CLUSTER_VERSION_FIRST;

@@ -31,9 +31,10 @@ enum {
      * the one that holds is not proposed: an older node would have to stop at it.
      */
     CLUSTER_VERSION_FIRST = 1, /* as long as the state says nothing */
-    CLUSTER_VERSION =
-        3, /* this program's. 2: nodes, tokens, transactions; 3: holders of blobs, policies, garbage */
+    CLUSTER_VERSION = 4, /* this program's. 2: nodes, tokens, transactions; 3: holders of blobs, policies,
+                            garbage; 4: sources */
     CLUSTER_VERSION_HOLDERS = 3,
+    CLUSTER_VERSION_SOURCES = 4,
 };
 
 /* The numbers are in the log: they never change their meaning. */

@@ -52,6 +52,9 @@ bool policy_same(const struct policy *a, const struct policy *b);
  * wanted; free it). 0 or -errno. */
 int state_policies_read(struct kv *kv, struct policy_table *out, struct names_policy_use **use);
 
+/* Counts bytes and tags anew, by walking over all repositories below the prefix. 0 or -errno. */
+int state_use_count(struct kv *kv, const char *prefix, struct names_policy_use *use);
+
 /* What holds for a repository. 0 or -errno. */
 int state_policy_rules(struct kv *kv, const char *repo, struct policy_rules *out);
 

@@ -126,6 +126,8 @@ int state_notify_set(struct kv *kv, struct state_event *out);
 int state_notify_rm(struct kv *kv, struct state_event *out);
 int state_mirror_set(struct kv *kv, struct state_event *out);
 int state_mirror_rm(struct kv *kv, struct state_event *out);
+int state_source_set(struct kv *kv, struct state_event *out);
+int state_source_rm(struct kv *kv, struct state_event *out);
 int state_gc_repo(struct kv *kv, struct state_event *out);
 int state_gc_blobs(struct kv *kv, struct state_event *out);
 int state_gc_keep(struct kv *kv, struct state_event *out);
@@ -147,13 +149,14 @@ struct state_half {
 void state_half_init(struct state_half *half, const struct state_tx *tx);
 
 /* state_parse_service.c: the types of services and backends; state_parse_node.c: those of nodes;
-   state_parse_policy.c: of policies and webhooks; state_parse_gc.c; state_mirror.c;
+   state_parse_policy.c: of policies and webhooks; state_parse_gc.c; state_mirror.c; state_source.c;
    state_transaction.c. */
 int state_parse_service(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 int state_parse_node(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 int state_parse_policy(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 int state_parse_gc(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 int state_parse_mirror(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
+int state_parse_source(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 int state_parse_transaction(struct wire_reader *r, struct state_cmd *out, char *err, size_t err_len);
 
 #endif

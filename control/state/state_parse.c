@@ -288,6 +288,11 @@ static int parse_mirror(struct parse *p)
     return state_parse_mirror(&p->r, p->out, p->err, p->err_len);
 }
 
+static int parse_source(struct parse *p)
+{
+    return state_parse_source(&p->r, p->out, p->err, p->err_len);
+}
+
 static int parse_transaction(struct parse *p)
 {
     if (p->r.len > STATE_TRANSACTION_BYTES_MAX)
@@ -331,6 +336,8 @@ static int (*const parse_body[CMD_TYPE_COUNT])(struct parse *p) = {
     [CMD_NOTIFY_RM] = parse_policy,
     [CMD_MIRROR_SET] = parse_mirror,
     [CMD_MIRROR_RM] = parse_mirror,
+    [CMD_SOURCE_SET] = parse_source,
+    [CMD_SOURCE_RM] = parse_source,
     [CMD_GC_REPO] = parse_gc,
     [CMD_GC_BLOBS] = parse_gc,
     [CMD_GC_KEEP] = parse_gc,
@@ -355,8 +362,8 @@ static int parse_kind(struct parse *p)
 /* Of what a transaction may be made. */
 static bool is_part(uint16_t type)
 {
-    return (type >= CMD_SETTING_SET && type <= CMD_BACKEND_ADMIN) || type == CMD_MIRROR_SET ||
-           type == CMD_MIRROR_RM;
+    return (type >= CMD_SETTING_SET && type <= CMD_BACKEND_ADMIN) ||
+           (type >= CMD_MIRROR_SET && type <= CMD_SOURCE_RM);
 }
 
 int state_part_next(struct wire_reader *parts, const struct cmd_head *head, struct state_cmd *out, char *err,

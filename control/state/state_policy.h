@@ -27,8 +27,6 @@ int state_rules_tag(struct state_event *out, const struct policy_rules *r, struc
 
 /* A repository has so many more bytes and tags: counted below the prefixes that have totals. */
 int state_use_add(struct kv *kv, struct state_text repo, int64_t bytes, int64_t tags);
-/* Counts them anew, by walking over all repositories below the prefix. */
-int state_use_count(struct kv *kv, const char *prefix, struct names_policy_use *use);
 
 /* After a command that was not refused: what endpoints are to be told of it waits for them. */
 int state_notices_add(struct kv *kv, const struct state_event *out);

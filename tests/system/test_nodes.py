@@ -53,7 +53,7 @@ def test_a_node_makes_a_cluster_of_itself_once(running):
     assert row["self"] and row["leader"] and row["lag"] == 0
     cluster = running.call("cluster.show")
     assert cluster["leader"] == cluster["self"] == row["name"]
-    assert cluster["cluster"]["version"] == 3 and cluster["cluster"]["managers"] == 1 and cluster["warnings"] == []
+    assert cluster["cluster"]["version"] == 4 and cluster["cluster"]["managers"] == 1 and cluster["warnings"] == []
     assert len(cluster["cluster"]["id"]) == 32
     running.restart()
     assert own(running)["revision"] == row["revision"]

@@ -35,19 +35,19 @@ static void test_sources(void **state)
                            "credentials:\n"
                            "  robot: {user: alice, password_file: /etc/fairlead/hub.password}\n"),
                      0);
-    const struct config_source *s = config.sources.list;
-    assert_int_equal(config.sources.count, 2);
+    const struct source *s = config.sources.table.list;
+    assert_int_equal(config.sources.table.count, 2);
     assert_string_equal(s[0].credentials, "robot");
     assert_string_equal(s[1].token_server, "https://auth.example.com");
-    assert_true(s[0].source.id && s[1].source.id && s[0].source.id != s[1].source.id);
+    assert_true(source_id(&s[0]) && source_id(&s[1]) && source_id(&s[0]) != source_id(&s[1]));
     const struct config_credential *c = config_credential_find(&config.credentials, "robot");
     assert_string_equal(c->user, "alice");
     assert_string_equal(c->password_file, "/etc/fairlead/hub.password");
     assert_null(config_credential_find(&config.credentials, "other"));
-    uint64_t id = s[1].source.id;
+    uint64_t id = source_id(&s[1]);
     done();
     assert_int_equal(parse("sources: [{prefix: hub/x/, service: other}]\n"), 0);
-    assert_true(config.sources.list[0].source.id == id); /* whoever stands beside it */
+    assert_true(source_id(&config.sources.table.list[0]) == id); /* whoever stands beside it */
     done();
 }
 
@@ -66,7 +66,7 @@ static void test_errors(void **state)
          "f.yaml:1:15: 'x y' cannot name credentials"},
         {"credentials: {x: {user: a, password: secret}}\n", "f.yaml:1:28: "},
         {"sources: [{prefix: hub/, service: hub, token_server: auth.example.com}]\n",
-         "f.yaml:1:54: 'auth.example.com' is not"},
+         "f.yaml:1:54: token_server: 'auth.example.com' is not allowed"},
         {"sources: [{prefix: hub/, service: hub, token_server: \"https://\"}]\n", "f.yaml:1:54: "},
         {"sources: [{prefix: hub/, service: hub, token_server: \"https://a@b/\"}]\n", "f.yaml:1:54: "},
     };

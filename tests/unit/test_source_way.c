@@ -24,7 +24,7 @@ static struct {
 static unsigned asked_count;
 static int resolve_error;
 
-static struct config_source source;
+static struct source source;
 static struct plan_backend own_backend;
 static struct plan_proxied service = {.backend = &own_backend};
 static struct source_ways *ways;
@@ -122,7 +122,7 @@ static int setup(void **state)
     memset(&own_backend, 0, sizeof(own_backend));
     own_backend.ip[10] = own_backend.ip[11] = 0xff;
     own_backend.ip[12] = 192;
-    snprintf(source.source.prefix, sizeof(source.source.prefix), "hub/");
+    snprintf(source.prefix, sizeof(source.prefix), "hub/");
     service.service.backend_count = 1;
     service.service.proxy =
         (struct plan_proxy){.backend_tls = 1, .policy = PROXY_DIGEST, .proxy_protocol = 2};
@@ -165,7 +165,7 @@ static void test_a_host(void **state)
     assert_int_equal(got.status, WAY_OK);
     assert_int_equal(source_ways_list(ways, list), 1);
     assert_int_equal(list[0].place, got.place);
-    assert_true(got.place >= PLAN_PLACE_WAYS && got.place < PLAN_PLACE_FIRST);
+    assert_true(got.place >= PLAN_PLACE_WAYS && got.place < PLAN_PLACE_SOURCES);
     assert_int_equal(list[0].service.incarnation, got.incarnation);
     const struct plan_proxy *p = &list[0].service.proxy;
     assert_true(p->backend_tls && p->backend_verify && !p->proxy_protocol && p->policy == PROXY_LEAST);
@@ -249,9 +249,8 @@ static void test_rules(void **state)
         assert_int_equal(teardown(state), 0);
         assert_int_equal(setup(state), 0);
         service.service.proxy.backend_tls = rows[i].tls_source;
-        snprintf(source.redirect_host[0], PLAN_DOMAIN_MAX, "CDN.example.org");
-        snprintf(source.redirect_host[1], PLAN_DOMAIN_MAX, "*.example.net");
-        source.redirect_host_count = rows[i].named ? 2 : 0;
+        snprintf(source.redirect_hosts, sizeof(source.redirect_hosts), "%s",
+                 rows[i].named ? "CDN.example.org,*.example.net" : "");
         get(rows[i].host, 443, rows[i].tls);
         if (rows[i].status == WAY_OK) {
             assert_int_equal(asked_count, 1);
