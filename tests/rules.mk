@@ -85,15 +85,15 @@ analyze: test-deps $(BUILD)/bpf/objects.skel.h
 check: test-deps
 	$(AT)$(RUN) tier check "60 layers" "120 format-check" "1100 analyze"
 
-## test: units, system, a minute of fuzzing, units under sanitizers
+## test: units, system tests, a minute of fuzzing
 test: test-deps
-	$(AT)$(RUN) tier test "60 layers" "600 unit" "240 bpf-unit" "1200 system PYTEST_ARGS=\"-m 'not slow'\"" "400 fuzz" \
-		"800 unit $(ASAN)" "900 unit $(TSAN)"
+	$(AT)$(RUN) tier test "60 layers" "600 unit" "240 bpf-unit" "1200 system PYTEST_ARGS=\"-m 'not slow'\"" "400 fuzz"
 
 WITH_DAEMONS := PYTEST_ARGS=\"-m 'not kernel_only'\"
-## test-san: the system tests with servers built under ASan+UBSan, then under TSan
+## test-san: units and system tests built under ASan+UBSan, then under TSan
 test-san: test-deps
-	$(AT)$(RUN) tier test-san "1500 system $(ASAN) $(WITH_DAEMONS)" "2100 system $(TSAN) $(WITH_DAEMONS)"
+	$(AT)$(RUN) tier test-san "800 unit $(ASAN)" "1500 system $(ASAN) $(WITH_DAEMONS)" \
+		"900 unit $(TSAN)" "2100 system $(TSAN) $(WITH_DAEMONS)"
 
 SOAK_SECONDS ?= 120
 ## soak: SOAK_SECONDS (120) of full load, in which no backend may be called down; then of a registry, which has to stay as it is
