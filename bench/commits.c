@@ -18,7 +18,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <openssl/evp.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,9 +26,10 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "bench/common.h"
 
 enum {
     DEPTH_MAX = 32,
@@ -71,37 +71,7 @@ struct run {
     bool ending;
 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-__attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("commits: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
-
 /* ---------------------------------------------------------------- connections */
-
-static int connect_unix(const char *path)
-{
-    struct sockaddr_un at = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (strlen(path) >= sizeof(at.sun_path))
-        fail("%s is too long for a socket", path);
-    memcpy(at.sun_path, path, strlen(path));
-    if (fd < 0 || connect(fd, (struct sockaddr *)&at, sizeof(at)) != 0)
-        fail("%s: %s", path, strerror(errno));
-    return fd;
-}
 
 static int connect_tcp(const char *target)
 {

@@ -13,7 +13,6 @@
  */
 #include <bpf/bpf.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,11 +20,11 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "abi.h"
+#include "bench/common.h"
 
 enum { MAPS_MAX = 16, CHANGES_MAX = 100000, LOOK_US = 100, PATIENCE_S = 30, LINE_BYTES = 16 << 10 };
 
@@ -36,40 +35,10 @@ struct times {
     double us[MOMENTS];
 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void rest_us(unsigned us)
 {
     struct timespec t = {.tv_sec = us / 1000000, .tv_nsec = (long)(us % 1000000) * 1000};
     nanosleep(&t, NULL);
-}
-
-__attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("effect: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
-
-static int connect_to(const char *path)
-{
-    struct sockaddr_un at = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (strlen(path) >= sizeof(at.sun_path))
-        fail("%s is too long for a socket", path);
-    memcpy(at.sun_path, path, strlen(path));
-    if (fd < 0 || connect(fd, (struct sockaddr *)&at, sizeof(at)) != 0)
-        fail("%s: %s", path, strerror(errno));
-    return fd;
 }
 
 /* Whether the answer is here. */
@@ -164,7 +133,7 @@ int main(int argc, char **argv)
             fail("%s: %s", argv[7 + i], strerror(errno));
     }
     prctl(PR_SET_TIMERSLACK, 1);
-    int fd = connect_to(argv[1]);
+    int fd = connect_unix(argv[1]);
     for (unsigned i = 0; i < count; i++) {
         rest_us(pause_ms * 1000 + i * 7919 % 1000); /* at no fixed place of anybody's period */
         change(fd, argv[2], argv[3], id, 2 + i % 2, map, maps, &times[i]);

@@ -13,7 +13,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #include <uv.h>
 #include <openssl/sha.h>
 
+#include "bench/common.h"
 #include "check.h"
 #include "cmd.h"
 #include "control/raft/consensus.h"
@@ -59,17 +59,6 @@ struct fill {
     uv_loop_t loop;
     uv_timer_t timer;
 };
-
-__attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("fill: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
 
 /* ------------------------------------------------------------------ content */
 

@@ -12,7 +12,6 @@
  * input, and ends with it. From a line with a + on they hold read leases, as workers do that are replicas.
  */
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,6 +20,7 @@
 #include <sys/resource.h>
 #include <uv.h>
 
+#include "bench/common.h"
 #include "cmd.h"
 #include "control/mesh/joiner.h"
 #include "control/mesh/line.h"
@@ -83,17 +83,6 @@ struct sim {
     uint64_t began_ms;
     uint64_t entries, frames, grants, torn, ends, refusals, snapshots, bytes;
 };
-
-__attribute__((noreturn, format(printf, 1, 2))) static void fail(const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("followers: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    exit(1);
-}
 
 static uint64_t now_of(const struct sim *s)
 {
