@@ -13,6 +13,7 @@
 #include "check.h"
 #include "control/events.h"
 #include "control/nodes.h"
+#include "control/state/cmd_new.h"
 
 enum { COMMAND_ROOM = 1024 };
 
@@ -44,22 +45,15 @@ bool daemon_blobs_counts(struct daemon *d, uint64_t self)
 void daemon_blobs_say(struct daemon *d, const char *source, const struct blob_copies *copies,
                       cluster_done done, void *arg)
 {
-    struct cmd_head head = {.type = CMD_BLOB_COPIES,
-                            .actor = "system",
-                            .actor_len = 6,
-                            .source = source,
-                            .source_len = strlen(source),
-                            .request_id = ""};
-    struct wire_writer w = {.buf = malloc(COMMAND_ROOM), .cap = COMMAND_ROOM};
-    CHECK(w.buf);
-    cmd_put_head(&w, &head);
+    struct wire_writer w = cmd_new(CMD_BLOB_COPIES, "system", source, COMMAND_ROOM);
+    size_t len;
     cmd_put_digest(&w, copies->digest);
     cmd_put_holders(&w, copies->gained);
     cmd_put_holders(&w, copies->lost);
     if (copies->needed->count)
         cmd_put_holders(&w, copies->needed);
-    CHECK(!w.failed);
-    cluster_propose(d->cluster, w.buf, w.len, done, arg);
+    void *cmd = cmd_end(&w, &len);
+    cluster_propose(d->cluster, cmd, len, done, arg);
 }
 
 int daemon_blobs_has_file(const struct daemon *d, const struct digest *digest, uint64_t size)

@@ -6,76 +6,54 @@
 #include <string.h>
 
 #include "check.h"
-#include "cmd.h"
+#include "control/state/cmd_new.h"
 
 enum {
-    HEAD_ROOM = 512,
     NAME_ROOM = SVC_NAME_MAX + 8,
     BACKEND_ROOM = 2 * NAME_ROOM + PLAN_UNIX_PATH_MAX + 40,
     WHAT_MAX = 128,
 };
 
-static struct wire_writer begin(int type, const char *actor, const char *source, size_t room)
-{
-    struct wire_writer w = {.buf = malloc(HEAD_ROOM + room), .cap = HEAD_ROOM + room};
-    struct cmd_head head = {.type = (uint16_t)type,
-                            .actor = actor,
-                            .actor_len = strlen(actor),
-                            .source = source,
-                            .source_len = strlen(source),
-                            .request_id = ""};
-    CHECK(w.buf);
-    cmd_put_head(&w, &head);
-    return w;
-}
-
-static void *end(struct wire_writer *w, size_t *len)
-{
-    CHECK(!w->failed);
-    *len = w->len;
-    return w->buf;
-}
-
 void *services_cmd_set(const char *actor, const char *source, const struct svc *s, uint64_t revision,
                        size_t *len)
 {
-    struct wire_writer w = begin(CMD_SERVICE_SET, actor, source, SVC_ROW_BYTES_MAX);
+    struct wire_writer w = cmd_new(CMD_SERVICE_SET, actor, source, SVC_ROW_BYTES_MAX);
     wire_put_u64(&w, revision);
     svc_put(&w, s);
-    return end(&w, len);
+    return cmd_end(&w, len);
 }
 
 void *services_cmd_rm(const char *actor, const char *source, const char *service, enum svc_origin origin,
                       size_t *len)
 {
-    struct wire_writer w = begin(CMD_SERVICE_RM, actor, source, NAME_ROOM);
+    struct wire_writer w = cmd_new(CMD_SERVICE_RM, actor, source, NAME_ROOM);
     wire_put_bytes(&w, service, strlen(service));
     wire_put_u8(&w, (uint8_t)origin);
-    return end(&w, len);
+    return cmd_end(&w, len);
 }
 
 void *services_cmd_backends(const char *actor, const char *source, const char *service, uint64_t revision,
                             const struct svc_backend *b, size_t count, size_t *len)
 {
-    struct wire_writer w = begin(CMD_BACKEND_SET, actor, source, NAME_ROOM + count * BACKEND_ROOM);
+    struct wire_writer w = cmd_new(CMD_BACKEND_SET, actor, source, NAME_ROOM + count * BACKEND_ROOM);
     wire_put_bytes(&w, service, strlen(service));
     wire_put_u64(&w, revision);
     wire_put_u32(&w, (uint32_t)count);
     for (size_t i = 0; i < count; i++)
         svc_backend_put(&w, &b[i]);
-    return end(&w, len);
+    return cmd_end(&w, len);
 }
 
 void *services_cmd_names(const char *actor, const char *source, int type, const char *service, uint8_t what,
                          const char *const *name, size_t count, size_t *len)
 {
-    struct wire_writer w = begin(type, actor, source, NAME_ROOM * (count + 1));
+    struct wire_writer w = cmd_new((enum cmd_type)type, actor, source, NAME_ROOM * (count + 1));
     wire_put_bytes(&w, service, strlen(service));
     wire_put_u8(&w, what);
     wire_put_u32(&w, (uint32_t)count);
     for (size_t i = 0; i < count; i++)
         wire_put_bytes(&w, name[i], strlen(name[i]));
-    return end(&w, len);
+    return cmd_end(&w, len);
 }
 
 /* The difference. */

@@ -9,8 +9,7 @@
 #include "check.h"
 #include "control/daemon.h"
 #include "control/events.h"
-
-enum { HEAD_ROOM = 512 };
+#include "control/state/cmd_new.h"
 
 /* A call whose command is under way. */
 struct proposing {
@@ -165,19 +164,12 @@ void propose_texts(struct daemon *d, struct rpc_call *call, enum cmd_type type, 
                    const char *second, json_t *result,
                    void (*committed)(struct daemon *d, struct rpc_call *call, json_t *result))
 {
-    size_t cap = HEAD_ROOM + strlen(first) + (second ? strlen(second) : 0);
-    struct wire_writer writer = {.buf = malloc(cap), .cap = cap};
-    struct cmd_head head = {.type = (uint16_t)type,
-                            .actor = call->peer->actor,
-                            .actor_len = strlen(call->peer->actor),
-                            .source = propose_source,
-                            .source_len = strlen(propose_source),
-                            .request_id = ""};
-    CHECK(writer.buf);
-    cmd_put_head(&writer, &head);
+    struct wire_writer writer =
+        cmd_new(type, call->peer->actor, propose_source, strlen(first) + (second ? strlen(second) : 0));
+    size_t len;
     wire_put_bytes(&writer, first, strlen(first));
     if (second)
         wire_put_bytes(&writer, second, strlen(second));
-    CHECK(!writer.failed);
-    propose_command(d, call, writer.buf, writer.len, result, committed);
+    void *cmd = cmd_end(&writer, &len);
+    propose_command(d, call, cmd, len, result, committed);
 }

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "check.h"
-#include "cmd.h"
+#include "control/state/cmd_new.h"
 #include "control/state/codec.h"
 #include "control/state/policy.h"
 #include "control/state/state.h"
@@ -349,34 +349,16 @@ void mirror_get(struct wire_reader *r, struct mirror_rule *m)
             codec_get_text(r, (char *)m + rows[i].offset, rows[i].cap);
 }
 
-static struct wire_writer cmd_new(const char *actor, const char *source, enum cmd_type type)
-{
-    struct cmd_head head = {.type = (uint16_t)type,
-                            .actor = actor,
-                            .actor_len = strlen(actor),
-                            .source = source,
-                            .source_len = strlen(source),
-                            .request_id = ""};
-    struct wire_writer w = {.buf = malloc(MIRROR_COMMAND_ROOM), .cap = MIRROR_COMMAND_ROOM};
-    CHECK(w.buf);
-    cmd_put_head(&w, &head);
-    return w;
-}
-
 void *mirror_cmd_set(const char *actor, const char *source, const struct mirror_rule *m, size_t *len)
 {
-    struct wire_writer w = cmd_new(actor, source, CMD_MIRROR_SET);
+    struct wire_writer w = cmd_new(CMD_MIRROR_SET, actor, source, MIRROR_COMMAND_ROOM);
     mirror_put(&w, m);
-    CHECK(!w.failed);
-    *len = w.len;
-    return w.buf;
+    return cmd_end(&w, len);
 }
 
 void *mirror_cmd_rm(const char *actor, const char *source, const char *name, size_t *len)
 {
-    struct wire_writer w = cmd_new(actor, source, CMD_MIRROR_RM);
+    struct wire_writer w = cmd_new(CMD_MIRROR_RM, actor, source, MIRROR_NAME_MAX);
     wire_put_bytes(&w, name, strlen(name));
-    CHECK(!w.failed);
-    *len = w.len;
-    return w.buf;
+    return cmd_end(&w, len);
 }
