@@ -27,6 +27,7 @@ class Ledger:
         self.now = now
         self.mutex = threading.Lock()
         self.history = {}
+        self.seen = {}  # {key: bytes} of what the last check found
 
     def begin(self, repo, kind, reference, value):
         change = Change(value, self.now())
@@ -52,9 +53,30 @@ class Ledger:
                 values.append(change.value)
         return values
 
+    def unnamed(self):
+        """Keys of the blobs that are there and that no manifest of their repository names."""
+        there = {key: values[0] for key in self.history for values in [self.allowed(key)] if values[0] is not None}
+        named = set()
+        for (name, kind, _), body in there.items():
+            if kind == "manifest":
+                manifest = json.loads(body)
+                named |= {(name, each["digest"]) for each in (manifest["config"], *manifest["layers"])}
+        return [(name, kind, digest) for name, kind, digest in there if kind == "blob" and (name, digest) not in named]
+
+    def sums(self):
+        """What was there at the last check: {repository: (tags, manifests, blobs, bytes)}, and {digest: bytes}."""
+        rows, sizes = {}, {}
+        for (name, kind, reference), size in self.seen.items():
+            is_tag = kind == "manifest" and not reference.startswith("sha256:")
+            what = (is_tag, kind == "manifest" and not is_tag, kind == "blob", 0 if is_tag else size)
+            rows[name] = tuple(map(sum, zip(rows.get(name, (0, 0, 0, 0)), what)))
+            if not is_tag:
+                sizes[reference] = size
+        return rows, sizes
+
     def check(self, client, repository_class, position=NEVER):
         """Every key gives one of its allowed values; bytes are whole; gives how many were there."""
-        found = 0
+        self.seen = {}
         for key in sorted(self.history):
             name, kind, reference = key
             repo = repository_class(client, name)
@@ -62,13 +84,14 @@ class Ledger:
             allowed = self.allowed(key, position)
             assert answer.status in (200, 404), (key, answer)
             value = answer.body if answer.status == 200 else None
-            found += value is not None
+            if value is not None:
+                self.seen[key] = len(value)
             if value in allowed:
                 continue
             sizes = [None if each is None else len(each) for each in allowed]
             seen = "absent" if value is None else f"{len(value)} bytes, {digest_of(value)}"
             raise AssertionError(f"{key}: {seen}; allowed sizes: {sizes}")
-        return found
+        return len(self.seen)
 
 
 class Pusher:
@@ -98,8 +121,10 @@ class Pusher:
         return False
 
     def blob(self, data, chunks=1):
-        """POST, PATCHes, PUT; one chunk: POST and PUT."""
+        """POST, PATCHes, PUT; one chunk: POST and PUT; none: all in the POST."""
         digest = digest_of(data)
+        if not chunks:
+            return self.blob_at_once(data)
 
         def push():
             answer = self.repo.start_upload()
@@ -112,6 +137,18 @@ class Pusher:
                 return answer
             rest = data if chunks == 1 else b""
             return self.repo.at(answer.header("Location"), "PUT", rest, query=[("digest", digest)])
+
+        return self.change("blob", digest, data, 201, push)
+
+    def blob_at_once(self, data):
+        """POST with the bytes; who does not take them so gives a session for them."""
+        digest = digest_of(data)
+
+        def push():
+            answer = self.repo.start_upload(("digest", digest), body=data)
+            if answer.status != 202:
+                return answer
+            return self.repo.at(answer.header("Location"), "PUT", data, query=[("digest", digest)])
 
         return self.change("blob", digest, data, 201, push)
 

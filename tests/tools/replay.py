@@ -7,13 +7,14 @@ seeded random choice is. Two models:
   ordered  like ext4 with data=ordered. Names and sizes change in the order of the calls, any fsync makes all earlier
            changes of names durable. Of the writes since a file's last fsync an initial part is there, the last one
            torn at a sector; sectors of durable parts that were overwritten are old or new, each for itself.
+  none     nothing at all of what was not made durable, by the rules of harsh.
   harsh    no more than POSIX promises. fsync of a file makes its bytes durable and no name; a name is durable after
            fsync of its folder. Whatever was not made durable may be there or not, each thing for itself: each change
            of a name (a rename is one change), each sector of a write; a file may have a size whose bytes are zeros.
 
 A rename replaces the old name atomically in both. Permissions and owners are always the newest.
 
-  replay.py JOURNAL FOLDER [--cut RECORDS] [--model ordered|harsh] [--seed N]
+  replay.py JOURNAL FOLDER [--cut RECORDS] [--model ordered|harsh|none] [--seed N]
 """
 
 import argparse
@@ -28,6 +29,7 @@ SECTOR_BYTES = 512
 (CREATE, MKDIR, WRITE, TRUNCATE, FALLOCATE, RENAME, UNLINK, RMDIR, LINK, FSYNC, FSYNCDIR, CHMOD, CHOWN) = range(13)
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
 MODELS = ("ordered", "harsh")
+EXTREMES = ("none",)
 
 
 class Record:
@@ -122,7 +124,7 @@ class Machine:
     """The tree as the programs saw it, and what of it is durable."""
 
     def __init__(self, model):
-        assert model in MODELS
+        assert model in MODELS + EXTREMES
         self.model = model
         self.root = Folder()
         self.inodes = {}
@@ -213,6 +215,8 @@ class Machine:
         if self.model == "ordered":
             durable = sum(change.durable for change in self.changes)
             survivors = self.changes[:rng.randint(durable, len(self.changes))]
+        elif self.model == "none":
+            survivors = [change for change in self.changes if change.durable]
         else:
             bias = rng.choice((0.0, 0.2, 0.5, 0.8, 1.0))
             survivors = [change for change in self.changes if change.durable or rng.random() < bias]
@@ -221,8 +225,9 @@ class Machine:
 
     def content(self, node, rng):
         content = bytearray(node.durable)
-        cut_content = cut_ordered if self.model == "ordered" else cut_harsh
-        cut_content(content, node.pending, rng)
+        if self.model != "none":
+            cut_content = cut_ordered if self.model == "ordered" else cut_harsh
+            cut_content(content, node.pending, rng)
         return content
 
     def write_out(self, folder, target, rng):
@@ -303,8 +308,8 @@ def main():
     parser.add_argument("journal")
     parser.add_argument("folder")
     parser.add_argument("--cut", type=int, help="power goes after so many records; default all")
-    parser.add_argument("--model", choices=MODELS, default="ordered")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", choices=MODELS + EXTREMES, default="ordered")
+    parser.add_argument("--seed", default="0", help="as random.Random takes it")
     options = parser.parse_args()
     records = read_journal(options.journal)
     cut = len(records) if options.cut is None else options.cut
