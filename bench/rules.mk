@@ -6,7 +6,7 @@ $(BUILD)/bench/%: bench/%.c bench/common.h $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lssl -lcrypto -lpthread
 $(BUILD)/bench/connect: bench/connect.c $(BPF_OBJ) $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lbpf
-$(BUILD)/bench/effect: bench/effect.c bench/common.h include/abi.h $(BUILD)/flags
+$(BUILD)/bench/effect: bench/effect.c bench/common.h $(wildcard include/abi*.h) $(BUILD)/flags
 	$(AT)mkdir -p $(@D); echo "  BENCH $@"; $(CC) $(CFLAGS) $(LDFLAGS) -o $@ $< -lbpf
 # Speaks as a node does, by the same code.
 $(BUILD)/bench/followers: bench/followers.c $(BUILD)/libcontrol.a
