@@ -82,6 +82,39 @@ static void on_leader(void *arg, uint64_t leader)
     forward_leader(c, leader);
 }
 
+static const struct {
+    const char *name, *text;
+} causes[] = {
+#define ELECTION_CAUSE(symbol, name, text) {name, text},
+#include "election_causes.def"
+#undef ELECTION_CAUSE
+};
+
+static void on_stands(void *arg, enum election_cause why)
+{
+    const struct cluster *c = arg;
+    journal_info(c->config.journal, "cluster", "this node stands for election: %s", causes[why].text);
+}
+
+const char *cluster_elections(const struct cluster *c, unsigned i, uint64_t *count)
+{
+    struct consensus_status s;
+    if (i >= ELECTION_CAUSES_COUNT)
+        return NULL;
+    consensus_status(c->consensus, &s);
+    *count = s.elections[i];
+    return causes[i].name;
+}
+
+void cluster_host(struct cluster *c, uint64_t node, bool silent)
+{
+    if (!c->mesh || c->closing)
+        return;
+    journal_info(c->config.journal, "cluster", "the host of node %llu %s", (unsigned long long)node,
+                 silent ? "sends no heartbeats any more" : "is heard again");
+    consensus_host(c->consensus, node, silent);
+}
+
 static void on_source(void *arg, uint64_t manager)
 {
     net_source(arg, manager);
@@ -118,6 +151,7 @@ static int open_consensus(struct cluster *c, char *err, size_t err_len)
         .event = on_event,
         .restored = on_restored,
         .leader = on_leader,
+        .stands = on_stands,
         .source = on_source,
         .fatal = on_fatal,
         .reader_stuck = on_reader_stuck,

@@ -180,6 +180,13 @@ const char *cluster_mesh_reason(const struct cluster *c, unsigned i, uint64_t *c
 /* Whether there are other nodes, as far as is known here. */
 bool cluster_has_others(const struct cluster *c);
 
+/* The kernel's heartbeats say that a manager's host is silent, or that it is heard again. */
+void cluster_host(struct cluster *c, uint64_t node, bool silent);
+
+/* Elections for which this node stood, by cause: the i-th one's name, and how often. NULL behind the last
+ * one. */
+const char *cluster_elections(const struct cluster *c, unsigned i, uint64_t *count);
+
 /* Managers that are not connected with this node: what a change of the managers is proposed with. */
 void cluster_managers_down(struct cluster *c, struct node_down *out);
 

@@ -231,6 +231,10 @@ void forward_down(struct cluster *c, uint64_t node)
 void forward_leader(struct cluster *c, uint64_t leader)
 {
     uint64_t now = now_of(c);
+    if (leader && leader != c->forward.leader) {
+        c->forward.leader = leader;
+        c->forward.leader_ms = now;
+    }
     if (leader)
         c->forward.leaderless_ms = 0;
     else if (!c->forward.leaderless_ms)
@@ -246,6 +250,14 @@ void forward_wake(struct cluster *c)
 
 /* ------------------------------------------------------------------ time */
 
+/* Who was asked leads no more, and would have said so: it is lost, or out of reach. */
+static bool is_left_behind(const struct proposal *p, uint64_t now)
+{
+    const struct forward *f = &p->cluster->forward;
+    return !p->cluster->source && f->leader && f->leader != p->node && p->since_ms <= f->leader_ms &&
+           now - f->leader_ms >= FORWARD_LEFT_MS;
+}
+
 static void look(struct proposal *p, uint64_t now)
 {
     struct consensus_status s;
@@ -256,7 +268,7 @@ static void look(struct proposal *p, uint64_t now)
             decide(p, CMD_NO_LEADER, 0, NULL, 0);
         break;
     case PROPOSAL_SENT:
-        if (now - p->since_ms >= FORWARD_RESULT_MS)
+        if (now - p->since_ms >= FORWARD_RESULT_MS || is_left_behind(p, now))
             decide(p, CMD_UNKNOWN_OUTCOME, 0, NULL, 0);
         break;
     case PROPOSAL_APPLYING: /* a snapshot brings no events */

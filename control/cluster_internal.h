@@ -25,6 +25,7 @@ enum {
     FORWARD_TICK_MS = 20,
     FORWARD_LEADER_MS = 3000,  /* so long proposals wait for a leader, from when the last one was lost */
     FORWARD_RESULT_MS = 30000, /* so long an answer may take */
+    FORWARD_LEFT_MS = 250,     /* and so long one of who leads no more, once another one does */
     FORWARD_APPLY_MS = 5000,   /* so long what was committed may take to be applied here */
 };
 
@@ -35,8 +36,9 @@ struct forward {
     struct proposal *first, **last; /* oldest first */
     size_t count, bytes;
     uint64_t next_id;
-    uint64_t leaderless_ms; /* of the loop's clock: since when nobody leads; 0: somebody does */
-    size_t served;          /* of other nodes, under way here */
+    uint64_t leaderless_ms;     /* of the loop's clock: since when nobody leads; 0: somebody does */
+    uint64_t leader, leader_ms; /* who led last, since when */
+    size_t served;              /* of other nodes, under way here */
     uv_timer_t tick;
 };
 

@@ -435,6 +435,8 @@ static void publish_figures(struct daemon *d)
     uint64_t count;
     for (unsigned i = 0; i < MESH_ENDS_COUNT && cluster_mesh_reason(d->cluster, i, &count); i++)
         atomic_store_explicit(&out->mesh_ended[i], count, memory_order_relaxed);
+    for (unsigned i = 0; cluster_elections(d->cluster, i, &count); i++)
+        atomic_store_explicit(&out->raft_elections[i], count, memory_order_relaxed);
 }
 
 void daemon_on_second_timer(uv_timer_t *timer)

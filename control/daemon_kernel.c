@@ -11,6 +11,7 @@
 #include "check.h"
 #include "control/certs_store.h"
 #include "control/daemon_feed.h"
+#include "control/daemon_heartbeats.h"
 #include "control/events.h"
 #include "control/nodes.h"
 #include "control/peer_events.h"
@@ -173,6 +174,7 @@ void daemon_kernel_open(struct daemon *d)
     half->seen = peer_events_new();
     half->tls = tls_checks_new(&d->loop, ABI_MARK, on_handshake, d);
     half->feed = daemon_feed_open(d);
+    half->heartbeats = daemon_heartbeats_open(d);
     daemon_kernel_update(d);
 }
 
@@ -183,6 +185,7 @@ void daemon_kernel_close(struct daemon *d)
         return;
     tls_checks_close(half->tls);
     daemon_feed_close(half->feed);
+    daemon_heartbeats_close(half->heartbeats);
     kernel_close(half->kernel);
     peer_events_free(half->seen);
     free(half);

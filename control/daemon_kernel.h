@@ -11,6 +11,7 @@
 struct daemon_kernel {
     struct kernel *kernel;
     struct daemon_feed *feed;
+    struct daemon_heartbeats *heartbeats;
     struct peer_events *seen;
     struct tls_checks *tls;
     bool tls_stale; /* services, settings or certificates have changed since it was told whom to check */

@@ -41,6 +41,9 @@ static inline uint64_t layout_id(void)
 #define MESH_REASON(symbol, name, text) "\n" name
 #include "mesh_reasons.def"
 #undef MESH_REASON
+#define ELECTION_CAUSE(symbol, name, text) "\n" name
+#include "election_causes.def"
+#undef ELECTION_CAUSE
         ;
     static const uint64_t sizes[] = {
         LINK_VERSION,

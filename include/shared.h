@@ -53,9 +53,16 @@ enum {
 #undef MESH_REASON
 };
 
+enum election_cause {
+#define ELECTION_CAUSE(symbol, name, text) ELECTION_##symbol,
+#include "election_causes.def"
+#undef ELECTION_CAUSE
+    ELECTION_CAUSES_COUNT
+};
+
 enum {
     SHARED_MAGIC = 0x31534c46, /* "FLS1" */
-    SHARED_VERSION = 5,
+    SHARED_VERSION = 6,
     LATENCY_BUCKETS = 32, /* bucket i counts durations below 2^i microseconds; the last one the rest */
 };
 
@@ -129,6 +136,7 @@ struct control_counters {
     _Atomic uint64_t scrub_running, scrub_begun_s, scrub_ended_s, blobs_damaged_now;
     _Atomic uint64_t mesh_others, mesh_connected, mesh_followers;
     _Atomic uint64_t mesh_ended[MESH_ENDS_COUNT];
+    _Atomic uint64_t raft_elections[ELECTION_CAUSES_COUNT];
     _Atomic uint64_t repair_endangered, repair_endangered_bytes, repair_lost, repair_surplus;
     _Atomic uint64_t repair_copied, repair_copied_bytes, repair_let_go, repair_failed;
     _Atomic uint64_t mirror_rules, mirror_failing, mirror_lag_s, mirror_tags, mirror_bytes, mirror_failures;

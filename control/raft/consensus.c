@@ -385,6 +385,7 @@ static uint64_t tick_ms(const struct consensus *c)
 static void on_tick(struct consensus *c)
 {
     c->host.timer(c->handle, CONSENSUS_TIMER_TICK, tick_ms(c));
+    stand_look_at_clock(c, true);
     if (c->dead)
         return;
     if (c->leads)
@@ -410,23 +411,24 @@ void consensus_on_timer(struct consensus *c, enum consensus_timer which)
         on_tick(c);
     else if (which == CONSENSUS_TIMER_RETRY)
         on_retry(c);
-    else if (!c->dead && !c->follow.active)
+    else if (!c->dead && !c->follow.active) {
+        stand_look_at_clock(c, false);
         step_timeout(c);
+    }
     consensus_pump(c);
 }
 
-/* Sets the timer to when the library wants to be called next; one that leads others works by the tick. */
+/* Sets the timer to when the library is to be called next; one that leads others works by the tick. */
 void consensus_arm(struct consensus *c)
 {
-    uint64_t now = consensus_now_ms(c), due = raft_timeout(&c->raft), promised = lease_promised_until(c);
+    uint64_t now = consensus_now_ms(c);
     if (!c->handle || c->told_closed)
         return;
     if (c->follow.active || (c->leads && c->raft.configuration.n > 1)) {
         c->host.timer_stop(c->handle, CONSENSUS_TIMER_RAFT);
         return;
     }
-    if (!c->leads && promised > due)
-        due = promised;
+    uint64_t due = c->leads ? raft_timeout(&c->raft) : stand_due_ms(c);
     c->host.timer(c->handle, CONSENSUS_TIMER_RAFT, due > now ? due - now : 0);
 }
 
@@ -465,8 +467,10 @@ static void defaults_set(struct consensus_config *config)
         config->election_ms = ELECTION_TIMEOUT_MS;
     if (!config->heartbeat_ms)
         config->heartbeat_ms = HEARTBEAT_MS;
+    if (!config->lease_ms)
+        config->lease_ms = LEASE_MS;
     /* A promise that lasted longer than the wait for an election would hold it up. */
-    if (!config->lease_ms || config->lease_ms >= config->election_ms)
+    if (config->lease_ms >= config->election_ms)
         config->lease_ms = config->election_ms / 2;
     if (config->lease_ms > LEASE_PROMISE_MS_MAX)
         config->lease_ms = LEASE_PROMISE_MS_MAX;

@@ -92,9 +92,9 @@ struct consensus_config {
     uint64_t reserve_bytes;     /* disk space below which proposals are refused; 0: 32 MiB */
     uint64_t map_bytes;         /* upper end of each file; 0: NAMES_MAP_BYTES */
     uint32_t segment_bytes;     /* of the log; 0: LOG_SEGMENT_BYTES */
-    unsigned election_ms;       /* without a leader for so long, up to twice that: an election; 0: 1000 */
+    unsigned election_ms;       /* without a leader for so long: an election; 0: 800 */
     unsigned heartbeat_ms;      /* of a leader that has nothing to say; 0: 100 */
-    unsigned lease_ms;          /* of a read lease; less than election_ms; 0: half of it */
+    unsigned lease_ms;          /* of a read lease; less than election_ms; 0: 500, or half of that */
     /* An entry was applied (also while opening). Not for entries that the files held already. */
     void (*event)(void *arg, const struct state_event *event);
     /* The state was replaced as a whole by another node's snapshot: whatever was read from it before is to be
@@ -102,6 +102,8 @@ struct consensus_config {
     void (*restored)(void *arg, uint64_t index);
     /* This node begins or ends to lead, or sees another one lead; 0: nobody. May be NULL. */
     void (*leader)(void *arg, uint64_t leader_id);
+    /* This node stands for election. Not told of each time that it does so again. May be NULL. */
+    void (*stands)(void *arg, enum election_cause why);
     /* This node follows that manager from now on, and needs a connection to it and to no other; 0: it takes
      * part in Raft. May be NULL. */
     void (*source)(void *arg, uint64_t manager);
@@ -122,9 +124,10 @@ struct consensus_status {
     uint64_t term, last_index, commit_index, applied_index, snapshot_index;
     uint64_t log_bytes, names_bytes, private_bytes;
     uint64_t proposals, refused, applied, batches, fsyncs, fsync_us_sum, snapshots;
-    uint64_t waiting;                   /* proposals that wait or are under way */
-    uint64_t fsync_us[LATENCY_BUCKETS]; /* as in shared.h */
-    uint64_t installed;                 /* snapshots that came from another node */
+    uint64_t waiting;                          /* proposals that wait or are under way */
+    uint64_t fsync_us[LATENCY_BUCKETS];        /* as in shared.h */
+    uint64_t installed;                        /* snapshots that came from another node */
+    uint64_t elections[ELECTION_CAUSES_COUNT]; /* for which it stood */
     bool leads;
     bool voter;         /* this node votes */
     bool lease;         /* it holds a read lease */
@@ -244,6 +247,13 @@ void consensus_place(struct consensus *c, const struct consensus_place *place);
 /* The node is not connected any more. ended: its side ended the connection, as that of a process that dies;
  * if it leads, its successor is elected without waiting for as long as for one that is silent. */
 void consensus_down(struct consensus *c, uint64_t node, bool ended);
+
+/*
+ * What somebody else than the node itself says of its host: it is silent, as if it were off or its link down;
+ * or it is heard (again). A leader that is not heard either is given up sooner. It may be wrong: who leads
+ * and is heard leads on, and no promise ends by it.
+ */
+void consensus_host(struct consensus *c, uint64_t node, bool silent);
 
 /* A node that follows this one. */
 struct consensus_follower {

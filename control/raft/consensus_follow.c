@@ -220,7 +220,7 @@ void consensus_down(struct consensus *c, uint64_t node, bool ended)
     struct follow *f = &c->follow;
     feed_down(c, node);
     if (ended && !f->active && !c->closing && !c->dead)
-        step_leader_gone(c, node);
+        stand_leader_gone(c, node);
     if (f->active && f->accepted && f->source == node && !c->closing)
         source_lose(c);
     consensus_wake(c);

@@ -22,15 +22,16 @@ enum {
     BATCH_ENTRIES_MAX = 1024,
     BATCH_BYTES_MAX = 4 << 20,
     RETRY_MS = 250, /* between tries while the disk is full */
-    ELECTION_TIMEOUT_MS = 1000,
+    /* A leader that stands still for 0.7 s, as its virtual machine does, leads on; one that is lost is
+     * followed within a second. */
+    ELECTION_TIMEOUT_MS = 800,
+    LEASE_MS = 500,
     HEARTBEAT_MS = 100,
     PEERS_MAX = 64,
     MESSAGE_ENTRIES_BYTES_MAX = 1 << 20, /* of one message, unless one entry alone is larger */
     INFLIGHT_ENTRIES_MAX = 2048,         /* to one follower, before it answers */
     INSTALL_TIMEOUT_MS = 10000,
     ACTION_RETRY_MS = 500,
-    STAND_APART_MS = 60,  /* between two voters that stand for election because the leader is gone */
-    STAND_RANDOM_MS = 20, /* and at most so much more */
 };
 
 /* A proposal that waits, and later the entry that it became. Counted: the cache and each running job hold it.
@@ -123,6 +124,7 @@ struct peer {
     uint64_t sent_prev; /* these that follow the one of this index */
     uint64_t has;       /* up to this index it has what this leader has; */
     uint64_t told;      /* up to this one it was told that it is agreed upon */
+    bool host_silent;   /* as the kernel's heartbeats say */
     struct assembly in;
     struct late late;
     struct lease_peer lease; /* of the leader's books */
@@ -207,6 +209,18 @@ struct follow {
     struct follow_marker marker;
 };
 
+/* When this node stands for election: consensus_stand.c. */
+struct stand {
+    uint64_t leader;            /* that was heard last; 0: none */
+    uint64_t patience_ms;       /* for so long a leader may say nothing; less where it was given up earlier */
+    unsigned tries;             /* since a leader was heard, or somebody else got this node's vote */
+    uint64_t tried_ms, wait_ms; /* the last one; until the next one */
+    unsigned random;            /* of its turn */
+    uint64_t vote_ms;           /* so long the last vote took to be written */
+    uint64_t ticked_ms, spared_until_ms;
+    bool spared;
+};
+
 enum { FEED_FRAMES_MAX = 8, FEED_RING = 1024, FEED_RING_BYTES_MAX = 8 << 20 };
 
 /* A node that follows this one: a place in the log, and no queue. */
@@ -273,6 +287,7 @@ struct consensus {
     struct awaited *awaited;
     struct told *told, **told_tail;
     uint64_t leader_told, leader_heard_ms;
+    struct stand stand;
     struct giving giving;
     struct taking *taking;
     struct follow follow;
@@ -340,13 +355,32 @@ void step_install(struct consensus *c, uint64_t from, raft_term term, const stru
 void step_installed(struct consensus *c, const struct snapshot_meta *meta);
 /* 0 or -errno. */
 int step_transfer(struct consensus *c, uint64_t node);
-/* A leader that was silent for an election timeout is none. The library lets a standby believe in it for
- * ever, and refuse its vote to others. */
-void step_forget_leader(struct consensus *c);
-/* The node has ended its connection: if it led, this one stands for election soon. */
-void step_leader_gone(struct consensus *c, uint64_t node);
 /* 0, or the library's error. The message is borrowed, its entries too. */
 int step_receive(struct consensus *c, struct raft_message *message);
+
+/* consensus_stand.c. Nothing was heard of a leader yet. */
+void stand_begin(struct consensus *c);
+/* That node leads, by its own word of this term; another node got this one's vote. */
+void stand_heard(struct consensus *c, uint64_t leader);
+void stand_voted(struct consensus *c);
+/* A leader that was silent for too long is none. The library lets a standby believe in it for ever, and
+ * refuse its vote to others. */
+void stand_forget_leader(struct consensus *c);
+/* The node has ended its connection: if it led, this one stands for election soon. */
+void stand_leader_gone(struct consensus *c, uint64_t node);
+/* When it stands, of one that does not lead. */
+uint64_t stand_due_ms(const struct consensus *c);
+/* Before a timer is believed; tick: it is the tick's. */
+void stand_look_at_clock(struct consensus *c, bool tick);
+/* Around the library's timeout of one that does not lead. */
+void stand_prepare(struct consensus *c);
+void stand_tried(struct consensus *c);
+/* Whether it asks for pre-votes; it had them, and asks for votes now; it was told to stand. */
+bool stand_asks(const struct consensus *c);
+void stand_votes(struct consensus *c);
+void stand_told(struct consensus *c);
+/* For how long a leader leads on that no majority answers. */
+unsigned stand_lead_ms(const struct consensus *c);
 
 /* consensus_send.c */
 void send_messages(struct consensus *c, const struct raft_update *update);

@@ -156,7 +156,7 @@ static void renew_send(struct consensus *c)
 
 void lease_tick(struct consensus *c)
 {
-    step_forget_leader(c);
+    stand_forget_leader(c);
     renew_send(c);
     feed_tick(c);
     follow_tick(c);

@@ -298,6 +298,7 @@ static int raft_prepare(struct consensus *c)
     raft_set_heartbeat_timeout(&c->raft, 1);
     raft_set_max_inflight_entries(&c->raft, INFLIGHT_ENTRIES_MAX);
     raft_set_install_snapshot_timeout(&c->raft, INSTALL_TIMEOUT_MS);
+    stand_begin(c);
     return 0;
 }
 
@@ -449,10 +450,31 @@ static int alone(struct loading *l, bool *out)
     return rc ? fail(l, rc, "the log cannot be read: %s", strerror(-rc)) : 0;
 }
 
+/* Of the last entry that is applied: as the file says that stands there, or the log, or the snapshot; 0: none
+ * does, and it is known with the next entry. */
+static int term_load(struct loading *l)
+{
+    struct consensus *c = l->c;
+    struct db_applied names = db_applied(c->db, DB_NAMES), secret = db_applied(c->db, DB_PRIVATE);
+    struct db_applied behind = names.index < secret.index ? names : secret;
+    struct log_entries got;
+    if (c->applied == behind.index || c->applied < log_first(c->log)) {
+        bool snapshot = l->has_snapshot && l->snapshot.index == c->applied;
+        c->applied_term = c->applied == behind.index ? behind.term : snapshot ? l->snapshot.term : 0;
+        return 0;
+    }
+    int rc = log_read(c->log, c->applied, 0, &got);
+    if (rc)
+        return fail(l, rc, "entry %llu of the log cannot be read", (unsigned long long)c->applied);
+    c->applied_term = got.entry[0].term;
+    log_entries_free(&got);
+    return 0;
+}
+
 static int start(struct loading *l)
 {
     struct consensus *c = l->c;
-    bool single;
+    bool single = false;
     uint64_t names = db_applied(c->db, DB_NAMES).index, secret = db_applied(c->db, DB_PRIVATE).index;
     c->applied = names < secret ? names : secret;
     apply_look(c);
@@ -460,11 +482,13 @@ static int start(struct loading *l)
     /* A file that was restored may be further: what it has already is passed over when it comes again. */
     if (c->applied > c->persisted)
         c->applied = c->persisted;
-    int rc = alone(l, &single);
+    int rc = term_load(l);
+    if (rc == 0)
+        rc = alone(l, &single);
     if (rc == 0 && single)
         rc = term_begin(l);
     /* A promise to a leader is not on the disk: whoever starts anew keeps what it may have promised. */
-    if (!single && c->vote.term)
+    if (rc == 0 && !single && c->vote.term)
         c->lease.promised_until_ms = consensus_now_ms(c) + c->config.lease_ms;
     if (rc == 0)
         rc = raft_prepare(c);

@@ -16,7 +16,9 @@ static void save_vote(struct consensus *c, unsigned flags)
         return;
     c->vote.term = raft_current_term(&c->raft);
     c->vote.voted_for = raft_voted_for(&c->raft);
+    uint64_t began_ms = consensus_now_ms(c);
     int rc = vote_write(c->config.ops, c->raft_fd, &c->vote);
+    c->stand.vote_ms = consensus_now_ms(c) - began_ms;
     if (rc)
         consensus_die(c, "the vote cannot be saved: %s", strerror(-rc));
 }
@@ -82,10 +84,12 @@ static void look(struct consensus *c)
     bool leads = raft_state(&c->raft) == RAFT_LEADER, led = c->leads;
     c->leads = leads;
     c->commit = raft_commit_index(&c->raft);
-    if (leads && !led)
+    if (leads && !led) {
+        stand_heard(c, c->vote.node_id);
         lease_begin_lead(c);
-    else if (!leads && led)
+    } else if (!leads && led) {
         lead_end(c);
+    }
     if (raft_state(&c->raft) == RAFT_FOLLOWER)
         c->lease.handed = false;
 }
@@ -127,9 +131,7 @@ static bool timeout_due(const struct consensus *c)
     uint64_t now = consensus_now_ms(c);
     if (c->leads && c->raft.configuration.n > 1)
         return true;
-    if (!c->leads && now < lease_promised_until(c))
-        return false;
-    return now >= raft_timeout(&c->raft);
+    return now >= (c->leads ? raft_timeout(&c->raft) : stand_due_ms(c));
 }
 
 void step_timeout(struct consensus *c)
@@ -139,9 +141,18 @@ void step_timeout(struct consensus *c)
         consensus_arm(c);
         return;
     }
+    bool led = c->leads;
+    if (led)
+        c->raft.election_timeout = stand_lead_ms(c);
+    else
+        stand_prepare(c);
     int rc = step(c, &event, NULL);
+    c->raft.election_timeout = c->config.election_ms;
     if (rc)
         consensus_die(c, "the Raft library failed at a timeout: %s", raft_strerror(rc));
+    if (!led)
+        stand_tried(c);
+    consensus_arm(c);
 }
 
 bool step_submit(struct consensus *c, struct entry **entries, unsigned count)
@@ -366,52 +377,6 @@ static int receive_entries(struct consensus *c, struct raft_message *message)
     return 0;
 }
 
-static void leader_forget(struct consensus *c)
-{
-    raft_free(c->raft.follower_state.current_leader.address);
-    c->raft.follower_state.current_leader.address = NULL;
-    c->raft.follower_state.current_leader.id = 0;
-}
-
-void step_forget_leader(struct consensus *c)
-{
-    if (raft_state(&c->raft) != RAFT_FOLLOWER || c->raft.follower_state.current_leader.id == 0 ||
-        consensus_now_ms(c) - c->leader_heard_ms < c->config.election_ms)
-        return;
-    leader_forget(c);
-}
-
-/* This node's place among the voters that are left. */
-static unsigned place_among_voters(const struct consensus *c, uint64_t without)
-{
-    const struct raft_configuration *conf = &c->raft.configuration;
-    unsigned place = 0;
-    for (unsigned i = 0; i < conf->n; i++)
-        place += conf->servers[i].role == RAFT_VOTER && conf->servers[i].id != without &&
-                 conf->servers[i].id < c->vote.node_id;
-    return place;
-}
-
-/*
- * It stands once its promise to the leader is over, and not at the same moment as another one, since two that
- * ask each other both get no majority. If it was the connection alone that ended, those that hear the leader
- * say no to the pre-vote, and its next heartbeat makes a follower of this node again.
- */
-void step_leader_gone(struct consensus *c, uint64_t node)
-{
-    uint64_t now = consensus_now_ms(c), promised = lease_promised_until(c);
-    if (raft_state(&c->raft) != RAFT_FOLLOWER || c->raft.follower_state.current_leader.id != node ||
-        !consensus_is_voter(c))
-        return;
-    uint64_t at = (promised > now ? promised : now) + place_among_voters(c, node) * STAND_APART_MS +
-                  c->host.random(c->host.arg) % STAND_RANDOM_MS,
-             timeout = c->raft.follower_state.randomized_election_timeout;
-    leader_forget(c);
-    if (at >= timeout && at < raft_timeout(&c->raft))
-        c->raft.election_timer_start = at - timeout;
-    consensus_arm(c);
-}
-
 /*
  * Who is asked for its vote gives it, whatever its own configuration says (Raft, 4.1): the candidate's may be
  * newer. libraft 0.22.1 refuses where this node is a standby by its own: a leader that is lost while it makes
@@ -424,11 +389,14 @@ static int receive_vote(struct consensus *c, struct raft_event *event)
         if (c->raft.configuration.servers[i].id == c->vote.node_id)
             me = &c->raft.configuration.servers[i];
     int role = me ? me->role : RAFT_VOTER;
-    step_forget_leader(c);
+    uint64_t term = c->vote.term, voted_for = c->vote.voted_for;
+    stand_forget_leader(c);
     if (me)
         me->role = RAFT_VOTER;
     /* A request for a vote changes no configuration. */
     int rc = step(c, event, NULL);
+    if (c->vote.voted_for && (c->vote.term != term || c->vote.voted_for != voted_for))
+        stand_voted(c);
     if (me)
         me->role = role;
     return rc;
@@ -437,10 +405,19 @@ static int receive_vote(struct consensus *c, struct raft_event *event)
 int step_receive(struct consensus *c, struct raft_message *message)
 {
     struct raft_event event = {.type = RAFT_RECEIVE, .receive = {message}};
+    bool asks = stand_asks(c), candidate = raft_state(&c->raft) == RAFT_CANDIDATE;
     c->lease.handed |= message->type == RAFT_TIMEOUT_NOW;
     if (message->type == RAFT_REQUEST_VOTE)
         return receive_vote(c, &event);
     if (message->type == RAFT_APPEND_ENTRIES && message->append_entries.term >= raft_current_term(&c->raft))
-        c->leader_heard_ms = consensus_now_ms(c);
-    return message->type == RAFT_APPEND_ENTRIES ? receive_entries(c, message) : step(c, &event, NULL);
+        stand_heard(c, message->server_id);
+    if (message->type == RAFT_APPEND_ENTRIES)
+        return receive_entries(c, message);
+    int rc = step(c, &event, NULL);
+    if (message->type == RAFT_TIMEOUT_NOW && !candidate)
+        stand_told(c);
+    else if (asks && !stand_asks(c))
+        stand_votes(c);
+    consensus_arm(c);
+    return rc;
 }

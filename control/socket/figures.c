@@ -43,6 +43,12 @@ static const char *const mesh_reasons[MESH_ENDS_COUNT] = {
 #undef MESH_REASON
 };
 
+static const char *const election_causes[ELECTION_CAUSES_COUNT] = {
+#define ELECTION_CAUSE(symbol, name, text) name,
+#include "election_causes.def"
+#undef ELECTION_CAUSE
+};
+
 static const char *const classes[CLASSES_COUNT] = REQUEST_CLASS_NAMES;
 
 static double power_us(int bucket)
@@ -264,6 +270,12 @@ static void print_control(FILE *out, const struct control_counters *control)
     for (int r = 1; r < MESH_ENDS_COUNT; r++)
         fprintf(out, "fairlead_mesh_connections_ended_total{reason=\"%s\"} %" PRIu64 "\n", mesh_reasons[r],
                 load(&control->mesh_ended[r]));
+    fputs("# HELP fairlead_raft_elections_total Elections for which this node stood, by what it saw.\n"
+          "# TYPE fairlead_raft_elections_total counter\n",
+          out);
+    for (int i = 0; i < ELECTION_CAUSES_COUNT; i++)
+        fprintf(out, "fairlead_raft_elections_total{cause=\"%s\"} %" PRIu64 "\n", election_causes[i],
+                load(&control->raft_elections[i]));
 }
 
 char *figures_metrics(const struct figures *figures)

@@ -233,6 +233,20 @@ static void put_mesh_ended(struct text *t, const struct counters_page *page)
             (unsigned long long)value(&page->control.mesh_ended[i]));
 }
 
+static void put_elections(struct text *t, const struct counters_page *page)
+{
+    static const char *const causes[ELECTION_CAUSES_COUNT] = {
+#define ELECTION_CAUSE(symbol, name, text) name,
+#include "election_causes.def"
+#undef ELECTION_CAUSE
+    };
+    static const char name[] = "fairlead_raft_elections_total";
+    put_head(t, name, "counter", "Elections for which this node stood, by what it saw.");
+    for (unsigned i = 0; i < ELECTION_CAUSES_COUNT; i++)
+        put(t, "%s{cause=\"%s\"} %llu\n", name, causes[i],
+            (unsigned long long)value(&page->control.raft_elections[i]));
+}
+
 /* The data plane's own; /proc is outside of its sandbox. */
 static void put_process(struct text *t)
 {
@@ -315,7 +329,8 @@ enum {
     FIRST_LATENCY = FIRST_CLOSED + 1,
     FIRST_CONTROL = FIRST_LATENCY + (int)CLASSES_COUNT,
     FIRST_MESH = FIRST_CONTROL + (int)ARRAY_SIZE(control_rows),
-    FIRST_PROCESS = FIRST_MESH + 1,
+    FIRST_ELECTIONS = FIRST_MESH + 1,
+    FIRST_PROCESS = FIRST_ELECTIONS + 1,
     METRICS_COUNT = FIRST_PROCESS + 1,
 };
 
@@ -339,8 +354,10 @@ static void put_metric(struct text *t, const struct counters_page *page, unsigne
         put_latency(t, page, i - FIRST_LATENCY);
     else if (i < FIRST_MESH)
         put_control(t, page, i - FIRST_CONTROL);
-    else if (i < FIRST_PROCESS)
+    else if (i < FIRST_ELECTIONS)
         put_mesh_ended(t, page);
+    else if (i < FIRST_PROCESS)
+        put_elections(t, page);
     else
         put_process(t);
 }

@@ -56,6 +56,7 @@ static int set_up(void **state)
     page->control.raft_fsync_us_sum = 2500000;
     for (unsigned i = 0; i < MESH_ENDS_COUNT; i++)
         page->control.mesh_ended[i] = 100 + i;
+    page->control.raft_elections[ELECTION_HOST] = 7;
     return 0;
 }
 
@@ -91,6 +92,8 @@ static void test_values(void **state)
     assert_string_equal(sample("fairlead_raft_fsync_seconds_total"), "2.500000");
     assert_string_equal(sample("fairlead_mesh_connections_ended_total{reason=\"closed\"}"), "101");
     assert_string_equal(sample("fairlead_mesh_connections_ended_total{reason=\"ok\"}"), "");
+    assert_string_equal(sample("fairlead_raft_elections_total{cause=\"host\"}"), "7");
+    assert_string_equal(sample("fairlead_raft_elections_total{cause=\"silence\"}"), "0");
     assert_string_not_equal(sample("process_cpu_seconds_total"), "");
     /* The counter of milliseconds is shown in seconds. */
     assert_string_not_equal(sample("fairlead_liveness_seconds{ring=\"0\"}"), "");
