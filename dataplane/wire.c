@@ -125,6 +125,12 @@ void wire_nodelay(struct wire *w, bool on)
                          sizeof(value)); /* not TCP: nothing to hurry */
 }
 
+bool wire_least(struct wire *w, unsigned bytes)
+{
+    int value = (int)bytes;
+    return w->fd >= 0 && setsockopt(w->fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value)) == 0;
+}
+
 /* An order of the loop would come with the end of the other side alone, too. */
 bool wire_broken(const struct wire *w)
 {

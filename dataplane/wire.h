@@ -106,6 +106,10 @@ size_t wire_unsent(struct wire *w);
 /* Whether small segments go out at once. Nothing where there is no TCP. */
 void wire_nodelay(struct wire *w, bool on);
 
+/* A poll for reading completes when so many bytes are there, not with the first one; 1 at the beginning.
+ * False: there is no TCP of its own below. */
+bool wire_least(struct wire *w, unsigned bytes);
+
 /* Whether the connection below is over, by a reset, or by the ends of both sides. */
 bool wire_broken(const struct wire *w);
 

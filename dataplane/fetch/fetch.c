@@ -451,6 +451,7 @@ static uint64_t stall_ms(const struct fetch *f)
 static void look_at_flow(struct fetch *f, uint64_t now_ms)
 {
     uint64_t quiet_ms = now_ms - f->pump.progress_ms;
+    pump_look(&f->pump);
     if (f->sink.writing && now_ms - f->sink.writing_since_ms >= DISK_MS && !f->stop_fault) {
         f->stop_fault = FETCH_NOT_KEPT; /* the readers need not wait for the write */
         count_end(f, FETCH_NOT_KEPT);

@@ -18,6 +18,7 @@
 enum {
     TURN_BYTES = 1 << 20,  /* in one batch: then it is the others' turn; */
     ALONE_BYTES = 8 << 20, /* of the only pump at work */
+    LEAST_MS = 100,        /* a source that gives nothing for so long is not waited for until it gives much */
 };
 
 static void step(struct pump *p);
@@ -65,6 +66,7 @@ static void finish(struct pump *p, enum pump_end end, int err)
     p->err = err;
     p->finished = true;
     ring->buffers.pumps--;
+    pump_source_leave(p);
 }
 
 static void finish_source(struct pump *p)
@@ -108,7 +110,7 @@ static bool one_step(struct pump *p)
     bool joins = pump_head_waits(p) && p->source == SOURCE_OPEN && !p->drained;
     if (p->stopping || p->sink_err)
         stop_step(p);
-    else if (!joins && pump_sink_pending(p))
+    else if (!joins && !pump_fills(p) && pump_sink_pending(p))
         return pump_push(p);
     else if (p->source != SOURCE_OPEN)
         return end_step(p);
@@ -243,6 +245,14 @@ void pump_stop(struct pump *p)
     p->stopping = true;
     if (p->out.inflight)
         wire_cancel(p->c.to, &p->out);
+    kick(p);
+}
+
+void pump_look(struct pump *p)
+{
+    if (!p->active || !p->least || !p->polling || ring_now_ms(p->c.ring) - p->progress_ms < LEAST_MS)
+        return;
+    pump_source_leave(p);
     kick(p);
 }
 

@@ -126,7 +126,8 @@ struct pump {
     bool peek;       /* a large chunk has ended: its successor's header is read alone */
     bool chunk_open; /* the sink has a chunk's content but not its end */
     bool end_queued, corked;
-    bool lent; /* the sink has buffers of ours */
+    bool lent;  /* the sink has buffers of ours */
+    bool least; /* the source is waited for until there is much of it */
 };
 
 /* Takes the configuration and begins; the pump is embedded in its owner and unmoved until done. */
@@ -150,6 +151,10 @@ void pump_stop(struct pump *p);
 /* The same for the source's part alone, as if it had failed: what has come goes to the sink, then done comes
  * with PUMP_SOURCE_ERROR and -ETIMEDOUT. */
 void pump_fail_source(struct pump *p);
+
+/* To be called a few times a second where the sink takes buffers: a source that gave much at a time and has
+ * become slow is heard at its first byte again, and what has come goes on. */
+void pump_look(struct pump *p);
 
 /* In done: what came behind the end of the body together with it (of early, or received): bytes of the next
  * message. Valid until done returns; where the sink takes buffers, only how many there are. */

@@ -21,7 +21,9 @@ void pump_fed(struct pump *p); /* a buffer may be had */
 /* pump_source.c. True: something has changed, and the next step can be taken; false: an order is under way,
  * or the pump is in line for a buffer. */
 void pump_source_begin(struct pump *p);
+void pump_source_leave(struct pump *p); /* the wire is somebody else's soon */
 bool pump_pull(struct pump *p);
+bool pump_fills(const struct pump *p); /* the buffer, before the sink gets it */
 void pump_source_over(struct pump *p, enum source_state state, int err); /* the first one counts */
 
 /* pump_sink.c. The same. */

@@ -14,6 +14,7 @@ enum {
     SPLICE_BYTES_MAX = 1 << 30, /* what splice takes is below 2 GiB */
     COMPACT_ROOM = 4 << 10,     /* less room than that behind held back bytes: they move to the front */
     TRAILER_ROOM = HTTP_TRAILER_BYTES_MAX + 2,
+    LEAST_BYTES = BODY_BUFFER_BYTES, /* waited for, of a source that gives much at a time */
 };
 
 _Static_assert(SMALL_BUFFER_BYTES >= PUMP_HOLD_BACK_MAX + COMPACT_ROOM, "held back bytes leave room");
@@ -75,6 +76,32 @@ void pump_source_begin(struct pump *p)
     p->chunked.pause = p->c.trailers && p->c.out == PUMP_CHUNKED;
     complete_if_all(p);
     early_rest(p);
+}
+
+/* ------------------------------------------------------------------ how much is waited for */
+
+/*
+ * A ring that is faster than the source is woken for every piece of it, and each costs a wake, a write and a
+ * wake of the readers. So a sink that takes buffers gets full ones, and the source is waited for until it has
+ * given about as much: far from the end of a body whose length is known, as long as much comes at a time.
+ */
+static void choose_least(struct pump *p)
+{
+    bool least = p->bulk && p->c.in == PUMP_LENGTH && p->left >= 2 * LEAST_BYTES && wire_takes(p->c.to);
+    if (least != p->least)
+        p->least = wire_least(p->c.from, least ? LEAST_BYTES : 1) && least;
+}
+
+void pump_source_leave(struct pump *p)
+{
+    p->bulk = false;
+    choose_least(p);
+}
+
+bool pump_fills(const struct pump *p)
+{
+    return p->least && p->source == SOURCE_OPEN && p->buffer_len && p->buffer_len < wire_takes(p->c.to) &&
+           p->buffer_at + p->buffer_len < p->buffer_cap;
 }
 
 /* ------------------------------------------------------------------ content */
@@ -192,8 +219,8 @@ static bool make_room(struct pump *p, uint64_t want, size_t *room)
     }
     *room = p->buffer_cap - p->buffer_at - p->buffer_len;
     size_t best = wire_takes(p->c.to);
-    if (best && best < *room)
-        *room = best;
+    if (best > p->buffer_len && best - p->buffer_len < *room)
+        *room = best - p->buffer_len;
     return true;
 }
 
@@ -212,13 +239,15 @@ static bool pull_early(struct pump *p)
     return true;
 }
 
-/* Nothing may be held while nothing moves, and nothing may be left unsaid. */
+/* Nothing may be held while nothing moves (but what a full buffer lacks little of), and nothing may be left
+ * unsaid. */
 static bool wait_for_source(struct pump *p)
 {
     p->drained = true;
     if (p->chunk_open)
         pump_queue_chunk_end(p);
-    if (pump_sink_pending(p))
+    choose_least(p);
+    if (pump_sink_pending(p) && !pump_fills(p))
         return true;
     if (p->corked)
         wire_nodelay(p->c.to, true); /* pushes what was kept for a full segment */

@@ -15,7 +15,7 @@
 #include "dataplane/registry/api.h"
 
 enum {
-    LOOK_MS = 500,   /* how often a transfer is looked at that */
+    LOOK_MS = 200,   /* how often a transfer is looked at that */
     STALL_MS = 5000, /* stands still for so long: then it is over */
 };
 
@@ -184,6 +184,7 @@ static void pumped(struct pump *p, enum pump_end end, int err)
 static void look(struct timer *t, uint64_t now_ms)
 {
     struct keep *k = container_of(t, struct keep, timer);
+    pump_look(&k->pump);
     if (question_is_down(&k->question) ||
         (pump_waits_for_source(&k->pump) && now_ms - k->pump.progress_ms >= STALL_MS))
         pump_fail_source(&k->pump);

@@ -27,8 +27,8 @@ struct taker {
         const uint8_t *bytes;
         size_t len;
     } held[HELD_MAX];
-    unsigned count, most;
-    uint64_t at; /* bytes that it is done with */
+    unsigned count, taken; /* how many it has; had */
+    uint64_t at;           /* bytes that it is done with */
 };
 
 static struct rig rig;
@@ -123,16 +123,20 @@ static bool taker_take(struct wire *w, void *buffer, const void *bytes, size_t l
     t->held[t->count].buffer = buffer;
     t->held[t->count].bytes = bytes;
     t->held[t->count++].len = len;
-    t->most = t->count > t->most ? t->count : t->most;
+    t->taken++;
     while (t->error && t->count)
         drop_first(t);
     return !t->error && t->count < HELD_MAX;
 }
 
+/* As if it were a file. */
 static size_t taker_room(const struct wire *w)
 {
-    (void)w;
-    return BODY_BUFFER_BYTES;
+    const struct taker *t = taker_of(w);
+    uint64_t has = t->at;
+    for (unsigned i = 0; i < t->count; i++)
+        has += t->held[i].len;
+    return BODY_BUFFER_BYTES - (size_t)(has % BODY_BUFFER_BYTES);
 }
 
 static const struct wire_ops ops = {.name = "taker",
@@ -373,6 +377,82 @@ static void test_stopped(void **state)
     }
 }
 
+static int least_of(int fd)
+{
+    int value = 0;
+    socklen_t len = sizeof(value);
+    CHECK(getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &value, &len) == 0);
+    return value;
+}
+
+static void send_all(size_t n)
+{
+    ssize_t sent = send(source, framed + framed_at, n, MSG_NOSIGNAL);
+    CHECK(sent == (ssize_t)n);
+    framed_at += n;
+}
+
+/* A source that gives much, but less than a buffer at a time: the sink gets full buffers all the same. */
+static void test_full_buffers(void **state)
+{
+    (void)state;
+    enum { PIECE = 40 << 10 };
+    open_all();
+    source_open(0, CONTENT_MOST, false);
+    struct pump_config c = config_of(CONTENT_MOST, CONTENT_MOST, false);
+    pump_start(&pump, &c);
+    for (int i = 0; framed_at + PIECE <= framed_len; i++) {
+        CHECK(i < TURNS_MAX);
+        int here;
+        CHECK(ioctl(near, FIONREAD, &here) == 0);
+        if (here < 2 * BODY_BUFFER_BYTES)
+            send_all(PIECE);
+        rig_turn(&rig);
+        finish_one(&taker);
+    }
+    run(1);
+    assert_int_equal(end, PUMP_DONE);
+    assert_true(taker.at == CONTENT_MOST);
+    assert_true(taker.taken < CONTENT_MOST / BODY_BUFFER_BYTES * 2);
+    assert_int_equal(least_of(near), 1); /* the connection is as it was */
+    source_close();
+}
+
+/* One that gave much and then little: what has come goes on when somebody looks. */
+static void test_becomes_slow(void **state)
+{
+    (void)state;
+    open_all();
+    source_open(0, CONTENT_MOST, false);
+    struct pump_config c = config_of(CONTENT_MOST, CONTENT_MOST, false);
+    pump_start(&pump, &c);
+    for (int i = 0; least_of(near) == 1; i++) {
+        CHECK(i < TURNS_MAX && framed_at < CONTENT_MOST / 2);
+        send_all(60 << 10);
+        rig_turn(&rig);
+        finish_one(&taker);
+    }
+    uint64_t sent = framed_at + 1000;
+    send_all(1000);
+    for (int i = 0; taker.at < sent; i++) {
+        CHECK(i < TURNS_MAX);
+        rig_turn(&rig);
+        pump_look(&pump);
+        finish_one(&taker);
+    }
+    assert_int_equal(least_of(near), 1);
+    sent += 10;
+    send_all(10); /* and is waited for no more */
+    for (int i = 0; taker.at < sent; i++) {
+        CHECK(i < TURNS_MAX);
+        rig_turn(&rig);
+        finish_one(&taker);
+    }
+    pump_stop(&pump);
+    run(1);
+    source_close();
+}
+
 /* What came behind a chunked body in the same buffer is counted, and makes the connection useless. */
 static void test_rest(void **state)
 {
@@ -418,6 +498,8 @@ int main(void)
         cmocka_unit_test(test_whole),       cmocka_unit_test(test_receives_meanwhile),
         cmocka_unit_test(test_source_ends), cmocka_unit_test(test_skip),
         cmocka_unit_test(test_sink_fails),  cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_full_buffers),
+        cmocka_unit_test(test_becomes_slow),
         cmocka_unit_test(test_rest),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
