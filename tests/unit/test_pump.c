@@ -14,7 +14,7 @@
 
 #include "pump_rig.h"
 
-enum { TURNS_MAX = 200000, SOURCES_MAX = 8 };
+enum { TURNS_MAX = 200000, SOURCES_MOST = 8 };
 
 enum ending { END_FULL, END_FIN, END_RST, END_STALL, END_GARBAGE };
 
@@ -555,8 +555,8 @@ static void resume_one(enum pump_framing out, enum pump_technique technique, boo
     uint64_t total = 1 + rig_random(500000), before = 0;
     struct pump_config c = {.out = out, .technique = technique, .total = total};
     flow_init(&f, rig_random(2) ? 0 : 8192);
-    for (int i = 0; i < SOURCES_MAX; i++) {
-        struct script s = next_script(f.pump.moved, total, i == SOURCES_MAX - 1);
+    for (int i = 0; i < SOURCES_MOST; i++) {
+        struct script s = next_script(f.pump.moved, total, i == SOURCES_MOST - 1);
         source_open(&f, &s, &c);
         f.tapped = s.from;
         if (i == 0)

@@ -495,11 +495,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whole),       cmocka_unit_test(test_receives_meanwhile),
-        cmocka_unit_test(test_source_ends), cmocka_unit_test(test_skip),
-        cmocka_unit_test(test_sink_fails),  cmocka_unit_test(test_stopped),
-        cmocka_unit_test(test_full_buffers),
-        cmocka_unit_test(test_becomes_slow),
+        cmocka_unit_test(test_whole),        cmocka_unit_test(test_receives_meanwhile),
+        cmocka_unit_test(test_source_ends),  cmocka_unit_test(test_skip),
+        cmocka_unit_test(test_sink_fails),   cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_full_buffers), cmocka_unit_test(test_becomes_slow),
         cmocka_unit_test(test_rest),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
