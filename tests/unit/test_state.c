@@ -8,40 +8,15 @@
 
 #include <cmocka.h>
 
-#include "cmd_build.h"
 #include "control/state/state.h"
-#include "kv_memory.h"
-
-struct fixture {
-    struct kv_memory m;
-    struct cmd_build b;
-    struct state_event ev;
-    uint64_t index;
-};
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-    kv_memory_init(&f->m);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    kv_memory_fini(&f->m);
-    free(f);
-    return 0;
-}
+#include "state_fixture.h"
 
 static enum cmd_status apply(struct fixture *f)
 {
-    struct state_tx tx = {.kv = &f->m.kv};
     assert_false(f->b.w.failed);
-    assert_int_equal(state_apply(&tx, ++f->index, f->b.w.buf, f->b.w.len, &f->ev), 0);
+    enum cmd_status status = fixture_apply(f, f->b.w.buf, f->b.w.len);
     assert_int_equal(f->ev.index, f->index);
-    return f->ev.status;
+    return status;
 }
 
 static enum cmd_status link_blob(struct fixture *f, const char *repo, unsigned seed, uint64_t size)

@@ -8,33 +8,9 @@
 
 #include <cmocka.h>
 
-#include "cmd_build.h"
 #include "control/mirror_due.h"
 #include "control/state/mirror.h"
-#include "control/state/state.h"
-#include "kv_memory.h"
-
-struct fixture {
-    struct kv_memory m;
-    struct state_event ev;
-    uint64_t index;
-};
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-    kv_memory_init(&f->m);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    kv_memory_fini(&f->m);
-    free(f);
-    return 0;
-}
+#include "state_fixture.h"
 
 static struct mirror_rule rule(const char *name)
 {
@@ -46,26 +22,18 @@ static struct mirror_rule rule(const char *name)
     return m;
 }
 
-static enum cmd_status apply(struct fixture *f, void *cmd, size_t len)
-{
-    struct state_tx tx = {.kv = &f->m.kv};
-    assert_int_equal(state_apply(&tx, ++f->index, cmd, len, &f->ev), 0);
-    free(cmd);
-    return f->ev.status;
-}
-
 static enum cmd_status set(struct fixture *f, const struct mirror_rule *m)
 {
     size_t len;
     void *cmd = mirror_cmd_set("tester", "here", m, &len);
-    return apply(f, cmd, len);
+    return fixture_apply_made(f, cmd, len);
 }
 
 static enum cmd_status rm(struct fixture *f, const char *name)
 {
     size_t len;
     void *cmd = mirror_cmd_rm("tester", "here", name, &len);
-    return apply(f, cmd, len);
+    return fixture_apply_made(f, cmd, len);
 }
 
 static void test_rows(void **state)

@@ -8,48 +8,13 @@
 
 #include <cmocka.h>
 
-#include "cmd_build.h"
 #include "control/state/policy.h"
-#include "control/state/state.h"
-#include "kv_memory.h"
-
-struct fixture {
-    struct kv_memory m;
-    struct cmd_build b;
-    struct state_event ev;
-    uint64_t index;
-};
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-    kv_memory_init(&f->m);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    kv_memory_fini(&f->m);
-    free(f);
-    return 0;
-}
-
-static enum cmd_status apply_bytes(struct fixture *f, const void *cmd, size_t len)
-{
-    struct state_tx tx = {.kv = &f->m.kv};
-    uint64_t writes = f->m.writes;
-    assert_int_equal(state_apply(&tx, ++f->index, cmd, len, &f->ev), 0);
-    if (f->ev.status != CMD_OK)
-        assert_int_equal(f->m.writes, writes);
-    return f->ev.status;
-}
+#include "state_fixture.h"
 
 static enum cmd_status apply(struct fixture *f)
 {
     assert_false(f->b.w.failed);
-    return apply_bytes(f, f->b.w.buf, f->b.w.len);
+    return fixture_apply(f, f->b.w.buf, f->b.w.len);
 }
 
 /* "key=value key=value" */
@@ -358,12 +323,12 @@ static void test_revisions(void **state)
     policy_init(&p);
     p.rules.has = 1u << POLICY_READ_ONLY;
     void *cmd = policy_cmd_set("root", "x", 0, NULL, 0, &p, 1, &len);
-    assert_int_equal(apply_bytes(f, cmd, len), CMD_OK);
-    assert_int_equal(apply_bytes(f, cmd, len), CMD_CONFLICT);
+    assert_int_equal(fixture_apply(f, cmd, len), CMD_OK);
+    assert_int_equal(fixture_apply(f, cmd, len), CMD_CONFLICT);
     free(cmd);
     const char *gone[] = {""};
     cmd = policy_cmd_set("root", "x", CMD_REVISION_ANY, gone, 1, NULL, 0, &len);
-    assert_int_equal(apply_bytes(f, cmd, len), CMD_OK);
+    assert_int_equal(fixture_apply(f, cmd, len), CMD_OK);
     assert_int_equal(f->m.db[NAMES_POLICIES].count, 0);
     free(cmd);
 }

@@ -8,32 +8,8 @@
 
 #include <cmocka.h>
 
-#include "cmd_build.h"
 #include "control/state/source.h"
-#include "control/state/state.h"
-#include "kv_memory.h"
-
-struct fixture {
-    struct kv_memory m;
-    struct state_event ev;
-    uint64_t index;
-};
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-    kv_memory_init(&f->m);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    kv_memory_fini(&f->m);
-    free(f);
-    return 0;
-}
+#include "state_fixture.h"
 
 static void field(struct source *s, const char *key, const char *text)
 {
@@ -55,20 +31,12 @@ static struct source of_service(const char *prefix)
     return behind(prefix, "service", "hub");
 }
 
-static enum cmd_status apply(struct fixture *f, void *cmd, size_t len)
-{
-    struct state_tx tx = {.kv = &f->m.kv};
-    assert_int_equal(state_apply(&tx, ++f->index, cmd, len, &f->ev), 0);
-    free(cmd);
-    return f->ev.status;
-}
-
 static enum cmd_status set_as(struct fixture *f, const struct source *s, uint64_t revision,
                               enum source_origin origin)
 {
     size_t len;
     void *cmd = source_cmd_set("tester", "here", revision, origin, s, &len);
-    return apply(f, cmd, len);
+    return fixture_apply_made(f, cmd, len);
 }
 
 static enum cmd_status set(struct fixture *f, const struct source *s)
@@ -80,7 +48,7 @@ static enum cmd_status rm_as(struct fixture *f, const char *prefix, enum source_
 {
     size_t len;
     void *cmd = source_cmd_rm("tester", "here", origin, prefix, &len);
-    return apply(f, cmd, len);
+    return fixture_apply_made(f, cmd, len);
 }
 
 static enum cmd_status rm(struct fixture *f, const char *prefix)
