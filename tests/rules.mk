@@ -25,7 +25,7 @@ $(BUILD)/unit/%: tests/unit/%.c $(UNIT_HELP_OBJ) $(BUILD)/libdataplane.a $(BUILD
 $(BUILD)/bpf-tests/%: tests/bpf/%.c $(BPF_SKEL) $(BUILD)/libcontrol.a
 	$(AT)mkdir -p $(@D); echo "  TEST  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libcontrol.a $(CONTROL_LIBS) -lcmocka
 $(BUILD)/tools/%: tests/tools/%.c $(BUILD)/libdataplane.a
-	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libdataplane.a $(if $(shell grep -l "<bpf/" $<),-lbpf) $(if $(shell grep -l "<openssl/" $<),-lssl -lcrypto -lpthread)
+	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libdataplane.a $(if $(shell grep -l "<bpf/" $<),-lbpf) $(if $(shell grep -l "<openssl/" $<),-lssl -lcrypto -lpthread) $(if $(shell grep -l "<lmdb.h>" $<),-llmdb)
 $(BUILD)/tools/proxy_ring: tests/tools/proxy_ring.c $(BUILD)/libdataplane.a
 	$(AT)mkdir -p $(@D); echo "  TOOL  $@"; $(CC) $(CFLAGS) -MMD -MP $(LDFLAGS) -o $@ $< $(BUILD)/libdataplane.a $(DATAPLANE_LIBS)
 $(BUILD)/tools/edge_lab: tests/tools/edge_lab.c $(BPF_SKEL)
@@ -113,7 +113,7 @@ chaos: test-deps
 	$(AT)$(RUN) tier chaos "$$(( 900 + 3 * $(CHAOS_SECONDS) )) chaos-run"
 .PHONY: chaos chaos-run
 chaos-run:
-	$(AT)$(MAKE_QUIET) -j$(JOBS) all
+	$(AT)$(MAKE_QUIET) -j$(JOBS) all $(BUILD)/tools/names_rows
 	$(AT)FAIRLEAD_BUILD="$(abspath $(BUILD))" CHAOS_SECONDS=$(CHAOS_SECONDS) $(RUN) --build "$(BUILD)" --serial \
 		--timeout 3600 pytest tests/chaos $(PYTEST_ARGS)
 

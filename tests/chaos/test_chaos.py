@@ -10,7 +10,9 @@ import pytest
 
 import http1
 import netlab
+from images import ImageWorkload
 from nodes import hosts, one_node
+from storage import Storage, StorageNode, storage_hosts
 from workload import Workload
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "30"))
@@ -43,15 +45,35 @@ def well(node):
         return False
 
 
-def run(nodes, seed):
-    workload = Workload(nodes, seed).start()
+def lose(storage, rng, seconds):
+    """One node after the other loses what it holds, or does not count any more, while faults of the others lose nothing.
+    Then all is made good again."""
+    end, done = time.monotonic() + seconds, {}
+    losses = []
+    while time.monotonic() < end and not storage.workload.errors:
+        losses = losses or rng.sample(StorageNode.LOSSES, len(StorageNode.LOSSES))  # each before any comes again
+        node, loss = rng.choice(storage.nodes), losses.pop()
+        getattr(node, loss)(storage, rng)
+        done[loss] = done.get(loss, 0) + 1
+        for fault, times in disturb([each for each in storage.nodes if each is not node], rng, rng.uniform(0, 4)).items():
+            done[fault] = done.get(fault, 0) + times
+        if loss != "harm" and rng.random() < 0.5:
+            storage.rest(without=node)  # the others make up for it
+        node.make_good(storage)
+        storage.rest()
+    return done
+
+
+def run(nodes, workload, fault):
+    """fault() does what is to be done to the nodes, and returns what it was."""
+    workload.start()
     try:
-        done = disturb(nodes, random.Random(f"{seed} faults"), SECONDS)
-    finally:
+        done = fault()
         for node in nodes:
             node.undo()
         for node in nodes:
             assert http1.wait_until(lambda node=node: well(node), 60), node.name
+    finally:
         workload.stop()
     found = workload.verify()
     print(f"{done}\n{found}")
@@ -62,13 +84,24 @@ def run(nodes, seed):
 @pytest.mark.parametrize("seed", seeds())
 def test_one_node(seed):
     with one_node() as nodes:
-        run(nodes, seed)
+        run(nodes, Workload(nodes, seed), lambda: disturb(nodes, random.Random(f"{seed} faults"), SECONDS))
 
 
 @netlab.needed
 @pytest.mark.timeout(900 + 2 * SECONDS)
 @pytest.mark.parametrize("seed", seeds())
-@pytest.mark.parametrize("names", ["abc", "abcde"])
-def test_hosts(names, seed):
-    with hosts(*names) as nodes:
-        run(nodes, seed)
+def test_hosts(seed):
+    with hosts(*"abcde") as nodes:
+        run(nodes, Workload(nodes, seed), lambda: disturb(nodes, random.Random(f"{seed} faults"), SECONDS))
+
+
+@netlab.needed
+@pytest.mark.timeout(1800 + 2 * SECONDS)
+@pytest.mark.parametrize("seed", seeds())
+def test_storage(seed):
+    """Three managers and a worker, all replicas: no copy of anything is lost for long, and nothing is left over."""
+    with storage_hosts("abc", "w") as nodes:
+        storage = Storage(nodes, ImageWorkload(nodes, seed))
+        before = storage.measure()
+        run(nodes, storage.workload, lambda: lose(storage, random.Random(f"{seed} faults"), SECONDS))
+        storage.verify(before)
