@@ -9,43 +9,24 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "check.h"
-#include "dataplane/link.h"
-#include "dataplane/ring.h"
+#include "channel_played.h"
 #include "dataplane/fetch/detour.h"
 
 static struct ring ring;
 static struct detours *detours;
-static uint64_t clock_ms;
-static struct channel_query *asked[DETOURS_MAX];
-static unsigned asked_count;
 static struct frame_way_wanted wanted;
 static char host[WAY_HOST_MAX + 1];
-static int channel_error;
 static enum way_status last;
 static unsigned told;
 
 /* ------------------------------------------------------------------ played */
 
-uint64_t loop_now_ms(const struct loop *loop)
-{
-    (void)loop;
-    return clock_ms;
-}
-
 int channel_query(struct channel *c, struct channel_query *q, uint16_t type, const void *body, size_t len)
 {
     (void)c;
-    if (channel_error)
-        return channel_error;
     assert_int_equal(type, FRAME_WAY_WANTED);
     assert_int_equal(q->answer, FRAME_WAY);
-    assert_true(asked_count < ARRAY_SIZE(asked) && len <= sizeof(wanted) + WAY_HOST_MAX);
-    memcpy(&wanted, body, sizeof(wanted));
-    memset(host, 0, sizeof(host));
-    memcpy(host, (const uint8_t *)body + sizeof(wanted), len - sizeof(wanted));
-    asked[asked_count++] = q;
-    return 0;
+    return played_take(q, &wanted, sizeof(wanted), host, sizeof(host), body, len);
 }
 
 static void reply(unsigned i, uint32_t status, uint32_t place)
@@ -88,9 +69,8 @@ static void turn(void)
 static int setup(void **state)
 {
     (void)state;
-    asked_count = told = 0;
-    channel_error = 0;
-    clock_ms = 5000;
+    played_begin();
+    told = 0;
     timer_wheel_init(&ring.wheel, clock_ms);
     return detours_new(&ring, &detours);
 }

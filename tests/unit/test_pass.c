@@ -9,45 +9,26 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "check.h"
-#include "dataplane/link.h"
-#include "dataplane/ring.h"
+#include "channel_played.h"
 #include "dataplane/fetch/pass.h"
 
 static struct ring ring;
 static struct ring_counters counters;
 static struct passes *passes;
-static uint64_t clock_ms;
-static struct channel_query *asked[2 * PASSES_MAX];
-static unsigned asked_count;
 static struct frame_pass_wanted wanted;
 static char texts[PASS_REPO_MAX + PASS_CHALLENGE_MAX + 1];
-static int channel_error;
 
 static enum pass_status last;
 static unsigned told;
 
 /* ------------------------------------------------------------------ played */
 
-uint64_t loop_now_ms(const struct loop *loop)
-{
-    (void)loop;
-    return clock_ms;
-}
-
 int channel_query(struct channel *c, struct channel_query *q, uint16_t type, const void *body, size_t len)
 {
     (void)c;
     assert_int_equal(type, FRAME_PASS_WANTED);
     assert_int_equal(q->answer, FRAME_PASS);
-    if (channel_error)
-        return channel_error;
-    assert_true(asked_count < ARRAY_SIZE(asked) && len <= sizeof(wanted) + sizeof(texts) - 1);
-    memcpy(&wanted, body, sizeof(wanted));
-    memset(texts, 0, sizeof(texts));
-    memcpy(texts, (const uint8_t *)body + sizeof(wanted), len - sizeof(wanted));
-    asked[asked_count++] = q;
-    return 0;
+    return played_take(q, &wanted, sizeof(wanted), texts, sizeof(texts), body, len);
 }
 
 static void reply(unsigned i, enum pass_status status, uint64_t serial, const char *value)
@@ -88,9 +69,8 @@ static int setup(void **state)
 {
     (void)state;
     ring.counters = &counters;
-    asked_count = told = 0;
-    channel_error = 0;
-    clock_ms = 5000;
+    played_begin();
+    told = 0;
     return passes_new(&ring, &passes);
 }
 
