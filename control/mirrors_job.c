@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/credentials.h"
 #include "control/mirrors_private.h"
 
 enum { FILE_MAX = 256 << 10 };
@@ -39,27 +40,25 @@ static char *file_read(const char *path, char why[MIRRORS_ERROR_MAX])
     return text;
 }
 
-/* USER:PASSWORD in the first line. */
+/* USER:PASSWORD in the first line of a file that nobody else may read. */
 static bool credentials_add(json_t *remote, const char *path, char why[MIRRORS_ERROR_MAX])
 {
-    char *text = *path ? file_read(path, why) : NULL;
-    if (!text)
-        return !*path;
-    text[strcspn(text, "\r\n")] = '\0';
-    char *colon = strchr(text, ':');
-    json_t *user = colon ? json_stringn(text, (size_t)(colon - text)) : NULL;
-    json_t *password = colon ? json_string(colon + 1) : NULL;
+    struct credentials c;
+    if (!*path)
+        return true;
+    if (!credentials_read_both(path, &c, why, MIRRORS_ERROR_MAX))
+        return false;
+    json_t *user = json_string(c.user), *password = json_string(c.password);
     bool good = user && password;
     if (good) {
         json_object_set(remote, "user", user);
         json_object_set(remote, "password", password);
     } else {
-        snprintf(why, MIRRORS_ERROR_MAX, "%s: its first line is not USER:PASSWORD", path);
+        snprintf(why, MIRRORS_ERROR_MAX, "%s: it is not UTF-8", path);
     }
     json_decref(user);
     json_decref(password);
-    explicit_bzero(text, FILE_MAX);
-    free(text);
+    explicit_bzero(&c, sizeof(c));
     return good;
 }
 

@@ -296,7 +296,7 @@ enum fetch_fault fetch_fault_of(const struct question *q, enum question_end end)
 {
     if (end == QUESTION_ANSWERED || end == QUESTION_REFUSED)
         return q->status == 404                       ? FETCH_NOT_THERE
-               : q->status == 401 || q->status == 403 ? FETCH_REFUSED
+               : q->status == 401 || q->status == 403 ? (q->away ? FETCH_AWAY : FETCH_REFUSED)
                : q->status >= 500 || q->status == 429 ? FETCH_NO_SOURCE
                                                       : FETCH_BAD_ANSWER;
     return end == QUESTION_TIMEOUT ? FETCH_TIMEOUT : FETCH_NO_SOURCE;

@@ -328,6 +328,7 @@ static void asked(struct ask *a, int err)
 {
     struct question *q = a->arg;
     q->status = err ? 0 : a->answer.status;
+    q->away = is_away(q);
     if (q->status == 401 && q->source && !is_away(q) && q->challenges < CHALLENGES_MAX) {
         challenged(q, a);
         return;

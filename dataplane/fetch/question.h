@@ -74,6 +74,7 @@ struct question {
     struct wire *wire;                /* on which its body comes, behind early; until question_end */
     struct view early;
     int status;
+    bool away;        /* it came from where the source sends its clients */
     const char *name; /* of the backend; valid until question_end */
     uint64_t latency_us;
     unsigned attempts;

@@ -35,6 +35,7 @@ enum fetch_fault {
     FETCH_NO_SOURCE,  /* none can be asked now */
     FETCH_TIMEOUT,    /* it did not answer in time */
     FETCH_REFUSED,    /* the source wants to know who asks, or does not let us */
+    FETCH_AWAY,       /* where it sends its clients, they are not let in; no pass of ours is for there */
     FETCH_BAD_ANSWER, /* what it says is no blob of that size */
     FETCH_CUT,        /* it stopped in the middle, and no other could go on */
     FETCH_SPOILT,     /* the bytes have another digest */

@@ -108,6 +108,9 @@ void api_refuse_fault(struct api *a, enum fetch_fault fault)
         [FETCH_NO_SOURCE] = {502, "the source cannot be reached, or cannot answer now"},
         [FETCH_TIMEOUT] = {504, "the source did not answer in time"},
         [FETCH_REFUSED] = {502, "the source refuses: it wants credentials that it was not given"},
+        [FETCH_AWAY] = {502,
+                        "the source sends its clients elsewhere for it, and there this node is not let in: "
+                        "credentials are for the source alone"},
         [FETCH_BAD_ANSWER] = {502, "the source's answer is not what was asked for"},
         [FETCH_CUT] = {502, "the source stopped in the middle"},
         [FETCH_SPOILT] = {502, "what the source sends has another digest"},

@@ -215,6 +215,9 @@ def test_pull(node, peer, middle):
     secret.write_text("robot:wrong\n")
     cli(node, "mirror", "set", "in", f"url={middle.url}", "repos=team/app", "tags=v*,multi", "prefix=copies",
         f"credentials={secret}")
+    secret.chmod(0o640)
+    assert "others may read" in run(node, "in")["error"]
+    secret.chmod(0o600)
     assert "401" in run(node, "in")["error"]
     secret.write_text("robot:secret\n")
     dry = run(node, "in", "--dry-run")
@@ -230,7 +233,7 @@ def test_pull(node, peer, middle):
     again = run(node, "in")
     assert again["counts"]["copied"] == again["counts"]["bytes"] == 0 and not again["error"]
     assert not [path for method, path in middle.requests[seen:] if "/blobs/" in path]
-    assert 'fairlead_mirror_failures_total{mirror="in"} 1' in cli(node, "metrics")
+    assert 'fairlead_mirror_failures_total{mirror="in"} 2' in cli(node, "metrics")
     shown = cli(node, "mirror", "ls") + cli(node, "events", "--limit", "200") + node.log()
     assert "secret" not in shown and "mirror.copied" in shown
     cli(node, "mirror", "rm", "in", "--yes")

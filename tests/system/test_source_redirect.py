@@ -34,7 +34,7 @@ http {{
   server {{
     listen 127.0.0.1:{front}; listen 127.0.0.1:{front_tls} ssl;
     auth_basic "tests"; auth_basic_user_file {folder}/users;
-    location ~ ^/v2/near/.*/blobs/ {{ return 307 http://127.0.0.1:{store}$uri?{signed}; }}
+    location ~ ^/v2/(near|shut)/.*/blobs/ {{ return 307 http://127.0.0.1:{store}$uri?{signed}; }}
     location ~ ^/v2/named/.*/blobs/ {{ return 302 http://localhost:{store}$uri?{signed}; }}
     location ~ ^/v2/other/.*/blobs/ {{ return 307 http://127.0.0.9:{store}$uri; }}
     location ~ ^/v2/loop/.*/blobs/ {{ return 307 $uri?again; }}
@@ -44,6 +44,7 @@ http {{
   }}
   server {{
     listen 127.0.0.1:{store}; listen 127.0.0.1:{store_tls} ssl;
+    location ~ ^/v2/shut/ {{ auth_basic "another"; auth_basic_user_file {folder}/users; proxy_pass http://127.0.0.1:{registry}; }}
     location / {{ proxy_pass http://127.0.0.1:{registry}; proxy_set_header Authorization ""; }}
   }}
 }}
@@ -105,7 +106,7 @@ class Node(Mirror):
 
 
 class Lab:
-    NAMES = ("near/app", "named/app", "other/app", "loop/app", "tls/app", "odd/app")
+    NAMES = ("near/app", "named/app", "other/app", "loop/app", "tls/app", "odd/app", "shut/app", "near/parts")
 
     def __init__(self, stack):
         self.registry = Upstream()
@@ -124,6 +125,11 @@ class Lab:
         repo = self.node.repository(f"{prefix}/{name}/app")
         assert repo.manifest("1").status == 200  # manifests are not sent elsewhere
         return repo.blob(harness.digest_of(self.layers[f"{name}/app"]))
+
+    def pull_whole(self, name, digest):
+        repo = self.node.repository(name)
+        assert repo.manifest("1").status == 200
+        return repo.blob(digest).body
 
     def is_right(self, prefix, name):
         return self.pull(prefix, name).body == self.layers[f"{name}/app"]
@@ -148,6 +154,30 @@ def test_another_server(lab):
     store = lab.front.seen("store", "/near/")
     assert len(store) == 1 and all(f'"-" "127.0.0.1:{lab.front.ports["store"]}"' in line for line in store), store
     assert lab.is_right("plain", "near") and len(lab.front.seen("store", "/near/")) == 1
+
+
+def test_a_part_of_it(lab):
+    """Of a blob that is known and not here the range goes along to where it is sent."""
+    layer = lab.layers["near/parts"]
+    digest = harness.digest_of(layer)
+    hexes = digest.partition(":")[2]
+    assert lab.pull_whole("plain/near/parts", digest) == layer and lab.node.keeps(hexes) and lab.node.quiet()
+    lab.node.stop()
+    lab.node.file(hexes).unlink()
+    lab.node.start()
+    repo = lab.node.repository("plain/near/parts")
+    for wanted, part in (("bytes=1000000-1000999", layer[1000000:1001000]), ("bytes=-7", layer[-7:])):
+        answer = repo.blob(digest, headers={"Range": wanted})
+        assert (answer.status, answer.body) == (206, part), (wanted, answer)
+    store = lab.front.seen("store", "/parts/")
+    assert [line.split()[-1] for line in store] == ["200", "206", "206"] and all('"-" "127' in line for line in store), store
+
+
+def test_the_other_server_wants_credentials(lab):
+    """Those of the source are not for it."""
+    answer = lab.pull("plain", "shut")
+    assert is_refused(answer) and b"credentials are for the source alone" in answer.body, answer
+    assert not lab.front.seen("store", '"Basic ')
 
 
 def test_over_tls(lab):

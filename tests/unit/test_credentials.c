@@ -77,8 +77,42 @@ static void test_what_is_none(void **state)
     assert_null(strstr(why, "secret"));
 }
 
+static bool with_both(const char *text, mode_t mode, struct credentials *c)
+{
+    (void)with(text, strlen(text), mode);
+    return credentials_read_both(path, c, why, sizeof(why));
+}
+
+static void test_both(void **state)
+{
+    static const char *const wrong[] = {
+        "", "\n", "alice\n", ":secret\n", "ali\tce:secret\n", "\nalice:secret\n"};
+    static char large[sizeof(struct credentials) + 16];
+    static const struct credentials zeros;
+    struct credentials c;
+    (void)state;
+    assert_true(with_both("alice:se:cret\r\nanything\n", 0600, &c));
+    assert_string_equal(c.user, "alice");
+    assert_string_equal(c.password, "se:cret");
+    assert_true(with_both("alice:", 0600, &c));
+    assert_string_equal(c.password, "");
+    assert_false(with_both("alice:secret\n", 0640, &c));
+    assert_non_null(strstr(why, "chmod 600"));
+    assert_memory_equal(&c, &zeros, sizeof(c));
+    for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+        assert_false(with_both(wrong[i], 0600, &c));
+    memset(large, 'x', sizeof(large) - 1);
+    assert_false(with_both(large, 0600, &c));
+    large[4] = ':';
+    assert_false(with_both(large, 0600, &c));
+    large[5 + CREDENTIALS_PASSWORD_MAX - 1] = '\0';
+    assert_true(with_both(large, 0600, &c));
+    assert_false(credentials_read_both("/nowhere/p", &c, why, sizeof(why)));
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_line), cmocka_unit_test(test_what_is_none)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_line), cmocka_unit_test(test_what_is_none),
+                                       cmocka_unit_test(test_both)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
