@@ -34,6 +34,7 @@ struct node_sources {
     unsigned seconds;
     struct trouble *trouble;
     size_t troubles;
+    struct webhooks *web; /* of tests */
 };
 
 /* ------------------------------------------------------------------ which there are */
@@ -375,6 +376,47 @@ json_t *daemon_sources_json(const struct daemon *d, const char *prefix)
     return NULL;
 }
 
+/* ------------------------------------------------------------------ tests */
+
+/* The one with the longest prefix counts. */
+static const struct source *find_for(const struct daemon *d, const char *name)
+{
+    const struct source *best = NULL;
+    for (size_t i = 0; i < d->sources->all.count; i++) {
+        const struct source *s = &d->sources->all.list[i];
+        size_t len = strlen(s->prefix);
+        if (strncmp(s->prefix, name, len) == 0 && (!best || len > strlen(best->prefix)))
+            best = s;
+    }
+    return best;
+}
+
+int daemon_sources_test(struct daemon *d, const char *name, const char *repo, const char *reference,
+                        char why[SOURCE_PROBLEM_MAX], source_test_done done, void *done_arg)
+{
+    const struct source *s = find_for(d, name);
+    struct source_access *access = calloc(1, sizeof(*access));
+    CHECK(access);
+    why[0] = '\0';
+    bool there = s && daemon_source_access(d, s, access);
+    if (there) {
+        const struct source_test_question q = {.source = s,
+                                               .service = daemon_source_service(d, s),
+                                               .access = access,
+                                               .repo = repo,
+                                               .reference = reference,
+                                               .web = d->sources->web,
+                                               .passes = d->passes};
+        source_test_begin(&q, done, done_arg);
+    } else if (s) {
+        problem_of(d, s, why);
+    }
+    explicit_bzero(&access->credentials, sizeof(access->credentials));
+    free(access->ca);
+    free(access);
+    return there ? 0 : s ? -EHOSTUNREACH : -ENOENT;
+}
+
 /* ------------------------------------------------------------------ life */
 
 static void on_publish_hosts(void *arg)
@@ -393,6 +435,7 @@ void daemon_sources_open(struct daemon *d)
     d->passes = source_passes_new(&config);
     d->ways = source_ways_new(&ways);
     s->hosts = source_hosts_new(&hosts);
+    s->web = webhooks_new(&d->loop);
     s->declared = sources_declared_new(&d->loop, d->journal, d->cluster);
     uv_timer_init(&d->loop, &s->settle);
     s->settle.data = d;
@@ -408,6 +451,7 @@ void daemon_sources_declare(struct daemon *d)
 
 void daemon_sources_close(struct daemon *d)
 {
+    webhooks_close(d->sources->web);
     source_passes_close(d->passes);
     d->passes = NULL;
     source_ways_close(d->ways);

@@ -14,6 +14,7 @@
 #include "control/compile/plan_peers.h"
 #include "control/source_hosts.h"
 #include "control/source_pass.h"
+#include "control/source_test.h"
 
 struct config;
 struct daemon;
@@ -59,6 +60,11 @@ void daemon_sources_tick(struct daemon *d);
 json_t *daemon_sources_json(const struct daemon *d, const char *prefix);
 /* Adds to the list. */
 void daemon_sources_warn(const struct daemon *d, json_t *list);
+
+/* Asks the source that a repository, or prefix, has (source_test.h; repo NULL: of no repository). 0, -ENOENT:
+ * there is none; -EHOSTUNREACH: why says what is missing. done comes once then, perhaps before the return. */
+int daemon_sources_test(struct daemon *d, const char *name, const char *repo, const char *reference,
+                        char why[SOURCE_PROBLEM_MAX], source_test_done done, void *done_arg);
 
 /* The source of a prefix as it holds on this node; NULL: there is none. And what it is asked with: wiped and
  * its ca freed by the caller. False: its service is not there. */

@@ -36,7 +36,8 @@ struct entry {
     struct entry *next; /* the newest first */
     struct source_passes *owner;
     uint64_t source;
-    char *repo, *value; /* value NULL: there is none */
+    char *repo, *value; /* value NULL: there is none, */
+    char *why;          /* as people were told; NULL: they were not */
     uint64_t serial, until_ms;
     uint64_t renew_ms; /* before that, a token that came in place of a refused one is not replaced, too */
     bool is_basic;
@@ -66,6 +67,7 @@ static void value_free(char **value)
 static void entry_free(struct entry *e)
 {
     value_free(&e->value);
+    free(e->why);
     free(e->repo);
     free(e);
 }
@@ -118,6 +120,8 @@ static void fail(struct entry *e, const char *prefix, enum pass_status status, c
     struct source_passes *s = e->owner;
     value_free(&e->value);
     e->failed = status;
+    free(e->why);
+    e->why = strdup(text);
     e->failed_until_ms = now_ms(s) + (status == PASS_REFUSED ? REFUSED_MS : UNAVAILABLE_MS);
     if (!s->closing)
         s->config.tell(s->config.arg, prefix, text);
@@ -363,6 +367,13 @@ void source_pass_get(struct source_passes *s, const struct source_pass_question 
         answer(e, done, arg);
     else
         ask(e, q, done, arg);
+}
+
+const char *source_pass_why(const struct source_passes *s, uint64_t source, const char *repo)
+{
+    const struct source_pass_question q = {.source = source, .repo = repo, .repo_len = strlen(repo)};
+    const struct entry *e = find(s, &q);
+    return e && !e->value && e->why ? e->why : "";
 }
 
 /* ------------------------------------------------------------------ the end */

@@ -48,6 +48,10 @@ void source_passes_close(struct source_passes *s);
 /* The configuration has changed: nothing of what was known holds. */
 void source_passes_forget(struct source_passes *s);
 
+/* Why nobody is let in for a repository (its name there), as it was told last; valid until the next call of
+ * this file, "": not known. */
+const char *source_pass_why(const struct source_passes *s, uint64_t source, const char *repo);
+
 /* value: what is to be shown, with PASS_OK; valid until it returns. */
 typedef void (*source_pass_done)(void *arg, const struct frame_pass *pass, const char *value, size_t len);
 

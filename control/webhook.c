@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "check.h"
 
@@ -19,7 +20,10 @@ struct webhook {
     struct webhook *next;
     CURL *easy;
     struct curl_slist *headers;
-    webhook_done done;         /* of a POST */
+    webhook_done done;     /* of a POST */
+    webhook_looked looked; /* of a look: */
+    struct webhook_seen *seen;
+    struct curl_slist *connect_to;
     webhook_answered answered; /* of a GET: */
     char *body;
     size_t len;
@@ -46,14 +50,20 @@ struct watch {
 static void webhook_free(struct webhook *h)
 {
     curl_slist_free_all(h->headers);
+    curl_slist_free_all(h->connect_to);
     curl_easy_cleanup(h->easy);
     free(h->body);
+    free(h->seen);
     free(h);
 }
 
 static void tell(const struct webhook *h, long status, const char *error)
 {
-    if (h->answered)
+    if (h->looked) {
+        h->seen->status = status;
+        h->seen->error = error;
+        h->looked(h->arg, h->seen);
+    } else if (h->answered)
         h->answered(h->arg, status, error, h->body ? h->body : "", h->len);
     else
         h->done(h->arg, status, error);
@@ -182,6 +192,8 @@ void webhooks_close(struct webhooks *w)
         struct webhook *h = w->first;
         w->first = h->next;
         curl_multi_remove_handle(w->multi, h->easy);
+        if (h->seen)
+            h->seen->closing = true;
         tell(h, 0, "the daemon stops");
         webhook_free(h);
     }
@@ -319,6 +331,65 @@ void webhook_get(struct webhooks *w, const struct webhook_question *question, we
         SET(h, CURLOPT_HTTPAUTH, CURLAUTH_BASIC);
         SET(h, CURLOPT_USERNAME, question->user);
         SET(h, CURLOPT_PASSWORD, question->password);
+    }
+    begin(w, h);
+}
+
+/* What is behind a field's name, at the end of what is there; what does not fit is left out. */
+static bool field_take(const char *line, size_t len, const char *name, char *out, size_t cap)
+{
+    size_t name_len = strlen(name), used = strlen(out);
+    if (len <= name_len || strncasecmp(line, name, name_len) != 0)
+        return false;
+    const char *value = line + name_len;
+    len -= name_len;
+    while (len && (*value == ' ' || *value == '\t')) {
+        value++;
+        len--;
+    }
+    while (len && (unsigned char)value[len - 1] <= ' ')
+        len--;
+    if (used + len + 3 <= cap && !memchr(value, 0, len))
+        snprintf(out + used, cap - used, "%s%.*s", used ? ", " : "", (int)len, value);
+    return true;
+}
+
+/* Each line of the head, the first one of each head too: an interim answer's fields are not the last one's.
+ */
+static size_t look_at(char *line, size_t size, size_t count, void *arg)
+{
+    struct webhook *h = arg;
+    size_t len = size * count;
+    if (len > 5 && memcmp(line, "HTTP/", 5) == 0)
+        h->seen->challenge[0] = h->seen->digest[0] = '\0';
+    else if (!field_take(line, len, "WWW-Authenticate:", h->seen->challenge, sizeof(h->seen->challenge)))
+        field_take(line, len, "Docker-Content-Digest:", h->seen->digest, sizeof(h->seen->digest));
+    return len;
+}
+
+void webhook_look(struct webhooks *w, const struct webhook_look *look, webhook_looked looked, void *arg)
+{
+    struct webhook *h = calloc(1, sizeof(*h));
+    char accept[1024];
+    CHECK(h);
+    *h = (struct webhook){.easy = curl_easy_init(), .looked = looked, .arg = arg};
+    h->seen = calloc(1, sizeof(*h->seen));
+    h->connect_to = curl_slist_append(NULL, look->connect_to);
+    CHECK(h->easy && h->seen && h->connect_to);
+    snprintf(accept, sizeof(accept), "Accept: %s", look->accept);
+    header_add(h, accept);
+    if (look->authorization)
+        header_add(h, look->authorization);
+    options_set(h, look->url, look->ca);
+    SET(h, CURLOPT_CONNECT_TO, h->connect_to);
+    SET(h, CURLOPT_NOBODY, look->head ? 1L : 0L);
+    SET(h, CURLOPT_WRITEFUNCTION, drop);
+    SET(h, CURLOPT_HEADERFUNCTION, look_at);
+    SET(h, CURLOPT_HEADERDATA, h);
+    SET(h, CURLOPT_FRESH_CONNECT, 1L); /* it is the way there that is tested */
+    if (look->unverified) {
+        SET(h, CURLOPT_SSL_VERIFYPEER, 0L);
+        SET(h, CURLOPT_SSL_VERIFYHOST, 0L);
     }
     begin(w, h);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Requests to servers outside, over HTTP and HTTPS, on control's loop: webhooks' POSTs, and GETs of what is
- * small; the one user of libcurl. TLS is verified with the system's CAs, or with those of the request alone;
- * redirects are not followed, no proxy of the environment is used. Of what a POST is answered, all but the
- * status is dropped.
+ * Requests to servers outside, over HTTP and HTTPS, on control's loop: webhooks' POSTs, GETs of what is
+ * small, and looks at an answer's head; the one user of libcurl. TLS is verified with the system's CAs, or
+ * with those of the request alone; redirects are not followed, no proxy of the environment is used. Of what a
+ * POST is answered, all but the status is dropped.
  */
 #ifndef FL_CONTROL_WEBHOOK_H
 #define FL_CONTROL_WEBHOOK_H
@@ -18,6 +18,7 @@ enum {
     WEBHOOK_TIMEOUT_MS = 20000,
     WEBHOOK_ERROR_MAX = 256,
     WEBHOOK_ANSWER_MAX = 64 << 10, /* bytes of a GET's answer; more is an error */
+    WEBHOOK_FIELD_MAX = 2048,      /* of an answer's field that is looked at */
 };
 
 struct webhooks;
@@ -57,5 +58,27 @@ typedef void (*webhook_answered)(void *arg, long status, const char *error, cons
 /* Copies everything. answered comes once, from the loop. */
 void webhook_get(struct webhooks *w, const struct webhook_question *question, webhook_answered answered,
                  void *arg);
+
+/* A GET, or HEAD, of which the answer's head is looked at. */
+struct webhook_look {
+    const char *url, *accept;
+    const char *authorization; /* the field's line; NULL: none */
+    const char *ca;            /* PEM; NULL: the system's */
+    const char *connect_to;    /* "::ADDRESS:PORT": there, whatever host the URL names */
+    bool head, unverified;     /* whatever certificate it shows */
+};
+
+struct webhook_seen {
+    long status; /* 0: there was none, and error says why */
+    const char *error;
+    bool closing;                      /* it was given up: the loop ends */
+    char challenge[WEBHOOK_FIELD_MAX]; /* WWW-Authenticate, of several with commas between them */
+    char digest[256];                  /* Docker-Content-Digest */
+};
+
+typedef void (*webhook_looked)(void *arg, const struct webhook_seen *seen);
+
+/* Copies everything. looked comes once, from the loop. */
+void webhook_look(struct webhooks *w, const struct webhook_look *look, webhook_looked looked, void *arg);
 
 #endif

@@ -151,6 +151,7 @@ int command_notify_test(struct cli *cli);
 int command_source_ls(struct cli *cli);
 int command_source_set(struct cli *cli);
 int command_source_rm(struct cli *cli);
+int command_source_test(struct cli *cli);
 
 /* cli_mirror.c */
 int command_mirror_ls(struct cli *cli);

@@ -56,7 +56,19 @@ int command_source_rm(struct cli *cli)
     json_t *answer = cli_ask(cli, "source.delete", json_pack("{s:s}", "prefix", cli->argument[0]));
     const json_t *cached = json_object_get(answer, "cached");
     if (cached && cli_number(cached, "bytes") && !(cli->options & OPTION_JSON))
-        printf("%lld tags with %s that came from there stay, and are served\n", cli_number(cached, "tags"),
-               figure_bytes(cli_real(cached, "bytes"), bytes));
+        printf("what came from there stays, and is served: %s (tags: %lld)\n",
+               figure_bytes(cli_real(cached, "bytes"), bytes), cli_number(cached, "tags"));
     return cli_finish(cli, answer, "removed");
+}
+
+int command_source_test(struct cli *cli)
+{
+    json_t *answer = cli_ask(cli, "source.test", json_pack("{s:s}", "name", cli->argument[0]));
+    bool good = json_is_true(json_object_get(answer, "good"));
+    if (answer && cli->options & OPTION_JSON)
+        cli_print_json(cli, answer);
+    else if (answer)
+        fprintf(good ? stdout : stderr, "%s%s\n", good ? "" : "fairlead: ", cli_text(answer, "text"));
+    json_decref(answer);
+    return good ? EXIT_OK : EXIT_FAILED;
 }

@@ -96,6 +96,12 @@ const struct command commands[] = {
      command_source_set},
     {"source rm", "PREFIX", OPTION_YES, "remove a source; what came from there stays and is served", NULL,
      command_source_rm},
+    {"source test", "PREFIX|REPOSITORY[:TAG]", 0,
+     "ask the registry behind a prefix, from this node, and say what it answers",
+     "Of a repository of ours it is asked for the manifest's head; nothing is fetched. It fails if the "
+     "registry does not let "
+     "this node in, or does not have it.",
+     command_source_test},
     {"gc", "", OPTION_DRY_RUN | OPTION_PROGRESS, "remove what no manifest names any more, now",
      "It is done by itself, every gc.interval. What is found waits for gc.grace: a manifest may still name "
      "it.",

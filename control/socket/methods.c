@@ -91,6 +91,7 @@ const struct rpc_method methods[] = {
     {"source.list", RPC_READ_ONLY, method_source_list},
     {"source.set", RPC_ADMIN, method_source_set},
     {"source.delete", RPC_ADMIN, method_source_delete},
+    {"source.test", RPC_ADMIN, method_source_test},
     {"gc.run", RPC_OPERATOR, method_gc_run},
     {"gc.status", RPC_READ_ONLY, method_gc_status},
     {"service.list", RPC_READ_ONLY, method_service_list},

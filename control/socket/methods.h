@@ -43,6 +43,7 @@ void method_mirror_run(void *context, struct rpc_call *call, json_t *params);
 void method_source_list(void *context, struct rpc_call *call, json_t *params);
 void method_source_set(void *context, struct rpc_call *call, json_t *params);
 void method_source_delete(void *context, struct rpc_call *call, json_t *params);
+void method_source_test(void *context, struct rpc_call *call, json_t *params);
 /* methods_gc.c */
 void method_gc_run(void *context, struct rpc_call *call, json_t *params);
 void method_gc_status(void *context, struct rpc_call *call, json_t *params);

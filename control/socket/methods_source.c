@@ -138,3 +138,43 @@ void method_source_delete(void *context, struct rpc_call *call, json_t *params)
     void *cmd = source_cmd_rm(call->peer->actor, propose_source, SOURCE_FROM_API, prefix, &len);
     propose_command(context, call, cmd, len, json_pack("{s:s}", "prefix", prefix), on_deleted);
 }
+
+/* A call that waits for what a source answers. */
+static void on_tested(void *arg, const struct source_test_result *r)
+{
+    struct rpc_call *call = arg;
+    rpc_reply(call, json_pack("{s:b, s:s, s:I, s:s}", "good", r->good, "text", r->text, "status",
+                              (json_int_t)r->status, "digest", r->digest));
+}
+
+/* PREFIX with its '/', or a repository with tag or digest. False: the call has been answered. */
+static bool test_target(struct rpc_call *call, const char *name, char repo[REPO_NAME_MAX + 1],
+                        char reference[SOURCE_TEST_REFERENCE_MAX], bool *whole)
+{
+    size_t len = strlen(name);
+    *whole = len && len <= REPO_NAME_MAX && (name[len - 1] == '/' || !strchr(name, '/'));
+    if (*whole)
+        return prefix_read(call, name, repo);
+    if (source_test_split(name, repo, reference))
+        return true;
+    rpc_fail(call, RPC_INVALID_PARAMS, "write a prefix, as in hub/, or a repository, as in hub/alpine:latest",
+             "'%.64s' is neither a prefix nor a repository", name);
+    return false;
+}
+
+void method_source_test(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    const char *name;
+    char repo[REPO_NAME_MAX + 1], reference[SOURCE_TEST_REFERENCE_MAX], why[SOURCE_PROBLEM_MAX];
+    bool whole;
+    if (!rpc_params(call, params, "{s:s}", "name", &name) ||
+        !test_target(call, name, repo, reference, &whole))
+        return;
+    int rc = daemon_sources_test(d, repo, whole ? NULL : repo, reference, why, on_tested, call);
+    if (rc == -ENOENT)
+        rpc_fail(call, RPC_NOT_FOUND, HINT_LS, "there is no source of '%.64s'", repo);
+    else if (rc)
+        rpc_fail(call, RPC_UNAVAILABLE, HINT_LS, "%.64s: %s", repo,
+                 *why ? why : "its addresses are being looked up");
+}

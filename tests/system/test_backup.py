@@ -58,6 +58,7 @@ def test_backup_while_pushing_restored_elsewhere(node, secret, tmp_path):
     """What was acknowledged before the backup began is all there; what is pushed meanwhile is whole or not there."""
     before = {f"t{i}": node.repository("before").push_image(f"t{i}", os.urandom(3000 + i)) for i in range(12)}
     cli(node, "set", "http.idle_timeout", "41s")
+    cli(node, "source", "set", "hub/", "backends=127.0.0.1:9", "credentials=robot")
     name = json.loads(cli(node, "node", "ls", "--json"))["nodes"][0]["name"]
     stop, during = threading.Event(), {}
 
@@ -101,6 +102,8 @@ def test_backup_while_pushing_restored_elsewhere(node, secret, tmp_path):
             else:
                 assert got.status == 404
         assert cli(other, "get", "http.idle_timeout").strip() == "41s"
+        (source,) = json.loads(cli(other, "source", "ls", "--json"))["sources"]
+        assert (source["prefix"], source["backends"], source["credentials"]) == ("hub/", "127.0.0.1:9", "robot")
         (row,) = json.loads(cli(other, "node", "ls", "--json"))["nodes"]
         assert (row["id"], row["name"], row["role"], row["state"]) == (1, name, "manager", "ready")
         ids = [json.loads(cli(each, "cluster", "show", "--json"))["cluster"]["id"] for each in (node, other)]

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
 import threading
 import time
 import urllib.parse
@@ -181,6 +182,12 @@ class Lab:
         self.token.guard(token={"realm": self.tokens.realm, "service": service, "issuer": "tests",
                                 "rootcertbundle": str(self.tokens.bundle)})
 
+    def tool(self, *words, code=0):
+        done = subprocess.run([harness.BUILD / "fairlead", "--socket", self.node.folder / "control.sock", *words],
+                              capture_output=True, text=True, timeout=60)
+        assert code is None or done.returncode == code, done
+        return done
+
     def pull(self, prefix, name="team/app"):
         """All of it, by tag; True, or the first answer that is none."""
         repo = self.node.repository(f"{prefix}/{name}")
@@ -253,6 +260,23 @@ def test_no_token_server(lab):
     finally:
         lab.tokens.fail = None
     assert http1.wait_until(lambda: lab.pull("token", "team/third") is True, 60)
+
+
+def test_asked_by_hand(lab):
+    """With what clients are let in by; a host can be a name."""
+    assert "is a registry, and lets this node in as robot" in lab.tool("source", "test", "basic/").stdout
+    done = lab.tool("source", "test", "wrong/", code=1)
+    assert "does not let this node in: it does not take the credentials" in done.stderr
+    done = lab.tool("source", "test", "token/team/app:1")
+    assert f"has team/app 1: {lab.images['team/app'][0]} (let in as robot)" in done.stdout
+    assert "token server" in lab.tool("source", "test", "badtoken/team/app", code=1).stderr
+    assert "has no team/app 2" in lab.tool("source", "test", "token/team/app:2", code=1).stderr
+    lab.tool("source", "set", "name/", f"backends=localhost:{lab.token.port}", "credentials=right")
+    assert http1.wait_until(lambda: "is a registry" in lab.tool("source", "test", "name/", code=None).stdout, 60)
+    assert lab.pull("name") is True
+    row = json.loads(lab.tool("source", "ls", "--json").stdout)["sources"]
+    (hosts,) = [source["hosts"] for source in row if source["prefix"] == "name/"]
+    assert hosts[0]["host"] == "localhost" and "127.0.0.1" in hosts[0]["addresses"]
 
 
 def test_the_password_stays_where_it_is(lab):

@@ -155,9 +155,16 @@ def test_set_here_pulled_through_there(lab):
     assert not events(a, "source.problem")
     answer = Repository(Inside(c), "hub/app").manifest("3")
     assert answer.status == 502 and b"credentials" in answer.body, answer
+    done = c.cli("source", "test", "hub/app:3", check=False)
+    assert done.returncode == 1 and "has no credentials 'robot'" in done.stderr, done
     reload(c, credentials=True)
     assert http1.wait_until(lambda: sources(c)["hub/"]["state"] == "ok" and events(c, "source.recovered"), WAIT_S), c.log()
     assert http1.wait_until(lambda: pull(c, "hub/app", "3", images["3"], layer("3")), WAIT_S), c.log()
+    done = c.cli("source", "test", "hub/app:4")
+    assert f"library/app 4: {harness.digest_of(images['4'])}" in done.stdout and "as robot" in done.stdout, done.stdout
+    assert "is a registry, and lets this node in as robot" in b.cli("source", "test", "hub/").stdout
+    done = b.cli("source", "test", "hub/none:1", check=False)
+    assert done.returncode == 1 and "has no library/none 1" in done.stderr
     (event,) = events(b, "source.set")
     assert (event["actor"], event["source"], event["node"], event["repo"]) == ("root", "control-socket", "a", "hub/")
 
@@ -206,7 +213,7 @@ def test_kept_and_removed(lab):
     assert http1.wait_until(lambda: pull(c, "kept/kept", "1", body, b"kept layer"), WAIT_S), c.log()
     asked = len(upstream.asked)
     done = c.cli("source", "rm", "kept/", "--yes")
-    assert "1 tags with" in done.stdout and "stay, and are served" in done.stdout, done.stdout
+    assert "what came from there stays, and is served: " in done.stdout and "(tags: 1)" in done.stdout, done.stdout
     assert http1.wait_until(lambda: all("kept/" not in sources(node) for node in (a, b, c)), WAIT_S)
     assert pull(b, "kept/kept", "1", body, b"kept layer") and pull(c, "kept/kept", "1", body, b"kept layer")
     assert Repository(Inside(b), "kept/kept").manifest("2").status == 404
