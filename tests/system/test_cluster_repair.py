@@ -131,6 +131,7 @@ def set_copies(cluster, copies):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_worker_holds_and_heals(cluster):
     """It has no vote and sees nobody but its manager; its copies count all the same."""
     cluster["a"].set("repair.grace", "1s")
