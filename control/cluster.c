@@ -302,6 +302,8 @@ void cluster_status(const struct cluster *c, struct cluster_status *out)
         .fsync_us_sum = in.fsync_us_sum,
         .names_bytes = in.names_bytes,
         .private_bytes = in.private_bytes,
+        .index_rows = in.index_rows,
+        .index_whole = in.index_whole,
         .followers = in.followers,
     };
     memcpy(out->cluster_id, in.cluster_id, sizeof(out->cluster_id));

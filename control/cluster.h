@@ -59,6 +59,8 @@ struct cluster_status {
     size_t followers;            /* nodes that follow the log here */
     uint64_t term, last_index, commit_index, applied_index, snapshot_index;
     uint64_t log_bytes, proposals, fsyncs, fsync_us_sum, names_bytes, private_bytes;
+    uint64_t index_rows; /* of the names' index, while it is made anew */
+    bool index_whole;
 };
 
 /* 0 or -errno with a message. Everything committed so far is applied when it returns. */

@@ -21,6 +21,7 @@
 #ifndef FL_NAMES_H
 #define FL_NAMES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "digest.h"
@@ -50,12 +51,13 @@ enum names_db {
     NAMES_POLICIES,
     NAMES_NOTICES,
     NAMES_MARKS,
+    NAMES_INDEX,
     NAMES_DB_COUNT
 };
 #define NAMES_DB_NAMES                                                                                       \
     {                                                                                                        \
         "meta", "repos", "tags", "manifests", "links", "referrers", "blobs", "held", "policies", "notices",  \
-            "marks"                                                                                          \
+            "marks", "index"                                                                                 \
     }
 
 /* NAMES_META: key "state" -> struct names_meta. */
@@ -67,6 +69,19 @@ struct names_meta {
     uint64_t applied_index; /* of the log: everything up to it is in this file */
     uint64_t applied_term;
 };
+
+/* NAMES_META: key "index" -> struct names_index_state: whether NAMES_INDEX has all that it is to have. A
+ * version without that table leaves this row as it was: it counts only where applied_index is that of
+ * "state". */
+struct names_index_state {
+    uint64_t applied_index;
+    uint64_t whole; /* 1, or 0: it is being made */
+};
+
+static inline bool names_index_is_whole(const struct names_meta *meta, const struct names_index_state *index)
+{
+    return index->whole == 1 && index->applied_index == meta->applied_index;
+}
 
 /* NAMES_REPOS: key REPO -> struct names_repo. Exact after any crash: counted in the same transaction. */
 struct names_repo {
@@ -94,6 +109,14 @@ struct names_manifest {
     uint32_t ref_count;
     uint32_t tag_count; /* tags of this repository that name it */
 };
+
+/*
+ * NAMES_INDEX: what other rows are found by, made of them (control/state/state_index.c); no values. A row may
+ * be left of one that has gone: whoever finds it looks at the row that it is about. REPO|'t' DIGEST tag: the
+ * tag names that manifest REPO|'r' SUBJECT-DIGEST hash DIGEST: a referrer, by names_type_hash() of its
+ * artifact type
+ */
+enum names_index_kind { NAMES_INDEX_TAG = 't', NAMES_INDEX_REFERRER = 'r', NAMES_TYPE_HASH_BYTES = 8 };
 
 /* NAMES_LINKS: key REPO|DIGEST -> struct names_link: the blob belongs to the repository. */
 struct names_link {
@@ -195,6 +218,7 @@ struct names_mark {
 _Static_assert(sizeof(struct names_totals) == 32, "on disk");
 _Static_assert(sizeof(struct names_mark) == 32, "on disk");
 _Static_assert(sizeof(struct names_meta) == 48, "on disk");
+_Static_assert(sizeof(struct names_index_state) == 16, "on disk");
 _Static_assert(sizeof(struct names_repo) == 48, "on disk");
 _Static_assert(sizeof(struct names_tag) == 80, "on disk");
 _Static_assert(sizeof(struct names_manifest) == 32, "on disk");
@@ -283,6 +307,43 @@ static inline size_t names_key_mark(uint8_t *key, const char *repo, size_t repo_
 static inline size_t names_key_mark_blob(uint8_t *key, const struct digest *d)
 {
     return names_key_digest(key, "", 0, d);
+}
+
+/* FNV-1a: types that share a hash are told apart by the referrers' own rows. */
+static inline void names_type_hash(const void *type, size_t len, uint8_t out[NAMES_TYPE_HASH_BYTES])
+{
+    const uint8_t *p = (const uint8_t *)type;
+    uint64_t h = 0xcbf29ce484222325ull;
+    for (size_t i = 0; i < len; i++)
+        h = (h ^ p[i]) * 0x100000001b3ull;
+    for (unsigned i = 0; i < NAMES_TYPE_HASH_BYTES; i++)
+        out[i] = (uint8_t)(h >> (8 * i));
+}
+
+/* Keys of NAMES_INDEX; without a tag, or a digest (NULL): what the keys of all of them begin with. */
+static inline size_t names_key_index_tag(uint8_t *key, const char *repo, size_t repo_len,
+                                         const struct digest *d, const char *tag, size_t tag_len)
+{
+    uint8_t rest[1 + DIGEST_PACKED_MAX + TAG_NAME_MAX] = {NAMES_INDEX_TAG};
+    size_t len = 1 + digest_pack(d, rest + 1);
+    if (tag_len > TAG_NAME_MAX)
+        return 0;
+    if (tag_len)
+        memcpy(rest + len, tag, tag_len);
+    return names_key(key, repo, repo_len, rest, len + tag_len);
+}
+
+static inline size_t names_key_index_referrer(uint8_t *key, const char *repo, size_t repo_len,
+                                              const struct digest *subject, const void *type, size_t type_len,
+                                              const struct digest *d)
+{
+    uint8_t rest[1 + 2 * DIGEST_PACKED_MAX + NAMES_TYPE_HASH_BYTES] = {NAMES_INDEX_REFERRER};
+    size_t len = 1 + digest_pack(subject, rest + 1);
+    names_type_hash(type, type_len, rest + len);
+    len += NAMES_TYPE_HASH_BYTES;
+    if (d)
+        len += digest_pack(d, rest + len);
+    return names_key(key, repo, repo_len, rest, len);
 }
 
 #endif

@@ -399,6 +399,7 @@ static void on_tick(struct consensus *c)
 static void on_retry(struct consensus *c)
 {
     c->retry_armed = c->stalled = c->apply_stalled = false;
+    c->index.due = true; /* if there is anything left to do */
     if (!c->disk.busy)
         c->disk.reserve_bytes = 1;
 }
@@ -448,6 +449,7 @@ static int handle_open(struct consensus *c)
     consensus_arm(c);
     if (c->transport.send)
         c->host.timer(c->handle, CONSENSUS_TIMER_TICK, tick_ms(c));
+    apply_index_look(c);
     return 0;
 }
 

@@ -123,6 +123,8 @@ struct consensus_status {
     uint64_t node_id, leader_id; /* 0: no leader known */
     uint64_t term, last_index, commit_index, applied_index, snapshot_index;
     uint64_t log_bytes, names_bytes, private_bytes;
+    uint64_t index_rows; /* that NAMES_INDEX got while it is being made anew */
+    bool index_whole;    /* it is made */
     uint64_t proposals, refused, applied, batches, fsyncs, fsync_us_sum, snapshots;
     uint64_t waiting;                          /* proposals that wait or are under way */
     uint64_t fsync_us[LATENCY_BUCKETS];        /* as in shared.h */

@@ -40,13 +40,20 @@ static struct db_applied position(struct consensus *c, const struct apply_job *j
 int apply_now(struct consensus *c, struct apply_job *job)
 {
     struct kv *kv;
+    struct state_index index = c->index.at;
     int rc = db_begin(c->db, &kv);
     for (size_t i = 0; i < job->count && rc == 0; i++)
         rc = apply_one(c, kv, &job->items[i]);
-    if (rc == 0)
+    if (rc == 0 && job->index)
+        rc = state_index_step(kv, &index, INDEX_ROWS);
+    if (rc == 0) {
+        db_index_set(c->db, index.phase == STATE_INDEX_WHOLE);
         rc = db_commit(c->db, position(c, job), job->touch);
-    else
+    } else {
         db_abort(c->db);
+    }
+    if (rc == 0)
+        c->index.at = index;
     job->applied = db_applied(c->db, DB_NAMES);
     job->stuck = db_stuck_rings(c->db);
     if (db_sizes(c->db, &job->sizes))
@@ -83,6 +90,22 @@ void apply_look(struct consensus *c)
     c->files = names.index > secret.index ? names : secret;
 }
 
+static void index_tell(struct consensus *c)
+{
+    c->counts.index_rows = c->index.at.rows;
+    c->counts.index_whole = c->index.at.phase == STATE_INDEX_WHOLE;
+    if (!c->counts.index_whole)
+        consensus_retry(c);
+}
+
+void apply_index_look(struct consensus *c)
+{
+    c->index = (struct index_work){0};
+    if (db_index_is_whole(c->db))
+        c->index.at.phase = STATE_INDEX_WHOLE;
+    index_tell(c);
+}
+
 /* What was applied is told: events first, so that who asked finds them told. */
 void apply_tell(struct consensus *c, struct apply_job *job)
 {
@@ -106,7 +129,7 @@ void apply_job_clear(struct apply_job *job)
     free(job->items);
     job->items = NULL;
     job->count = 0;
-    job->touch = false;
+    job->touch = job->index = false;
 }
 
 static void job_failed(struct consensus *c, const struct apply_job *job)
@@ -224,6 +247,7 @@ static void apply_done(struct consensus_job *work)
         job_failed(c, job);
     }
     apply_job_clear(job);
+    index_tell(c);
     cache_release(c);
     consensus_pump(c);
 }
@@ -251,10 +275,15 @@ void apply_pump(struct consensus *c)
     struct apply_job *job = &c->apply;
     uint64_t last = c->commit < c->persisted ? c->commit : c->persisted;
     bool more = last > c->applied;
-    if (job->busy || c->dead || c->apply_stalled || c->installing || (!more && !c->snapshot.wanted))
+    if (job->busy || c->dead || c->apply_stalled || c->installing)
+        return;
+    bool index = c->index.due && c->index.at.phase != STATE_INDEX_WHOLE && !c->closing;
+    if (!more && !c->snapshot.wanted && !index)
         return;
     if (more)
         job_fill(c, last);
+    job->index = index;
+    c->index.due = false;
     job->touch = c->snapshot.wanted || follow_touch_due(c);
     job->busy = true;
     job->job = (struct consensus_job){.run = apply_work, .done = apply_done};

@@ -21,7 +21,8 @@
 enum {
     BATCH_ENTRIES_MAX = 1024,
     BATCH_BYTES_MAX = 4 << 20,
-    RETRY_MS = 250, /* between tries while the disk is full */
+    RETRY_MS = 250,    /* between tries while the disk is full */
+    INDEX_ROWS = 5000, /* of the index, each time when it is looked whether something is to be done again */
     /* A leader that stands still for 0.7 s, as its virtual machine does, leads on; one that is lost is
      * followed within a second. */
     ELECTION_TIMEOUT_MS = 800,
@@ -83,6 +84,7 @@ struct apply_job {
     struct consensus *c;
     bool busy;
     bool touch; /* bring both files to the same position, durably */
+    bool index; /* go on with the index */
     struct apply_item *items;
     size_t count;
     /* What came of it. */
@@ -90,6 +92,12 @@ struct apply_job {
     struct db_applied applied;
     uint64_t stuck;
     struct db_sizes sizes;
+};
+
+/* NAMES_INDEX, where it is to be made anew: some rows at a time, on the state's lane. */
+struct index_work {
+    struct state_index at;
+    bool due; /* the next round of the lane goes on with it */
 };
 
 struct snapshot_job {
@@ -276,6 +284,7 @@ struct consensus {
     size_t apply_limit;
     struct disk_job disk;
     struct apply_job apply;
+    struct index_work index;
     struct snapshot_job snapshot;
     struct peer peer[PEERS_MAX];
     size_t peers;
@@ -492,6 +501,8 @@ void apply_job_clear(struct apply_job *job);
 /* Applies entries on the calling thread. */
 int apply_now(struct consensus *c, struct apply_job *job);
 void apply_tell(struct consensus *c, struct apply_job *job);
+/* The names file is another one: whether its index is to be made. */
+void apply_index_look(struct consensus *c);
 
 /* consensus_open.c */
 int consensus_load(struct consensus *c, char *err, size_t err_len);

@@ -528,6 +528,8 @@ int consensus_load(struct consensus *c, char *err, size_t err_len)
     if (rc == 0)
         rc = db_load(&l);
     if (rc == 0)
+        apply_index_look(c);
+    if (rc == 0)
         rc = c->follow.active ? start_following(&l) : start(&l);
     if (rc == 0 && c->dead)
         rc = fail(&l, -EUCLEAN, "the log and the Raft library contradict each other");

@@ -173,6 +173,7 @@ static void installed(struct taking *t)
     c->persisted = c->applied = c->snapshot_index = index;
     c->applied_term = t->meta.term;
     apply_look(c);
+    apply_index_look(c);
     c->installing = false;
     c->capacity = 0;
     c->disk.reserve_bytes = 1;

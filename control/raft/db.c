@@ -15,8 +15,6 @@
 
 enum { FILE_PATH_MAX = 4096 };
 
-static const char meta_key[] = "state";
-
 static const struct {
     const char *name;
     mode_t mode;
@@ -53,8 +51,7 @@ int db_error(int rc)
     }
 }
 
-__attribute__((format(printf, 4, 5))) static int fail(char *err, size_t err_len, int error,
-                                                      const char *format, ...)
+int db_fail(char *err, size_t err_len, int error, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -224,12 +221,12 @@ static int env_open(struct db *db, enum db_file file, char *err, size_t err_len)
         rc = db->file[file].sync_fd < 0 ? -errno : 0;
     }
     umask(mask);
-    return rc ? fail(err, err_len, rc, "%s cannot be opened: %s", path, strerror(-rc)) : 0;
+    return rc ? db_fail(err, err_len, rc, "%s cannot be opened: %s", path, strerror(-rc)) : 0;
 }
 
 const char *const db_tables[STATE_DB_COUNT] = {"meta",      "repos", "tags", "manifests", "links",
                                                "referrers", "blobs", "held", "policies",  "notices",
-                                               "marks",     "meta",  "data"};
+                                               "marks",     "index", "meta", "data"};
 
 static int dbis_open(struct db *db, enum db_file file)
 {
@@ -242,42 +239,6 @@ static int dbis_open(struct db *db, enum db_file file)
     return 0;
 }
 
-static int meta_put(struct db *db, enum db_file file, struct db_applied applied)
-{
-    struct names_meta meta = {.magic = NAMES_MAGIC,
-                              .version = NAMES_VERSION,
-                              .node_id = db->config.node_id,
-                              .applied_index = applied.index,
-                              .applied_term = applied.term};
-    memcpy(meta.cluster_id, db->config.cluster_id, sizeof(meta.cluster_id));
-    return kv_put(&db->write.kv, files[file].first_db, (struct kv_bytes){meta_key, sizeof(meta_key) - 1},
-                  (struct kv_bytes){&meta, sizeof(meta)});
-}
-
-/* Reads the position; writes the first one into a new file. */
-static int meta_get(struct db *db, enum db_file file, char *err, size_t err_len)
-{
-    struct names_meta meta = {0};
-    struct kv_bytes value;
-    const char *name = files[file].name;
-    int rc = kv_get(&db->write.kv, files[file].first_db, (struct kv_bytes){meta_key, sizeof(meta_key) - 1},
-                    &value);
-    if (rc == -ENOENT)
-        return meta_put(db, file, (struct db_applied){0, 0});
-    if (rc)
-        return fail(err, err_len, rc, "%s cannot be read: %s", name, strerror(-rc));
-    memcpy(&meta, value.data, value.len < sizeof(meta) ? value.len : sizeof(meta));
-    if (value.len < sizeof(meta) || meta.magic != NAMES_MAGIC)
-        return fail(err, err_len, -EUCLEAN, "%s is damaged: it does not say what it is", name);
-    if (meta.version != NAMES_VERSION)
-        return fail(err, err_len, -EPROTO, "%s is of version %u, this node knows %d", name, meta.version,
-                    NAMES_VERSION);
-    if (memcmp(meta.cluster_id, db->config.cluster_id, sizeof(meta.cluster_id)) != 0)
-        return fail(err, err_len, -EUCLEAN, "%s belongs to another cluster", name);
-    db->file[file].applied = (struct db_applied){meta.applied_index, meta.applied_term};
-    return 0;
-}
-
 static int file_open(struct db *db, enum db_file file, char *err, size_t err_len)
 {
     int rc = env_open(db, file, err, err_len);
@@ -286,7 +247,7 @@ static int file_open(struct db *db, enum db_file file, char *err, size_t err_len
     if (rc == 0)
         rc = dbis_open(db, file);
     if (rc == 0)
-        rc = meta_get(db, file, err, err_len);
+        rc = db_meta_get(db, file, err, err_len);
     if (rc) {
         txn_abort(&db->write, file);
     } else {
@@ -295,7 +256,7 @@ static int file_open(struct db *db, enum db_file file, char *err, size_t err_len
         db->write.txn[file] = NULL;
     }
     if (rc && !err[0])
-        fail(err, err_len, rc, "%s cannot be opened: %s", files[file].name, strerror(-rc));
+        db_fail(err, err_len, rc, "%s cannot be opened: %s", files[file].name, strerror(-rc));
     return rc;
 }
 
@@ -465,7 +426,7 @@ int db_file_commit(struct db *db, enum db_file file, struct db_applied applied)
 {
     if (applied.index < db->file[file].applied.index)
         applied = db->file[file].applied;
-    int rc = meta_put(db, file, applied);
+    int rc = db_meta_put(db, file, applied);
     cursors_forget(&db->write, file);
     if (rc == 0) {
         /* Whatever comes of it, the transaction is gone afterwards. */

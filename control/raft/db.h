@@ -99,6 +99,10 @@ int db_restore(struct db *db, enum db_file file, const char *path);
 /* From the next commit on the files are this cluster's and node's. */
 void db_set_identity(struct db *db, const uint8_t cluster_id[16], uint64_t node_id);
 
+/* Whether NAMES_INDEX has all its rows, as far as is committed; what the next commits say of it. */
+bool db_index_is_whole(const struct db *db);
+void db_index_set(struct db *db, bool whole);
+
 int db_sizes(struct db *db, struct db_sizes *out);
 
 /* 0 if at least reserve_bytes of disk space and of both maps are left, else -ENOSPC; -errno. */

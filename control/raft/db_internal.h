@@ -47,6 +47,7 @@ struct db {
     MDB_dbi dbi[STATE_DB_COUNT];
     struct db_view write; /* the one write transaction */
     struct db_pins pins;
+    bool index_whole;      /* NAMES_INDEX, with the next commit */
     bool suspect;          /* the last commit failed: LMDB may want nothing more to do with a file */
     pthread_mutex_t mutex; /* of users, and of env while it is opened again */
     unsigned users;        /* who reads: views, copies, looks at sizes */
@@ -54,6 +55,22 @@ struct db {
 
 /* LMDB's result as 0 or -errno. */
 int db_error(int rc);
+/* Says why in err, and returns error. */
+__attribute__((format(printf, 4, 5))) int db_fail(char *err, size_t err_len, int error, const char *format,
+                                                  ...);
+
+/* db_meta.c: what a file says of itself: it is read when the file is opened, where a new one gets it, and
+ * written with every commit. */
+#define DB_META_STATE "state"
+#define DB_META_INDEX "index" /* of names.mdb */
+int db_meta_put(struct db *db, enum db_file file, struct db_applied applied);
+int db_meta_get(struct db *db, enum db_file file, char *err, size_t err_len);
+
+/* The first of a file's tables. */
+static inline unsigned db_meta_of(enum db_file file)
+{
+    return file == DB_NAMES ? (unsigned)NAMES_META : (unsigned)PRIVATE_META;
+}
 
 static inline enum db_file db_file_of(unsigned db)
 {

@@ -70,23 +70,34 @@ static int table_copy(struct db *db, const struct source *s, unsigned i)
     return rc;
 }
 
-/* Where the copy is, if it is one of ours. */
-static int position_get(const struct db *db, const struct source *s, struct db_applied *out)
+static int meta_read(const struct source *s, MDB_dbi dbi, const char *name, void *row, size_t len)
 {
-    static char key[] = "state";
-    MDB_val k = {sizeof(key) - 1, key}, v;
+    MDB_val k = {strlen(name), (void *)(uintptr_t)name}, v;
+    int rc = db_error(mdb_get(s->txn, dbi, &k, &v));
+    if (rc || v.mv_size < len)
+        return rc ? rc : -EUCLEAN;
+    memcpy(row, v.mv_data, len);
+    return 0;
+}
+
+/* Where the copy is, if it is one of ours, and whether its index is whole. */
+static int position_get(const struct db *db, const struct source *s, struct db_applied *out,
+                        bool *index_whole)
+{
     struct names_meta meta;
+    struct names_index_state index;
     MDB_dbi dbi;
     int rc = db_error(mdb_dbi_open(s->txn, "meta", 0, &dbi));
     if (rc == 0)
-        rc = db_error(mdb_get(s->txn, dbi, &k, &v));
-    if (rc || v.mv_size < sizeof(meta))
-        return rc && rc != -ENOENT ? rc : -EUCLEAN;
-    memcpy(&meta, v.mv_data, sizeof(meta));
+        rc = meta_read(s, dbi, DB_META_STATE, &meta, sizeof(meta));
+    if (rc)
+        return rc == -ENOENT ? -EUCLEAN : rc;
     if (meta.magic != NAMES_MAGIC ||
         memcmp(meta.cluster_id, db->config.cluster_id, sizeof(meta.cluster_id)) != 0)
         return -EUCLEAN;
     *out = (struct db_applied){meta.applied_index, meta.applied_term};
+    *index_whole =
+        meta_read(s, dbi, DB_META_INDEX, &index, sizeof(index)) == 0 && names_index_is_whole(&meta, &index);
     return meta.version == NAMES_VERSION ? 0 : -EPROTO;
 }
 
@@ -105,21 +116,26 @@ int db_restore(struct db *db, enum db_file file, const char *path)
 {
     struct source source;
     struct db_applied applied, before = db->file[file].applied;
+    bool index_whole, index_before = db->index_whole;
     struct kv *kv;
     int rc = source_open(&source, path);
     if (rc == 0)
-        rc = position_get(db, &source, &applied);
+        rc = position_get(db, &source, &applied, &index_whole);
     if (rc == 0)
         rc = db_begin(db, &kv);
     if (rc == 0) {
         rc = tables_copy(db, &source, file);
         /* The file is what the copy is, even where that is less than it had. */
         db->file[file].applied = (struct db_applied){0, 0};
+        if (file == DB_NAMES)
+            db->index_whole = index_whole;
         if (rc == 0)
             rc = db_file_commit(db, file, applied);
         db_abort(db);
-        if (rc)
+        if (rc) {
             db->file[file].applied = before;
+            db->index_whole = index_before;
+        }
         db->suspect = rc != 0;
     }
     if (rc == 0)

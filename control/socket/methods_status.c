@@ -89,6 +89,8 @@ static json_t *state_status(const struct daemon *d, struct cluster_status *statu
                               number(status->commit_index), "applied_index", number(status->applied_index),
                               "snapshot_index", number(status->snapshot_index), "log_bytes",
                               number(status->log_bytes), "names_bytes", number(status->names_bytes));
+    /* null: the names' index is whole */
+    json_object_set_new(state, "indexing", status->index_whole ? json_null() : number(status->index_rows));
     json_object_set_new(state, "leader", status->leader_id ? number(status->leader_id) : json_null());
     json_object_set_new(state, "others", number(status->others));
     json_object_set_new(state, "connected", number(status->connected));

@@ -209,4 +209,24 @@ int state_held_read(struct kv *kv, uint32_t wanted, bool (*lives)(void *arg, uin
 /* Builds the key of a setting in PRIVATE_DATA; room for NAMES_KEY_MAX. Returns its length. */
 size_t state_setting_key(uint8_t *out, const char *key, size_t len);
 
+/*
+ * NAMES_INDEX is made anew of the other rows, some at a time, while commands are applied: for a file of a
+ * version that had no such table, or that such a version has written to meanwhile. Begins with zeros.
+ */
+enum state_index_phase {
+    STATE_INDEX_CLEAR, /* what there is of it goes */
+    STATE_INDEX_TAGS,
+    STATE_INDEX_REFERRERS,
+    STATE_INDEX_WHOLE,
+};
+struct state_index {
+    enum state_index_phase phase;
+    uint8_t key[NAMES_KEY_MAX]; /* of the row that was looked at last */
+    size_t key_len;             /* 0: none */
+    uint64_t rows;              /* that were written */
+};
+/* Looks at so many rows more, in a transaction of both files. 0 or -errno: then the transaction is given up,
+ * and `at` is to be what it was before. */
+int state_index_step(struct kv *kv, struct state_index *at, unsigned rows);
+
 #endif

@@ -90,6 +90,30 @@ int state_blob_linked(struct kv *kv, const struct digest *d);
  * row is written. */
 int state_totals_move(struct kv *kv, const struct names_blob *before, const struct names_blob *now);
 
+/* state_tag.c: the manifest that a tag names; a tag comes to name the command's manifest, which is there
+ * (old: what it named before, or NULL); a tag that names d goes. The counts of tags in the manifests' rows go
+ * with it, but for one that goes itself (counted: false). */
+int state_tag_get(struct kv *kv, const struct state_key *key, struct digest *d);
+int state_tag_point(struct kv *kv, const struct state_cmd *cmd, struct state_text tag,
+                    const struct digest *old);
+int state_tag_remove(struct kv *kv, struct state_text repo, struct state_text tag, const struct digest *d,
+                     bool counted);
+/* The `count` tags that name a manifest, which may go meanwhile; some may be shown twice. Ends with the first
+ * value that is not 0. */
+typedef int state_tag_fn(void *arg, struct state_text tag);
+int state_tags_of(struct kv *kv, struct state_text repo, const struct digest *d, uint32_t count,
+                  state_tag_fn *fn, void *arg);
+
+/* state_index.c: rows of NAMES_INDEX come and go with what they are about: a tag that names d; a referrer,
+ * whose own row is there (type: the artifact type in it). One that is not there goes as well. */
+struct state_key state_index_tag_key(struct state_text repo, const struct digest *d, struct state_text tag);
+int state_index_tag_put(struct kv *kv, struct state_text repo, const struct digest *d, struct state_text tag);
+int state_index_tag_del(struct kv *kv, struct state_text repo, const struct digest *d, struct state_text tag);
+int state_index_referrer_put(struct kv *kv, struct state_text repo, const struct digest *subject,
+                             struct state_text type, const struct digest *d);
+int state_index_referrer_del(struct kv *kv, struct state_text repo, const struct digest *subject,
+                             const struct state_key *referrer, const struct digest *d);
+
 /* One command type each. The command is in out->cmd. */
 int state_blob_link(struct kv *kv, struct state_event *out);
 int state_blob_mount(struct kv *kv, struct state_event *out);

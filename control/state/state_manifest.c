@@ -51,7 +51,8 @@ static int referrer_del(struct kv *kv, struct state_text repo, const struct dige
     if (rc)
         return rc == -ENOENT ? 0 : rc;
     struct state_key referrer = referrer_key(repo, &subject, d);
-    return kv_del(kv, NAMES_REFERRERS, state_key_bytes(&referrer));
+    rc = state_index_referrer_del(kv, repo, &subject, &referrer, d);
+    return rc ? rc : kv_del(kv, NAMES_REFERRERS, state_key_bytes(&referrer));
 }
 
 static int referrer_put(struct kv *kv, const struct state_cmd *cmd)
@@ -69,7 +70,7 @@ static int referrer_put(struct kv *kv, const struct state_cmd *cmd)
     struct state_key key = referrer_key(cmd->repo, &m->subject, &cmd->digest);
     int rc = state_row_put(kv, NAMES_REFERRERS, &key, w.buf, w.len);
     free(w.buf);
-    return rc;
+    return rc ? rc : state_index_referrer_put(kv, cmd->repo, &m->subject, m->artifact_type, &cmd->digest);
 }
 
 static int manifest_row_put(struct kv *kv, const struct state_cmd *cmd, const struct manifest_key *m)
@@ -97,64 +98,19 @@ static int manifest_row_put(struct kv *kv, const struct state_cmd *cmd, const st
     return rc;
 }
 
-/* Adds to or takes from the count of tags in a manifest's row; the rest of the row stays as it is. */
-static int tag_count_add(struct kv *kv, struct state_text repo, const struct digest *d, int change)
-{
-    struct state_key key = state_key_digest(repo, d);
-    struct kv_bytes value;
-    struct names_manifest row;
-    int rc = kv_get(kv, NAMES_MANIFESTS, state_key_bytes(&key), &value);
-    if (rc)
-        return rc;
-    if (value.len < sizeof(row))
-        return -EUCLEAN;
-    uint8_t *copy = malloc(value.len);
-    if (!copy)
-        return -ENOMEM;
-    memcpy(copy, value.data, value.len);
-    memcpy(&row, copy, sizeof(row));
-    bool underflow = change < 0 && row.tag_count == 0;
-    row.tag_count += (uint32_t)change;
-    memcpy(copy, &row, sizeof(row));
-    rc = underflow ? -EUCLEAN : state_row_put(kv, NAMES_MANIFESTS, &key, copy, value.len);
-    free(copy);
-    return rc;
-}
-
-static int tag_get(struct kv *kv, const struct state_key *key, struct digest *d)
-{
-    struct names_tag row;
-    int rc = state_row_get(kv, NAMES_TAGS, key, &row, sizeof(row));
-    if (rc == 0 && digest_unpack(row.digest, sizeof(row.digest), d) == 0)
-        return -EUCLEAN;
-    return rc;
-}
-
-static int tag_write(struct kv *kv, const struct state_key *key, const struct digest *d, uint64_t time_ms)
-{
-    struct names_tag row = {.time_ms = time_ms};
-    _Static_assert(sizeof(row.digest) >= DIGEST_PACKED_MAX, "a digest fits");
-    digest_pack(d, row.digest);
-    return state_row_put(kv, NAMES_TAGS, key, &row, sizeof(row));
-}
-
 /* Points a tag at the command's manifest; its row exists already. 1 if that changed something, 0, -errno. */
 static int tag_point(struct kv *kv, const struct state_cmd *cmd, struct state_text tag,
                      struct names_repo *repo)
 {
     struct state_key key = state_key_tag(cmd->repo, tag);
     struct digest old;
-    int rc = tag_get(kv, &key, &old);
+    int rc = state_tag_get(kv, &key, &old);
     if (rc && rc != -ENOENT)
         return rc;
     bool is_new = rc == -ENOENT;
     if (!is_new && digest_equal(&old, &cmd->digest))
         return 0;
-    rc = is_new ? 0 : tag_count_add(kv, cmd->repo, &old, -1);
-    if (rc == 0)
-        rc = tag_count_add(kv, cmd->repo, &cmd->digest, 1);
-    if (rc == 0)
-        rc = tag_write(kv, &key, &cmd->digest, cmd->head.time_ms);
+    rc = state_tag_point(kv, cmd, tag, is_new ? NULL : &old);
     repo->tags += is_new;
     return rc ? (rc == -ENOENT ? -EUCLEAN : rc) : 1;
 }
@@ -254,7 +210,7 @@ static int tags_check(struct kv *kv, struct state_event *out, const struct polic
     for (uint32_t i = 0; i < cmd->tags_count; i++) {
         struct state_key key = state_key_tag(cmd->repo, cmd->tags[i]);
         struct digest old;
-        int rc = tag_get(kv, &key, &old);
+        int rc = state_tag_get(kv, &key, &old);
         if (rc == -ENOENT) {
             bool again = false;
             for (uint32_t k = 0; k < i && !again; k++)
@@ -346,52 +302,49 @@ int state_manifest_drop(struct kv *kv, struct state_text repo, const struct dige
     return rc ? rc : state_hold_drop(kv, row, d, m.row.size, held == 0);
 }
 
-/* Whether none of the `count` tags that name the manifest is immutable. 0, -EPERM (refused), -errno. */
-static int tags_mutable(struct kv *kv, struct state_event *out, const struct policy_rules *rules,
-                        uint32_t count)
+struct tags {
+    struct kv *kv;
+    struct state_event *out;
+    const struct policy_rules *rules;
+    struct names_repo *repo;
+    uint32_t dropped;
+};
+
+static int tag_mutable(void *arg, struct state_text tag)
 {
-    const struct state_cmd *cmd = &out->cmd;
-    struct state_key key = state_key_tag(cmd->repo, (struct state_text){"", 0});
-    size_t skip = key.len;
-    struct kv_bytes value;
-    int rc = 0;
-    while (count > 0 && rules->p.immutable[0] && rc == 0) {
-        struct digest d;
-        rc = state_row_next(kv, NAMES_TAGS, cmd->repo, &key, true, &value);
-        if (rc == 0)
-            rc = tag_get(kv, &key, &d);
-        if (rc || !digest_equal(&d, &cmd->digest))
-            continue;
-        rc = state_rules_tag(out, rules, (struct state_text){(char *)key.data + skip, key.len - skip},
-                             "keeps its manifest");
-        count--;
-    }
-    return rc;
+    const struct tags *t = arg;
+    return state_rules_tag(t->out, t->rules, tag, "keeps its manifest");
 }
 
-/* Removes the `count` tags that name the manifest; the walk ends with the last of them. */
-static int tags_drop(struct kv *kv, const struct state_cmd *cmd, uint32_t count, struct names_repo *repo)
+/* Removes a tag that is there. */
+static int tag_del(struct kv *kv, struct state_text repo, struct state_text tag, const struct digest *d,
+                   struct names_repo *row, bool counted)
 {
-    struct state_key key = state_key_tag(cmd->repo, (struct state_text){"", 0});
-    uint8_t packed[DIGEST_PACKED_MAX];
-    size_t packed_len = digest_pack(&cmd->digest, packed);
-    struct kv_bytes value;
-    while (count > 0) {
-        int rc = state_row_next(kv, NAMES_TAGS, cmd->repo, &key, true, &value);
-        if (rc)
-            return rc;
-        if (value.len != sizeof(struct names_tag) || repo->tags == 0)
-            return -EUCLEAN;
-        const uint8_t *digest = (const uint8_t *)value.data + offsetof(struct names_tag, digest);
-        if (memcmp(digest, packed, packed_len) != 0)
-            continue;
-        rc = kv_del(kv, NAMES_TAGS, state_key_bytes(&key));
-        if (rc)
-            return rc;
-        repo->tags--;
-        count--;
-    }
-    return 0;
+    if (row->tags == 0)
+        return -EUCLEAN;
+    row->tags--;
+    return state_tag_remove(kv, repo, tag, d, counted);
+}
+
+static int tag_drop(void *arg, struct state_text tag)
+{
+    struct tags *t = arg;
+    const struct state_cmd *cmd = &t->out->cmd;
+    t->dropped++;
+    return tag_del(t->kv, cmd->repo, tag, &cmd->digest, t->repo, false);
+}
+
+/* Removes the `count` tags that name the manifest, if none of them is immutable. 0, -EPERM (refused), -errno.
+ */
+static int tags_drop(struct kv *kv, struct state_event *out, const struct policy_rules *rules, uint32_t count,
+                     struct names_repo *repo)
+{
+    const struct state_cmd *cmd = &out->cmd;
+    struct tags t = {.kv = kv, .out = out, .rules = rules, .repo = repo};
+    int rc = rules->p.immutable[0] ? state_tags_of(kv, cmd->repo, &cmd->digest, count, tag_mutable, &t) : 0;
+    if (rc == 0)
+        rc = state_tags_of(kv, cmd->repo, &cmd->digest, count, tag_drop, &t);
+    return rc || t.dropped == count ? rc : -EUCLEAN;
 }
 
 int state_manifest_delete(struct kv *kv, struct state_event *out)
@@ -409,26 +362,14 @@ int state_manifest_delete(struct kv *kv, struct state_event *out)
         return rc == -ENOENT ? state_refuse(out, CMD_MANIFEST_UNKNOWN) : rc;
     rc = state_rules_change(kv, out, &rules);
     if (rc == 0)
-        rc = tags_mutable(kv, out, &rules, m.row.tag_count);
+        rc = tags_drop(kv, out, &rules, m.row.tag_count, &repo);
     if (rc)
         return rc == -EPERM ? 0 : rc;
-    rc = tags_drop(kv, cmd, m.row.tag_count, &repo);
     if (rc == 0)
         rc = state_mark_use(kv, cmd->repo, NAMES_MARK_MANIFEST, &cmd->digest, &marked);
     if (rc == 0)
         rc = state_manifest_drop(kv, cmd->repo, &cmd->digest, &repo);
     return rc ? rc : state_repo_save(kv, &repo, out);
-}
-
-/* Removes a tag that is there. */
-static int tag_del(struct kv *kv, struct state_text repo, const struct state_key *key, const struct digest *d,
-                   struct names_repo *row)
-{
-    if (row->tags == 0)
-        return -EUCLEAN;
-    row->tags--;
-    int rc = kv_del(kv, NAMES_TAGS, state_key_bytes(key));
-    return rc ? rc : tag_count_add(kv, repo, d, -1);
 }
 
 int state_tag_delete(struct kv *kv, struct state_event *out)
@@ -441,7 +382,7 @@ int state_tag_delete(struct kv *kv, struct state_event *out)
     int rc = state_repo_need(kv, cmd, &repo, out);
     if (rc)
         return rc == -ENOENT ? 0 : rc;
-    rc = tag_get(kv, &key, &d);
+    rc = state_tag_get(kv, &key, &d);
     if (rc)
         return rc == -ENOENT ? state_refuse(out, CMD_TAG_UNKNOWN) : rc;
     rc = state_rules_change(kv, out, &rules);
@@ -449,7 +390,7 @@ int state_tag_delete(struct kv *kv, struct state_event *out)
         rc = state_rules_tag(out, &rules, cmd->tags[0], "cannot be deleted");
     if (rc)
         return rc == -EPERM ? 0 : rc;
-    rc = tag_del(kv, cmd->repo, &key, &d, &repo);
+    rc = tag_del(kv, cmd->repo, cmd->tags[0], &d, &repo, true);
     return rc ? rc : state_repo_save(kv, &repo, out);
 }
 
@@ -466,6 +407,6 @@ int state_tag_drop(struct kv *kv, struct state_text repo, struct state_text tag,
         return -EUCLEAN;
     if (there.time_ms != time_ms || !digest_equal(&now, d))
         return 0;
-    rc = tag_del(kv, repo, &key, &now, row);
+    rc = tag_del(kv, repo, tag, &now, row, true);
     return rc ? rc : 1;
 }

@@ -106,7 +106,7 @@ int state_repo_delete(struct kv *kv, struct state_event *out)
     const struct state_cmd *cmd = &out->cmd;
     struct state_key key = state_key_repo(cmd->repo);
     struct names_repo repo;
-    uint64_t tags = 0, referrers = 0;
+    uint64_t tags = 0, index = 0, referrers = 0;
     struct policy_rules rules;
     int rc = state_repo_need(kv, cmd, &repo, out);
     if (rc == 0)
@@ -124,6 +124,8 @@ int state_repo_delete(struct kv *kv, struct state_event *out)
         rc = state_marks_drop(kv, cmd->repo);
     if (rc == 0)
         rc = rows_drop(kv, NAMES_REFERRERS, cmd->repo, &referrers);
+    if (rc == 0)
+        rc = rows_drop(kv, NAMES_INDEX, cmd->repo, &index); /* the tags', and what nobody has taken away */
     if (rc)
         return rc;
     if (tags != repo.tags || referrers || repo.manifests || repo.blobs || repo.bytes)

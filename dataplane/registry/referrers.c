@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Referrers of a manifest: distribution-spec, end-12. The answer is an image index made of the descriptors
- * that were stored when the referrers were pushed. Pages are bounded by entries, by bytes, and by entries
- * looked at (a filter may match none of them); what comes after is reached by Link, with the last entry
- * looked at.
+ * that were stored when the referrers were pushed. What a filter matches is found by an index, so that it is
+ * on the first page whatever else there is: not every client follows Link. Pages are bounded by entries, by
+ * bytes, and by entries looked at (while the index is being made, a filter may match none of them); what
+ * comes after is reached by Link, with the last entry looked at.
  *
  * As in list.c the body is written in pieces, each in a names bracket of its own; a descriptor may be larger
  * than a piece. A descriptor never changes, so it can be gone on with; if it is deleted in the middle, the
@@ -28,12 +29,18 @@ static bool wanted(const struct api *a, const struct names_referrer *r)
 
 static int walk(struct api *a, names_referrer_fn *fn, void *ctx)
 {
+    const struct digest *after = a->referrers.has_after ? &a->referrers.after : NULL;
     struct names *n = stream_names(a->s);
     int err = names_begin(n);
     if (err)
         return err;
-    err = names_each_referrer(n, a->route.repo, &a->route.digest,
-                              a->referrers.has_after ? &a->referrers.after : NULL, UINT32_MAX, fn, ctx);
+    int indexed = view_present(a->referrers.type) ? names_index_whole(n) : 0;
+    if (indexed == 1)
+        err = names_each_referrer_of_type(n, a->route.repo, &a->route.digest, a->referrers.type, after,
+                                          UINT32_MAX, fn, ctx);
+    else
+        err = indexed ? indexed
+                      : names_each_referrer(n, a->route.repo, &a->route.digest, after, UINT32_MAX, fn, ctx);
     names_end(n);
     return err < 0 ? err : 0;
 }

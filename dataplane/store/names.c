@@ -27,7 +27,7 @@ struct names {
     bool reading;
 };
 
-static const uint8_t db_walked[] = {NAMES_TAGS, NAMES_REPOS, NAMES_REFERRERS};
+static const uint8_t db_walked[] = {NAMES_TAGS, NAMES_REPOS, NAMES_REFERRERS, NAMES_INDEX};
 
 static int error_of(int rc)
 {
@@ -232,6 +232,18 @@ int names_meta_get(struct names *n, struct names_meta *out)
     if (err == 0 && (out->magic != NAMES_MAGIC || out->version != NAMES_VERSION))
         err = -EIO;
     return err;
+}
+
+int names_index_whole(struct names *n)
+{
+    struct names_index_state index;
+    struct names_meta meta;
+    int err = names_meta_get(n, &meta);
+    if (err == 0)
+        err = get_fixed(n, NAMES_META, "index", 5, &index, sizeof(index));
+    if (err)
+        return err == -ENOENT ? 0 : err;
+    return names_index_is_whole(&meta, &index);
 }
 
 int names_repo_get(struct names *n, struct view repo, struct names_repo *out)
@@ -471,4 +483,41 @@ int names_each_referrer(struct names *n, struct view repo, const struct digest *
     if (len == 0)
         return -EINVAL;
     return walk(n, NAMES_REFERRERS, start, len, repo.len + 1 + subject_len, steps_max, show_referrer, &w);
+}
+
+struct typed_walk {
+    struct referrer_walk of;
+    struct names *n;
+    struct view repo;
+    const struct digest *subject;
+};
+
+static int show_typed(void *ctx, struct view rest, struct view nothing)
+{
+    struct typed_walk *w = ctx;
+    uint8_t key[NAMES_KEY_MAX], packed[2 * DIGEST_PACKED_MAX];
+    MDB_val v;
+    (void)nothing;
+    size_t len = digest_pack(w->subject, packed);
+    if (rest.len > sizeof(packed) - len)
+        return -EIO;
+    memcpy(packed + len, rest.p, rest.len);
+    int err =
+        get(w->n, NAMES_REFERRERS, key, names_key(key, w->repo.p, w->repo.len, packed, len + rest.len), &v);
+    if (err)
+        return err == -ENOENT ? 1 : err;
+    return show_referrer(&w->of, rest, view_of(v.mv_data, v.mv_size));
+}
+
+int names_each_referrer_of_type(struct names *n, struct view repo, const struct digest *subject,
+                                struct view type, const struct digest *after, uint32_t steps_max,
+                                names_referrer_fn *fn, void *ctx)
+{
+    uint8_t start[NAMES_KEY_MAX];
+    struct typed_walk w = {{fn, ctx}, n, repo, subject};
+    size_t prefix = names_key_index_referrer(start, repo.p, repo.len, subject, type.p, type.len, NULL);
+    size_t len = names_key_index_referrer(start, repo.p, repo.len, subject, type.p, type.len, after);
+    if (len == 0)
+        return -EINVAL;
+    return walk(n, NAMES_INDEX, start, len, prefix, steps_max, show_typed, &w);
 }

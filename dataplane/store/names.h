@@ -59,6 +59,8 @@ struct names_manifest_record {
 };
 
 int names_meta_get(struct names *n, struct names_meta *out);
+/* 1: what goes by the index finds all there is. 0: it is being made. */
+int names_index_whole(struct names *n);
 int names_repo_get(struct names *n, struct view repo, struct names_repo *out);
 int names_tag_get(struct names *n, struct view repo, struct view tag, struct digest *out);
 int names_manifest_get(struct names *n, struct view repo, const struct digest *d,
@@ -93,5 +95,10 @@ int names_each_tag(struct names *n, struct view repo, struct view after, uint32_
 int names_each_repo(struct names *n, struct view after, uint32_t steps_max, names_repo_fn *fn, void *ctx);
 int names_each_referrer(struct names *n, struct view repo, const struct digest *subject,
                         const struct digest *after, uint32_t steps_max, names_referrer_fn *fn, void *ctx);
+/* By the index: those of an artifact type, in the same order, without a look at the others, but for types
+ * that happen to have the same hash: whoever asks looks at the type. */
+int names_each_referrer_of_type(struct names *n, struct view repo, const struct digest *subject,
+                                struct view type, const struct digest *after, uint32_t steps_max,
+                                names_referrer_fn *fn, void *ctx);
 
 #endif

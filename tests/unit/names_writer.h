@@ -145,6 +145,15 @@ static inline void writer_referrer(struct names_writer *w, const char *repo, con
     writer_put(w, NAMES_REFERRERS, key, names_key(key, repo, strlen(repo), packed, packed_len), value,
                2 + type_len + descriptor.len);
     free(value);
+    packed_len = names_key_index_referrer(key, repo, strlen(repo), subject, type, type_len, d);
+    writer_put(w, NAMES_INDEX, key, packed_len, "", 0);
+}
+
+/* Whether NAMES_INDEX is said to be whole, as it is where only these functions write. */
+static inline void writer_index(struct names_writer *w, bool whole)
+{
+    struct names_index_state index = {.whole = whole};
+    writer_put(w, NAMES_META, "index", 5, &index, sizeof(index));
 }
 
 /* A digest whose bytes are all made from n. */

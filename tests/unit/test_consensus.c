@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include <cmocka.h>
+#include <lmdb.h>
 
 #include "cmd_build.h"
 #include "control/raft/consensus.h"
@@ -457,6 +458,73 @@ static void test_snapshot_compaction_and_restore(void **state)
     }
 }
 
+/* The names as a version without the index has left them. */
+static void index_remove(struct fixture *f)
+{
+    char path[160];
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi meta, index;
+    MDB_val k = {5, "index"};
+    snprintf(path, sizeof(path), "%s/names.mdb", f->dir.path);
+    CHECK(mdb_env_create(&env) == 0 && mdb_env_set_maxdbs(env, 4) == 0);
+    CHECK(mdb_env_set_mapsize(env, f->config.map_bytes) == 0);
+    CHECK(mdb_env_open(env, path, MDB_NOSUBDIR | MDB_NOLOCK, 0600) == 0);
+    CHECK(mdb_txn_begin(env, NULL, 0, &txn) == 0 && mdb_dbi_open(txn, "meta", 0, &meta) == 0);
+    CHECK(mdb_dbi_open(txn, "index", 0, &index) == 0 && mdb_drop(txn, index, 1) == 0);
+    CHECK(mdb_del(txn, meta, &k, NULL) == 0 && mdb_txn_commit(txn) == 0);
+    mdb_env_close(env);
+}
+
+static void manifest_with_tags(struct fixture *f, unsigned number, unsigned count)
+{
+    char text[MANIFEST_TAGS_MAX][16];
+    const char *tags[MANIFEST_TAGS_MAX];
+    struct cmd_build_manifest m = {.repo = "repo",
+                                   .digest = digest_make(DIGEST_SHA256, number),
+                                   .size = 10,
+                                   .media_type = "type/one",
+                                   .tags = tags,
+                                   .tags_count = count};
+    for (unsigned i = 0; i < count; i++) {
+        snprintf(text[i], sizeof(text[i]), "t%u.%u", number, i);
+        tags[i] = text[i];
+    }
+    cmd_manifest_put(&f->b, 0, &m);
+    assert_int_equal(ask(f), CMD_OK);
+}
+
+/* It is made while commands come, goes on where a start begins it anew, and is whole at the end. */
+static void test_index_is_made(void **state)
+{
+    struct fixture *f = *state;
+    enum { MANIFESTS = 110, TAGS = 50 };
+    struct digest d = digest_make(DIGEST_SHA256, 3);
+    assert_int_equal(open_it(f), 0);
+    assert_true(status_of(f).index_whole);
+    for (unsigned i = 0; i < MANIFESTS; i++)
+        manifest_with_tags(f, i, TAGS);
+    close_it(f);
+    index_remove(f);
+    assert_int_equal(open_it(f), 0);
+    assert_false(status_of(f).index_whole);
+    cmd_repo_digest(&f->b, CMD_MANIFEST_DELETE, 0, "repo", &d);
+    assert_int_equal(ask(f), CMD_OK);
+    close_it(f);
+    assert_int_equal(open_it(f), 0);
+    guard_start(f);
+    while (!status_of(f).index_whole && !f->overtime)
+        uv_run(&f->loop, UV_RUN_ONCE);
+    assert_true(status_of(f).index_whole);
+    assert_int_equal(status_of(f).index_rows, (MANIFESTS - 1) * TAGS);
+    d = digest_make(DIGEST_SHA256, 4);
+    cmd_repo_digest(&f->b, CMD_MANIFEST_DELETE, 0, "repo", &d);
+    assert_int_equal(ask(f), CMD_OK);
+    close_it(f);
+    assert_int_equal(open_it(f), 0);
+    assert_true(status_of(f).index_whole);
+}
+
 static void test_missing_parts_are_refused(void **state)
 {
     struct fixture *f = *state;
@@ -700,6 +768,7 @@ int main(int argc, char **argv)
         T(test_too_many_are_refused),
         T(test_close_finishes_what_is_under_way),
         T(test_snapshot_compaction_and_restore),
+        T(test_index_is_made),
         T(test_missing_parts_are_refused),
         T(test_full_log_disk),
         T(test_write_that_meets_a_full_disk_is_tried_again),

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include <cmocka.h>
+#include <lmdb.h>
 
 #include "control/raft/db.h"
 #include "names_reader.h"
@@ -508,6 +509,64 @@ static void test_restored_in_place(void **state)
     temp_dir_remove(&foreign);
 }
 
+/* A version without the index writes an entry: it leaves what is said of the index as it was. */
+static void write_as_before(struct fixture *f)
+{
+    char path[160];
+    MDB_env *env;
+    MDB_txn *txn;
+    MDB_dbi dbi;
+    MDB_val k = {5, "state"}, v;
+    struct names_meta meta;
+    db_close(f->db);
+    f->db = NULL;
+    snprintf(path, sizeof(path), "%s/names.mdb", f->dir.path);
+    CHECK(mdb_env_create(&env) == 0 && mdb_env_set_maxdbs(env, 4) == 0);
+    CHECK(mdb_env_open(env, path, MDB_NOSUBDIR | MDB_NOLOCK, 0600) == 0);
+    CHECK(mdb_txn_begin(env, NULL, 0, &txn) == 0 && mdb_dbi_open(txn, "meta", 0, &dbi) == 0);
+    CHECK(mdb_get(txn, dbi, &k, &v) == 0 && v.mv_size == sizeof(meta));
+    memcpy(&meta, v.mv_data, sizeof(meta));
+    meta.applied_index = ++f->index;
+    v = (MDB_val){sizeof(meta), &meta};
+    CHECK(mdb_put(txn, dbi, &k, &v, 0) == 0 && mdb_txn_commit(txn) == 0);
+    mdb_env_close(env);
+    assert_int_equal(reopen(f), 0);
+}
+
+/* What is said of the index goes with what is in the file, and counts only if nobody else has written since.
+ */
+static void test_index_is_whole(void **state)
+{
+    struct fixture *f = *state;
+    struct temp_dir copies;
+    temp_dir_make(&copies);
+    assert_true(db_index_is_whole(f->db));
+    assert_int_equal(put_one(f, NAMES_TAGS, "a", "1"), 0);
+    assert_int_equal(reopen(f), 0);
+    assert_true(db_index_is_whole(f->db));
+    copy_files(f->db, &copies);
+    write_as_before(f);
+    assert_false(db_index_is_whole(f->db));
+    assert_int_equal(put_one(f, NAMES_TAGS, "b", "1"), 0);
+    assert_int_equal(reopen(f), 0);
+    assert_false(db_index_is_whole(f->db));
+    assert_int_equal(restore_both(f, &copies), 0);
+    assert_true(db_index_is_whole(f->db));
+    f->index = 1;
+    db_index_set(f->db, false);
+    assert_int_equal(put_one(f, NAMES_TAGS, "c", "1"), 0);
+    copy_files(f->db, &copies);
+    db_index_set(f->db, true);
+    assert_int_equal(put_one(f, NAMES_TAGS, "d", "1"), 0);
+    assert_int_equal(reopen(f), 0);
+    assert_true(db_index_is_whole(f->db));
+    assert_int_equal(restore_both(f, &copies), 0);
+    assert_false(db_index_is_whole(f->db));
+    assert_int_equal(reopen(f), 0);
+    assert_false(db_index_is_whole(f->db));
+    temp_dir_remove(&copies);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -524,6 +583,7 @@ int main(void)
         T(test_stuck_reader),
         T(test_copy),
         T(test_restored_in_place),
+        T(test_index_is_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

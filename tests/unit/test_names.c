@@ -232,6 +232,21 @@ static void test_referrers(void **state)
     s = (struct seen){0};
     assert_int_equal(names_each_referrer(f->n, VIEW_LIT("r"), &subject, &a, 10, see_referrer, &s), 2);
     assert_string_equal(s.text, "tb {b}  {c} ");
+    s = (struct seen){0};
+    assert_int_equal(names_index_whole(f->n), 0);
+    assert_int_equal(names_each_referrer_of_type(f->n, VIEW_LIT("r"), &subject, VIEW_LIT("tb"), NULL, 10,
+                                                 see_referrer, &s),
+                     1);
+    assert_int_equal(
+        names_each_referrer_of_type(f->n, VIEW_LIT("r"), &subject, VIEW_LIT("tb"), &b, 10, see_referrer, &s),
+        0);
+    assert_string_equal(s.text, "tb {b} ");
+    names_end(f->n);
+    writer_begin(&f->w);
+    writer_index(&f->w, true);
+    writer_commit(&f->w);
+    assert_int_equal(names_begin(f->n), 0);
+    assert_int_equal(names_index_whole(f->n), 1);
     names_end(f->n);
 
     /* A type longer than the value. */

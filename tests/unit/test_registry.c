@@ -444,11 +444,16 @@ static size_t follow(const char *start, unsigned first, unsigned step, unsigned 
     return seen;
 }
 
-static void test_referrers(void **state)
+static void say_index(bool whole)
 {
-    (void)state;
+    writer_begin(&host->w);
+    writer_index(&host->w, whole);
+    writer_commit(&host->w);
+}
+
+static void try_referrers(void)
+{
     unsigned pages;
-    put_referrers(100);
     assert_int_equal(follow(referrers_path(""), 0, 1, &pages), 100);
     assert_int_equal(pages, 1);
     assert_int_equal(follow(referrers_path("?n=7"), 0, 1, &pages), 100);
@@ -459,6 +464,41 @@ static void test_referrers(void **state)
     assert_int_equal(pages, 6);
     assert_int_equal(follow(referrers_path("?artifactType=none"), 0, 1, &pages), 0);
     assert_int_equal(follow(referrers_path("?n=0"), 0, 1, &pages), 0);
+}
+
+/* The same whether the index is there or being made. */
+static void test_referrers(void **state)
+{
+    (void)state;
+    put_referrers(100);
+    try_referrers();
+    say_index(true);
+    try_referrers();
+    say_index(false);
+    try_referrers();
+}
+
+/* The one that matches is on the first page, whatever else there is. */
+static void test_referrers_one_of_many(void **state)
+{
+    enum { MANY = 10500 };
+    (void)state;
+    unsigned pages;
+    writer_begin(&host->w);
+    for (unsigned i = 1; i <= MANY; i++) {
+        struct digest d = test_digest(DIGEST_SHA256, i);
+        writer_referrer(&host->w, "a", &subject_digest, &d, "type/other", VIEW_LIT("{\"number\":1}"));
+    }
+    struct digest last = test_digest(DIGEST_SHA256, UINT32_MAX);
+    writer_referrer(&host->w, "a", &subject_digest, &last, "type/rare", VIEW_LIT("{\"number\":0}"));
+    writer_commit(&host->w);
+    assert_int_equal(follow(referrers_path("?artifactType=type/rare&n=5"), 0, 1, &pages), 1);
+    assert_true(pages > 1);
+    say_index(true);
+    assert_int_equal(follow(referrers_path("?artifactType=type/rare&n=5"), 0, 1, &pages), 1);
+    assert_int_equal(pages, 1);
+    assert_int_equal(follow(referrers_path("?artifactType=none"), 0, 1, &pages), 0);
+    assert_int_equal(pages, 1);
 }
 
 /* Pages are bounded by bytes too. */
@@ -555,6 +595,7 @@ int main(void)
         T(test_catalog),
         T(test_referrers_empty),
         T(test_referrers),
+        T(test_referrers_one_of_many),
         T(test_referrers_large),
         T(test_referrer_deleted_meanwhile),
         T(test_tags_change_meanwhile),

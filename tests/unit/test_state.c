@@ -441,6 +441,45 @@ static void test_tags_move(void **state)
     assert_int_equal(apply(f), CMD_MANIFEST_UNKNOWN);
 }
 
+static void index_put(struct fixture *f, const struct digest *d, const char *tag, bool put)
+{
+    uint8_t key[NAMES_KEY_MAX];
+    struct kv_bytes k = {key, names_key_index_tag(key, "a", 1, d, tag, strlen(tag))};
+    assert_int_equal(put ? kv_put(&f->m.kv, NAMES_INDEX, k, (struct kv_bytes){"", 0})
+                         : kv_del(&f->m.kv, NAMES_INDEX, k),
+                     0);
+}
+
+/* A version that did not know NAMES_INDEX has written a tag, and moved another one. */
+static void test_tags_of_before(void **state)
+{
+    struct fixture *f = *state;
+    const char *tags[] = {"v1", "v2", "v3"}, *other[] = {"w"};
+    struct cmd_build_manifest one = manifest_make("a", 1), two = manifest_make("a", 2);
+    one.tags = tags;
+    one.tags_count = 3;
+    two.tags = other;
+    two.tags_count = 1;
+    assert_int_equal(put_manifest(f, &one), CMD_OK);
+    assert_int_equal(put_manifest(f, &two), CMD_OK);
+    assert_int_equal(f->m.db[NAMES_INDEX].count, 4);
+    index_put(f, &one.digest, "v2", false);
+    index_put(f, &one.digest, "w", true);
+    index_put(f, &one.digest, "u", true);
+    cmd_repo_digest(&f->b, CMD_MANIFEST_DELETE, 1, "a", &one.digest);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(repo_row(f, "a").tags, 1);
+    assert_int_equal(f->m.db[NAMES_TAGS].count, 1);
+    cmd_repo_digest(&f->b, CMD_MANIFEST_DELETE, 1, "a", &two.digest);
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(repo_row(f, "a").tags, 0);
+    assert_int_equal(f->m.db[NAMES_INDEX].count,
+                     2); /* those that nobody has made: they go with the repository */
+    cmd_repo_delete(&f->b, 1, "a");
+    assert_int_equal(apply(f), CMD_OK);
+    assert_int_equal(f->m.db[NAMES_INDEX].count, 0);
+}
+
 static void test_referrers(void **state)
 {
     struct fixture *f = *state;
@@ -694,6 +733,7 @@ int main(void)
         T(test_index_needs_its_manifests_only_when_told),
         T(test_copy_needs_nothing),
         T(test_tags_move),
+        T(test_tags_of_before),
         T(test_referrers),
         T(test_digest_that_is_blob_and_manifest_counts_once),
         T(test_repo_delete_leaves_neighbours),

@@ -21,6 +21,7 @@ enum { REPOS = 4, DIGESTS = 8, TAGS = 3, COMMANDS = 6000, REFS_MAX = 3, NODES = 
 static const char *const repo_names[REPOS] = {"a", "a/b", "aa", "z"};
 static const char *const tag_names[TAGS] = {"latest", "v1", "v1.0"};
 static const char *const types[2] = {"type/one", "type/three"};
+static const char *const artifact_types[2] = {"", "artifact/type"};
 
 struct model_manifest {
     bool present;
@@ -153,12 +154,13 @@ static enum cmd_status do_put(struct run *r, int repo, int d)
 {
     struct cmd_build_ref refs[REFS_MAX];
     const char *tags[2];
-    int tag[2], subject = pick(r, 3) ? -1 : (int)pick(r, DIGESTS);
+    int tag[2], subject = pick(r, 3) ? -1 : (d + 3) % DIGESTS; /* as its bytes say */
     struct digest subject_digest = digest_of(subject < 0 ? 0 : subject);
     struct cmd_build_manifest m = {.repo = repo_names[repo], .digest = digest_of(d), .size = size_of(d)};
     int type = (int)pick(r, 2);
     bool missing = false;
     m.media_type = types[type];
+    m.artifact_type = artifact_types[type];
     m.refs = refs;
     m.refs_count = pick(r, REFS_MAX + 1);
     m.require_refs = (uint8_t)pick(r, CMD_REFS_COUNT);
@@ -280,6 +282,8 @@ static uint32_t compare_tags(struct run *r, int repo, uint32_t per_digest[DIGEST
         const struct names_tag *row = v.data;
         size_t len = digest_pack(&digest, packed);
         assert_memory_equal(row->digest, packed, len);
+        len = names_key_index_tag(key, name, strlen(name), &digest, tag, strlen(tag));
+        assert_true(get(r, NAMES_INDEX, key, len, &v));
         per_digest[d]++;
         count++;
     }
@@ -303,6 +307,19 @@ static void compare_manifest(struct run *r, int repo, int d, uint32_t tags)
     assert_int_equal(row.size, size_of(d));
 }
 
+/* Of the referrer, by its type. */
+static bool has_index_row(struct run *r, int repo, int d)
+{
+    const struct model_manifest *m = &r->model.manifest[repo][d];
+    struct digest digest = digest_of(d), subject = digest_of(m->subject < 0 ? 0 : m->subject);
+    const char *name = repo_names[repo], *type = artifact_types[m->type];
+    uint8_t key[NAMES_KEY_MAX];
+    struct kv_bytes v;
+    return m->present && m->subject >= 0 &&
+           get(r, NAMES_INDEX, key,
+               names_key_index_referrer(key, name, strlen(name), &subject, type, strlen(type), &digest), &v);
+}
+
 static void compare_repo(struct run *r, int repo, size_t total[NAMES_DB_COUNT], uint64_t links[DIGESTS])
 {
     struct names_repo expected = {0}, row = {0};
@@ -318,7 +335,10 @@ static void compare_repo(struct run *r, int repo, size_t total[NAMES_DB_COUNT], 
         expected.manifests += manifest;
         expected.bytes += link || manifest ? size_of(d) : 0;
         links[d] += link || manifest;
-        total[NAMES_REFERRERS] += manifest && r->model.manifest[repo][d].subject >= 0;
+        bool refers = manifest && r->model.manifest[repo][d].subject >= 0;
+        assert_int_equal(has_index_row(r, repo, d), refers);
+        total[NAMES_REFERRERS] += refers;
+        total[NAMES_INDEX] += refers;
     }
     bool there = get(r, NAMES_REPOS, (const uint8_t *)name, strlen(name), &v);
     assert_int_equal(there, r->model.repo[repo]);
@@ -330,6 +350,7 @@ static void compare_repo(struct run *r, int repo, size_t total[NAMES_DB_COUNT], 
     assert_int_equal(row.bytes, expected.bytes);
     total[NAMES_REPOS] += there;
     total[NAMES_TAGS] += expected.tags;
+    total[NAMES_INDEX] += expected.tags;
     total[NAMES_LINKS] += expected.blobs;
     total[NAMES_MANIFESTS] += expected.manifests;
 }
@@ -408,6 +429,34 @@ static void compare(struct run *r)
         assert_int_equal(r->m.db[db].count, total[db]);
 }
 
+/* Made anew of the other rows, while commands come in between, it is what it was, whatever is in it before.
+ */
+static void compare_index(struct run *r)
+{
+    struct state_index at = {0};
+    uint8_t key[NAMES_KEY_MAX];
+    for (size_t i = r->m.db[NAMES_INDEX].count; i-- > 0;) {
+        const struct kv_memory_row *row = &r->m.db[NAMES_INDEX].row[i];
+        if (pick(r, 2))
+            assert_int_equal(kv_del(&r->m.kv, NAMES_INDEX, (struct kv_bytes){row->key, row->key_len}), 0);
+    }
+    for (int i = 0; i < 10; i++) {
+        struct digest digest = digest_of((int)pick(r, DIGESTS));
+        const char *name = repo_names[pick(r, REPOS)], *tag = tag_names[pick(r, TAGS)];
+        size_t len = names_key_index_tag(key, name, strlen(name), &digest, tag, strlen(tag));
+        assert_int_equal(kv_put(&r->m.kv, NAMES_INDEX, (struct kv_bytes){key, len}, (struct kv_bytes){"", 0}),
+                         0);
+    }
+    for (int i = 1; at.phase != STATE_INDEX_WHOLE; i++) {
+        struct state_tx tx = {.kv = &r->m.kv};
+        assert_int_equal(state_index_step(&r->m.kv, &at, 1 + pick(r, 3)), 0);
+        enum cmd_status expected = do_random(r);
+        assert_int_equal(state_apply(&tx, (uint64_t)(COMMANDS + i), r->b.buf, r->b.w.len, &r->ev), 0);
+        assert_int_equal(r->ev.status, expected);
+    }
+    compare(r);
+}
+
 static void run_seed(uint64_t seed)
 {
     struct run *r = calloc(1, sizeof(*r));
@@ -426,6 +475,7 @@ static void run_seed(uint64_t seed)
         seen[expected]++;
         compare(r);
     }
+    compare_index(r);
     assert_true(seen[CMD_OK] > COMMANDS / 4 && seen[CMD_BLOB_UNKNOWN] && seen[CMD_TAG_UNKNOWN] &&
                 seen[CMD_MANIFEST_UNKNOWN] && seen[CMD_REPO_UNKNOWN] && seen[CMD_INVALID]);
     kv_memory_fini(&r->m);

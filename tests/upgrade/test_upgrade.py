@@ -112,10 +112,15 @@ def test_one_node_after_the_other():
             client.stop()
         assert not client.failed and client.pulled > 5, (client.failed[:3], cluster.report())
         for node in nodes:
+            assert http1.wait_until(lambda: node.status()["state"]["indexing"] is None, 60), node.status()["state"]
             repo = repository(node)
             for tag, (_, body, layer) in client.pushed.items():
                 assert repo.manifest(tag).body == body
                 assert repo.blob(digest_of(layer)).body == layer
+        tag, (digest, _, _) = next(iter(client.pushed.items()))  # the older version has written it
+        assert repository(nodes[1]).exchange("DELETE", f"manifests/{digest}").status == 202
+        for node in nodes:
+            assert http1.wait_until(lambda: repository(node).manifest(tag).status == 404, 30), node.name
         print(f"cluster version {before} -> {version(nodes[0])}, {client.pulled} images pushed and pulled")
 
 
