@@ -22,7 +22,7 @@ import relays
 import servers
 
 NAMES = ("pull256", "pull1m", "manifest", "push", "idle", "coldhot", "failover", "connect", "edge", "relay", "gc", "cluster",
-         "scale", "many")
+         "scale", "many", "readcheck")
 SUBJECTS = {cls.name: cls for cls in (servers.Fairlead, servers.DockerRegistry)}
 RELAYS = {"fairlead": relays.Fairlead, "haproxy": relays.HaproxyAsSubject}
 

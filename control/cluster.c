@@ -288,6 +288,7 @@ void cluster_status(const struct cluster *c, struct cluster_status *out)
     *out = (struct cluster_status){
         .leads = in.leads,
         .writable = in.leader_id != 0 && in.room,
+        .room = in.room,
         .node_id = in.node_id,
         .leader_id = in.leader_id,
         .alone = !c->mesh,

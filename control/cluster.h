@@ -52,6 +52,7 @@ struct cluster_config {
 
 struct cluster_status {
     bool leads, writable;
+    bool room; /* the state's disk takes writes, and has room for them */
     uint8_t cluster_id[16];
     uint64_t node_id, leader_id; /* 0: nobody leads, as far as is known here */
     bool alone;                  /* it listens for no other nodes */

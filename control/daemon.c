@@ -18,6 +18,7 @@
 #include "control/certs_store.h"
 #include "control/compile/plan_services.h"
 #include "control/daemon_blobs.h"
+#include "control/daemon_disks.h"
 #include "control/daemon_repair.h"
 #include "control/daemon_gc.h"
 #include "control/daemon_kernel.h"
@@ -116,7 +117,8 @@ static int compile_plan(struct daemon *d, uint64_t generation, struct plan **out
                                .source_count = daemon_sources(d, peers, sources),
                                .member = members.id,
                                .member_count = members.count,
-                               .next_node = members.next};
+                               .next_node = members.next,
+                               .store_closed = daemon_disks_store_is_gone(d)};
     memcpy(input.cluster_id, status.cluster_id, sizeof(input.cluster_id));
     int err = plan_compile(&input, out, &why);
     CHECK(err == 0 || err == -ENOMEM);
@@ -450,6 +452,7 @@ void daemon_on_second_timer(uv_timer_t *timer)
     daemon_listen_tick(d);
     daemon_peers_tick(d);
     daemon_sources_tick(d);
+    daemon_disks_tick(d);
     daemon_blobs_tick(d);
     daemon_repair_tick(d);
     if (d->mirrors)

@@ -37,6 +37,7 @@ struct mirrors;
 struct retention_runs;
 struct daemon_blobs;
 struct daemon_repair;
+struct daemon_disks;
 struct source_passes;
 struct gc;
 struct source_ways;
@@ -110,6 +111,7 @@ struct daemon {
     struct source_ways *ways;
     struct daemon_blobs *blobs;   /* daemon_blobs.h */
     struct daemon_repair *repair; /* daemon_repair.h */
+    struct daemon_disks *disks;   /* daemon_disks.h */
     struct gc *gc;
     bool has_pki;                  /* as seen last: STATE/pki is there */
     struct daemon_pki pki;         /* daemon_peers.c */

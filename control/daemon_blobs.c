@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "check.h"
+#include "control/daemon_disks.h"
 #include "control/events.h"
 #include "control/nodes.h"
 #include "control/state/cmd_new.h"
@@ -112,7 +113,7 @@ void daemon_blobs_found(struct daemon *d, const struct digest *digest, uint64_t 
 static bool on_found(void *arg, const struct digest *digest, uint64_t size, enum job_result result)
 {
     struct daemon *d = arg;
-    if (!damage_has_room(d->blobs->damage))
+    if (!damage_has_room(d->blobs->damage) || daemon_disks_store_is_gone(d))
         return false;
     daemon_blobs_found(d, digest, size, result);
     return true;
@@ -187,7 +188,7 @@ void daemon_blobs_tick(struct daemon *d)
     struct control_counters *out = &d->memory.counters->control;
     struct scrub_status s;
     uint64_t now_ms = journal_now_ms();
-    if (d->phase == DAEMON_SERVING) {
+    if (d->phase == DAEMON_SERVING && !daemon_disks_store_is_gone(d)) {
         scrub_tick(d->blobs->scrub, now_ms, setting_effective(&d->settings, SET_SCRUB_INTERVAL, &source));
         damage_tick(d->blobs->damage, now_ms);
     }

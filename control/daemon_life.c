@@ -21,6 +21,7 @@
 #include "control/certs_store.h"
 #include "control/compile/plan_services.h"
 #include "control/daemon_blobs.h"
+#include "control/daemon_disks.h"
 #include "control/daemon_repair.h"
 #include "control/daemon_kernel.h"
 #include "control/daemon_listen.h"
@@ -357,6 +358,7 @@ static int start_inside(struct daemon *d, char *err)
         replace_orphan(d, "it reads another names file");
         shared_memory_reset_rings(&d->memory);
     }
+    daemon_disks_open(d);
     open_nodes(d);
     open_services(d);
     daemon_sources_open(d);
@@ -390,6 +392,7 @@ err_services:
     policies_free(d->policies);
     daemon_sources_free(d);
     nodes_free(d->nodes);
+    daemon_disks_free(d);
 err_memory:
     events_close(d->events);
     shared_memory_close(&d->memory);
@@ -454,6 +457,7 @@ void daemon_life_close(struct daemon *d)
     retention_close(d->retention);
     d->retention = NULL;
     daemon_repair_close(d);
+    daemon_disks_close(d);
     gc_close(d->gc);
     while (daemon_drain_logs(d))
         continue;
@@ -469,6 +473,7 @@ void daemon_life_close(struct daemon *d)
 static void finish(struct daemon *d)
 {
     daemon_repair_free(d);
+    daemon_disks_free(d);
     daemon_blobs_close(d);
     jobs_free(d->jobs);
     gc_free(d->gc);

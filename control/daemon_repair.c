@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "control/daemon_blobs.h"
+#include "control/daemon_disks.h"
 #include "control/events.h"
 #include "control/node_view.h"
 #include "control/nodes.h"
@@ -24,6 +25,7 @@ enum {
     LOOK_MS = 1000,     /* between two looks at who is there ... */
     LOOK_MAX_MS = 5000, /* ... of thousands of replicas */
     STATS_MS = 2,       /* so long a tick may wait for the file system */
+    DISOWNED_MAX = 64,  /* commands under way */
 };
 
 /* STATE/repair. */
@@ -49,6 +51,7 @@ struct daemon_repair {
     struct repair_view view;
     uint64_t look_ms;      /* the next look */
     uint64_t stats_end_ns; /* until then files may be looked at */
+    unsigned disowning;    /* commands that say that this node holds something no more */
 };
 
 /* ------------------------------------------------------------------ who is there */
@@ -223,9 +226,34 @@ static int on_is_here(void *arg, const struct digest *digest, uint64_t size)
     return daemon_blobs_has_file(d, digest, size);
 }
 
+static void on_disowned(void *arg, enum cmd_status status, uint64_t index, const void *detail,
+                        size_t detail_len)
+{
+    struct daemon *d = arg;
+    (void)status, (void)index, (void)detail, (void)detail_len; /* the next start looks again */
+    d->repair->disowning--;
+}
+
+/* The whole store is gone: nobody is asked for one blob after the other, but for a while that it comes back.
+ */
+static bool disown(struct daemon *d, const struct digest *digest)
+{
+    struct cluster_status status;
+    cluster_status(d->cluster, &status);
+    if (!daemon_disks_store_is_given_up(d) || !status.writable || d->repair->disowning >= DISOWNED_MAX)
+        return false;
+    const struct cmd_holders none = {.count = 0}, self = {.count = 1, .id = {status.node_id}};
+    const struct blob_copies copies = {.digest = digest, .gained = &none, .lost = &self, .needed = &none};
+    d->repair->disowning++;
+    daemon_blobs_say(d, REPAIR_SOURCE, &copies, on_disowned, d);
+    return true;
+}
+
 static bool on_missing(void *arg, const struct digest *digest, uint64_t size)
 {
     struct daemon *d = arg;
+    if (daemon_disks_store_is_gone(d))
+        return disown(d, digest);
     if (!damage_has_room(d->blobs->damage))
         return false;
     daemon_blobs_found(d, digest, size, JOB_MISSING);

@@ -255,6 +255,22 @@ out:
     return result;
 }
 
+int folders_reopen_store(struct folders *folders, const struct dataplane_user *user)
+{
+    struct folders next = *folders;
+    int err = open_store(&next, user);
+    if (err < 0)
+        return err;
+    const int pairs[][2] = {{next.blobs_fd, folders->blobs_fd},
+                            {next.uploads_fd, folders->uploads_fd},
+                            {next.damaged_fd, folders->damaged_fd}};
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        (void)dup3(pairs[i][0], pairs[i][1], O_CLOEXEC); /* both are open: it cannot fail */
+        close(pairs[i][0]);
+    }
+    return 0;
+}
+
 void folders_close(struct folders *folders)
 {
     close(folders->damaged_fd);

@@ -53,6 +53,9 @@ int folders_lock(struct folders *folders, const char *state_dir, char *err, size
  */
 int folders_open(struct folders *folders, const char *state_dir, const char *run_dir,
                  const struct dataplane_user *user, char *err, size_t err_len);
+/* What is at the store's path now takes the place of the store that is open: the descriptors keep their
+ * numbers. 0 or -errno; then nothing has changed. */
+int folders_reopen_store(struct folders *folders, const struct dataplane_user *user);
 void folders_close(struct folders *folders);
 
 #endif

@@ -166,7 +166,7 @@ static struct store_tuning tuning(const struct plan *p)
     return (struct store_tuning){
         .node = p->node_id,
         .sync = p->setting[SET_STORE_SYNC],
-        .reserve = p->setting[SET_STORE_RESERVE],
+        .reserve = p->store_closed ? UINT64_MAX : p->setting[SET_STORE_RESERVE], /* as if always full */
         .blob_bytes_max = p->setting[SET_REGISTRY_BLOB_BYTES_MAX],
         .uploads_max = (uint32_t)p->setting[SET_REGISTRY_UPLOADS_MAX],
         .open_files = (uint32_t)p->setting[SET_STORE_OPEN_FILES],

@@ -228,7 +228,8 @@ struct plan {
     uint64_t setting[SETTINGS_COUNT];
     uint64_t next_node; /* ids from this one on are not known here yet */
     uint32_t service_count, listener_count, backend_count, row_count, name_count, source_count;
-    uint32_t member_count, pad;
+    uint32_t member_count;
+    uint32_t store_closed; /* 1: what is open as the store is not to be written to */
     uint64_t service_at, listener_at, backend_at, row_at, name_at, source_at; /* bytes from the beginning */
     uint64_t member_at;
 };

@@ -110,6 +110,7 @@ struct ring_counters {
     _Atomic uint64_t closed[CLOSE_REASONS_COUNT];
     _Atomic uint64_t latency[CLASSES_COUNT][LATENCY_BUCKETS]; /* time to first byte of the response */
     _Atomic uint64_t latency_sum_us[CLASSES_COUNT];
+    _Atomic uint64_t store_errno; /* of the last error of the store's file system; control sets it to 0 */
     struct target_slot target[TARGET_SLOTS];
 } __attribute__((aligned(64)));
 
@@ -123,6 +124,21 @@ static inline const struct target_slot *target_find(const struct ring_counters *
     }
     return NULL;
 }
+
+/* How the disk of the state, or of the store, is. */
+enum disk_state {
+    DISK_OK,
+    DISK_FULL,
+    DISK_READ_ONLY,
+    DISK_FAILING, /* errors, or no answer */
+    DISK_MISSING, /* another folder is at its path than the one that it was, or an empty one */
+    DISK_OTHER,   /* of the store: it is another one */
+    DISK_STATES_COUNT
+};
+#define DISK_STATE_NAMES                                                                                     \
+    {                                                                                                        \
+        "ok", "full", "read-only", "failing", "missing", "other"                                             \
+    }
 
 /* What control publishes for /metrics and /readyz; one writer: control, and while it is away the data plane.
  */
@@ -140,6 +156,8 @@ struct control_counters {
     _Atomic uint64_t repair_endangered, repair_endangered_bytes, repair_lost, repair_surplus;
     _Atomic uint64_t repair_copied, repair_copied_bytes, repair_let_go, repair_failed;
     _Atomic uint64_t mirror_rules, mirror_failing, mirror_lag_s, mirror_tags, mirror_bytes, mirror_failures;
+    _Atomic uint64_t state_disk, store_disk; /* enum disk_state */
+    _Atomic uint64_t state_free_bytes, store_free_bytes, store_total_bytes;
     _Atomic uint64_t ready; /* 1: the state is loaded and writes are possible */
 } __attribute__((aligned(64)));
 

@@ -136,6 +136,7 @@ int command_repo_create(struct cli *cli);
 int command_repo_rm(struct cli *cli);
 /* cli_blobs.c */
 int command_blob_verify(struct cli *cli);
+int command_store_accept(struct cli *cli);
 /* cli_policy.c */
 int command_policy_ls(struct cli *cli);
 int command_policy_show(struct cli *cli);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "control/cli/cli.h"
 #include "control/cli/table.h"
@@ -69,6 +70,24 @@ const char *cli_repair_text(const json_t *repair, char out[REPAIR_TEXT_MAX])
              figure_bytes(cli_real(repair, "copied_bytes"), bytes), cli_number(repair, "let_go"),
              cli_number(repair, "failed"), *failure ? ": " : "", failure);
     return out;
+}
+
+int command_store_accept(struct cli *cli)
+{
+    if (!(cli->options & OPTION_YES) && isatty(STDIN_FILENO)) {
+        cli_fail(
+            "what the node's store had is then looked for on other replicas; say --yes if that is meant");
+        return EXIT_USAGE;
+    }
+    json_t *store = cli_ask(cli, "store.accept", json_object());
+    if (!store)
+        return EXIT_FAILED;
+    if (cli->options & OPTION_JSON)
+        cli_print_json(cli, store);
+    else
+        printf("%s is this node's store; what it lacks comes from other replicas\n", cli_text(store, "path"));
+    json_decref(store);
+    return EXIT_OK;
 }
 
 int command_blob_verify(struct cli *cli)

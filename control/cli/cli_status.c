@@ -118,7 +118,15 @@ static void print_figures(const json_t *status)
            figure_bytes(cli_real(traffic, "received_bytes_per_s"), in),
            figure_bytes(cli_real(traffic, "sent_bytes_per_s"), out));
     printf("store       %s free, in %s\n", figure_bytes(cli_real(store, "free_bytes"), room),
-           cli_text(status, "state_dir"));
+           cli_text(store, "path"));
+}
+
+/* Nothing of one that is well. */
+static void print_disk(const struct cli *cli, const char *name, const json_t *disk)
+{
+    if (strcmp(cli_text(disk, "state"), "ok") != 0)
+        printf("%s disk  %s%s%s since %s: %s\n", name, good(cli, false), cli_text(disk, "state"),
+               colour(cli, "\033[0m"), cli_text(disk, "since"), cli_text(disk, "text"));
 }
 
 static void print_blobs(const json_t *blobs)
@@ -202,6 +210,8 @@ static void print_status(const struct cli *cli, const json_t *status)
     if (json_array_size(json_object_get(status, "addresses")) > 0)
         print_addresses(json_object_get(status, "addresses"));
     print_figures(status);
+    print_disk(cli, "store", json_object_get(status, "store"));
+    print_disk(cli, "state", json_object_get(state, "disk"));
     print_blobs(json_object_get(status, "blobs"));
     print_repair(json_object_get(status, "repair"));
     print_gc(json_object_get(status, "gc"));

@@ -30,6 +30,8 @@ const struct command commands[] = {
      "The pace is scrub.rate. --all begins a scrub, or follows the one that runs; it goes on without this "
      "command.",
      command_blob_verify},
+    {"store accept", "", OPTION_YES, "take what is at the store's path now for this node's store",
+     "For a disk that was replaced. What it lacks comes from other replicas.", command_store_accept},
     {"policy ls", "", 0, "policies of repositories: what each says", NULL, command_policy_ls},
     {"policy show", "PREFIX", 0, "what holds for a repository, or below a prefix, and which policy says it",
      NULL, command_policy_show},

@@ -50,6 +50,7 @@ static int compile_layout(const struct plan_input *in, struct plan *head, const 
     head->name_count = (uint32_t)in->name_count;
     head->source_count = (uint32_t)in->source_count;
     head->member_count = (uint32_t)in->member_count;
+    head->store_closed = in->store_closed;
     head->bytes = (sizeof(*head) + 7) / 8 * 8;
     head->service_at = place_section(head, head->service_count * sizeof(struct plan_service));
     head->listener_at = place_section(head, in->address_count * sizeof(struct plan_listener));

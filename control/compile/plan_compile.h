@@ -59,6 +59,7 @@ struct plan_input {
     const uint64_t *member; /* ids of nodes, ascending; at most PLAN_MEMBERS_MAX */
     size_t member_count;
     uint64_t next_node;
+    bool store_closed;
 };
 
 /*

@@ -75,6 +75,7 @@ const struct rpc_method methods[] = {
     {"repo.delete", RPC_OPERATOR, method_repo_delete},
     {"tag.delete", RPC_OPERATOR, method_tag_delete},
     {"blob.verify", RPC_OPERATOR, method_blob_verify},
+    {"store.accept", RPC_ADMIN, method_store_accept},
     {"policy.list", RPC_READ_ONLY, method_policy_list},
     {"policy.show", RPC_READ_ONLY, method_policy_show},
     {"policy.set", RPC_OPERATOR, method_policy_set},

@@ -93,6 +93,7 @@ void method_blob_import(void *context, struct rpc_call *call, json_t *params);
 
 /* methods_blobs.c */
 void method_blob_verify(void *context, struct rpc_call *call, json_t *params);
+void method_store_accept(void *context, struct rpc_call *call, json_t *params);
 void method_blobs_stop(struct daemon *d); /* the calls that wait are answered: the daemon stops */
 json_t *blobs_status(const struct daemon *d);
 json_t *gc_json(const struct daemon *d);

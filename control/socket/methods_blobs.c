@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Blobs are verified when an operator wants it. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "check.h"
 #include "control/daemon.h"
 #include "control/daemon_blobs.h"
+#include "control/daemon_disks.h"
+#include "control/events.h"
 #include "control/journal.h"
 #include "control/socket/methods.h"
 
@@ -78,6 +81,30 @@ void method_blob_verify(void *context, struct rpc_call *call, json_t *params)
     }
     bool begun = scrub_begin(d->blobs->scrub, journal_now_ms());
     rpc_reply(call, json_pack("{s:b, s:b}", "running", 1, "begun", begun));
+}
+
+/* For a disk that was replaced: what is missing comes from the other replicas. */
+void method_store_accept(void *context, struct rpc_call *call, json_t *params)
+{
+    struct daemon *d = context;
+    if (!rpc_params(call, params, "{}"))
+        return;
+    json_t *store = daemon_disks_json(d, DISK_OF_STORE);
+    const char *state = json_string_value(json_object_get(store, "state"));
+    int err =
+        strcmp(state, "missing") != 0 && strcmp(state, "other") != 0 ? -EALREADY : daemon_disks_accept(d);
+    json_decref(store);
+    if (err == -EALREADY) {
+        rpc_fail(call, RPC_INVALID_PARAMS, "nothing is to be done", "the store is this node's already");
+        return;
+    }
+    if (err) {
+        rpc_fail(call, RPC_UNAVAILABLE, "see that it can be written", "the store cannot be taken: %s",
+                 strerror(-err));
+        return;
+    }
+    events_note(d->events, "store.accepted", call->peer->actor);
+    rpc_reply(call, daemon_disks_json(d, DISK_OF_STORE));
 }
 
 void method_blobs_stop(struct daemon *d)

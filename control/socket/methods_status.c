@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "control/compile/plan_services.h"
 #include "control/daemon.h"
 #include "control/daemon_blobs.h"
+#include "control/daemon_disks.h"
 #include "control/daemon_listen.h"
 #include "control/daemon_repair.h"
 #include "control/gc.h"
@@ -95,6 +95,7 @@ static json_t *state_status(const struct daemon *d, struct cluster_status *statu
     json_object_set_new(state, "others", number(status->others));
     json_object_set_new(state, "connected", number(status->connected));
     json_object_set_new(state, "ends", mesh_ends(d));
+    json_object_set_new(state, "disk", daemon_disks_json(d, DISK_OF_STATE));
     return state;
 }
 
@@ -128,15 +129,6 @@ static json_t *services_status(const struct daemon *d)
     return list;
 }
 
-static json_t *store_status(const struct daemon *d)
-{
-    struct statvfs fs;
-    if (fstatvfs(d->folders.blobs_fd, &fs))
-        return json_null();
-    return json_pack("{s:o, s:o}", "free_bytes", number((uint64_t)fs.f_bavail * fs.f_frsize), "total_bytes",
-                     number((uint64_t)fs.f_blocks * fs.f_frsize));
-}
-
 static json_t *traffic_status(const struct daemon *d)
 {
     const struct figures *figures = server_figures(d->server);
@@ -151,11 +143,10 @@ static json_t *traffic_status(const struct daemon *d)
 }
 
 /* What an operator should know without looking for it. */
-static json_t *warnings(struct daemon *d, const struct cluster_status *state, const json_t *store)
+static json_t *warnings(struct daemon *d, const struct cluster_status *state)
 {
     enum setting_source source;
     json_t *list = json_array();
-    json_int_t free_bytes = json_integer_value(json_object_get(store, "free_bytes"));
     for (uint16_t i = 0; i < d->listeners.group_count; i++)
         if (!config_address_is_loopback(&d->listeners.group[i].address) &&
             d->listeners.group[i].address.service != SERVICE_PROXY &&
@@ -165,11 +156,8 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state, co
     if (!setting_effective(&d->settings, SET_STORE_SYNC, &source))
         json_array_append_new(list,
                               json_string("store.sync is off: a power cut can lose acknowledged blobs"));
-    if (json_is_object(store) &&
-        (uint64_t)free_bytes < setting_effective(&d->settings, SET_STORE_RESERVE, &source))
-        json_array_append_new(list,
-                              json_string("the store's disk is full: uploads are refused (store.reserve)"));
-    if (!state->writable)
+    daemon_disks_warn(d, list);
+    if (!state->leader_id)
         json_array_append_new(list, json_string("writes are not possible now: nobody leads"));
     if (damage_count(d->blobs->damage))
         json_array_append_new(list,
@@ -204,7 +192,7 @@ void method_status(void *context, struct rpc_call *call, json_t *params)
     char started[TIME_TEXT_MAX];
     if (!rpc_params(call, params, "{}"))
         return;
-    json_t *state_object = state_status(d, &state), *store = store_status(d);
+    json_t *state_object = state_status(d, &state);
     json_t *result = json_pack("{s:s, s:{s:o, s:o}, s:s, s:o, s:i, s:b}", "version", FL_VERSION, "node", "id",
                                number(state.node_id), "cluster", cluster_id_text(state.cluster_id), "started",
                                journal_time_text(d->start_time_ms, started), "uptime_s",
@@ -220,8 +208,8 @@ void method_status(void *context, struct rpc_call *call, json_t *params)
     if (d->notify)
         json_object_set_new(result, "webhooks", notify_json(d->notify) ?: json_null());
     json_object_set_new(result, "traffic", traffic_status(d));
-    json_object_set_new(result, "warnings", warnings(d, &state, store));
-    json_object_set_new(result, "store", store);
+    json_object_set_new(result, "warnings", warnings(d, &state));
+    json_object_set_new(result, "store", daemon_disks_json(d, DISK_OF_STORE));
     json_object_set_new(result, "blobs", blobs_status(d));
     json_object_set_new(result, "repair", daemon_repair_json(d));
     json_object_set_new(result, "gc", gc_json(d));

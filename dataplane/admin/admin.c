@@ -45,6 +45,21 @@ static bool names_readable(struct stream *s)
     return err == 0;
 }
 
+/* Where the store is not as it should be, pulls go on, of what is here or from other replicas. */
+static void answer_ready(struct stream *s, const struct control_counters *c)
+{
+    static const struct view texts[DISK_STATES_COUNT] = {
+        [DISK_OK] = VIEW_LIT("ready\n"),
+        [DISK_FULL] = VIEW_LIT("ready; the store's disk is full: pulls work, uploads do not\n"),
+        [DISK_READ_ONLY] = VIEW_LIT("ready; the store's disk is read only: pulls work, uploads do not\n"),
+        [DISK_FAILING] = VIEW_LIT("ready; the store's disk is failing: what can be read is served\n"),
+        [DISK_MISSING] = VIEW_LIT("ready; the store's disk is missing: other replicas serve its blobs\n"),
+        [DISK_OTHER] = VIEW_LIT("ready; the store is another one: other replicas serve its blobs\n"),
+    };
+    uint64_t disk = atomic_load_explicit(&c->store_disk, memory_order_relaxed);
+    answer_text(s, 200, texts[disk < DISK_STATES_COUNT ? disk : DISK_OK]);
+}
+
 static void serve_ready(struct stream *s)
 {
     const struct counters_page *page = stream_counters(s);
@@ -55,7 +70,7 @@ static void serve_ready(struct stream *s)
     else if (!atomic_load_explicit(&page->control.ready, memory_order_relaxed))
         answer_text(s, 503, VIEW_LIT("control is not ready to take writes\n"));
     else
-        answer_text(s, 200, VIEW_LIT("ready\n"));
+        answer_ready(s, &page->control);
 }
 
 static ssize_t metrics_fill(struct stream *s, char *buf, size_t cap, bool *done)

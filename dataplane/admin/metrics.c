@@ -201,6 +201,13 @@ static const struct {
         "Runs of rules that failed on this node.", 1),
     ROW(repair_failed, "fairlead_repair_failed_total", "counter",
         "Copies that could not be made, or not be told of; they are tried again.", 1),
+    ROW(state_disk, "fairlead_state_disk", "gauge",
+        "The state's disk: 0 ok, 1 full, 2 read only, 3 failing, 4 missing.", 1),
+    ROW(store_disk, "fairlead_store_disk", "gauge",
+        "The store's disk: 0 ok, 1 full, 2 read only, 3 failing, 4 missing, 5 another store.", 1),
+    ROW(state_free_bytes, "fairlead_state_free_bytes", "gauge", "Free bytes of the state's file system.", 1),
+    ROW(store_free_bytes, "fairlead_store_free_bytes", "gauge", "Free bytes of the store's file system.", 1),
+    ROW(store_total_bytes, "fairlead_store_total_bytes", "gauge", "Size of the store's file system.", 1),
     ROW(start_time_s, "fairlead_start_time_seconds", "gauge", "Start of control, in seconds since 1970.", 1),
     ROW(ready, "fairlead_ready", "gauge", "1 if the state is loaded and writes are possible.", 1),
 #undef ROW

@@ -101,11 +101,27 @@ void api_body_to_memory(struct api *a, size_t max, api_step *next)
 
 static const struct view nothing;
 
+/* Control has seen that what stands in the store's place is not this node's store. */
+static bool store_is_gone(const struct api *a)
+{
+    const struct control_counters *c = &stream_counters(a->s)->control;
+    uint64_t disk = atomic_load_explicit(&c->store_disk, memory_order_relaxed);
+    return disk == DISK_MISSING || disk == DISK_OTHER;
+}
+
+static void answer_no_room(struct api *a)
+{
+    if (store_is_gone(a))
+        error_answer_later(a->s, 503, "the disk of this node's store is not there; it takes nothing");
+    else
+        error_answer(a->s, 507, ERROR_UNAVAILABLE, "the store has no room left", NULL, nothing);
+}
+
 void api_answer_store_error(struct api *a, int err)
 {
     switch (err) {
     case -ENOSPC:
-        error_answer(a->s, 507, ERROR_UNAVAILABLE, "the store has no room left", NULL, nothing);
+        answer_no_room(a);
         break;
     case -EFBIG:
         if (a->s->upload_max && a->s->upload_max < stream_setting(a->s, SET_REGISTRY_BLOB_BYTES_MAX)) {

@@ -66,6 +66,7 @@ int store_error(struct store_ring *r, int err)
         return -ENOSPC;
     }
     store_count(r, CTR_STORE_ERRORS);
+    atomic_store_explicit(&r->counters->store_errno, (uint64_t)-err, memory_order_relaxed);
     return err == -EMFILE || err == -ENFILE ? -EMFILE : -EIO;
 }
 

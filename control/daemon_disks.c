@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/daemon_disks.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "control/events.h"
+#include "control/store_place.h"
+
+struct daemon_disks {
+    struct disks *disks;
+    int store_fd;
+    char *store_path;
+    char store_id[STORE_ID_LEN + 1];
+    uint64_t errors, refused; /* as counted by the rings at the last look */
+};
+
+static const char *const disk_names[DISKS] = {"state", "store"};
+static const char *const state_names[] = DISK_STATE_NAMES;
+
+static uint64_t setting(const struct daemon *d, enum setting_id id)
+{
+    enum setting_source source;
+    return setting_effective(&d->settings, id, &source);
+}
+
+/* ------------------------------------------------------------------ what is told */
+
+static void on_changed(void *arg, enum disk disk)
+{
+    struct daemon *d = arg;
+    struct disk_status s;
+    char kind[32], text[DISK_PATH_MAX + DISK_TEXT_MAX];
+    disks_status(d->disks->disks, disk, &s);
+    bool well = s.verdict.state == DISK_OK;
+    snprintf(kind, sizeof(kind), "%s.%s", disk_names[disk], state_names[s.verdict.state]);
+    snprintf(text, sizeof(text), "%.*s: %s", DISK_PATH_MAX - 3, s.path,
+             well ? "its disk is well again" : s.verdict.text);
+    if (well)
+        journal_info(d->journal, "disk", "%s: %s", kind, text);
+    else
+        journal_error(d->journal, "disk", "%s: %s", kind, text);
+    events_note(d->events, kind, text);
+}
+
+/* ------------------------------------------------------------------ the store comes, and goes */
+
+/* The folder above blobs/ of the store that is open. */
+static int store_open(const struct daemon *d)
+{
+    int fd = openat(d->folders.blobs_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+/* What is at the path now becomes the open store, of this process and of the next data plane. */
+static int store_reopen(struct daemon *d)
+{
+    int err = folders_reopen_store(&d->folders, &d->user);
+    int fd = err ? err : store_open(d);
+    if (fd < 0)
+        return fd;
+    err = dup3(fd, d->disks->store_fd, O_CLOEXEC) < 0 ? -errno : 0;
+    close(fd);
+    return err;
+}
+
+/* The data plane has the folders of the old one, and its sandbox knows no others. */
+static void store_is_another(struct daemon *d)
+{
+    disks_identify(d->disks->disks, STORE_OURS, d->disks->store_id);
+    (void)daemon_publish_plan(d);
+    supervise_kill(d->supervise, "the store is in another place than the one that it has open");
+}
+
+static void on_back(void *arg)
+{
+    struct daemon *d = arg;
+    if (d->phase != DAEMON_SERVING)
+        return;
+    int err = store_reopen(d);
+    if (err)
+        journal_error(d->journal, "disk", "%s is there again, and cannot be opened: %s", d->disks->store_path,
+                      strerror(-err));
+    else
+        store_is_another(d);
+}
+
+int daemon_disks_accept(struct daemon *d)
+{
+    int err = store_reopen(d);
+    if (!err)
+        err = store_place_take(d->folders.state_fd, d->disks->store_fd, d->disks->store_id);
+    if (!err)
+        store_is_another(d);
+    return err;
+}
+
+bool daemon_disks_store_is_gone(const struct daemon *d)
+{
+    return d->disks && disks_store_is_gone(d->disks->disks);
+}
+
+bool daemon_disks_store_is_given_up(const struct daemon *d)
+{
+    struct disk_status s;
+    if (!daemon_disks_store_is_gone(d))
+        return false;
+    disks_status(d->disks->disks, DISK_OF_STORE, &s);
+    return journal_now_ms() >= s.since_ms + setting(d, SET_REPAIR_GRACE);
+}
+
+/* ------------------------------------------------------------------ looks */
+
+/* What a ring met last. */
+static int errno_of_rings(const struct daemon *d)
+{
+    int err = 0;
+    for (uint32_t i = 0; i < d->memory.rings && !err; i++)
+        err =
+            (int)atomic_exchange_explicit(&d->memory.counters->ring[i].store_errno, 0, memory_order_relaxed);
+    return err > 0 && err < 4096 ? err : EIO;
+}
+
+static int met_by_rings(struct daemon *d)
+{
+    struct daemon_disks *all = d->disks;
+    uint64_t errors = shared_memory_sum(&d->memory, CTR_STORE_ERRORS);
+    uint64_t refused = shared_memory_sum(&d->memory, CTR_STORE_FULL);
+    int met = errors > all->errors ? -errno_of_rings(d) : refused > all->refused ? -ENOSPC : 0;
+    all->errors = errors;
+    all->refused = refused;
+    return disks_store_is_gone(all->disks) ? 0 : met; /* those are of our own making */
+}
+
+static void publish(struct daemon *d)
+{
+    struct control_counters *out = &d->memory.counters->control;
+    struct disk_status state, store;
+    disks_status(d->disks->disks, DISK_OF_STATE, &state);
+    disks_status(d->disks->disks, DISK_OF_STORE, &store);
+    atomic_store_explicit(&out->state_disk, state.verdict.state, memory_order_relaxed);
+    atomic_store_explicit(&out->store_disk, store.verdict.state, memory_order_relaxed);
+    atomic_store_explicit(&out->state_free_bytes, state.free_bytes, memory_order_relaxed);
+    atomic_store_explicit(&out->store_free_bytes, store.free_bytes, memory_order_relaxed);
+    atomic_store_explicit(&out->store_total_bytes, store.total_bytes, memory_order_relaxed);
+}
+
+void daemon_disks_tick(struct daemon *d)
+{
+    struct cluster_status status;
+    cluster_status(d->cluster, &status);
+    const struct disks_met met = {
+        .error = {[DISK_OF_STATE] = status.room ? 0 : -ENOSPC, [DISK_OF_STORE] = met_by_rings(d)},
+        .reserve = {[DISK_OF_STORE] = setting(d, SET_STORE_RESERVE)}};
+    disks_tick(d->disks->disks, uv_now(&d->loop), &met);
+    publish(d);
+}
+
+/* ------------------------------------------------------------------ what is shown */
+
+json_t *daemon_disks_json(const struct daemon *d, enum disk disk)
+{
+    struct disk_status s;
+    char since[TIME_TEXT_MAX];
+    disks_status(d->disks->disks, disk, &s);
+    return json_pack("{s:s, s:s, s:s?, s:s, s:s, s:I, s:I}", "state", state_names[s.verdict.state], "path",
+                     s.path, "error", s.verdict.error ? strerrorname_np(-s.verdict.error) : NULL, "text",
+                     s.verdict.text, "since", journal_time_text(s.since_ms, since), "free_bytes",
+                     (json_int_t)s.free_bytes, "total_bytes", (json_int_t)s.total_bytes);
+}
+
+void daemon_disks_warn(const struct daemon *d, json_t *list)
+{
+    for (unsigned i = 0; i < DISKS; i++) {
+        struct disk_status s;
+        disks_status(d->disks->disks, (enum disk)i, &s);
+        if (s.verdict.state != DISK_OK)
+            json_array_append_new(list, json_sprintf("the %s's disk is %s: %s: %s", disk_names[i],
+                                                     state_names[s.verdict.state], s.path, s.verdict.text));
+    }
+}
+
+/* ------------------------------------------------------------------ life */
+
+void daemon_disks_open(struct daemon *d)
+{
+    struct daemon_disks *all = calloc(1, sizeof(*all));
+    CHECK(all && asprintf(&all->store_path, "%s/store", d->config.state_dir) > 0);
+    d->disks = all;
+    all->store_fd = store_open(d); /* if not, its disk is told to be failing */
+    enum store_identity identity = store_place_check(d->folders.state_fd, all->store_fd, all->store_id);
+    if (identity == STORE_OURS) /* a full disk: the next start does it */
+        (void)store_place_take(d->folders.state_fd, all->store_fd, all->store_id);
+    all->errors = shared_memory_sum(&d->memory, CTR_STORE_ERRORS);
+    all->refused = shared_memory_sum(&d->memory, CTR_STORE_FULL);
+    all->disks = disks_new(&(struct disks_config){
+        .loop = &d->loop,
+        .fd = {[DISK_OF_STATE] = d->folders.state_fd, [DISK_OF_STORE] = all->store_fd},
+        .path = {[DISK_OF_STATE] = d->config.state_dir, [DISK_OF_STORE] = all->store_path},
+        .store_id = all->store_id,
+        .identity = identity,
+        .changed = on_changed,
+        .back = on_back,
+        .arg = d});
+}
+
+void daemon_disks_close(struct daemon *d)
+{
+    disks_close(d->disks->disks);
+}
+
+void daemon_disks_free(struct daemon *d)
+{
+    disks_free(d->disks->disks);
+    close(d->disks->store_fd);
+    free(d->disks->store_path);
+    free(d->disks);
+    d->disks = NULL;
+}
