@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "control/store_place.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -74,6 +75,39 @@ static int id_make(char id[STORE_ID_LEN + 1])
     return 0;
 }
 
+/* ------------------------------------------------------------------ whether there is anything in it */
+
+static bool folder_has_files(int store_fd, const char *path)
+{
+    int fd = openat(store_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *e = NULL;
+    if (!dir) {
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    while ((e = readdir(dir)) && e->d_name[0] == '.')
+        continue;
+    bool has = e != NULL;
+    closedir(dir);
+    return has;
+}
+
+static bool has_blobs(int store_fd)
+{
+    static const uint8_t algorithms[] = {DIGEST_SHA256, DIGEST_SHA512};
+    char path[32];
+    for (unsigned i = 0; i < 512; i++) {
+        snprintf(path, sizeof(path), "blobs/%s/%02x", digest_alg_name(algorithms[i / 256]), i % 256);
+        if (folder_has_files(store_fd, path))
+            return true;
+    }
+    return false;
+}
+
+/* ------------------------------------------------------------------ whose it is */
+
 enum store_identity store_place_check(int state_fd, int store_fd, char id[STORE_ID_LEN + 1])
 {
     char here[STORE_ID_LEN + 1];
@@ -82,9 +116,11 @@ enum store_identity store_place_check(int state_fd, int store_fd, char id[STORE_
         memcpy(id, here, sizeof(here));
         return STORE_OURS;
     }
-    if (err == -ENOENT)
-        return STORE_EMPTY;
-    return err == 0 && strcmp(id, here) != 0 ? STORE_OTHER : STORE_OURS;
+    if (err == 0 && strcmp(id, here) == 0)
+        return STORE_OURS;
+    if (err == 0 || err == -ENOENT)
+        return has_blobs(store_fd) ? STORE_OTHER : STORE_EMPTY;
+    return STORE_OURS;
 }
 
 int store_place_take(int state_fd, int store_fd, char id[STORE_ID_LEN + 1])

@@ -16,7 +16,8 @@ enum { STORE_ID_LEN = 32 }; /* hex digits */
 int store_place_read(int store_fd, char id[STORE_ID_LEN + 1]);
 
 /*
- * Whose the store is. id: the one that is expected; "": none. Where the state remembers none, as after a
+ * Whose the store is: one without blobs is an empty folder, whether it has an id or not. id: the one that is
+ * expected; "": none. Where the state remembers none, as after a
  * backup was put back, the store that is there is taken; where the store's cannot be read the disk says so
  * itself.
  */

@@ -172,6 +172,7 @@ def test_missing_and_other(own_disk):
         (own_disk.path / "blobs").mkdir()
         shutil.chown(own_disk.path / "blobs", *os.stat(kept / "blobs")[4:6])
         (own_disk.path / "blobs" / ".store").write_text("0123456789abcdef" * 2 + "\n")
+        subprocess.run(["cp", "-a", str(kept / "blobs" / "sha256"), str(own_disk.path / "blobs")], check=True)
         node.start()
         own_disk.shows("other", "another store")
         control = node.process.pid

@@ -165,6 +165,10 @@ static void test_whose(void **state)
     checked(other_state, t.store_fd, STORE_OURS, id); /* the state came from a backup */
     assert_int_equal(store_place_take(other_state, other, again), 0);
     assert_string_not_equal(id, again);
+    checked(t.state_fd, other, STORE_EMPTY, id);
+    assert_int_equal(mkdirat(other, "blobs/sha512", 0700), 0);
+    assert_int_equal(mkdirat(other, "blobs/sha512/fe", 0700), 0);
+    put(other, "blobs/sha512/fe/blob", "x");
     checked(t.state_fd, other, STORE_OTHER, id);
     assert_int_equal(store_place_take(t.state_fd, other, id), 0);
     checked(t.state_fd, other, STORE_OURS, again);
