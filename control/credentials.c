@@ -46,6 +46,7 @@ static const char *read_file(const char *path, char *out, size_t cap, size_t *le
     const char *wrong = NULL;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     ssize_t n = -1;
+    *len = 0;
     if (fd < 0)
         return strerror(errno);
     if (fstat(fd, &st))

@@ -59,7 +59,7 @@ static void webhook_free(struct webhook *h)
 
 static void tell(const struct webhook *h, long status, const char *error)
 {
-    if (h->looked) {
+    if (h->seen) {
         h->seen->status = status;
         h->seen->error = error;
         h->looked(h->arg, h->seen);
