@@ -173,6 +173,7 @@ def test_changed_by_a_file(lab):
     """Shown as a difference first; what a configuration file says is the file's."""
     cluster, upstream = lab
     a, b, c = (cluster[name] for name in "abc")
+    reload(c, credentials=True)
     body = upstream.put("other/app", "1", b"other layer")
     a.cli("source", "set", "hub/", f"backends={upstream.url}", "upstream=library/", "credentials=robot")
     assert http1.wait_until(lambda: "hub/" in sources(b), WAIT_S)
@@ -185,7 +186,7 @@ def test_changed_by_a_file(lab):
     b.cli("apply", "-f", path)
     assert http1.wait_until(lambda: pull(c, "hub/app", "1", body, b"other layer"), WAIT_S), c.log()
     assert "no service 'later'" in sources(c)["more/"]["problem"]
-    assert "nothing to do" in a.cli("apply", "-f", path).stdout
+    assert http1.wait_until(lambda: "nothing to do" in a.cli("apply", "-f", path, "--dry-run").stdout, WAIT_S), a.log()
     path.write_text(json.dumps({"sources": [wanted]}))
     b.cli("apply", "-f", path, "--prune")
     assert http1.wait_until(lambda: "more/" not in sources(a), WAIT_S)
@@ -202,10 +203,12 @@ def test_kept_and_removed(lab):
     """Over a snapshot and a restart; what came from there stays when it is removed."""
     cluster, upstream = lab
     a, b, c = (cluster[name] for name in "abc")
+    reload(c, credentials=True)
     body = upstream.put("library/kept", "1", b"kept layer")
     upstream.put("library/kept", "2", b"never asked for")
     a.cli("source", "set", "kept/", f"backends={upstream.url}", "upstream=library/", "credentials=robot")
     assert http1.wait_until(lambda: pull(b, "kept/kept", "1", body, b"kept layer"), WAIT_S), b.log()
+    assert http1.wait_until(lambda: sources(c).get("kept/", {}).get("state") == "ok", WAIT_S), c.log()
     before = sources(c)["kept/"]
     c.kill()
     c.start()
