@@ -15,6 +15,7 @@ import shutil
 import subprocess
 
 import http1
+import netlab
 from cluster_lab import Cluster
 from harness import BUILD
 from nodes import HostNode
@@ -97,7 +98,7 @@ class StorageNode(HostNode):
 
     def open_files(self):
         """What its descriptors are, but for those that wait for the next reader of a blob, and for programs and maps of the
-        kernel: of nodes on one kernel whoever comes first has these."""
+        kernel, which are there or not as the cluster needs them."""
         found = []
         for pid in self.node.pids():
             for path in pathlib.Path(f"/proc/{pid}/fd").iterdir():
@@ -287,15 +288,20 @@ class Storage:
 
 @contextlib.contextmanager
 def storage_hosts(managers, workers):
-    """Managers and workers, all of them replicas."""
+    """Managers and workers, all of them replicas, each with programs in the kernel: their heartbeats tell Raft who is silent."""
     more = "settings:\n  store.cache_bytes: 1MiB\n  store.open_files: 16\n"
-    with Cluster(*managers, *workers, more=more) as cluster:
-        first = cluster.start(managers[0])
-        for name in managers[1:]:
-            cluster.start(name).join(first, first.token())
-            assert cluster.wait_until_whole(cluster.nodes), cluster.report()
-        for name in workers:
-            cluster.start(name).join(first, first.token("worker", "--replica", "yes"))
+    with Cluster(*managers, *workers) as cluster, contextlib.ExitStack() as ends:
+        for name in (*managers, *workers):
+            host = cluster.lab[name]
+            kernel = f"kernel:\n  instance: {host.netns}\n  cgroup: {host.cgroup}\n"
+            node = cluster.start(name, more=more + kernel)
+            ends.callback(netlab.Node.remove, node)  # its programs, too
+            first = cluster[managers[0]]
+            if name in managers[1:]:
+                node.join(first, first.token())
+                assert cluster.wait_until_whole(cluster.nodes), cluster.report()
+            elif name in workers:
+                node.join(first, first.token("worker", "--replica", "yes"))
         nodes = [StorageNode(cluster, node, "manager" if name in managers else "worker") for name, node in cluster.nodes.items()]
         assert http1.wait_until(lambda: knows_holders(nodes), REST_S), cluster.report()
         first.cli("cluster", "set", "--copies", COPIES, "--copies-min", COPIES)
