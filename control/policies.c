@@ -118,6 +118,11 @@ void policies_declare(struct policies *p, const struct policy_table *file)
     look(p);
 }
 
+bool policies_has(const struct policies *p, const char *prefix)
+{
+    return policy_find(&p->file, prefix) != NULL;
+}
+
 void policies_warn(const struct policies *p, json_t *list)
 {
     if (p->refused)

@@ -8,6 +8,7 @@
 #ifndef FL_CONTROL_POLICIES_H
 #define FL_CONTROL_POLICIES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <jansson.h>
 #include <uv.h>
@@ -24,6 +25,9 @@ struct policies *policies_new(uv_loop_t *loop, struct journal *journal, struct c
 
 /* Makes the state say what the file says; tries again while nobody leads. Copies file. */
 void policies_declare(struct policies *p, const struct policy_table *file);
+
+/* Whether this node's file has a policy of the prefix. */
+bool policies_has(const struct policies *p, const char *prefix);
 
 /* What an operator should know, as texts: adds to the list. */
 void policies_warn(const struct policies *p, json_t *list);

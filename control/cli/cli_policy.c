@@ -81,6 +81,8 @@ int command_policy_rm(struct cli *cli)
     if (!cli_is_meant(cli, cli->argument[0]))
         return cli_fail("nothing was deleted");
     json_t *params = json_pack("{s:s}", "prefix", cli->argument[0]);
+    if (cli->options & OPTION_FORCE)
+        json_object_set_new(params, "force", json_true());
     return cli_finish(cli, cli_ask(cli, "policy.delete", params), "removed");
 }
 

@@ -47,8 +47,11 @@ const struct command commands[] = {
      "For each field the longest prefix counts whose policy says something about it; KEY=inherit says "
      "nothing.",
      command_policy_set},
-    {"policy rm", "PREFIX", OPTION_YES, "remove the policy of a prefix",
-     "On a terminal it asks first, unless --yes is given.", command_policy_rm},
+    {"policy rm", "PREFIX", OPTION_YES | OPTION_FORCE, "remove the policy of a prefix",
+     "On a terminal it asks first, unless --yes is given. --force removes one that another node's "
+     "configuration "
+     "file has set, too; a node that has it still sets it again when it starts.",
+     command_policy_rm},
     {"policy retention", "[AFTER]", OPTION_DRY_RUN | OPTION_LIMIT, "tags that retention would remove now",
      "It only looks (--dry-run may be said); the node that leads removes them every "
      "registry.retention_interval. "

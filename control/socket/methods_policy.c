@@ -8,6 +8,7 @@
 #include "check.h"
 #include "control/cluster_policy.h"
 #include "control/daemon.h"
+#include "control/policies.h"
 #include "control/socket/methods.h"
 #include "control/socket/policy_json.h"
 #include "control/socket/propose.h"
@@ -107,13 +108,40 @@ void method_policy_set(void *context, struct rpc_call *call, json_t *params)
     propose_command(d, call, cmd, len, policy_json(&p, NULL), NULL);
 }
 
+/* Whether the policy is a file's. -errno, and the call has been answered. */
+static int is_declared(struct daemon *d, struct rpc_call *call, const char *prefix)
+{
+    struct policy_table t;
+    int err = cluster_policies(d->cluster, &t, NULL);
+    const struct policy *p = err ? NULL : policy_find(&t, prefix);
+    bool declared = p && p->rules.origin == POLICY_FROM_FILE;
+    policy_table_fini(&t);
+    if (err)
+        state_unreadable(call, err);
+    return err ? err : declared;
+}
+
+/* force: also one that a file has set, if it is not this node's: the node that had it may be gone. */
 void method_policy_delete(void *context, struct rpc_call *call, json_t *params)
 {
+    struct daemon *d = context;
     const char *text;
     char prefix[REPO_NAME_MAX + 1];
-    if (rpc_params(call, params, "{s:s}", "prefix", &text) && prefix_read(call, text, prefix))
-        propose_texts(context, call, CMD_POLICY_RM, prefix, NULL,
-                      json_pack("{s:s}", "prefix", policy_prefix_text(prefix)), NULL);
+    int force = 0;
+    size_t len;
+    if (!rpc_params(call, params, "{s:s, s?b}", "prefix", &text, "force", &force) ||
+        !prefix_read(call, text, prefix))
+        return;
+    int declared = force && !policies_has(d->policies, prefix) ? is_declared(d, call, prefix) : 0;
+    if (declared < 0)
+        return;
+    json_t *result = json_pack("{s:s}", "prefix", policy_prefix_text(prefix));
+    if (!declared) {
+        propose_texts(d, call, CMD_POLICY_RM, prefix, NULL, result, NULL);
+        return;
+    }
+    void *cmd = policy_cmd_withdraw(call->peer->actor, propose_source, prefix, &len);
+    propose_command(d, call, cmd, len, result, NULL);
 }
 
 static void on_looked(void *arg, json_t *rows, bool more, int err)

@@ -66,6 +66,9 @@ void *policy_cmd_set(const char *actor, const char *source, uint64_t revision, c
 void *policy_cmd_declare(const char *const *gone, size_t gone_count, const struct policy *set,
                          size_t set_count, size_t *len);
 
+/* One that a configuration file has set, of a node that is gone, say, goes. */
+void *policy_cmd_withdraw(const char *actor, const char *source, const char *prefix, size_t *len);
+
 void policy_put(struct wire_writer *w, const struct policy *p);
 void policy_get(struct wire_reader *r, struct policy *p);
 

@@ -319,6 +319,12 @@ void *policy_cmd_set(const char *actor, const char *source, uint64_t revision, c
         len);
 }
 
+void *policy_cmd_withdraw(const char *actor, const char *source, const char *prefix, size_t *len)
+{
+    return cmd_make(
+        &(struct policy_cmd){actor, source, CMD_REVISION_ANY, &prefix, 1, NULL, 0, POLICY_FROM_FILE}, len);
+}
+
 void *policy_cmd_declare(const char *const *gone, size_t gone_count, const struct policy *set,
                          size_t set_count, size_t *len)
 {

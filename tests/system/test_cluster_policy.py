@@ -50,6 +50,12 @@ def test_set_here_enforced_there():
         declare(b, [])
         assert http1.wait_until(lambda: "configuration was read again" in b.full_log(), 60)
         assert declared(a) == {"declared"}
+        # Unless somebody insists: the node may be gone. The node itself is told to look into its file.
+        for node, options in ((a, ["--force"]), (b, [])):
+            refused = node.cli("policy", "rm", "declared", "--yes", *options, check=False)
+            assert refused.returncode == 1 and "is set in the configuration file" in refused.stderr, refused
+        assert b.cli("policy", "rm", "declared", "--yes", "--force").returncode == 0
+        assert http1.wait_until(lambda: all(declared(node) == set() for node in (a, b, c)), 60), cluster.report()
         declare(a, [])
         assert http1.wait_until(lambda: all(declared(node) == set() for node in (a, b, c)), 60), cluster.report()
         assert "immutable" in a.cli("policy", "ls", "--json").stdout

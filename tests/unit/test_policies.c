@@ -159,6 +159,21 @@ static void test_what_came_to_be_another_s_does_not_go(void **state)
     expect(f, "other:api");
 }
 
+/* Whoever insists removes what a file has set, which may be gone, and nothing else. */
+static void test_somebody_insists(void **state)
+{
+    struct fixture *f = *state;
+    size_t len;
+    declare(f, TWO);
+    assert_int_equal(set_by_hand(f, "other", "create", "existing"), CMD_OK);
+    void *cmd = policy_cmd_withdraw("root", "control-socket", "team", &len);
+    assert_int_equal(apply(f, cmd, len), CMD_OK);
+    expect(f, "*:file other:api");
+    cmd = policy_cmd_withdraw("root", "control-socket", "other", &len);
+    assert_int_equal(apply(f, cmd, len), CMD_OK);
+    expect(f, "*:file other:api");
+}
+
 static void test_a_command_that_says_something_else_behind_it(void **state)
 {
     struct fixture *f = *state;
@@ -175,6 +190,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_only_the_file_changes_what_it_says, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_others_say_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_came_to_be_another_s_does_not_go, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_somebody_insists, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_command_that_says_something_else_behind_it, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
