@@ -241,13 +241,8 @@ const char *cluster_mesh_reason(const struct cluster *c, unsigned i, uint64_t *c
 void net_count(const struct cluster *c, size_t *others, size_t *connected)
 {
     *others = *connected = 0;
-    for (size_t i = 0; c->mesh && i < c->known_count; i++) {
-        struct mesh_node_status status;
-        if (!mesh_node_status(c->mesh, c->known[i].id, &status))
-            continue;
-        (*others)++;
-        *connected += status.up;
-    }
+    if (c->mesh)
+        mesh_count(c->mesh, others, connected);
 }
 
 bool cluster_has_others(const struct cluster *c)

@@ -150,6 +150,14 @@ bool mesh_node_status(const struct mesh *mesh, uint64_t node, struct mesh_node_s
     return true;
 }
 
+void mesh_count(const struct mesh *mesh, size_t *nodes, size_t *up)
+{
+    *nodes = mesh->peer_count;
+    *up = 0;
+    for (size_t i = 0; i < mesh->peer_count; i++)
+        *up += mesh->peer[i]->conn && mesh->peer[i]->conn->phase == CONN_UP;
+}
+
 uint64_t mesh_reason_count(const struct mesh *mesh, enum mesh_reason reason)
 {
     return reason < MESH_REASON_COUNT ? mesh->counts[reason] : 0;

@@ -154,6 +154,9 @@ struct mesh_node_status {
 /* False if there is no such node. */
 bool mesh_node_status(const struct mesh *mesh, uint64_t node, struct mesh_node_status *out);
 
+/* How many nodes may connect, and how many are connected. */
+void mesh_count(const struct mesh *mesh, size_t *nodes, size_t *up);
+
 /* How often each reason ended a connection or a try, since the start. */
 uint64_t mesh_reason_count(const struct mesh *mesh, enum mesh_reason reason);
 const char *mesh_reason_name(enum mesh_reason reason);
