@@ -735,6 +735,38 @@ static void check_clean(struct world *w)
     check_marks(w);
 }
 
+static uint64_t tags_of(const struct kv_memory *m, const char *repo)
+{
+    uint64_t count = 0;
+    for (size_t i = 0; i < m->db[NAMES_TAGS].count; i++) {
+        const struct kv_memory_row *r = &m->db[NAMES_TAGS].row[i];
+        count += r->key_len > strlen(repo) && memcmp(r->key, repo, strlen(repo) + 1) == 0;
+    }
+    return count;
+}
+
+/* What a repository is said to have is what it has, each thing once, whatever has become of it meanwhile. */
+static void check_repos(struct world *w)
+{
+    struct host *n = &w->node[0];
+    for (int repo = 0; repo < REPOS; repo++) {
+        struct names_repo said = {0}, has = {.tags = tags_of(&n->m, repo_names[repo])};
+        struct kv_bytes v;
+        for (int d = 0; d < THINGS; d++) {
+            bool link = repo_row(n, NAMES_LINKS, repo, d), manifest = repo_row(n, NAMES_MANIFESTS, repo, d);
+            has.blobs += link;
+            has.manifests += manifest;
+            has.bytes += link || manifest ? SIZE : 0;
+        }
+        if (row(n, NAMES_REPOS, (const uint8_t *)repo_names[repo], strlen(repo_names[repo]), &v))
+            memcpy(&said, v.data, sizeof(said));
+        assert_int_equal(said.tags, has.tags);
+        assert_int_equal(said.blobs, has.blobs);
+        assert_int_equal(said.manifests, has.manifests);
+        assert_int_equal(said.bytes, has.bytes);
+    }
+}
+
 static uint64_t run_world(uint64_t seed)
 {
     static const uint64_t graces[] = {0, 60, 400};
@@ -756,9 +788,11 @@ static uint64_t run_world(uint64_t seed)
     for (int n = 0; n < w->nodes; n++)
         crash_control(w, n);
     settle(w);
+    check_repos(w);
     collect_all(w);
     check_same(w);
     check_clean(w);
+    check_repos(w);
     uint64_t done = w->done;
     for (int n = 0; n < w->nodes; n++) {
         gc_walk_end(&w->node[n].walk);

@@ -480,6 +480,47 @@ static void test_tags_of_before(void **state)
     assert_int_equal(f->m.db[NAMES_INDEX].count, 0);
 }
 
+static unsigned asked; /* of the rows */
+
+static int counted_get(struct kv *kv, unsigned db, struct kv_bytes key, struct kv_bytes *value)
+{
+    asked++;
+    return kv_memory_get(kv, db, key, value);
+}
+
+static int counted_seek(struct kv *kv, unsigned db, struct kv_bytes from, bool after, struct kv_bytes *key,
+                        struct kv_bytes *value)
+{
+    asked++;
+    return kv_memory_seek(kv, db, from, after, key, value);
+}
+
+/* Who deletes a manifest with two tags looks at these, however many others the repository has. */
+static void test_delete_costs_its_tags(void **state)
+{
+    enum { OTHERS = 300 };
+    const struct kv_ops counted = {counted_get, kv_memory_put, kv_memory_del, counted_seek};
+    struct fixture *f = *state;
+    for (unsigned i = 0; i <= OTHERS; i++) {
+        char text[2][16];
+        const char *tags[2] = {text[0], text[1]};
+        struct cmd_build_manifest m = manifest_make("a", i);
+        snprintf(text[0], sizeof(text[0]), "a%u", i);
+        snprintf(text[1], sizeof(text[1]), "z%u", i);
+        m.tags = tags;
+        m.tags_count = 2;
+        assert_int_equal(put_manifest(f, &m), CMD_OK);
+    }
+    struct digest last = manifest_make("a", OTHERS).digest;
+    cmd_repo_digest(&f->b, CMD_MANIFEST_DELETE, 1, "a", &last);
+    f->m.kv.ops = &counted;
+    asked = 0;
+    assert_int_equal(apply(f), CMD_OK);
+    f->m.kv.ops = &kv_memory_ops;
+    assert_int_equal(repo_row(f, "a").tags, 2 * OTHERS);
+    assert_true(asked < 50);
+}
+
 static void test_referrers(void **state)
 {
     struct fixture *f = *state;
@@ -734,6 +775,7 @@ int main(void)
         T(test_copy_needs_nothing),
         T(test_tags_move),
         T(test_tags_of_before),
+        T(test_delete_costs_its_tags),
         T(test_referrers),
         T(test_digest_that_is_blob_and_manifest_counts_once),
         T(test_repo_delete_leaves_neighbours),
