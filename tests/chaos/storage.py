@@ -57,7 +57,7 @@ class StorageNode(HostNode):
     """A replica of a cluster of several."""
 
     LOSSES = ("empty_store", "replace", "harm", "drain")
-    absent = drained = False
+    absent = drained = emptied = False
 
     def __init__(self, cluster, node, role):
         super().__init__(cluster, node)
@@ -122,6 +122,7 @@ class StorageNode(HostNode):
     def empty_store(self, storage, _rng):
         self.kill_all()
         shutil.rmtree(self.node.folder / "state/store")
+        self.emptied = True
 
     def replace(self, storage, _rng):
         self.absent = True
@@ -162,6 +163,10 @@ class StorageNode(HostNode):
             assert http1.wait_until(self.node.ready, REST_S), storage.report("is not ready")
             self.absent = False
         self.undo()
+        if self.emptied:  # it does not take the empty folder for its store before it is told to
+            accepts = lambda: self.node.cli("store", "accept", "--yes", check=False).returncode == 0
+            assert http1.wait_until(accepts, REST_S), storage.report("does not take its store")
+            self.emptied = False
         if self.drained:
             storage.order(self, "node", "active", self.name)
             self.drained = False

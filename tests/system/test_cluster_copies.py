@@ -105,6 +105,11 @@ def test_the_pusher_loses_its_disk(cluster):
     set_copies(cluster, 2)
     pusher.start()
     assert cluster.wait_until_whole(), cluster.report()
+    # It does not take the empty folder for its store before it is told to; its data plane is exchanged then.
+    before = pusher.status()["dataplane"]["pid"]
+    assert http1.wait_until(lambda: pusher.cli("store", "accept", "--yes", check=False).returncode == 0, 60), cluster.report()
+    serves = lambda it: it["store"]["state"] == "ok" and it["dataplane"]["state"] == "running" and it["dataplane"]["pid"] != before
+    assert http1.wait_until(lambda: serves(pusher.status()), 60), cluster.report()
 
 
 def test_one_that_stands_still(cluster):
