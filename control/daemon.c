@@ -30,6 +30,7 @@
 #include "control/jobs.h"
 #include "control/mirrors.h"
 #include "control/nodes.h"
+#include "control/notify.h"
 #include "control/policies.h"
 #include "control/retention_run.h"
 #include "control/services.h"
@@ -359,6 +360,10 @@ static void on_record(void *arg, unsigned kind, const char *body, size_t len)
     case LOG_TRACE_LINE:
         server_trace_line(d->server, body, len);
         break;
+    case LOG_PULL:
+        if (d->notify)
+            notify_pull(d->notify, body, len);
+        break;
     default:
         break;
     }
@@ -457,6 +462,8 @@ void daemon_on_second_timer(uv_timer_t *timer)
     daemon_repair_tick(d);
     if (d->mirrors)
         mirrors_publish(d->mirrors, &d->memory.counters->control);
+    if (d->notify)
+        notify_publish(d->notify, &d->memory.counters->control);
     if (certs_tick(d->certs))
         daemon_publish_certs(d);
 }

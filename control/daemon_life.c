@@ -26,6 +26,7 @@
 #include "control/daemon_kernel.h"
 #include "control/daemon_listen.h"
 #include "control/daemon_mirror.h"
+#include "control/daemon_notify.h"
 #include "control/daemon_peers.h"
 #include "control/daemon_sources.h"
 #include "control/daemon_gc.h"
@@ -330,10 +331,8 @@ static void open_nodes(struct daemon *d)
 /* What goes on beside everything else, for as long as this node leads. */
 static void open_background(struct daemon *d)
 {
-    const struct notify_config notify = {
-        .loop = &d->loop, .cluster = d->cluster, .events = d->events, .node = d->node_name};
     enum setting_source source;
-    d->notify = notify_new(&notify);
+    daemon_notify_open(d);
     daemon_mirror_open(d);
     d->retention = retention_open(&d->loop, d->cluster,
                                   setting_effective(&d->settings, SET_REGISTRY_RETENTION_INTERVAL, &source));
@@ -449,6 +448,8 @@ void daemon_life_close(struct daemon *d)
     services_close(d->services);
     policies_close(d->policies);
     nodes_close(d->nodes);
+    while (daemon_drain_logs(d)) /* pulls of which webhooks want to know: to the disk */
+        continue;
     notify_close(d->notify);
     d->notify = NULL;
     daemon_sources_close(d);

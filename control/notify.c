@@ -11,17 +11,16 @@
 #include "control/events.h"
 #include "control/journal.h"
 #include "control/notify_envelope.h"
+#include "control/notify_send.h"
+#include "control/pulls.h"
 #include "control/webhook.h"
 
 enum {
     TICK_MS = 200,
     POKE_MS = 10,
     COMMIT_MS = 1000,
-    LOOK_MS = 1000,   /* how old what is known of the endpoints may be */
-    BATCH = 64,       /* notices in a request */
-    SCAN = 1024,      /* notices looked at for one */
-    BACKOFF_MS = 500, /* after the first failure; twice as long after each further one */
-    BACKOFF_MAX_MS = 60000,
+    LOOK_MS = 1000, /* how old what is known of the endpoints may be */
+    SCAN = 1024,    /* notices looked at for a request */
 };
 
 /* An endpoint that this node tells, or told. */
@@ -39,6 +38,7 @@ struct target {
 struct notify {
     struct notify_config config;
     struct webhooks *webhooks; /* NULL: nobody was told of anything yet */
+    struct pulls *pulls;
     uv_timer_t timer;
     struct endpoint_table table;
     bool dirty, closing, poked;
@@ -48,6 +48,7 @@ struct notify {
 };
 
 static void on_timer(uv_timer_t *timer);
+static bool look(struct notify *n, uint64_t now_ms);
 
 static void wake(struct notify *n, uint64_t after_ms)
 {
@@ -70,13 +71,21 @@ struct notify *notify_new(const struct notify_config *config)
     n->config = *config;
     n->timer.data = n;
     n->dirty = true;
+    n->pulls = pulls_new(&config->pulls);
+    (void)look(n, uv_now(config->loop));
     wake(n, TICK_MS);
     return n;
+}
+
+void notify_pull(struct notify *n, const void *data, size_t len)
+{
+    pulls_add(n->pulls, data, len);
 }
 
 void notify_close(struct notify *n)
 {
     n->closing = true;
+    pulls_close(n->pulls);
     if (n->webhooks)
         webhooks_close(n->webhooks);
     endpoint_table_fini(&n->table);
@@ -147,6 +156,7 @@ static bool look(struct notify *n, uint64_t now_ms)
     if (cluster_endpoints(n->config.cluster, &n->table))
         return false;
     targets_match(n);
+    pulls_endpoints(n->pulls, &n->table);
     say_dropped(n);
     n->dirty = false;
     n->looked_ms = now_ms;
@@ -190,16 +200,6 @@ static void commit(struct notify *n, struct target *t, uint64_t now_ms)
     cluster_propose(n->config.cluster, w.buf, w.len, on_committed, t);
 }
 
-/* Half of the time is chance, so that endpoints that failed together are not asked together. */
-static uint64_t backoff_ms(unsigned failures)
-{
-    uint64_t ms = BACKOFF_MS, random;
-    for (unsigned i = 1; i < failures && ms < BACKOFF_MAX_MS; i++)
-        ms *= 2;
-    ms = ms < BACKOFF_MAX_MS ? ms : BACKOFF_MAX_MS;
-    return uv_random(NULL, NULL, &random, sizeof(random), 0, NULL) == 0 ? ms / 2 + random % (ms / 2 + 1) : ms;
-}
-
 static void say_health(struct notify *n, struct target *t, bool failing)
 {
     char text[WEBHOOK_ERROR_MAX + 128];
@@ -218,19 +218,14 @@ static void on_answer(void *arg, long status, const char *error)
     t->busy = false;
     if (n->closing)
         return;
-    if (status >= 200 && status < 300) {
+    if (notify_taken(status, error, t->error)) {
         t->told = t->sending;
         t->failures = 0;
         t->sent++;
         say_health(n, t, false);
-        t->error[0] = '\0';
     } else {
-        if (status)
-            snprintf(t->error, sizeof(t->error), "answered %ld", status);
-        else
-            snprintf(t->error, sizeof(t->error), "%s", error);
         t->failures++;
-        t->next_ms = uv_now(n->config.loop) + backoff_ms(t->failures);
+        t->next_ms = uv_now(n->config.loop) + notify_backoff_ms(t->failures);
         say_health(n, t, true);
     }
     wake(n, 0);
@@ -251,25 +246,15 @@ static bool on_notice(void *arg, const struct notice *notice)
     b->last = notice->at;
     if (notice_wanted(&b->endpoint->row, notice))
         notify_envelope_add(b->envelope, &b->source, notice);
-    return json_array_size(json_object_get(b->envelope, "events")) < BATCH;
+    return json_array_size(json_object_get(b->envelope, "events")) < NOTIFY_BATCH;
 }
 
 static void post(struct notify *n, const struct endpoint *e, const json_t *envelope, webhook_done done,
                  void *arg)
 {
-    char *body = json_dumps(envelope, JSON_COMPACT);
-    CHECK(body);
-    struct webhook_request request = {.url = e->url,
-                                      .content_type = NOTIFY_CONTENT_TYPE,
-                                      .header = e->header,
-                                      .headers_count = e->headers_count,
-                                      .ca = e->ca,
-                                      .body = body,
-                                      .len = strlen(body)};
     if (!n->webhooks)
         n->webhooks = webhooks_new(n->config.loop);
-    webhook_post(n->webhooks, &request, done, arg);
-    free(body);
+    notify_send(n->webhooks, e, envelope, done, arg);
 }
 
 static void tell(struct notify *n, const struct endpoint *e, struct target *t, const uint8_t cluster_id[16])
@@ -295,7 +280,7 @@ static void on_timer(uv_timer_t *timer)
     uint64_t now_ms = uv_now(n->config.loop);
     n->poked = false;
     cluster_status(n->config.cluster, &status);
-    if (!status.leads || !look(n, now_ms))
+    if ((!status.leads && !n->dirty) || !look(n, now_ms) || !status.leads)
         return;
     for (size_t i = 0; i < n->table.count; i++) {
         const struct endpoint *e = &n->table.list[i];
@@ -338,6 +323,16 @@ static json_t *actions_json(uint32_t actions)
     return list;
 }
 
+static json_t *ignore_json(uint32_t actions)
+{
+    json_t *list = json_array();
+    if (actions & ENDPOINT_IGNORE_HEAD)
+        json_array_append_new(list, json_string("head"));
+    if (actions & ENDPOINT_IGNORE_BLOB)
+        json_array_append_new(list, json_string("blob"));
+    return list;
+}
+
 static json_t *endpoint_json(struct notify *n, const struct endpoint *e, bool leads)
 {
     const struct target *t = target_find(n, e->name);
@@ -348,6 +343,10 @@ static json_t *endpoint_json(struct notify *n, const struct endpoint *e, bool le
                   (json_int_t)e->row.dropped, "told_index", (json_int_t)e->row.cursor_index);
     CHECK(row);
     json_object_set_new(row, "ca", json_string(e->ca ? "own" : "system"));
+    json_object_set_new(row, "ignore", ignore_json(e->row.actions));
+    json_t *pulls = pulls_json(n->pulls, e->name);
+    if (pulls)
+        json_object_set_new(row, "pulls", pulls);
     if (leads && t) {
         json_object_set_new(row, "state", json_string(t->failing ? "failing" : "ok"));
         json_object_set_new(row, "error", json_string(t->error));
@@ -382,6 +381,12 @@ void notify_warn(struct notify *n, json_t *list)
     if (n->table.queue.dropped)
         json_array_append_new(list, json_sprintf("%llu notices of webhooks were dropped: more than %d waited",
                                                  (unsigned long long)n->table.queue.dropped, NOTICES_MAX));
+    pulls_warn(n->pulls, list);
+}
+
+void notify_publish(const struct notify *n, struct control_counters *out)
+{
+    pulls_publish(n->pulls, out);
 }
 
 int notify_test(struct notify *n, const char *name, void (*done)(void *arg, long status, const char *error),

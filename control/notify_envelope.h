@@ -20,4 +20,10 @@ json_t *notify_envelope_new(void);
 /* The event's id is made of the cluster and of the place in its log: one that is sent twice has it twice. */
 void notify_envelope_add(json_t *envelope, const struct notify_source *source, const struct notice *n);
 
+enum { PULL_ID_BYTES = 16 };
+
+/* A pull; id: 16 bytes, the same whenever it is sent. */
+void notify_envelope_pull(json_t *envelope, const struct notify_source *source,
+                          const uint8_t id[PULL_ID_BYTES], const struct pull *p);
+
 #endif

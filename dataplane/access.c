@@ -72,16 +72,14 @@ static void ring_write(struct log_ring *r, uint64_t at, const void *data, size_t
     memcpy(r->data, (const uint8_t *)data + first, len - first);
 }
 
-static void ring_append(struct ring *ring, enum log_kind kind, const void *body, size_t len)
+bool access_append(struct ring *ring, enum log_kind kind, const void *body, size_t len)
 {
     struct log_ring *r = ring->log;
     uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed);
     uint64_t tail = atomic_load_explicit(&r->tail, memory_order_acquire);
     size_t padded = (8 + len + 7) & ~(size_t)7;
-    if (head - tail > LOG_RING_BYTES || padded > LOG_RING_BYTES - (head - tail)) {
-        ring_count(ring, CTR_LOG_DROPPED, 1);
-        return;
-    }
+    if (head - tail > LOG_RING_BYTES || padded > LOG_RING_BYTES - (head - tail))
+        return false;
     uint32_t length = (uint32_t)len;
     uint8_t record[8] = {0, 0, 0, 0, (uint8_t)kind};
     memcpy(record, &length, sizeof(length));
@@ -89,6 +87,7 @@ static void ring_append(struct ring *ring, enum log_kind kind, const void *body,
     ring_write(r, head + sizeof(record), body, len);
     /* Pairs with the consumer's acquire: the bytes are there before the position says so. */
     atomic_store_explicit(&r->head, head + padded, memory_order_release);
+    return true;
 }
 
 static const char *reason_name(unsigned reason)
@@ -153,10 +152,10 @@ static bool trace_wanted(const struct ring *ring)
 
 static void give_line(struct ring *ring, const struct line *l)
 {
-    if (access_wanted(ring))
-        ring_append(ring, LOG_ACCESS_LINE, l->text, l->len);
-    if (trace_wanted(ring))
-        ring_append(ring, LOG_TRACE_LINE, l->text, l->len);
+    if (access_wanted(ring) && !access_append(ring, LOG_ACCESS_LINE, l->text, l->len))
+        ring_count(ring, CTR_LOG_DROPPED, 1);
+    if (trace_wanted(ring) && !access_append(ring, LOG_TRACE_LINE, l->text, l->len))
+        ring_count(ring, CTR_LOG_DROPPED, 1);
 }
 
 void access_log(struct stream_full *f)

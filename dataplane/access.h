@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Lines of the access log of what is no request. */
+/* What goes to control by the log ring: lines of the access log of what is no request, and records of others.
+ */
 #ifndef FL_ACCESS_H
 #define FL_ACCESS_H
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "shared.h"
@@ -20,5 +23,8 @@ struct access_tunnel {
 };
 
 void access_log_tunnel(struct ring *ring, const struct access_tunnel *t);
+
+/* False: there is no room for it now, and it is lost. */
+bool access_append(struct ring *ring, enum log_kind kind, const void *body, size_t len);
 
 #endif

@@ -476,6 +476,7 @@ void stream_step_end(struct stream_full *f)
     relay_unwatch(f);
     count_answer(f);
     access_log(f);
+    pull_log(f);
     f->s.handler->end(&f->s);
     send_release(f);
     body_release(f);

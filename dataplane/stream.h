@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "digest.h"
 #include "plan.h"
 #include "shared.h"
 #include "dataplane/arena.h"
@@ -233,6 +234,19 @@ void stream_relayed(struct stream *s, const char *technique, bool good, enum clo
 /* After RELAY_TUNNEL, in place of stream_relayed: the client's wire is the handler's, and nothing is under
  * way on it. The stream ends. */
 void stream_hand_over(struct stream *s, struct wire *client);
+
+/* What of the registry the answer gives, for webhooks; media_type is copied, the others have to be good until
+ * end. */
+struct stream_pull {
+    bool blob;
+    struct view repo, tag, media_type;
+    struct digest digest;
+    uint64_t size;
+};
+
+/* Whether anybody wants to know of it. Then noted, and told if all of the answer goes out. */
+bool stream_pull_wanted(struct stream *s, bool blob);
+void stream_note_pull(struct stream *s, const struct stream_pull *pull);
 
 /* What the log says of it: name has to be good until end. */
 void stream_note_upstream(struct stream *s, const char *name, uint64_t us, unsigned attempts);

@@ -122,8 +122,9 @@ struct stream_full {
     const char *upstream;  /* the same */
     uint64_t upstream_us;
     unsigned attempts;
-    char *head_large; /* of the response: one of the ring's large heads, or NULL */
-    char *head;       /* the request's head: head_own or one of the ring's large ones */
+    const struct stream_pull *pull; /* what it gives, if webhooks want to know; in the arena */
+    char *head_large;               /* of the response: one of the ring's large heads, or NULL */
+    char *head;                     /* the request's head: head_own or one of the ring's large ones */
     size_t head_len, head_cap, head_seen;
     char peer_text[SOURCE_TEXT_MAX];
     struct http_field fields[REQUEST_FIELDS_MAX];
@@ -224,5 +225,8 @@ static inline bool relay_sends(const struct stream_full *f)
 
 /* access.c */
 void access_log(struct stream_full *f);
+
+/* pulls.c */
+void pull_log(struct stream_full *f);
 
 #endif

@@ -163,7 +163,7 @@ struct names_held {
  */
 struct names_endpoint {
     uint32_t version;
-    uint32_t actions;      /* bits 1 << enum notice_action */
+    uint32_t actions;      /* bits 1 << enum notice_action, and those of control/state/notice.h */
     uint64_t cursor_index; /* it was told everything up to this notice */
     uint32_t cursor_number;
     uint32_t pad;

@@ -155,6 +155,7 @@ struct control_counters {
     _Atomic uint64_t raft_elections[ELECTION_CAUSES_COUNT];
     _Atomic uint64_t repair_endangered, repair_endangered_bytes, repair_lost, repair_surplus;
     _Atomic uint64_t repair_copied, repair_copied_bytes, repair_let_go, repair_failed;
+    _Atomic uint64_t pulls_waiting, pulls_dropped;
     _Atomic uint64_t mirror_rules, mirror_failing, mirror_lag_s, mirror_tags, mirror_bytes, mirror_failures;
     _Atomic uint64_t state_disk, store_disk; /* enum disk_state */
     _Atomic uint64_t state_free_bytes, store_free_bytes, store_total_bytes;
@@ -177,8 +178,12 @@ struct counters_page {
  */
 enum { LOG_RING_BYTES = 1 << 20, LOG_RECORD_MAX = 16 << 10 };
 
-/* A body is one JSON object without a line end, ready to be written; kinds tell where it goes. */
-enum log_kind { LOG_ACCESS_LINE = 1, LOG_ERROR_LINE = 2, LOG_TRACE_LINE = 3 };
+/* Kinds tell where a body goes. A line is one JSON object without a line end, ready to be written; of a pull
+ * it is as pull.h says. */
+enum log_kind { LOG_ACCESS_LINE = 1, LOG_ERROR_LINE = 2, LOG_TRACE_LINE = 3, LOG_PULL = 4 };
+
+/* Which pulls are told (log_page.pulls). */
+enum pulls_wanted { PULLS_MANIFESTS = 1 << 0, PULLS_BLOBS = 1 << 1, PULLS_HEADS = 1 << 2 };
 
 struct log_ring {
     _Atomic uint64_t head; /* written by the producer */
@@ -190,8 +195,8 @@ struct log_ring {
 
 struct log_page {
     uint32_t magic, version;
-    _Atomic uint32_t access_on, trace_on; /* written by control */
-    uint8_t pad[48];
+    _Atomic uint32_t access_on, trace_on, pulls; /* written by control; pulls: enum pulls_wanted */
+    uint8_t pad[44];
     struct log_ring ring[RINGS_MAX]; /* only the first `rings` of them are backed by memory */
 };
 

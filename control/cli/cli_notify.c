@@ -27,22 +27,35 @@ static const char *list_text(const json_t *list, char out[TEXT_MAX])
     return out;
 }
 
+/* Of this node: "12 wait, 3 lost"; "-": it wants none. */
+static const char *pulls_text(const json_t *pulls, char out[TEXT_MAX])
+{
+    char waiting[FIGURE_MAX], lost[FIGURE_MAX];
+    double gone = cli_real(pulls, "dropped") + cli_real(pulls, "lost") + cli_real(pulls, "untold");
+    if (!pulls)
+        return "-";
+    snprintf(out, TEXT_MAX, "%s wait, %s lost%s%.200s", figure_count(cli_real(pulls, "waiting"), waiting),
+             figure_count(gone, lost), *cli_text(pulls, "error") ? ": " : "", cli_text(pulls, "error"));
+    return out;
+}
+
 static void print_endpoint(struct table *table, const json_t *row)
 {
-    char actions[TEXT_MAX], headers[TEXT_MAX], dropped[FIGURE_MAX], state[TEXT_MAX];
+    char actions[TEXT_MAX], headers[TEXT_MAX], dropped[FIGURE_MAX], state[TEXT_MAX], pulls[TEXT_MAX];
     const char *types = cli_text(row, "media_types");
     snprintf(state, sizeof(state), "%s%s%s", *cli_text(row, "state") ? cli_text(row, "state") : "-",
              *cli_text(row, "error") ? ": " : "", cli_text(row, "error"));
     table_row(table, cli_text(row, "name"), cli_text(row, "url"), cli_text(row, "prefix"),
               list_text(json_object_get(row, "actions"), actions), *types ? types : "-",
               list_text(json_object_get(row, "headers"), headers), cli_text(row, "ca"),
-              figure_count(cli_real(row, "dropped"), dropped), state);
+              figure_count(cli_real(row, "dropped"), dropped), state,
+              pulls_text(json_object_get(row, "pulls"), pulls));
 }
 
 int command_notify_ls(struct cli *cli)
 {
-    static const char *const titles[] = {"NAME",    "URL", "PREFIX",   "ACTIONS", "TYPES",
-                                         "HEADERS", "CA",  ">DROPPED", "STATE",   NULL};
+    static const char *const titles[] = {"NAME", "URL",      "PREFIX", "ACTIONS",    "TYPES", "HEADERS",
+                                         "CA",   ">DROPPED", "STATE",  "PULLS HERE", NULL};
     json_t *answer = cli_ask(cli, "notify.list", json_object());
     int code = cli_print_list(cli, json_incref(answer), "endpoints", titles, print_endpoint);
     if (answer && !(cli->options & OPTION_JSON))

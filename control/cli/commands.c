@@ -61,8 +61,9 @@ const struct command commands[] = {
     {"notify set", "NAME KEY=VALUE...", 0, "make a webhook, or change fields of one",
      "As in `fairlead notify set ci url=https://ci.example/hook prefix=team actions=push "
      "header.Authorization=@token`.\n"
-     "Keys: url, prefix ('*': all), actions (push,delete,mount), media_types (patterns, as in *manifest*), "
-     "header.NAME.\n"
+     "Keys: url, prefix ('*': all), actions (push,delete,mount,pull; without pull if nothing is said), "
+     "ignore (of "
+     "pulls: head,blob), media_types (patterns, as in *manifest*), header.NAME.\n"
      "A header's value @FILE is the first line of the file; without a value the header goes. Values are "
      "never "
      "shown.",

@@ -30,19 +30,40 @@ void method_notify_list(void *context, struct rpc_call *call, json_t *params)
         rpc_fail(call, RPC_INTERNAL, "look at the error log of fairleadd", "the state cannot be read");
 }
 
-static int take_actions(const char *text, uint32_t *out)
+/* The bits of words with commas between them, 1 << a word's number. */
+static int take_words(const char *text, const char *const *words, size_t count, uint32_t *out)
 {
     *out = 0;
     while (*text) {
         size_t len = strcspn(text, ","), i = 0;
-        while (i < NOTICE_ACTIONS_COUNT &&
-               (strlen(notice_actions[i]) != len || memcmp(notice_actions[i], text, len) != 0))
+        while (i < count && (strlen(words[i]) != len || memcmp(words[i], text, len) != 0))
             i++;
-        if (i == NOTICE_ACTIONS_COUNT)
+        if (i == count)
             return -EINVAL;
         *out |= 1u << i;
         text += len + (text[len] == ',');
     }
+    return 0;
+}
+
+static int take_actions(struct endpoint *e, const char *text)
+{
+    uint32_t bits;
+    if (take_words(text, notice_actions, NOTICE_ACTIONS_COUNT, &bits))
+        return -EINVAL;
+    e->row.actions = (e->row.actions & ENDPOINT_IGNORE) | bits;
+    return 0;
+}
+
+/* Pulls that are left out. */
+static int take_ignore(struct endpoint *e, const char *text)
+{
+    static const char *const words[] = {"head", "blob"};
+    uint32_t bits;
+    _Static_assert(ENDPOINT_IGNORE_BLOB == 2 * ENDPOINT_IGNORE_HEAD, "the order of the words");
+    if (take_words(text, words, ARRAY_SIZE(words), &bits))
+        return -EINVAL;
+    e->row.actions = (e->row.actions & ENDPOINT_ACTIONS) | bits * ENDPOINT_IGNORE_HEAD;
     return 0;
 }
 
@@ -112,7 +133,7 @@ static int take_ca(struct endpoint *e, const char *pem)
 }
 
 struct wanted {
-    const char *name, *url, *prefix, *actions, *media_types, *ca;
+    const char *name, *url, *prefix, *actions, *ignore, *media_types, *ca;
     json_t *headers;
 };
 
@@ -127,8 +148,11 @@ static int take(struct endpoint *e, const struct wanted *w, char err[ERROR_MAX])
         return -EINVAL;
     if (w->prefix)
         take_text(prefix, e->row.prefix, sizeof(e->row.prefix));
-    snprintf(err, ERROR_MAX, "actions: write some of push,delete,mount");
-    if (w->actions && take_actions(w->actions, &e->row.actions))
+    snprintf(err, ERROR_MAX, "actions: write some of push,delete,mount,pull");
+    if (w->actions && take_actions(e, w->actions))
+        return -EINVAL;
+    snprintf(err, ERROR_MAX, "ignore: write head, blob, both with a comma between them, or nothing");
+    if (w->ignore && take_ignore(e, w->ignore))
         return -EINVAL;
     snprintf(err, ERROR_MAX, "media_types: write patterns with commas between them");
     if (w->media_types && take_text(w->media_types, e->row.media_types, sizeof(e->row.media_types)))
@@ -168,7 +192,7 @@ static struct endpoint *start(struct endpoint_table *t, const char *name)
     CHECK(t->list);
     e = &t->list[t->count++];
     memset(e, 0, sizeof(*e));
-    e->row.actions = (1u << NOTICE_ACTIONS_COUNT) - 1;
+    e->row.actions = ENDPOINT_ACTIONS_DEFAULT;
     (void)take_text(name, e->name, sizeof(e->name));
     return e;
 }
@@ -180,9 +204,9 @@ void method_notify_set(void *context, struct rpc_call *call, json_t *params)
     struct endpoint_table table;
     char err[ERROR_MAX];
     size_t len;
-    if (!rpc_params(call, params, "{s:s, s?s, s?s, s?s, s?s, s?s, s?o}", "name", &w.name, "url", &w.url,
-                    "prefix", &w.prefix, "actions", &w.actions, "media_types", &w.media_types, "ca", &w.ca,
-                    "headers", &w.headers))
+    if (!rpc_params(call, params, "{s:s, s?s, s?s, s?s, s?s, s?s, s?s, s?o}", "name", &w.name, "url", &w.url,
+                    "prefix", &w.prefix, "actions", &w.actions, "ignore", &w.ignore, "media_types",
+                    &w.media_types, "ca", &w.ca, "headers", &w.headers))
         return;
     int rc = cluster_endpoints(d->cluster, &table);
     if (rc) {

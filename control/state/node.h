@@ -32,7 +32,7 @@ enum {
      */
     CLUSTER_VERSION_FIRST = 1, /* as long as the state says nothing */
     CLUSTER_VERSION = 4, /* this program's. 2: nodes, tokens, transactions; 3: holders of blobs, policies,
-                            garbage; 4: sources */
+                            garbage; 4: sources, webhooks of pulls */
     CLUSTER_VERSION_HOLDERS = 3,
     CLUSTER_VERSION_SOURCES = 4,
 };

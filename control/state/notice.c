@@ -14,7 +14,7 @@
 enum { ENDPOINT_CODEC_VERSION = 2, ENDPOINT_CODEC_CA = 2, NOTICE_CODEC_VERSION = 1 };
 
 const char *const notice_actions[NOTICE_ACTIONS_COUNT] = {
-    [NOTICE_PUSH] = "push", [NOTICE_DELETE] = "delete", [NOTICE_MOUNT] = "mount"};
+    [NOTICE_PUSH] = "push", [NOTICE_DELETE] = "delete", [NOTICE_MOUNT] = "mount", [NOTICE_PULL] = "pull"};
 
 void endpoint_fini(struct endpoint *e)
 {
@@ -102,8 +102,9 @@ int endpoint_check(const struct endpoint *e, char *err, size_t err_len)
             "user and password go into a header");
     if (*prefix && !state_repo_name_valid(prefix, strlen(prefix)))
         return wrong(err, err_len, "prefix: write components of a repository's name, as in team/app");
-    if (e->row.actions == 0 || e->row.actions >> NOTICE_ACTIONS_COUNT)
-        return wrong(err, err_len, "actions: write some of push,delete,mount");
+    if ((e->row.actions & ENDPOINT_ACTIONS) == 0 ||
+        e->row.actions & ~(uint32_t)(ENDPOINT_ACTIONS | ENDPOINT_IGNORE))
+        return wrong(err, err_len, "actions: write some of push,delete,mount,pull");
     if (e->ca && (!strstr(e->ca, "-----BEGIN CERTIFICATE-----") || strlen(e->ca) > ENDPOINT_CA_MAX))
         return wrong(err, err_len, "ca: give certificates as PEM, 16 KiB at most");
     if (!policy_patterns_valid(e->row.media_types, strlen(e->row.media_types)))
@@ -205,7 +206,7 @@ int notice_get(const void *data, size_t len, struct notice *n)
     memset(n, 0, sizeof(*n));
     n->at = at;
     codec_get_version(&r, NOTICE_CODEC_VERSION);
-    n->action = (uint8_t)codec_get_range(&r, 1, 0, NOTICE_ACTIONS_COUNT - 1);
+    n->action = (uint8_t)codec_get_range(&r, 1, 0, NOTICE_MOUNT);
     n->time_ms = wire_get_u64(&r);
     n->repo = get_text(&r);
     n->tag = get_text(&r);
@@ -228,4 +229,15 @@ bool notice_wanted(const struct names_endpoint *e, const struct notice *n)
     /* What is deleted has no type any more. */
     return e->media_types[0] == '\0' || n->media_type.len == 0 ||
            pattern_match(e->media_types, n->media_type.data, n->media_type.len);
+}
+
+bool notice_pull_wanted(const struct names_endpoint *e, const struct pull *p)
+{
+    struct notice n = {.action = NOTICE_PULL,
+                       .repo = {p->repo.data, p->repo.len},
+                       .media_type = {p->media_type.data, p->media_type.len}};
+    if ((p->bits & PULL_HEAD && e->actions & ENDPOINT_IGNORE_HEAD) ||
+        (p->bits & PULL_BLOB && e->actions & ENDPOINT_IGNORE_BLOB))
+        return false;
+    return notice_wanted(e, &n);
 }

@@ -10,6 +10,7 @@
 
 #include "control/state/kv.h"
 #include "digest.h"
+#include "pull.h"
 #include "wire.h"
 
 enum {
@@ -21,8 +22,18 @@ enum {
     ENDPOINT_VERSION = 1,
 };
 
-enum notice_action { NOTICE_PUSH, NOTICE_DELETE, NOTICE_MOUNT, NOTICE_ACTIONS_COUNT };
+/* Pulls are in no state: each node tells of its own (control/pulls.h). An endpoint has to ask for them. */
+enum notice_action { NOTICE_PUSH, NOTICE_DELETE, NOTICE_MOUNT, NOTICE_PULL, NOTICE_ACTIONS_COUNT };
 extern const char *const notice_actions[NOTICE_ACTIONS_COUNT];
+
+enum {
+    ENDPOINT_ACTIONS = (1 << NOTICE_ACTIONS_COUNT) - 1,
+    ENDPOINT_ACTIONS_DEFAULT = ENDPOINT_ACTIONS & ~(1 << NOTICE_PULL),
+    /* Bits of an endpoint's actions beside these: pulls of which it is not told. */
+    ENDPOINT_IGNORE_HEAD = 1 << 16,
+    ENDPOINT_IGNORE_BLOB = 1 << 17,
+    ENDPOINT_IGNORE = ENDPOINT_IGNORE_HEAD | ENDPOINT_IGNORE_BLOB,
+};
 
 /* What an endpoint is: the row of the names file, and what is private of it. */
 struct endpoint {
@@ -86,6 +97,13 @@ int notice_get(const void *data, size_t len, struct notice *n);
 
 /* Whether the endpoint wants to be told of it. */
 bool notice_wanted(const struct names_endpoint *e, const struct notice *n);
+bool notice_pull_wanted(const struct names_endpoint *e, const struct pull *p);
+
+/* Whether older nodes do not know what these actions mean: they would refuse the command. */
+static inline bool endpoint_is_new(uint32_t actions)
+{
+    return (actions & ~(uint32_t)ENDPOINT_ACTIONS_DEFAULT) != 0;
+}
 
 /* All endpoints, with their secrets. 0 or -errno; endpoint_table_fini. */
 int state_endpoints_read(struct kv *kv, struct endpoint_table *out);

@@ -188,6 +188,13 @@ static const struct {
     ROW(repair_copied_bytes, "fairlead_repair_copied_bytes_total", "counter", "Bytes of these copies.", 1),
     ROW(repair_let_go, "fairlead_repair_let_go_total", "counter",
         "Blobs that this node holds no more because enough others do.", 1),
+    ROW(pulls_waiting, "fairlead_webhook_pulls_waiting", "gauge",
+        "Pulls on this node that wait on its disk until webhooks were told of them.", 1),
+    ROW(pulls_dropped, "fairlead_webhook_pulls_dropped_now", "gauge",
+        "Pulls on this node of which the webhooks that there are now are never told: they had to make room, "
+        "or the disk "
+        "did not take them.",
+        1),
     ROW(mirror_rules, "fairlead_mirror_rules", "gauge", "Rules of mirroring.", 1),
     ROW(mirror_failing, "fairlead_mirror_failing_now", "gauge", "Rules whose last run failed on this node.",
         1),

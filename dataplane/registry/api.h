@@ -227,6 +227,9 @@ struct http_range api_blob_range(const struct api *a);
 struct http_response *api_blob_head(struct api *a);
 struct http_response *api_manifest_head(struct api *a, struct view media_type); /* manifest.c */
 
+/* blob.c: what the call gives (a->digest, a->size) is told to webhooks that want to know of it. */
+void api_note_pull(struct api *a, struct view media_type, bool blob);
+
 /* registry.c: for other handlers. A call, or NULL: the answer was sent. */
 struct api *api_new(struct stream *s);
 void api_body_done(struct stream *s, int err);

@@ -31,10 +31,22 @@ struct http_range api_blob_range(const struct api *a)
     return http_range_evaluate(req->known[HTTP_KNOWN_RANGE], a->size);
 }
 
+void api_note_pull(struct api *a, struct view media_type, bool blob)
+{
+    if (!stream_pull_wanted(a->s, blob))
+        return;
+    struct stream_pull pull = {
+        .blob = blob, .repo = a->route.repo, .media_type = media_type, .digest = a->digest, .size = a->size};
+    if (!blob && !a->route.by_digest)
+        pull.tag = a->route.reference;
+    stream_note_pull(a->s, &pull);
+}
+
 struct http_response *api_blob_head(struct api *a)
 {
     struct http_range range = api_blob_range(a);
     bool part = range.kind == HTTP_RANGE_PART;
+    api_note_pull(a, VIEW_LIT("application/octet-stream"), true);
     struct http_response *res = stream_response(a->s, part ? 206 : 200);
     http_response_field(res, "X-Content-Type-Options", VIEW_LIT("nosniff"));
     http_response_field(res, "Content-Type", VIEW_LIT("application/octet-stream"));

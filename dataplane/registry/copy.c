@@ -101,6 +101,7 @@ static void serve_unstored(struct elsewhere *e)
     const struct manifest_text *type = &a->put.manifest->media_type;
     tell_others(e, FETCH_NOT_KEPT);
     if (!api_answer_conditions(a)) {
+        a->size = e->collect.len;
         (void)api_manifest_head(a, view_of(type->text, type->len));
         stream_send_bytes(a->s, e->memory, e->collect.len);
     }

@@ -37,6 +37,7 @@ struct http_response *api_manifest_head(struct api *a, struct view media_type)
     }
     if (a->s->req.method == HTTP_GET)
         stream_count(a->s, CTR_MANIFEST_PULLS, 1);
+    api_note_pull(a, media_type, false);
     return res;
 }
 
@@ -54,6 +55,7 @@ static void manifest_opened(struct api *a, int err)
         return;
     }
     struct blob *blob = a->blob;
+    a->size = a->manifest.size;
     (void)api_manifest_head(a, view_of(a->manifest.media_type, a->manifest.media_type_len));
     a->blob = NULL;
     stream_send_blob(a->s, blob, 0, a->manifest.size);

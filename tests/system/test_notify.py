@@ -163,6 +163,55 @@ def test_a_receiver_that_is_down_misses_nothing(node):
         back.close()
 
 
+def pulls_of(receiver, repo):
+    return [(event["request"]["method"], event["target"]["mediaType"], event["target"].get("tag"))
+            for event in receiver.events if event["action"] == "pull" and event["target"]["repository"] == repo]
+
+
+def test_pulls_are_told_to_who_asks_for_them(node, receiver):
+    """Of the pulls, those that each endpoint wants; a receiver that was down gets what was pulled before a kill -9."""
+    assert http1.wait_until(lambda: version(node) >= 4, 60)
+    hook(node, "all", receiver, "prefix=pulled", "actions=pull")
+    hook(node, "some", receiver, "prefix=counted", "actions=pull", "ignore=head,blob")
+    hook(node, "old", receiver, "prefix=pulled")
+    blob, octets = b"a layer that is pulled", "application/octet-stream"
+    repo, counted = node.repository("pulled/app"), node.repository("counted/app")
+    digest, _ = push_tag(repo, "v1", blob)
+    push_tag(counted, "v1", blob)
+    receiver.wait_for("pulled/app", [("push", None), ("push", None), ("push", "v1")])
+    for one in (repo, counted):
+        one.manifest("v1", method="HEAD")
+        assert one.manifest(digest).status == 200
+        assert one.blob(harness.digest_of(blob)).body == blob
+        assert one.blob(harness.digest_of(blob), headers={"Range": "bytes=1-2", "User-Agent": "lazy/1"}).status == 206
+        assert one.manifest("v2").status == 404
+    image = harness.IMAGE_TYPE
+    wanted = sorted([("HEAD", image, "v1"), ("GET", image, None), ("GET", octets, None), ("GET", octets, None)], key=str)
+    assert http1.wait_until(lambda: sorted(pulls_of(receiver, "pulled/app"), key=str) == wanted, WAIT_S), receiver.events
+    assert http1.wait_until(lambda: pulls_of(receiver, "counted/app") == [("GET", image, None)], WAIT_S), receiver.events
+    (lazy,) = [event for event in receiver.events if event["request"].get("useragent") == "lazy/1"
+               and event["target"]["repository"] == "pulled/app"]
+    assert lazy["target"]["size"] == len(blob) and lazy["target"]["digest"] == harness.digest_of(blob)
+    assert lazy["request"]["addr"].startswith("127.0.0.1") and lazy["request"]["host"] == node.host
+    assert lazy["target"]["url"] == f"http://{node.host}/v2/pulled/app/blobs/{harness.digest_of(blob)}"
+    assert uuid.UUID(lazy["id"]) and lazy["actor"] == {"name": "anonymous"}
+    port = receiver.port
+    receiver.close()
+    assert repo.manifest("v1").status == 200
+    assert http1.wait_until(lambda: listed(node, "all")["pulls"]["waiting"] == 1, WAIT_S), listed(node, "all")
+    node.restart("kill")
+    back = Receiver(port)
+    try:
+        assert http1.wait_until(lambda: pulls_of(back, "pulled/app") == [("GET", image, "v1")], WAIT_S), back.events
+        assert http1.wait_until(lambda: listed(node, "all")["pulls"]["waiting"] == 0, WAIT_S)
+        assert "pulls" not in listed(node, "old") and listed(node, "some")["ignore"] == ["head", "blob"]
+    finally:
+        back.close()
+        for name in ("all", "some", "old"):
+            cli(node, "notify", "rm", name, "--yes")
+    assert http1.wait_until(lambda: not list((node.folder / "state" / "notify").iterdir()), WAIT_S)
+
+
 def test_what_cannot_be_is_said(node):
     assert "url:" in cli(node, "notify", "set", "x", "url=ftp://a/", code=1)
     assert "actions:" in cli(node, "notify", "set", "x", "url=http://a/", "actions=shout", code=1)

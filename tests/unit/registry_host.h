@@ -55,6 +55,10 @@ struct host {
     uint8_t *answer; /* body of the response */
     uint64_t answer_len;
     int status;
+    bool pulls_wanted;       /* by webhooks */
+    struct stream_pull pull; /* that was noted last, */
+    char pull_type[64];      /* its media type, */
+    unsigned pulls;          /* and how many were */
     unsigned sends, ends;
     bool filled; /* by stream_send_fill: of unknown length */
     ssize_t fill_error;
@@ -298,6 +302,22 @@ void stream_count(struct stream *s, enum counter_id c, uint64_t n)
     host->counter[c] += n;
 }
 
+bool stream_pull_wanted(struct stream *s, bool blob)
+{
+    (void)s;
+    (void)blob;
+    return host->pulls_wanted;
+}
+
+void stream_note_pull(struct stream *s, const struct stream_pull *pull)
+{
+    (void)s;
+    host->pull = *pull;
+    host->pulls++;
+    (void)snprintf(host->pull_type, sizeof(host->pull_type), "%.*s", (int)pull->media_type.len,
+                   pull->media_type.p);
+}
+
 const char *stream_peer(struct stream *s)
 {
     (void)s;
@@ -308,6 +328,13 @@ void stream_id_text(const struct stream *s, char out[STREAM_ID_TEXT])
 {
     (void)s;
     memset(out, 'f', STREAM_ID_TEXT);
+}
+
+const struct counters_page *stream_counters(struct stream *s)
+{
+    static const struct counters_page page;
+    (void)s;
+    return &page;
 }
 
 const struct plan_service *stream_service(struct stream *s)

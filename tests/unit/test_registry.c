@@ -79,6 +79,30 @@ static void assert_error(int status, int expected, const char *code)
 
 /* ------------------------------------------------------------------ blobs and manifests */
 
+/* What webhooks are told of: what was given, by what it was asked for. */
+static void test_pulls_are_noted(void **state)
+{
+    (void)state;
+    assert_int_equal(call("GET", blob_path, ""), 200);
+    assert_int_equal(host->pulls, 0);
+    host->pulls_wanted = true;
+    assert_int_equal(call("GET", blob_path, "Range: bytes=1-2\r\n"), 206);
+    assert_int_equal(host->pulls, 1);
+    assert_true(host->pull.blob && digest_equal(&host->pull.digest, &blob_digest));
+    assert_int_equal(host->pull.size, strlen(BLOB));
+    assert_string_equal(host->pull_type, "application/octet-stream");
+    assert_int_equal(call("HEAD", "/v2/a/manifests/latest", ""), 200);
+    assert_int_equal(host->pulls, 2);
+    assert_true(!host->pull.blob && digest_equal(&host->pull.digest, &manifest_digest));
+    assert_true(host->pull.size > 0 && host->pull.tag.len == strlen("latest"));
+    assert_int_equal(call("GET", manifest_path, ""), 200);
+    assert_int_equal(host->pulls, 3);
+    assert_int_equal(host->pull.tag.len, 0);
+    assert_int_equal(call("GET", manifest_path, "If-None-Match: *\r\n"), 304);
+    assert_int_equal(call("GET", "/v2/a/manifests/none", ""), 404);
+    assert_int_equal(host->pulls, 3);
+}
+
 static void test_base(void **state)
 {
     (void)state;
@@ -583,6 +607,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         T(test_base),
         T(test_blob),
+        T(test_pulls_are_noted),
         T(test_ranges),
         T(test_conditions),
         T(test_manifest),

@@ -355,6 +355,41 @@ static void test_types_that_are_wanted(void **state)
     assert_int_equal(waiting(f), 2);
 }
 
+/* Pulls are asked for by name, are in no state, and older nodes do not know them. */
+static void test_pulls_are_not_in_the_state(void **state)
+{
+    struct fixture *f = *state;
+    struct names_endpoint row = {.actions = ENDPOINT_ACTIONS_DEFAULT, .media_types = "*manifest*"};
+    struct pull manifest = {.repo = {"team/app", 8}, .media_type = {"application/x.manifest", 22}};
+    struct pull blob = {
+        .bits = PULL_BLOB, .repo = {"team/app", 8}, .media_type = {"application/octet-stream", 24}};
+    struct pull head = manifest;
+    head.bits = PULL_HEAD;
+    build_endpoint(f, "x", "", ENDPOINT_ACTIONS_DEFAULT, "");
+    assert_int_equal(state_version_needed(f->b.w.buf, f->b.w.len), 3);
+    build_endpoint(f, "x", "", 1u << NOTICE_PULL | ENDPOINT_IGNORE_HEAD, "");
+    assert_int_equal(state_version_needed(f->b.w.buf, f->b.w.len), 4);
+    assert_int_equal(apply(f), CMD_OK);
+    push(f, "team/app", 2, CMD_REFS_ALL);
+    assert_int_equal(waiting(f), 0);
+    assert_false(notice_pull_wanted(&row, &manifest));
+    row.actions = 1u << NOTICE_PULL;
+    assert_true(notice_pull_wanted(&row, &manifest));
+    assert_true(notice_pull_wanted(&row, &head));
+    assert_false(notice_pull_wanted(&row, &blob));
+    row.media_types[0] = '\0';
+    assert_true(notice_pull_wanted(&row, &blob));
+    row.actions |= ENDPOINT_IGNORE_BLOB;
+    assert_false(notice_pull_wanted(&row, &blob));
+    row.actions |= ENDPOINT_IGNORE_HEAD;
+    assert_false(notice_pull_wanted(&row, &head));
+    snprintf(row.prefix, sizeof(row.prefix), "teams");
+    assert_false(notice_pull_wanted(&row, &manifest));
+    struct endpoint e = {.name = "x", .row.actions = ENDPOINT_IGNORE_HEAD, .url = "https://a/"};
+    char err[256];
+    assert_int_equal(endpoint_check(&e, err, sizeof(err)), -EINVAL); /* nothing is wanted */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -368,6 +403,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_an_authority_of_its_own, setup, teardown),
         cmocka_unit_test(test_what_cannot_be_an_endpoint),
         cmocka_unit_test_setup_teardown(test_types_that_are_wanted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pulls_are_not_in_the_state, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

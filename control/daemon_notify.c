@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "control/daemon_notify.h"
+
+#include "control/daemon.h"
+#include "control/notify.h"
+
+static uint64_t pulls_bytes_max(void *arg)
+{
+    const struct daemon *d = arg;
+    enum setting_source source;
+    return setting_effective(&d->settings, SET_NOTIFY_PULLS_BYTES, &source);
+}
+
+static uint64_t pulls_untold(void *arg)
+{
+    const struct daemon *d = arg;
+    return shared_memory_sum(&d->memory, CTR_PULLS_UNTOLD);
+}
+
+void daemon_notify_open(struct daemon *d)
+{
+    const struct notify_config config = {.loop = &d->loop,
+                                         .cluster = d->cluster,
+                                         .events = d->events,
+                                         .node = d->node_name,
+                                         .pulls = {.loop = &d->loop,
+                                                   .cluster = d->cluster,
+                                                   .events = d->events,
+                                                   .node = d->node_name,
+                                                   .state_fd = d->folders.state_fd,
+                                                   .wanted = &d->memory.log->pulls,
+                                                   .bytes_max = pulls_bytes_max,
+                                                   .untold = pulls_untold,
+                                                   .arg = d}};
+    d->notify = notify_new(&config);
+}
