@@ -316,10 +316,10 @@ static void change_mirrors(struct making *m)
     size_t len;
     for (size_t i = 0; i < state->count && m->in->prune; i++) {
         const char *name = state->list[i].name;
-        if (mirror_find(file, name))
+        if (mirror_find(file, name) || state->list[i].declared)
             continue;
         row_new(m, "remove", "mirror", name);
-        void *cmd = mirror_cmd_rm(m->in->actor, m->in->source, name, &len);
+        void *cmd = mirror_cmd_rm(m->in->actor, m->in->source, name, false, &len);
         add_part(m, cmd, len);
     }
     for (size_t i = 0; i < file->count; i++) {

@@ -336,6 +336,7 @@ static void read_root(struct cfg_reader *r, const yaml_node_t *root)
         {"certificates", cfg_certificates},
         {"sources", cfg_sources},
         {"policies", cfg_policies},
+        {"mirrors", cfg_mirrors},
         {"credentials", cfg_credentials},
     };
     struct config *config = r->config;

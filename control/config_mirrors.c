@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The section mirrors of a file of changes. Fields have the names and texts of control/state/mirror.h. */
+/* The section mirrors. Fields have the names and texts of control/state/mirror.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

@@ -69,7 +69,7 @@ void cfg_credentials(struct cfg_reader *r, const yaml_node_t *node, void *target
 /* config_policies.c: the section. */
 void cfg_policies(struct cfg_reader *r, const yaml_node_t *node, void *target);
 
-/* config_mirrors.c: the section, of a file of changes alone. */
+/* config_mirrors.c: the section. */
 void cfg_mirrors(struct cfg_reader *r, const yaml_node_t *node, void *target);
 
 /* config_cluster.c: where other replicas fetch blobs, behind the addresses of the registry. */

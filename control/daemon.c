@@ -29,6 +29,7 @@
 #include "control/events.h"
 #include "control/jobs.h"
 #include "control/mirrors.h"
+#include "control/mirrors_declare.h"
 #include "control/nodes.h"
 #include "control/notify.h"
 #include "control/policies.h"
@@ -538,6 +539,7 @@ void daemon_reload(struct daemon *d)
         daemon_listen_reload(d, &next);
         services_declare(d->services, &next.services);
         policies_declare(d->policies, &next.policies);
+        mirrors_declare(d->mirror_rules, &next.mirrors);
         journal_info(d->journal, "reload", "the configuration was read again; plan %" PRIu64,
                      daemon_publish_plan(d));
     }

@@ -34,6 +34,7 @@ struct jobs;
 struct importer;
 struct notify;
 struct mirrors;
+struct mirrors_file;
 struct retention_runs;
 struct daemon_blobs;
 struct daemon_repair;
@@ -105,6 +106,7 @@ struct daemon {
     struct importer *importer;
     struct notify *notify;
     struct mirrors *mirrors;
+    struct mirrors_file *mirror_rules; /* of the configuration file */
     struct retention_runs *retention;
     struct node_sources *sources; /* daemon_sources.h */
     struct source_passes *passes;

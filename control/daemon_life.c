@@ -38,6 +38,7 @@
 #include "control/importer.h"
 #include "control/nodes.h"
 #include "control/mirrors.h"
+#include "control/mirrors_declare.h"
 #include "control/notify.h"
 #include "control/policies.h"
 #include "control/retention_run.h"
@@ -292,6 +293,7 @@ static void open_services(struct daemon *d)
     cluster_status(d->cluster, &status);
     services_set_nodes(d->services, nodes_table(d->nodes), status.node_id);
     d->policies = policies_new(&d->loop, d->journal, d->cluster);
+    d->mirror_rules = mirrors_file_new(&d->loop, d->journal, d->cluster);
 }
 
 static const char *node_name(void *arg, uint64_t id)
@@ -383,6 +385,7 @@ err_services:
     daemon_sources_close(d);
     services_close(d->services);
     policies_close(d->policies);
+    mirrors_file_close(d->mirror_rules);
     nodes_close(d->nodes);
     if (d->cluster)
         cluster_close(d->cluster, NULL, NULL);
@@ -390,6 +393,7 @@ err_services:
     services_free(d->services);
     policies_free(d->policies);
     daemon_sources_free(d);
+    mirrors_file_free(d->mirror_rules);
     nodes_free(d->nodes);
     daemon_disks_free(d);
 err_memory:
@@ -447,6 +451,7 @@ void daemon_life_close(struct daemon *d)
     daemon_kernel_close(d);
     services_close(d->services);
     policies_close(d->policies);
+    mirrors_file_close(d->mirror_rules);
     nodes_close(d->nodes);
     while (daemon_drain_logs(d)) /* pulls of which webhooks want to know: to the disk */
         continue;
@@ -481,6 +486,7 @@ static void finish(struct daemon *d)
     services_free(d->services);
     policies_free(d->policies);
     daemon_sources_free(d);
+    mirrors_file_free(d->mirror_rules);
     nodes_free(d->nodes);
     events_close(d->events);
     shared_memory_close(&d->memory);
@@ -496,6 +502,7 @@ static void begin_services(struct daemon *d)
         services_declare(d->services, &d->config.services);
         policies_declare(d->policies, &d->config.policies);
         daemon_sources_declare(d);
+        mirrors_declare(d->mirror_rules, &d->config.mirrors);
     }
     daemon_kernel_open(d); /* loads what the file is about to need with the first load */
 }

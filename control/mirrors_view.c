@@ -66,6 +66,7 @@ static json_t *rule_json(const struct mirrors *m, const struct mirror_rule *rule
         const char *key = mirror_field_key(i);
         json_object_set_new(out, key, json_string(mirror_field_text(rule, key, text)));
     }
+    json_object_set_new(out, "origin", json_string(rule->declared ? "file" : "api"));
     if (!s)
         return out;
     json_object_set_new(out, "state", json_string(state_name(m, s)));

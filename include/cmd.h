@@ -108,7 +108,7 @@ enum cmd_type {
     CMD_NOTIFY_RM = 41,
     /* Makes or replaces a rule of mirroring: its fields (control/state/mirror.h). */
     CMD_MIRROR_SET = 42,
-    /* bytes name */
+    /* bytes name; u8 1, if the configuration file lets it go (before cluster version 4 that is not there) */
     CMD_MIRROR_RM = 43,
     /* Makes or replaces a source: u64 revision that it has (CMD_REVISION_ANY, or 0: there is none yet), u8
        origin (enum source_origin: who asks), its fields (control/state/source.h). */

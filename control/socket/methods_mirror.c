@@ -85,6 +85,7 @@ void method_mirror_set(void *context, struct rpc_call *call, json_t *params)
                  json_is_object(fields) ? err : "fields is not an object");
         return;
     }
+    m.declared = false;
     void *cmd = mirror_cmd_set(call->peer->actor, propose_source, &m, &len);
     propose_command(d, call, cmd, len, json_pack("{s:s}", "name", name), NULL);
 }

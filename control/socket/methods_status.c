@@ -14,6 +14,7 @@
 #include "control/daemon_sources.h"
 #include "control/mirrors.h"
 #include "control/notify.h"
+#include "control/mirrors_declare.h"
 #include "control/policies.h"
 #include "control/services.h"
 #include "control/settings.h"
@@ -171,6 +172,7 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state)
     services_warn(d->services, list);
     policies_warn(d->policies, list);
     daemon_sources_warn(d, list);
+    mirrors_file_warn(d->mirror_rules, list);
     daemon_listen_warn(d, list);
     if (d->notify)
         notify_warn(d->notify, list);

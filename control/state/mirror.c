@@ -18,7 +18,8 @@ enum {
     FLAG_EVENT = 2,
     FLAG_REFERRERS = 4,
     FLAG_PAUSED = 8,
-    FLAGS_ALL = 15
+    FLAG_DECLARED = 16, /* from cluster version 4 on */
+    FLAGS_ALL = 31
 };
 
 enum form { FORM_DIRECTION, FORM_BOOL, FORM_TEXT, FORM_TIME, FORM_RATE, FORM_PARALLEL };
@@ -322,7 +323,8 @@ void mirror_put(struct wire_writer *w, const struct mirror_rule *m)
     wire_put_u8(w, MIRROR_CODEC_VERSION);
     codec_put_text(w, m->name);
     wire_put_u8(w, (uint8_t)((m->push ? FLAG_PUSH : 0) | (m->on_event ? FLAG_EVENT : 0) |
-                             (m->referrers ? FLAG_REFERRERS : 0) | (m->paused ? FLAG_PAUSED : 0)));
+                             (m->referrers ? FLAG_REFERRERS : 0) | (m->paused ? FLAG_PAUSED : 0) |
+                             (m->declared ? FLAG_DECLARED : 0)));
     wire_put_u64(w, m->every_s);
     wire_put_u64(w, m->rate);
     wire_put_u8(w, (uint8_t)m->parallel);
@@ -341,6 +343,7 @@ void mirror_get(struct wire_reader *r, struct mirror_rule *m)
     m->on_event = flags & FLAG_EVENT;
     m->referrers = flags & FLAG_REFERRERS;
     m->paused = flags & FLAG_PAUSED;
+    m->declared = flags & FLAG_DECLARED;
     m->every_s = wire_get_u64(r);
     m->rate = wire_get_u64(r);
     m->parallel = wire_get_u8(r);
@@ -356,9 +359,11 @@ void *mirror_cmd_set(const char *actor, const char *source, const struct mirror_
     return cmd_end(&w, len);
 }
 
-void *mirror_cmd_rm(const char *actor, const char *source, const char *name, size_t *len)
+void *mirror_cmd_rm(const char *actor, const char *source, const char *name, bool declared, size_t *len)
 {
-    struct wire_writer w = cmd_new(CMD_MIRROR_RM, actor, source, MIRROR_NAME_MAX);
+    struct wire_writer w = cmd_new(CMD_MIRROR_RM, actor, source, MIRROR_NAME_MAX + 1);
     wire_put_bytes(&w, name, strlen(name));
+    if (declared)
+        wire_put_u8(&w, 1);
     return cmd_end(&w, len);
 }

@@ -39,6 +39,7 @@ struct mirror_rule {
     uint64_t every_s;                      /* 0: not by itself */
     uint64_t rate;                         /* bytes of blobs a second; 0: as they come */
     uint32_t parallel;                     /* transfers at the same time */
+    bool declared;                         /* by the configuration file, which alone may change it */
     /* Of the row. */
     uint64_t revision, created_ms, updated_ms;
 };
@@ -65,15 +66,15 @@ const char *mirror_field_key(size_t i);
 /* Whether it can be: 0, or -EINVAL with what is wrong in err. */
 int mirror_check(const struct mirror_rule *m, char *err, size_t err_len);
 
-/* Whether both say the same. */
+/* Whether both say the same, whoever says it. */
 bool mirror_same(const struct mirror_rule *a, const struct mirror_rule *b);
 
 void mirror_put(struct wire_writer *w, const struct mirror_rule *m);
 void mirror_get(struct wire_reader *r, struct mirror_rule *m);
 
-/* CMD_MIRROR_SET and CMD_MIRROR_RM, malloc'd. */
+/* CMD_MIRROR_SET and CMD_MIRROR_RM, malloc'd; declared: in the name of the configuration file. */
 void *mirror_cmd_set(const char *actor, const char *source, const struct mirror_rule *m, size_t *len);
-void *mirror_cmd_rm(const char *actor, const char *source, const char *name, size_t *len);
+void *mirror_cmd_rm(const char *actor, const char *source, const char *name, bool declared, size_t *len);
 
 /* All of the state. 0 or -errno; mirror_table_fini in any case. */
 int state_mirrors_read(struct kv *kv, struct mirror_table *out);

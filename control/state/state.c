@@ -126,6 +126,8 @@ static uint32_t version_of(const struct state_cmd *c)
     uint32_t needed = node_version_of_command(c->head.type);
     if (c->head.type == CMD_NOTIFY_SET && endpoint_is_new(c->endpoint_actions))
         return CLUSTER_VERSION_SOURCES;
+    if ((c->head.type == CMD_MIRROR_SET || c->head.type == CMD_MIRROR_RM) && c->declared)
+        return CLUSTER_VERSION_SOURCES;
     bool fields = c->head.type == CMD_SERVICE_SET && c->svc.proxy.half_closed_ms;
     return fields && needed < CLUSTER_VERSION_HOLDERS ? CLUSTER_VERSION_HOLDERS : needed;
 }

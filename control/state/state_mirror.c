@@ -3,6 +3,7 @@
  * the command's fields. */
 #include <stdio.h>
 
+#include "control/state/codec.h"
 #include "control/state/mirror.h"
 #include "control/state/service.h"
 #include "state_internal.h"
@@ -28,6 +29,7 @@ static int parse_set(struct wire_reader *r, struct state_cmd *out, char *err, si
     struct wire_reader again = out->endpoint;
     (void)wire_get_u8(&again);
     out->service.data = (const char *)wire_get_bytes(&again, &out->service.len);
+    out->declared = m.declared;
     if (!r->failed)
         return mirror_check(&m, err, err_len);
     snprintf(err, err_len, "the rule is not valid");
@@ -39,6 +41,7 @@ int state_parse_mirror(struct wire_reader *r, struct state_cmd *out, char *err, 
     if (out->head.type == CMD_MIRROR_SET)
         return parse_set(r, out, err, err_len);
     out->service.data = (const char *)wire_get_bytes(r, &out->service.len);
+    out->declared = !r->failed && !wire_at_end(r) && codec_get_range(r, 1, 1, 1) == 1;
     if (r->failed || (out->service.len && out->service.len <= MIRROR_NAME_MAX &&
                       svc_name_valid(out->service.data, out->service.len)))
         return 0;
@@ -88,9 +91,16 @@ static int rules_count(struct kv *kv, unsigned *count)
     return rc == -ENOENT ? 0 : rc;
 }
 
-/* Of a rule that is there. */
-static int created_read(struct kv *kv, const struct state_key *key, uint64_t *created_ms)
+static int refuse_declared(struct state_event *out)
 {
+    return state_refuse_format(out, CMD_DECLARED, "the rule of mirroring '%.*s' is set in the configuration file",
+                               (int)out->cmd.service.len, out->cmd.service.data);
+}
+
+/* Of a rule that is there: when it was made, whether the configuration file says it. */
+static int old_read(struct kv *kv, const struct state_key *key, uint64_t *created_ms, bool *declared)
+{
+    struct mirror_rule m;
     struct kv_bytes value;
     int rc = kv_get(kv, PRIVATE_DATA, state_key_bytes(key), &value);
     if (rc)
@@ -98,6 +108,9 @@ static int created_read(struct kv *kv, const struct state_key *key, uint64_t *cr
     struct wire_reader r = {.buf = value.data, .len = value.len};
     (void)wire_get_u64(&r);
     *created_ms = wire_get_u64(&r);
+    (void)wire_get_u64(&r);
+    mirror_get(&r, &m);
+    *declared = m.declared;
     return r.failed ? -EUCLEAN : 0;
 }
 
@@ -109,9 +122,12 @@ int state_mirror_set(struct kv *kv, struct state_event *out)
     uint8_t row[ROW_MAX];
     struct wire_writer w = {.buf = row, .cap = sizeof(row)};
     unsigned count;
-    int there = created_read(kv, &key, &created_ms), rc = rules_count(kv, &count);
+    bool declared = false;
+    int there = old_read(kv, &key, &created_ms, &declared), rc = rules_count(kv, &count);
     if (there && there != -ENOENT)
         return there;
+    if (declared && !cmd->declared)
+        return refuse_declared(out);
     if (rc)
         return rc;
     if (there && count >= MIRRORS_MAX)
@@ -129,7 +145,14 @@ int state_mirror_rm(struct kv *kv, struct state_event *out)
 {
     const struct state_cmd *cmd = &out->cmd;
     struct state_key key = key_of(cmd->service.data, cmd->service.len);
-    int rc = kv_del(kv, PRIVATE_DATA, state_key_bytes(&key));
+    uint64_t created_ms;
+    bool declared = false;
+    int rc = old_read(kv, &key, &created_ms, &declared);
+    if (rc && rc != -ENOENT)
+        return rc;
+    if (declared && !cmd->declared)
+        return refuse_declared(out);
+    rc = kv_del(kv, PRIVATE_DATA, state_key_bytes(&key));
     if (rc == -ENOENT)
         return state_refuse_format(out, CMD_MIRROR_UNKNOWN, "there is no rule of mirroring '%.*s'",
                                    (int)cmd->service.len, cmd->service.data);

@@ -339,6 +339,27 @@ def test_apply(node):
     assert json.loads(cli(node, "mirror", "ls", "--json"))["mirrors"] == []
 
 
+def test_the_configuration_file(node):
+    """As policies: declared at the start and at SIGHUP; what it does not name any more goes, nobody else changes it."""
+    def names():
+        return {row["name"]: row["origin"] for row in json.loads(cli(node, "mirror", "ls", "--json"))["mirrors"]}
+
+    def configure(*rules):
+        path = node.folder / "config.yaml"
+        path.write_text(json.dumps({**node.config(), "mirrors": rules}))
+        node.process.send_signal(signal.SIGHUP)
+
+    rule = {"name": "filed", "url": "http://127.0.0.1:1", "repos": ["a/*"], "paused": True}
+    cli(node, "mirror", "set", "mine", "url=http://127.0.0.1:1", "repos=b", "paused=true")
+    configure(rule)
+    assert http1.wait_until(lambda: names() == {"filed": "file", "mine": "api"}, WAIT_S), names()
+    assert "configuration file" in tool(node, "mirror", "set", "filed", "rate=1MiB").stdout
+    assert "configuration file" in tool(node, "mirror", "rm", "filed", "--yes").stdout
+    configure()
+    assert http1.wait_until(lambda: names() == {"mine": "api"}, WAIT_S), names()
+    cli(node, "mirror", "rm", "mine", "--yes")
+
+
 def test_what_is_refused(node):
     assert "url:" in tool(node, "mirror", "set", "x", "repos=a").stdout
     assert "expression" in tool(node, "mirror", "set", "x", "url=http://127.0.0.1:1", "repos=a", "tags=~(").stdout

@@ -32,7 +32,7 @@ static enum cmd_status set(struct fixture *f, const struct mirror_rule *m)
 static enum cmd_status rm(struct fixture *f, const char *name)
 {
     size_t len;
-    void *cmd = mirror_cmd_rm("tester", "here", name, &len);
+    void *cmd = mirror_cmd_rm("tester", "here", name, false, &len);
     return fixture_apply_made(f, cmd, len);
 }
 
