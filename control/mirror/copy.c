@@ -64,18 +64,19 @@ static int text_compare(const void *a, const void *b)
     return strcmp(a, b);
 }
 
-/* Of what is there now, signatures are wanted. With the lock. */
-static void digest_note(struct copy *c, const char *digest)
+void copy_note(struct copy *c, const char *digest)
 {
     char form[TAG_NAME_MAX + 1];
     if (!name_referrers_tag(digest, form))
         return;
     char *text = strdup(form);
     CHECK(text);
+    pthread_mutex_lock(&c->lock);
     char **at = tsearch(text, &c->digests, text_compare);
     CHECK(at);
     if (*at != text)
         free(text);
+    pthread_mutex_unlock(&c->lock);
 }
 
 static void tag_done(struct hand *h, const char *tag)
@@ -98,9 +99,9 @@ static void tag_done(struct hand *h, const char *tag)
     c->counts.skipped += result == IMAGE_SKIPPED;
     if (result == IMAGE_FAILED)
         note_error(c, h->error);
-    else if (result != IMAGE_SKIPPED)
-        digest_note(c, digest);
     pthread_mutex_unlock(&c->lock);
+    if (result != IMAGE_FAILED && result != IMAGE_SKIPPED)
+        copy_note(c, digest);
     report_progress(c, false);
 }
 

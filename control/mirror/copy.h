@@ -80,6 +80,8 @@ int copy_run(const struct job *job);
 /* What is asked of a side failed (rc) or not: who is down is not asked for ever. Returns rc. */
 int copy_result(struct hand *h, int rc);
 bool copy_stopping(struct copy *c);
+/* It is at both sides: cosign's tags of it come along, too. */
+void copy_note(struct copy *c, const char *digest);
 
 /* blobs.c: has all of the blobs copied, by whoever has time. 0 or -errno, h->error says why. */
 int blobs_copy(struct hand *h, const struct document *d);

@@ -161,17 +161,55 @@ int image_manifest(struct hand *h, const char *digest, unsigned depth)
     free(a);
     if (rc < 0)
         return rc;
+    copy_note(h->copy, digest);
     return h->copy->job->referrers ? referrers_copy(h, digest, depth + 1) : 0;
+}
+
+/* Of an index that both sides have, its manifests may have got what refers to them: what this one names is looked
+ * through, not what indexes in it name. */
+static int children_look(struct hand *h, const char *digest)
+{
+    struct side_answer *a = calloc(1, sizeof(*a));
+    char real[DIGEST_TEXT_ROOM];
+    struct document d;
+    CHECK(a);
+    int rc = manifest_fetch(h, digest, a);
+    if (rc) {
+        free(a);
+        return rc == -ENOENT ? 0 : rc; /* it has just gone */
+    }
+    digest_make(digest, a->body ? a->body : "", a->len, real);
+    if (strcmp(real, digest) != 0)
+        rc = wrong(h, digest);
+    else if (document_read(a->body, a->len, a->type, &d) == 0) {
+        for (size_t i = 0; i < d.count && rc == 0; i++) {
+            if (!d.refs[i].manifest)
+                continue;
+            copy_note(h->copy, d.refs[i].digest);
+            rc = referrers_copy(h, d.refs[i].digest, 2);
+        }
+        document_fini(&d);
+    }
+    side_answer_free(a);
+    free(a);
+    return rc;
 }
 
 /* --- tags --- */
 
+/* Also where the registry does not say of which type it is. */
+static bool may_be_index(const char *type)
+{
+    return !strstr(type, "image.manifest.v1+json") && !strstr(type, "distribution.manifest.v2+json");
+}
+
 /* The digest that the source's tag has now. 1, 0: there is none any more; -errno. */
-static int tag_digest(struct hand *h, const char *tag, char digest[DIGEST_TEXT_ROOM])
+static int tag_digest(struct hand *h, const char *tag, char digest[DIGEST_TEXT_ROOM], bool *index)
 {
     struct side_answer *a = calloc(1, sizeof(*a));
     CHECK(a);
     int rc = manifest_look(h, true, tag, a);
+    *index = rc == 1 && may_be_index(a->type);
     if (rc == 1 && name_digest_valid(a->digest)) {
         memcpy(digest, a->digest, DIGEST_TEXT_ROOM);
     } else if (rc == 1) { /* a registry that does not say it */
@@ -217,7 +255,8 @@ enum image_result image_tag(struct hand *h, const char *tag, char digest[DIGEST_
     h->manifests = 0;
     h->changed = false;
     digest[0] = '\0';
-    int rc = tag_digest(h, tag, digest);
+    bool index;
+    int rc = tag_digest(h, tag, digest, &index);
     if (rc <= 0)
         return rc ? IMAGE_FAILED : IMAGE_SKIPPED;
     rc = tag_is_same(h, tag, digest);
@@ -225,7 +264,10 @@ enum image_result image_tag(struct hand *h, const char *tag, char digest[DIGEST_
         return IMAGE_FAILED;
     if (job->dry_run)
         return rc ? IMAGE_SAME : IMAGE_WANTED;
-    if (rc == 0 && tag_copy(h, tag, digest))
+    bool same = rc == 1;
+    if (!same && tag_copy(h, tag, digest))
+        return IMAGE_FAILED;
+    if (same && index && job->referrers && children_look(h, digest))
         return IMAGE_FAILED;
     if (job->referrers && referrers_copy(h, digest, 1))
         return IMAGE_FAILED;

@@ -239,6 +239,27 @@ def test_pull(node, peer, middle):
     cli(node, "mirror", "rm", "in", "--yes")
 
 
+def test_what_refers_to_the_images_of_an_index(node, peer):
+    """Of an index that has not changed: a list of referrers and a tag of cosign that an image of it has got since."""
+    source, copy = peer.repository("below/app"), node.repository("copies/below/app")
+    _, first, signature = push_set(source, "below")
+    cli(node, "mirror", "set", "below", f"url=http://{peer.host}", "repos=below/app", "tags=multi", "prefix=copies")
+    assert not run(node, "below")["error"]
+    assert json.loads(copy.referrers(first).body)["manifests"] == []
+    source.push_manifest(first.replace(":", "-"), {
+        "schemaVersion": 2, "mediaType": harness.INDEX_TYPE,
+        "manifests": [{"mediaType": harness.IMAGE_TYPE, "digest": signature, "artifactType": SIG_TYPE,
+                       "size": len(source.manifest(signature).body)}]})
+    signed = first.replace(":", "-") + ".sig"
+    cosign, _ = source.push_image(signed, b"cosign of an image")
+    done = run(node, "below")
+    assert not done["error"] and done["counts"]["copied"] == 2, done
+    assert [row["digest"] for row in json.loads(copy.referrers(first).body)["manifests"]] == [signature]
+    assert has(copy, {signed: cosign})
+    assert run(node, "below")["counts"]["copied"] == 0
+    cli(node, "mirror", "rm", "below", "--yes")
+
+
 def test_push_by_schedule_and_event(node, peer, middle):
     """To a registry without lists of referrers: it gets the fall-back tag. It is down for a while; then each push follows."""
     source = node.repository("out/app")
