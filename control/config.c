@@ -320,24 +320,15 @@ static void address_set_default(struct config_address *address, const char *text
 static void read_root(struct cfg_reader *r, const yaml_node_t *root)
 {
     static const struct cfg_key_row keys[] = {
-        {"state", read_state},
-        {"run", read_run},
-        {"listen", read_listen},
-        {"admin", read_admin},
-        {"control", read_control},
-        {"dataplane", read_dataplane},
-        {"log", read_log},
-        {"settings", read_settings},
-        {"kernel", cfg_kernel},
-        {"cluster", cfg_cluster},
-        {"services", cfg_services},
-        {"peers", cfg_peers},
-        {"takeover", cfg_takeover},
-        {"certificates", cfg_certificates},
-        {"sources", cfg_sources},
-        {"policies", cfg_policies},
-        {"mirrors", cfg_mirrors},
-        {"credentials", cfg_credentials},
+        {"state", read_state},      {"run", read_run},
+        {"listen", read_listen},    {"admin", read_admin},
+        {"control", read_control},  {"dataplane", read_dataplane},
+        {"log", read_log},          {"settings", read_settings},
+        {"kernel", cfg_kernel},     {"cluster", cfg_cluster},
+        {"services", cfg_services}, {"peers", cfg_peers},
+        {"takeover", cfg_takeover}, {"certificates", cfg_certificates},
+        {"sources", cfg_sources},   {"policies", cfg_policies},
+        {"mirrors", cfg_mirrors},   {"credentials", cfg_credentials},
     };
     struct config *config = r->config;
     struct entry admin = {.address.service = SERVICE_ADMIN};

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "control/daemon_notify.h"
 
+#include <stdio.h>
+
 #include "control/daemon.h"
 #include "control/notify.h"
 
@@ -17,6 +19,18 @@ static uint64_t pulls_untold(void *arg)
     return shared_memory_sum(&d->memory, CTR_PULLS_UNTOLD);
 }
 
+static bool secret_find(void *arg, const char *name, struct credentials *out, char *why, size_t why_len)
+{
+    const struct daemon *d = arg;
+    const struct config_credential *c = config_credential_find(&d->config.credentials, name);
+    if (!c) {
+        snprintf(why, why_len, "the configuration of this node has no credentials '%s'", name);
+        return false;
+    }
+    snprintf(out->user, sizeof(out->user), "%s", c->user);
+    return credentials_read(c->password_file, out->password, why, why_len);
+}
+
 void daemon_notify_open(struct daemon *d)
 {
     const struct notify_config config = {.loop = &d->loop,
@@ -31,6 +45,7 @@ void daemon_notify_open(struct daemon *d)
                                                    .wanted = &d->memory.log->pulls,
                                                    .bytes_max = pulls_bytes_max,
                                                    .untold = pulls_untold,
-                                                   .arg = d}};
+                                                   .arg = d},
+                                         .secrets = {.find = secret_find, .arg = d}};
     d->notify = notify_new(&config);
 }

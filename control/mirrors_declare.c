@@ -37,7 +37,8 @@ static void add_part(struct wire_writer *w, void *cmd, size_t len)
     free(cmd);
 }
 
-static size_t add_parts(struct wire_writer *w, const struct mirror_table *state, const struct mirror_table *file)
+static size_t add_parts(struct wire_writer *w, const struct mirror_table *state,
+                        const struct mirror_table *file)
 {
     size_t count = 0, len;
     void *cmd;
@@ -62,7 +63,8 @@ static size_t add_parts(struct wire_writer *w, const struct mirror_table *state,
     return count;
 }
 
-void *mirrors_diff(const struct mirror_table *state, const struct mirror_table *file, size_t *changes, size_t *len)
+void *mirrors_diff(const struct mirror_table *state, const struct mirror_table *file, size_t *changes,
+                   size_t *len)
 {
     struct cmd_head head = {.type = CMD_TRANSACTION,
                             .actor = actor,
@@ -99,7 +101,8 @@ static void look_later(struct mirrors_file *f)
         uv_timer_start(&f->retry, on_retry, MIRRORS_RETRY_MS, 0);
 }
 
-static void on_proposed(void *arg, enum cmd_status status, uint64_t index, const void *detail, size_t detail_len)
+static void on_proposed(void *arg, enum cmd_status status, uint64_t index, const void *detail,
+                        size_t detail_len)
 {
     struct mirrors_file *f = arg;
     (void)index;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The rules of mirroring of the configuration file, proposed to the state, by the same rule as policies
- * (policies.h): those that the file does not name any more go; the others are nobody's to change but the file's. A
- * file without rules changes none while there are other nodes, but for one that had some when this process read it
- * before.
+ * (policies.h): those that the file does not name any more go; the others are nobody's to change but the
+ * file's. A file without rules changes none while there are other nodes, but for one that had some when this
+ * process read it before.
  */
 #ifndef FL_CONTROL_MIRRORS_DECLARE_H
 #define FL_CONTROL_MIRRORS_DECLARE_H
@@ -32,7 +32,9 @@ void mirrors_file_warn(const struct mirrors_file *f, json_t *list);
 void mirrors_file_close(struct mirrors_file *f);
 void mirrors_file_free(struct mirrors_file *f);
 
-/* One command that brings the state there, malloc'd; NULL: it says so already. changes: of how many rules. Pure. */
-void *mirrors_diff(const struct mirror_table *state, const struct mirror_table *file, size_t *changes, size_t *len);
+/* One command that brings the state there, malloc'd; NULL: it says so already. changes: of how many rules.
+ * Pure. */
+void *mirrors_diff(const struct mirror_table *state, const struct mirror_table *file, size_t *changes,
+                   size_t *len);
 
 #endif

@@ -71,7 +71,7 @@ struct notify *notify_new(const struct notify_config *config)
     n->config = *config;
     n->timer.data = n;
     n->dirty = true;
-    n->pulls = pulls_new(&config->pulls);
+    n->pulls = pulls_new(&config->pulls, &n->config.secrets);
     (void)look(n, uv_now(config->loop));
     wake(n, TICK_MS);
     return n;
@@ -254,7 +254,7 @@ static void post(struct notify *n, const struct endpoint *e, const json_t *envel
 {
     if (!n->webhooks)
         n->webhooks = webhooks_new(n->config.loop);
-    notify_send(n->webhooks, e, envelope, done, arg);
+    notify_send(n->webhooks, e, &n->config.secrets, envelope, done, arg);
 }
 
 static void tell(struct notify *n, const struct endpoint *e, struct target *t, const uint8_t cluster_id[16])
@@ -344,6 +344,7 @@ static json_t *endpoint_json(struct notify *n, const struct endpoint *e, bool le
     CHECK(row);
     json_object_set_new(row, "ca", json_string(e->ca ? "own" : "system"));
     json_object_set_new(row, "ignore", ignore_json(e->row.actions));
+    json_object_set_new(row, "credentials", json_string(e->credentials));
     json_t *pulls = pulls_json(n->pulls, e->name);
     if (pulls)
         json_object_set_new(row, "pulls", pulls);

@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "control/cluster.h"
+#include "control/notify_send.h"
 #include "control/pulls.h"
 
 struct control_counters;
@@ -25,6 +26,7 @@ struct notify_config {
     struct events *events;
     const char *node; /* this one's name */
     struct pulls_config pulls;
+    struct notify_secrets secrets;
 };
 
 struct notify *notify_new(const struct notify_config *config);

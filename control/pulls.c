@@ -47,6 +47,7 @@ struct target {
 
 struct pulls {
     struct pulls_config config;
+    const struct notify_secrets *secrets;
     const struct endpoint_table *table;
     struct webhooks *webhooks; /* NULL: nobody was told of anything yet */
     uv_timer_t timer;
@@ -61,11 +62,12 @@ struct pulls {
 static void step(struct pulls *p);
 static void on_timer(uv_timer_t *timer);
 
-struct pulls *pulls_new(const struct pulls_config *config)
+struct pulls *pulls_new(const struct pulls_config *config, const struct notify_secrets *secrets)
 {
     struct pulls *p = calloc(1, sizeof(*p));
     CHECK(p && uv_timer_init(config->loop, &p->timer) == 0);
     p->config = *config;
+    p->secrets = secrets;
     p->timer.data = p;
     p->work.data = p;
     p->folder = (struct disk_folder){.state_fd = config->state_fd, .fd = -1};
@@ -246,7 +248,7 @@ static void batch_send(struct target *t)
         p->webhooks = webhooks_new(p->config.loop);
     t->busy = true;
     t->sent = t->disk.after;
-    notify_send(p->webhooks, e, envelope, on_answer, t);
+    notify_send(p->webhooks, e, p->secrets, envelope, on_answer, t);
     json_decref(envelope);
 }
 

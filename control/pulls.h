@@ -15,6 +15,7 @@
 #include <jansson.h>
 #include <uv.h>
 
+#include "control/notify_send.h"
 #include "control/state/notice.h"
 
 struct cluster;
@@ -34,7 +35,8 @@ struct pulls_config {
     void *arg;
 };
 
-struct pulls *pulls_new(const struct pulls_config *config);
+/* Borrows secrets. */
+struct pulls *pulls_new(const struct pulls_config *config, const struct notify_secrets *secrets);
 
 /* What is here goes to the disk first; what is left is freed by the loop. */
 void pulls_close(struct pulls *p);

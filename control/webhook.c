@@ -30,6 +30,7 @@ struct webhook {
     bool too_large;
     void *arg;
     CURLcode refused; /* by libcurl: an option that it does not take */
+    char impossible[WEBHOOK_ERROR_MAX];
     char error[CURL_ERROR_SIZE];
 };
 
@@ -95,10 +96,11 @@ static void tell_done(struct webhooks *w)
         curl_multi_remove_handle(w->multi, h->easy);
         if (result == CURLE_OK)
             curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
-        const char *why = h->refused     ? curl_easy_strerror(h->refused)
-                          : h->too_large ? "its answer is too long"
-                          : h->error[0]  ? h->error
-                                         : curl_easy_strerror(result);
+        const char *why = h->impossible[0] ? h->impossible
+                          : h->refused     ? curl_easy_strerror(h->refused)
+                          : h->too_large   ? "its answer is too long"
+                          : h->error[0]    ? h->error
+                                           : curl_easy_strerror(result);
         tell(h, status, status ? "" : why);
         webhook_free(h);
     }
@@ -291,7 +293,7 @@ static void begin(struct webhooks *w, struct webhook *h)
 {
     h->next = w->first;
     w->first = h;
-    if (h->refused)
+    if (h->refused || h->impossible[0])
         curl_easy_reset(h->easy); /* without a URL: the loop tells that it has failed */
     CHECK(curl_multi_add_handle(w->multi, h->easy) == CURLM_OK);
 }
@@ -312,6 +314,8 @@ void webhook_post(struct webhooks *w, const struct webhook_request *request, web
     SET(h, CURLOPT_WRITEFUNCTION, drop);
     SET(h, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->len);
     SET(h, CURLOPT_COPYPOSTFIELDS, request->body);
+    if (request->impossible)
+        snprintf(h->impossible, sizeof(h->impossible), "%s", request->impossible);
     begin(w, h);
 }
 

@@ -35,6 +35,7 @@ struct webhook_request {
     const char *ca; /* PEM; NULL: the system's */
     const char *body;
     size_t len;
+    const char *impossible; /* why nothing can be sent: done gets it, from the loop; NULL */
 };
 
 /* status: of the answer; 0: there was none, and error says why. */

@@ -165,8 +165,8 @@ int image_manifest(struct hand *h, const char *digest, unsigned depth)
     return h->copy->job->referrers ? referrers_copy(h, digest, depth + 1) : 0;
 }
 
-/* Of an index that both sides have, its manifests may have got what refers to them: what this one names is looked
- * through, not what indexes in it name. */
+/* Of an index that both sides have, its manifests may have got what refers to them: what this one names is
+ * looked through, not what indexes in it name. */
 static int children_look(struct hand *h, const char *digest)
 {
     struct side_answer *a = calloc(1, sizeof(*a));

@@ -133,7 +133,7 @@ static int take_ca(struct endpoint *e, const char *pem)
 }
 
 struct wanted {
-    const char *name, *url, *prefix, *actions, *ignore, *media_types, *ca;
+    const char *name, *url, *prefix, *actions, *ignore, *media_types, *ca, *credentials;
     json_t *headers;
 };
 
@@ -159,6 +159,9 @@ static int take(struct endpoint *e, const struct wanted *w, char err[ERROR_MAX])
         return -EINVAL;
     snprintf(err, ERROR_MAX, "ca: give certificates as PEM, 16 KiB at most");
     if (w->ca && take_ca(e, w->ca))
+        return -EINVAL;
+    snprintf(err, ERROR_MAX, "credentials: write the name of credentials of the configuration files");
+    if (w->credentials && take_text(w->credentials, e->credentials, sizeof(e->credentials)))
         return -EINVAL;
     int rc = take_headers(e, w->headers, err);
     return rc ? rc : endpoint_check(e, err, ERROR_MAX);
@@ -204,9 +207,9 @@ void method_notify_set(void *context, struct rpc_call *call, json_t *params)
     struct endpoint_table table;
     char err[ERROR_MAX];
     size_t len;
-    if (!rpc_params(call, params, "{s:s, s?s, s?s, s?s, s?s, s?s, s?s, s?o}", "name", &w.name, "url", &w.url,
-                    "prefix", &w.prefix, "actions", &w.actions, "ignore", &w.ignore, "media_types",
-                    &w.media_types, "ca", &w.ca, "headers", &w.headers))
+    if (!rpc_params(call, params, "{s:s, s?s, s?s, s?s, s?s, s?s, s?s, s?s, s?o}", "name", &w.name, "url",
+                    &w.url, "prefix", &w.prefix, "actions", &w.actions, "ignore", &w.ignore, "media_types",
+                    &w.media_types, "ca", &w.ca, "credentials", &w.credentials, "headers", &w.headers))
         return;
     int rc = cluster_endpoints(d->cluster, &table);
     if (rc) {

@@ -11,7 +11,12 @@
 #include "control/state/state.h"
 #include "names_policy.h"
 
-enum { ENDPOINT_CODEC_VERSION = 2, ENDPOINT_CODEC_CA = 2, NOTICE_CODEC_VERSION = 1 };
+enum {
+    ENDPOINT_CODEC_VERSION = 3,
+    ENDPOINT_CODEC_CA = 2,
+    ENDPOINT_CODEC_CREDENTIALS = 3,
+    NOTICE_CODEC_VERSION = 1
+};
 
 const char *const notice_actions[NOTICE_ACTIONS_COUNT] = {
     [NOTICE_PUSH] = "push", [NOTICE_DELETE] = "delete", [NOTICE_MOUNT] = "mount", [NOTICE_PULL] = "pull"};
@@ -107,6 +112,8 @@ int endpoint_check(const struct endpoint *e, char *err, size_t err_len)
         return wrong(err, err_len, "actions: write some of push,delete,mount,pull");
     if (e->ca && (!strstr(e->ca, "-----BEGIN CERTIFICATE-----") || strlen(e->ca) > ENDPOINT_CA_MAX))
         return wrong(err, err_len, "ca: give certificates as PEM, 16 KiB at most");
+    if (e->credentials[0] && !endpoint_name_valid(e->credentials, strlen(e->credentials)))
+        return wrong(err, err_len, "credentials: write the name of credentials of the configuration files");
     if (!policy_patterns_valid(e->row.media_types, strlen(e->row.media_types)))
         return wrong(err, err_len, "media_types: write patterns with commas between them");
     for (uint32_t i = 0; i < e->headers_count; i++) {
@@ -122,7 +129,8 @@ int endpoint_check(const struct endpoint *e, char *err, size_t err_len)
 
 void endpoint_put(struct wire_writer *w, const struct endpoint *e)
 {
-    wire_put_u8(w, e->ca ? ENDPOINT_CODEC_CA : 1); /* older nodes know it, where they can */
+    /* Older nodes know it, where they can. */
+    wire_put_u8(w, e->credentials[0] ? ENDPOINT_CODEC_CREDENTIALS : e->ca ? ENDPOINT_CODEC_CA : 1);
     codec_put_text(w, e->name);
     wire_put_u32(w, e->row.actions);
     codec_put_text(w, e->row.prefix);
@@ -131,8 +139,10 @@ void endpoint_put(struct wire_writer *w, const struct endpoint *e)
     wire_put_u32(w, e->headers_count);
     for (uint32_t i = 0; i < e->headers_count; i++)
         codec_put_text(w, e->header[i]);
-    if (e->ca)
-        codec_put_text(w, e->ca);
+    if (e->ca || e->credentials[0])
+        codec_put_text(w, e->ca ? e->ca : "");
+    if (e->credentials[0])
+        codec_put_text(w, e->credentials);
 }
 
 /* A text without a NUL in it; NULL, and the reader fails, where there is none. */
@@ -167,6 +177,13 @@ void endpoint_get(struct wire_reader *r, struct endpoint *e)
     }
     if (version >= ENDPOINT_CODEC_CA)
         e->ca = get_long_text(r, ENDPOINT_CA_MAX);
+    if (version < ENDPOINT_CODEC_CREDENTIALS)
+        return;
+    codec_get_text(r, e->credentials, sizeof(e->credentials));
+    if (e->ca && !e->ca[0]) {
+        free(e->ca);
+        e->ca = NULL;
+    }
 }
 
 static void put_text(struct wire_writer *w, struct notice_text t)

@@ -43,6 +43,9 @@ struct endpoint {
     uint32_t headers_count;
     char *header[ENDPOINT_HEADERS_MAX]; /* "Name: value"; malloc'd, secret */
     char *ca; /* certificates (PEM) that vouch for it, and no others; malloc'd. NULL: the host's CAs do */
+    /* Name of credentials of the configuration file of whoever sends; empty: none. "{password}" in the URL
+     * and in headers is that password then; where it is in none of them, Authorization has both (Basic). */
+    char credentials[ENDPOINT_NAME_MAX + 1];
 };
 
 struct endpoint_table {
@@ -60,7 +63,7 @@ int endpoint_check(const struct endpoint *e, char *err, size_t err_len);
 bool endpoint_name_valid(const char *name, size_t len);
 
 /* CMD_NOTIFY_SET: version, name, actions, prefix, media types, URL, u32 count of headers, each: bytes; from
- * version 2 on bytes ca. The reader allocates headers and ca: endpoint_fini. */
+ * version 2 on bytes ca, from 3 on bytes credentials. The reader allocates headers and ca: endpoint_fini. */
 void endpoint_put(struct wire_writer *w, const struct endpoint *e);
 void endpoint_get(struct wire_reader *r, struct endpoint *e);
 
@@ -99,10 +102,10 @@ int notice_get(const void *data, size_t len, struct notice *n);
 bool notice_wanted(const struct names_endpoint *e, const struct notice *n);
 bool notice_pull_wanted(const struct names_endpoint *e, const struct pull *p);
 
-/* Whether older nodes do not know what these actions mean: they would refuse the command. */
-static inline bool endpoint_is_new(uint32_t actions)
+/* Whether it has something that older nodes do not know: they would refuse the command. */
+static inline bool endpoint_is_new(const struct endpoint *e)
 {
-    return (actions & ~(uint32_t)ENDPOINT_ACTIONS_DEFAULT) != 0;
+    return e->credentials[0] || (e->row.actions & ~(uint32_t)ENDPOINT_ACTIONS_DEFAULT) != 0;
 }
 
 /* All endpoints, with their secrets. 0 or -errno; endpoint_table_fini. */

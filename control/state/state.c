@@ -124,7 +124,7 @@ enum cmd_status state_check(const void *cmd, size_t len, const struct state_sett
 static uint32_t version_of(const struct state_cmd *c)
 {
     uint32_t needed = node_version_of_command(c->head.type);
-    if (c->head.type == CMD_NOTIFY_SET && endpoint_is_new(c->endpoint_actions))
+    if (c->head.type == CMD_NOTIFY_SET && c->endpoint_is_new)
         return CLUSTER_VERSION_SOURCES;
     if ((c->head.type == CMD_MIRROR_SET || c->head.type == CMD_MIRROR_RM) && c->declared)
         return CLUSTER_VERSION_SOURCES;

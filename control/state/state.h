@@ -102,7 +102,7 @@ struct state_cmd {
     struct wire_reader prefixes, policies, expired;
     uint64_t keep_last, keep_for_s; /* CMD_TAGS_EXPIRE: by what the tags were chosen */
     struct wire_reader endpoint; /* CMD_NOTIFY_SET, CMD_MIRROR_SET, CMD_SOURCE_SET: its bytes, to the end */
-    uint32_t endpoint_actions;   /* CMD_NOTIFY_SET */
+    bool endpoint_is_new;        /* CMD_NOTIFY_SET: older nodes would refuse it */
     bool declared;               /* CMD_MIRROR_SET, CMD_MIRROR_RM: by the configuration file */
     uint64_t notice_index;
     uint32_t notice_number;

@@ -93,7 +93,8 @@ static int rules_count(struct kv *kv, unsigned *count)
 
 static int refuse_declared(struct state_event *out)
 {
-    return state_refuse_format(out, CMD_DECLARED, "the rule of mirroring '%.*s' is set in the configuration file",
+    return state_refuse_format(out, CMD_DECLARED,
+                               "the rule of mirroring '%.*s' is set in the configuration file",
                                (int)out->cmd.service.len, out->cmd.service.data);
 }
 

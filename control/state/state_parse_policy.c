@@ -86,7 +86,7 @@ static int parse_notify_set(struct wire_reader *r, struct state_cmd *out, char *
     wire_get_u8(&again);
     out->service = get_text(&again);
     int rc = r->failed ? fail(err, err_len, "endpoint is not valid") : endpoint_check(&e, err, err_len);
-    out->endpoint_actions = e.row.actions;
+    out->endpoint_is_new = endpoint_is_new(&e);
     endpoint_fini(&e);
     return rc;
 }

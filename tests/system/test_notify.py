@@ -4,6 +4,7 @@ order. And retention, whose deletions it is told of."""
 
 import http.server
 import json
+import signal
 import ssl
 import threading
 import uuid
@@ -210,6 +211,25 @@ def test_pulls_are_told_to_who_asks_for_them(node, receiver):
         for name in ("all", "some", "old"):
             cli(node, "notify", "rm", name, "--yes")
     assert http1.wait_until(lambda: not list((node.folder / "state" / "notify").iterdir()), WAIT_S)
+
+
+def test_credentials_stay_on_the_node(node, receiver):
+    """The log has their name alone; the node that sends has the file."""
+    secret = node.folder / "password"
+    secret.write_text("s3cret-of-a-file\n")
+    secret.chmod(0o600)
+    hook(node, "named", receiver, "credentials=ci", "actions=delete", "header.Authorization=Bearer {password}")
+    assert "no credentials 'ci'" in cli(node, "notify", "test", "named", code=1)
+    (node.folder / "config.yaml").write_text(json.dumps({
+        **node.config(), "credentials": {"ci": {"user": "robot", "password_file": str(secret)}}}))
+    node.process.send_signal(signal.SIGHUP)
+    assert http1.wait_until(lambda: "was read again" in node.log(), WAIT_S)
+    assert "answered 200" in cli(node, "notify", "test", "named")
+    assert receiver.requests[-1]["Authorization"] == "Bearer s3cret-of-a-file"
+    log = b"".join(path.read_bytes() for path in (node.state / "raft").iterdir() if path.is_file())
+    assert b"Bearer {password}" in log and b"s3cret-of-a-file" not in log
+    assert listed(node, "named")["credentials"] == "ci"
+    cli(node, "notify", "rm", "named", "--yes")
 
 
 def test_what_cannot_be_is_said(node):

@@ -40,7 +40,8 @@ struct receiver {
     int port;
     const char *answer;
     unsigned requests, events;
-    json_t *last; /* the last event that was taken */
+    json_t *last;    /* the last event that was taken */
+    char head[1024]; /* of the last request */
 };
 
 struct client {
@@ -90,6 +91,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     const char *end = strstr(c->body, "\r\n\r\n"), *length = strcasestr(c->body, "content-length:");
     if (!end || !length || c->len < (size_t)(end + 4 - c->body) + strtoul(length + 15, NULL, 10))
         return;
+    snprintf(c->owner->head, sizeof(c->owner->head), "%.*s", (int)(end + 2 - c->body), c->body);
     take(c->owner, end + 4);
     c->len = 0;
     uv_buf_t out = uv_buf_init((char *)(uintptr_t)c->owner->answer, (unsigned)strlen(c->owner->answer));
@@ -145,6 +147,17 @@ static uint64_t untold(void *arg)
     return 7;
 }
 
+static bool secret_find(void *arg, const char *name, struct credentials *out, char *why, size_t why_len)
+{
+    (void)arg;
+    snprintf(out->user, sizeof(out->user), "robot");
+    snprintf(out->password, sizeof(out->password), "s3cret");
+    snprintf(why, why_len, "no '%s' here", name);
+    return strcmp(name, "ci") == 0;
+}
+
+static const struct notify_secrets secrets = {.find = secret_find};
+
 static void node_open(struct fixture *f)
 {
     const struct pulls_config config = {.loop = &f->loop,
@@ -154,7 +167,7 @@ static void node_open(struct fixture *f)
                                         .bytes_max = bytes_max,
                                         .untold = untold,
                                         .arg = f};
-    f->pulls = pulls_new(&config);
+    f->pulls = pulls_new(&config, &secrets);
     pulls_endpoints(f->pulls, &f->table);
 }
 
@@ -283,6 +296,35 @@ static void test_what_is_not_wanted(void **state)
     assert_null(pulls_json(f->pulls, "hook"));
 }
 
+/* The state has a name alone; what it stands for is put in as it is sent. */
+static void test_credentials(void **state)
+{
+    struct fixture *f = *state;
+    char header[] = "X-Token: of {password}", *const here = header;
+    snprintf(f->endpoint.credentials, sizeof(f->endpoint.credentials), "ci");
+    add(f, "a", 0);
+    run_until_told(f, 1);
+    assert_non_null(strstr(f->receiver.head, "Authorization: Basic cm9ib3Q6czNjcmV0\r\n"));
+    f->endpoint.header[f->endpoint.headers_count++] = here;
+    snprintf(f->endpoint.url, sizeof(f->endpoint.url), "http://127.0.0.1:%d/hook/{password}?x",
+             f->receiver.port);
+    add(f, "a", 0);
+    run_until_told(f, 2);
+    assert_non_null(strstr(f->receiver.head, "POST /hook/s3cret?x HTTP"));
+    assert_non_null(strstr(f->receiver.head, "X-Token: of s3cret\r\n"));
+    assert_null(strstr(f->receiver.head, "Authorization"));
+    snprintf(f->endpoint.credentials, sizeof(f->endpoint.credentials), "other");
+    add(f, "a", 0);
+    json_t *row = pulls_json(f->pulls, "hook");
+    while (!strstr(json_string_value(json_object_get(row, "error")), "no 'other' here")) {
+        uv_run(&f->loop, UV_RUN_ONCE);
+        json_decref(row);
+        row = pulls_json(f->pulls, "hook");
+    }
+    json_decref(row);
+    assert_int_equal(f->receiver.events, 2);
+}
+
 /* 20,000 while it answers errors, with starts between: all of them come when it takes them, each at least
  * once. */
 static void test_a_receiver_that_is_down(void **state)
@@ -333,9 +375,8 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_the_envelope),
-        T(test_what_is_not_wanted),
-        T(test_a_receiver_that_is_down),
+        T(test_the_envelope), T(test_what_is_not_wanted),
+        T(test_credentials),  T(test_a_receiver_that_is_down),
         T(test_too_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

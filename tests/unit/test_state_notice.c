@@ -385,6 +385,16 @@ static void test_pulls_are_not_in_the_state(void **state)
     assert_false(notice_pull_wanted(&row, &head));
     snprintf(row.prefix, sizeof(row.prefix), "teams");
     assert_false(notice_pull_wanted(&row, &manifest));
+    struct endpoint named = {.name = "y", .row.actions = 1, .url = "https://a/", .credentials = "ci"};
+    cmd_begin(&f->b, CMD_NOTIFY_SET, 5);
+    endpoint_put(&f->b.w, &named);
+    assert_int_equal(state_version_needed(f->b.w.buf, f->b.w.len), 4);
+    assert_int_equal(apply(f), CMD_OK);
+    struct endpoint_table t = table_of(f);
+    const struct endpoint *found = endpoint_find(&t, "y");
+    assert_true(found && !found->ca);
+    assert_string_equal(found->credentials, "ci");
+    endpoint_table_fini(&t);
     struct endpoint e = {.name = "x", .row.actions = ENDPOINT_IGNORE_HEAD, .url = "https://a/"};
     char err[256];
     assert_int_equal(endpoint_check(&e, err, sizeof(err)), -EINVAL); /* nothing is wanted */
