@@ -261,6 +261,18 @@ static void damaged_complete(struct channel *channel, const void *body)
         channel->handlers.damaged(channel->arg, &digest, damaged.bytes);
 }
 
+static void adopted_complete(struct channel *channel, const char *body)
+{
+    struct frame_adopted adopted;
+    memcpy(&adopted, body, sizeof(adopted));
+    body += sizeof(adopted);
+    size_t len = channel->head.bytes - sizeof(adopted);
+    if (memchr(body, '\0', len))
+        channel_end(channel, "an upload to no repository");
+    else
+        channel->handlers.adopted(channel->arg, adopted.node, adopted.bytes, body, len);
+}
+
 static void pass_complete(struct channel *channel, const char *body)
 {
     static const struct frame_pass busy = {.status = PASS_UNAVAILABLE};
@@ -322,6 +334,8 @@ static void frame_complete(struct channel *channel)
         pass_complete(channel, body);
     else if (channel->head.type == FRAME_WAY_WANTED)
         way_complete(channel, body);
+    else if (channel->head.type == FRAME_ADOPTED)
+        adopted_complete(channel, body);
     else
         damaged_complete(channel, body);
     free(body);
@@ -338,6 +352,9 @@ static bool head_valid(const struct frame_head *head)
         return head->bytes == sizeof(struct frame_job_done);
     case FRAME_DAMAGED:
         return head->bytes == sizeof(struct frame_damaged);
+    case FRAME_ADOPTED:
+        return head->bytes > sizeof(struct frame_adopted) &&
+               head->bytes <= sizeof(struct frame_adopted) + REPO_NAME_MAX;
     case FRAME_PASS_WANTED:
         return head->bytes > sizeof(struct frame_pass_wanted) &&
                head->bytes <= sizeof(struct frame_pass_wanted) + PASS_REPO_MAX + PASS_CHALLENGE_MAX;

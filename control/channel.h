@@ -52,6 +52,8 @@ struct channel_handlers {
     /* What came of a job that was sent, or of one that was not: the data plane is not trusted. */
     void (*job_done)(void *arg, uint64_t id, enum job_result result, uint64_t detail);
     void (*damaged)(void *arg, const struct digest *digest, uint64_t bytes);
+    /* An upload to that repository whose node is away goes on here, with so many bytes. */
+    void (*adopted)(void *arg, uint64_t node, uint64_t bytes, const char *repo, size_t repo_len);
     /* wanted is valid until the return; done is called exactly once, perhaps before it. */
     void (*pass_wanted)(void *arg, const struct channel_pass *wanted, channel_pass_done done, void *done_arg);
     void (*way_wanted)(void *arg, const struct channel_way *wanted, channel_way_done done, void *done_arg);

@@ -294,6 +294,12 @@ static void on_damaged(void *arg, const struct digest *digest, uint64_t bytes)
     daemon_blobs_found(d, digest, UINT64_MAX, JOB_DAMAGED);
 }
 
+static void on_adopted(void *arg, uint64_t node, uint64_t bytes, const char *repo, size_t repo_len)
+{
+    struct daemon *d = arg;
+    events_upload(d->events, node, bytes, repo, repo_len);
+}
+
 static void on_pass_wanted(void *arg, const struct channel_pass *wanted, channel_pass_done done,
                            void *done_arg)
 {
@@ -338,6 +344,7 @@ const struct supervise_handlers daemon_supervise_handlers = {
     .propose = on_propose,
     .job_done = on_job_done,
     .damaged = on_damaged,
+    .adopted = on_adopted,
     .pass_wanted = on_pass_wanted,
     .way_wanted = on_way_wanted,
     .ready = on_ready,

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -327,6 +328,17 @@ void events_blob(struct events *events, const char *kind, const struct digest *d
 {
     json_t *event = note_new(events, kind, text);
     set_digest(event, "digest", digest);
+    tell(events, event);
+}
+
+void events_upload(struct events *events, uint64_t node, uint64_t bytes, const char *repo, size_t repo_len)
+{
+    char text[160];
+    const char *name = events->nodes.name ? events->nodes.name(events->nodes.arg, node) : NULL;
+    snprintf(text, sizeof(text), "it goes on here, with %" PRIu64 " bytes, as %.63s is away", bytes,
+             name ? name : "the node that had it");
+    json_t *event = note_new(events, "upload.adopted", text);
+    set_text(event, "repo", repo, repo_len);
     tell(events, event);
 }
 

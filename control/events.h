@@ -51,6 +51,9 @@ void events_note(struct events *events, const char *kind, const char *text);
 /* The same, about a blob. */
 void events_blob(struct events *events, const char *kind, const struct digest *digest, const char *text);
 
+/* An upload to that repository, which a node had that is away, goes on here with so many bytes. */
+void events_upload(struct events *events, uint64_t node, uint64_t bytes, const char *repo, size_t repo_len);
+
 /* A verdict on a backend has changed. */
 struct events_backend {
     const char *kind, *service, *backend, *before, *reason, *text;

@@ -28,6 +28,12 @@ static void on_damaged(void *arg, const struct digest *digest, uint64_t bytes)
     config->handlers.damaged(config->arg, digest, bytes);
 }
 
+static void on_adopted(void *arg, uint64_t node, uint64_t bytes, const char *repo, size_t repo_len)
+{
+    const struct supervise_config *config = &((struct dataplane *)arg)->supervise->config;
+    config->handlers.adopted(config->arg, node, bytes, repo, repo_len);
+}
+
 static void on_pass_wanted(void *arg, const struct channel_pass *wanted, channel_pass_done done,
                            void *done_arg)
 {
@@ -123,6 +129,7 @@ static int send_ring(struct dataplane *d, uint32_t index)
     static const struct channel_handlers handlers = {.propose = on_propose,
                                                      .job_done = on_job_done,
                                                      .damaged = on_damaged,
+                                                     .adopted = on_adopted,
                                                      .pass_wanted = on_pass_wanted,
                                                      .way_wanted = on_way_wanted,
                                                      .ended = on_channel_ended};

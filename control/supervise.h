@@ -48,6 +48,8 @@ struct supervise_handlers {
     /* What came of a job that was sent to this data plane; a blob that it found damaged by itself. */
     void (*job_done)(void *arg, uint64_t id, enum job_result result, uint64_t detail);
     void (*damaged)(void *arg, const struct digest *digest, uint64_t bytes);
+    /* An upload to that repository whose node is away goes on here, with so many bytes. */
+    void (*adopted)(void *arg, uint64_t node, uint64_t bytes, const char *repo, size_t repo_len);
     void (*pass_wanted)(void *arg, const struct channel_pass *wanted, channel_pass_done done, void *done_arg);
     void (*way_wanted)(void *arg, const struct channel_way *wanted, channel_way_done done, void *done_arg);
     void (*ready)(void *arg);

@@ -325,16 +325,31 @@ void channel_job_done(struct channel *c, uint64_t id, enum job_result result, ui
     send_more(c);
 }
 
+/* What nobody answers, and what is lost where there is no room. */
+static void note(struct channel *c, uint16_t type, const void *body, size_t len)
+{
+    const struct frame_head head = {.bytes = (uint32_t)len, .type = type, .version = LINK_VERSION};
+    if (!c->connected || c->out_len > PROPOSALS_BYTES || sizeof(head) + len > PROPOSALS_BYTES - c->out_len)
+        return;
+    put(c, &head, body);
+    send_more(c);
+}
+
 void channel_damaged(struct channel *c, const struct digest *d, uint64_t bytes)
 {
     struct frame_damaged damaged = {.bytes = bytes};
-    const struct frame_head head = {.bytes = sizeof(damaged), .type = FRAME_DAMAGED, .version = LINK_VERSION};
     (void)digest_pack(d, damaged.digest);
-    if (!c->connected || c->out_len > PROPOSALS_BYTES ||
-        sizeof(head) + sizeof(damaged) > PROPOSALS_BYTES - c->out_len)
-        return;
-    put(c, &head, &damaged);
-    send_more(c);
+    note(c, FRAME_DAMAGED, &damaged, sizeof(damaged));
+}
+
+void channel_adopted(struct channel *c, uint64_t node, uint64_t bytes, const char *repo, size_t repo_len)
+{
+    struct frame_adopted adopted = {.node = node, .bytes = bytes};
+    uint8_t body[sizeof(adopted) + REPO_NAME_MAX];
+    CHECK(repo_len <= REPO_NAME_MAX);
+    memcpy(body, &adopted, sizeof(adopted));
+    memcpy(body + sizeof(adopted), repo, repo_len);
+    note(c, FRAME_ADOPTED, body, sizeof(adopted) + repo_len);
 }
 
 /* ------------------------------------------------------------------ what comes */

@@ -87,4 +87,7 @@ int channel_query(struct channel *c, struct channel_query *q, uint16_t type, con
  * whoever comes next finds its file in damaged/. */
 void channel_damaged(struct channel *c, const struct digest *d, uint64_t bytes);
 
+/* The same of an upload that goes on here, with so many bytes, in place of that node. */
+void channel_adopted(struct channel *c, uint64_t node, uint64_t bytes, const char *repo, size_t repo_len);
+
 #endif

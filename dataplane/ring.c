@@ -495,6 +495,7 @@ static void step_drain(struct ring *r, uint64_t now_ms)
     if (r->conn_list == NULL) {
         jobs_stop(r->jobs);
         copying_stop(r->copying);
+        heirs_stop(r->heirs);
         fetches_stop(r->fetches);
         store_ring_stop(r->store);
     }

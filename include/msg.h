@@ -34,14 +34,15 @@
  *   JOB_DONE data plane -> control: body is struct frame_job_done; once for each job, in any order
  *   DAMAGED  data plane -> control: body is struct frame_damaged: a blob was found to be damaged on its way
  *            to somebody, and is quarantined; no answer. Its id is 0.
- *   PASS_WANTED  data plane -> control: body is struct frame_pass_wanted, then a repository's name and what
- *            the registry behind it wants (401): who may read there is control's to know
- *   PASS     control -> data plane: body is struct frame_pass, then what is to be shown; once for each
- *   WAY_WANTED  data plane -> control: body is struct frame_way_wanted, then the name of the host to which
- * the registry sends whoever reads there: may it be asked, and at which place of the plan does it stand WAY
- * control -> data plane: body is struct frame_way, once for each; the plan with it is in use then If either
- * end closes, every proposal under way has an unknown outcome, and so has every job: all kinds of jobs may be
- * asked for again, whatever came of them.
+ *   ADOPTED  data plane -> control: body is struct frame_adopted, then a repository's name: an upload to it
+ * whose replica is away goes on here; no answer. Its id is 0. PASS_WANTED  data plane -> control: body is
+ * struct frame_pass_wanted, then a repository's name and what the registry behind it wants (401): who may
+ * read there is control's to know PASS     control -> data plane: body is struct frame_pass, then what is to
+ * be shown; once for each WAY_WANTED  data plane -> control: body is struct frame_way_wanted, then the name
+ * of the host to which the registry sends whoever reads there: may it be asked, and at which place of the
+ * plan does it stand WAY control -> data plane: body is struct frame_way, once for each; the plan with it is
+ * in use then If either end closes, every proposal under way has an unknown outcome, and so has every job:
+ * all kinds of jobs may be asked for again, whatever came of them.
  */
 #ifndef FL_MSG_H
 #define FL_MSG_H
@@ -53,7 +54,7 @@
 
 enum {
     LINK_FD = 3, /* number of the link's descriptor in a new data plane */
-    LINK_VERSION = 6,
+    LINK_VERSION = 7,
     LINK_MESSAGE_MAX = 512,
     LINK_FDS_MAX = 12,
     JOBS_UNDERWAY_MAX = 64, /* of one channel */
@@ -157,6 +158,7 @@ enum frame_type {
     FRAME_PASS = 7,
     FRAME_WAY_WANTED = 8,
     FRAME_WAY = 9,
+    FRAME_ADOPTED = 10,
 };
 
 struct frame_head {
@@ -225,6 +227,11 @@ struct frame_damaged {
     uint8_t digest[72];
 };
 
+struct frame_adopted {
+    uint64_t node;  /* that had the session */
+    uint64_t bytes; /* that are here */
+};
+
 enum {
     PASS_REPO_MAX = 2 * REPO_NAME_MAX + 2, /* a name there: the source's `upstream`, and the rest of ours */
     PASS_CHALLENGE_MAX = 2048,
@@ -280,7 +287,7 @@ _Static_assert(sizeof(struct frame_pass_wanted) == 24 && sizeof(struct frame_pas
 _Static_assert(sizeof(struct frame_way_wanted) == 16 && sizeof(struct frame_way) == 16, "wire");
 _Static_assert(sizeof(struct frame_head) == 16 && sizeof(struct frame_result) == 16, "wire");
 _Static_assert(sizeof(struct frame_job) == 88 && sizeof(struct frame_job_done) == 16 &&
-                   sizeof(struct frame_damaged) == 80,
+                   sizeof(struct frame_damaged) == 80 && sizeof(struct frame_adopted) == 16,
                "wire");
 
 #endif

@@ -62,6 +62,7 @@ struct api {
             uint8_t alg;          /* hint for the running hash */
             uint64_t first, last; /* of Content-Range */
             char id[UPLOAD_ID_LEN];
+            uint64_t origin; /* whose session goes on here, and was not left yet; 0: nobody's */
         } up;
         struct {
             struct manifest *manifest; /* what the body says */

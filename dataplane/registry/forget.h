@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sessions on other replicas that hold copies of bytes of which nothing becomes: the push was given up, or
- * its copy began anew. The replica is asked to drop them (keep.h), a few times while another request is at
- * work on one. That is a favour: where it fails the session expires there.
+ * Sessions on other replicas that hold bytes of which nothing becomes: the push was given up, its copy began
+ * anew, or it has gone on elsewhere while its replica was away. The replica is asked to drop them (keep.h), a
+ * few times while another request is at work on one. That is a favour: where it fails the session expires
+ * there.
  */
 #ifndef FL_REGISTRY_FORGET_H
 #define FL_REGISTRY_FORGET_H
@@ -20,6 +21,9 @@ void forgets_free(struct forgets *all);
 
 /* id: UPLOAD_ID_LEN digits, copied. */
 void forget_session(struct forgets *all, uint64_t node, const char *id);
+
+/* The same of a replica that is away: it is asked when it is back, if that is within an hour. */
+void forget_when_back(struct forgets *all, uint64_t node, const char *id);
 
 /* The ring ends: nothing is asked any more. */
 void forgets_stop(struct forgets *all);

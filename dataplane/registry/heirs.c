@@ -7,12 +7,14 @@
 
 #include "check.h"
 #include "placement.h"
+#include "dataplane/link.h"
 #include "dataplane/pool.h"
 #include "dataplane/ring.h"
 #include "dataplane/fetch/fetch.h"
 #include "dataplane/http/number.h"
 #include "dataplane/http/response_reader.h"
 #include "dataplane/registry/api.h"
+#include "dataplane/registry/forget.h"
 #include "dataplane/registry/keep.h"
 #include "dataplane/registry/others.h"
 
@@ -46,13 +48,18 @@ struct search {
 struct heirs {
     struct ring *ring;
     struct pool pool;
+    struct forgets *forgets;
 };
 
 int heirs_new(struct ring *ring, struct heirs **out)
 {
     struct heirs *all = calloc(1, sizeof(*all));
-    int err = all ? pool_init(&all->pool, sizeof(struct search), SEARCHES_MAX) : -ENOMEM;
+    int err = all ? forgets_new(ring, &all->forgets) : -ENOMEM;
+    if (!err)
+        err = pool_init(&all->pool, sizeof(struct search), SEARCHES_MAX);
     if (err) {
+        if (all)
+            forgets_free(all->forgets);
         free(all);
         return err;
     }
@@ -63,8 +70,52 @@ int heirs_new(struct ring *ring, struct heirs **out)
 
 void heirs_free(struct heirs *all)
 {
+    forgets_free(all->forgets);
     pool_fini(&all->pool);
     free(all);
+}
+
+void heirs_stop(struct heirs *all)
+{
+    forgets_stop(all->forgets);
+}
+
+/* ------------------------------------------------------------------ what has gone on here */
+
+/* The random part of all sessions of one upload is the same. */
+static void leave(struct api *a, uint64_t node)
+{
+    char id[UPLOAD_ID_LEN + 1];
+    memcpy(id, a->up.id, UPLOAD_RANDOM_LEN);
+    (void)snprintf(id + UPLOAD_RANDOM_LEN, sizeof(id) - UPLOAD_RANDOM_LEN, "%016llx",
+                   (unsigned long long)node);
+    forget_when_back(a->s->ring->heirs->forgets, node, id);
+}
+
+void heirs_adopted(struct api *a)
+{
+    struct ring *ring = a->s->ring;
+    struct view asked = a->route.reference;
+    struct upload_origin *origin = upload_origin(a->upload);
+    bool known = view_eq(asked, view_of(a->up.id, UPLOAD_ID_LEN)); /* by its name here */
+    if (!known)
+        (void)upload_id_node(asked.p, asked.len, &origin->node);
+    if (origin->news)
+        channel_adopted(ring->channel, origin->node, upload_offset(a->upload), a->route.repo.p,
+                        a->route.repo.len);
+    origin->news = false;
+    a->up.origin = origin->left ? 0 : origin->node;
+    if (!known || !a->up.origin)
+        return;
+    leave(a, origin->node);
+    origin->left = true;
+    a->up.origin = 0;
+}
+
+void heirs_linked(struct api *a)
+{
+    if (a->up.origin)
+        leave(a, a->up.origin);
 }
 
 /* ------------------------------------------------------------------ who */

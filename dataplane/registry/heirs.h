@@ -21,6 +21,7 @@ struct ring;
 /* What a ring has for it. */
 int heirs_new(struct ring *ring, struct heirs **out);
 void heirs_free(struct heirs *all);
+void heirs_stop(struct heirs *all); /* the ring ends */
 
 struct heir {
     uint64_t node;
@@ -33,6 +34,15 @@ struct heir {
  * -EAGAIN: too many are looked for. Once; where nobody else is to be asked, from within heirs_find.
  */
 typedef void heirs_found(struct api *a, int err, const struct heir *best);
+
+/*
+ * The call has a session of this node in its hands, and its id in a->up.id; the client may have asked for
+ * another node's, in whose place it is. When it has just been adopted control is told (an event). The other
+ * node's session is of no use to anybody once the client has used the new name: then that node is told to
+ * drop it, when it is back.
+ */
+void heirs_adopted(struct api *a);
+void heirs_linked(struct api *a); /* or once its bytes are a blob */
 
 /* The call's session. from: its node, which may be asked, too; 0: that one is known to be away. */
 void heirs_find(struct api *a, uint64_t from, heirs_found *found);

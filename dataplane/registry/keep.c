@@ -389,7 +389,7 @@ static void drop_has_session(struct api *a, int err)
 
 static void drop(struct api *a, struct view id)
 {
-    api_wait(a, upload_copy_checkout(stream_store(a->s), id.p, id.len, &a->upload, &a->waiter),
+    api_wait(a, upload_any_checkout(stream_store(a->s), id.p, id.len, &a->upload, &a->waiter),
              drop_has_session);
 }
 

@@ -12,8 +12,9 @@
  *
  * Whoever goes on does so in a session of its own, with another id, which the answers say (Location). So a
  * name has one owner for ever, and it does not matter whether the first replica is dead or only out of reach:
- * if it is back, its session is as it was, for a client that still knows it by name, and expires like any
- * other. Nothing is acknowledged by either but bytes that have the digest which the client says at the end.
+ * if it is back, its session is as it was, for a client that still knows it by name: until it has used the
+ * new one, or the bytes are a blob; then the first replica is told to drop it. Nothing is acknowledged by
+ * either but bytes that have the digest which the client says at the end.
  *
  * A limit of this node, or a replica that is slow, says nothing about the session: the same request may go on
  * a moment later.

@@ -24,6 +24,7 @@
 #include "dataplane/http/uri.h"
 #include "dataplane/registry/api.h"
 #include "dataplane/registry/copies.h"
+#include "dataplane/registry/heirs.h"
 
 static const struct view nothing;
 
@@ -125,6 +126,7 @@ static void linked(struct api *a, int status)
         return;
     }
     stream_count(a->s, CTR_PUSHES, 1);
+    heirs_linked(a);
     answer_created(a);
 }
 
@@ -341,6 +343,7 @@ static bool checked_out(struct api *a, int err)
 {
     if (err == 0) {
         memcpy(a->up.id, upload_id(a->upload), sizeof(a->up.id));
+        heirs_adopted(a);
         return true;
     }
     if (err == -ENOENT)

@@ -227,6 +227,8 @@ int session_new(struct store_ring *r, const char *of, uint64_t repo_hash, struct
         u = pool_take(&t->slots);
     if (u) {
         slot_reset(u, name);
+        if (of)
+            (void)upload_id_node(of, UPLOAD_ID_LEN, &u->origin.node);
         list(t, u);
         own(t, u, r);
     }
@@ -283,12 +285,13 @@ int session_take(struct store_ring *r, const char *id, uint64_t repo_hash, struc
     return err;
 }
 
-int session_take_copy(struct store_ring *r, const char *id, struct upload **out)
+int session_take_copy(struct store_ring *r, const char *id, bool any, struct upload **out)
 {
     struct session_table *t = &r->store->sessions;
     pthread_mutex_lock(&t->mutex);
     struct upload *u = find(t, id);
-    int err = !u || !(u->copy || name_fetched(u->name)) ? -ENOENT : u->owner ? -EBUSY : 0;
+    bool known = u && (any || u->copy || name_fetched(u->name));
+    int err = !known ? -ENOENT : u->owner ? -EBUSY : 0;
     if (!err)
         own(t, u, r);
     pthread_mutex_unlock(&t->mutex);
@@ -327,6 +330,7 @@ void session_adopt(struct upload *u)
     memcpy(u->id, u->adopted, UPLOAD_ID_LEN); /* it stays in its bucket */
     memcpy(u->name, u->adopted, sizeof(u->adopted));
     u->copy = false;
+    u->origin.news = true;
     pthread_mutex_unlock(&t->mutex);
 }
 

@@ -256,6 +256,9 @@ int upload_copy_create(struct store_ring *r, const char *of, size_t of_len, uint
 /* Also what is fetched (UPLOAD_FETCH_REPO). */
 int upload_copy_checkout(struct store_ring *r, const char *id, size_t id_len, struct upload **out,
                          struct waiter *w);
+/* Whatever session has that id, to be ended: of any repository, or a copy. */
+int upload_any_checkout(struct store_ring *r, const char *id, size_t id_len, struct upload **out,
+                        struct waiter *w);
 
 /* What this node has of an upload (upload_checkout would give it), by the name of any session of it. -ENOENT,
  * -EBUSY. */
@@ -326,6 +329,14 @@ struct upload_copies {
     } at[UPLOAD_COPIES_MAX];
 };
 struct upload_copies *upload_copies(struct upload *u);
+
+/* Whose session has gone on in this one, as long as the process lives. Of one that is checked out. */
+struct upload_origin {
+    uint64_t node; /* 0: not known, or nobody's */
+    bool news;     /* it was adopted, and nobody was told yet */
+    bool left;     /* that node was told that it may drop its own */
+};
+struct upload_origin *upload_origin(struct upload *u);
 
 /* The name of a session, of whichever node. */
 void upload_name_write(const char *id, const char *repo, size_t repo_len, char name[UPLOAD_NAME_LEN + 1]);

@@ -161,6 +161,7 @@ struct upload {
     struct digest expected, result;
     struct publish publish;
     struct upload_copies copies;
+    struct upload_origin origin;
 };
 
 /* Whether that is the name of a session's file. */
@@ -189,8 +190,8 @@ int sessions_recover(struct store *s);
 int session_new(struct store_ring *r, const char *of, uint64_t repo_hash, struct upload **out);
 /* Takes a session that is at rest (upload_checkout says which; it may be a copy still). -ENOENT, -EBUSY. */
 int session_take(struct store_ring *r, const char *id, uint64_t repo_hash, struct upload **out);
-/* The same for those that are other nodes' affair: copies, and what is fetched. */
-int session_take_copy(struct store_ring *r, const char *id, struct upload **out);
+/* The same for those that are other nodes' affair: copies, and what is fetched; any: for every one. */
+int session_take_copy(struct store_ring *r, const char *id, bool any, struct upload **out);
 /* The name that a copy, which r holds, will have as a session of this node; it has it. */
 void session_adopt_name(struct upload *u);
 void session_adopt(struct upload *u);

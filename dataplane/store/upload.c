@@ -139,18 +139,30 @@ int upload_checkout(struct store_ring *r, const char *id, size_t id_len, const c
     return u->copy ? adopt(r, u, out, w) : check_out(u, out, w);
 }
 
-int upload_copy_checkout(struct store_ring *r, const char *id, size_t id_len, struct upload **out,
-                         struct waiter *w)
+static int checkout_by_id(struct store_ring *r, const char *id, size_t id_len, bool any, struct upload **out,
+                          struct waiter *w)
 {
     struct upload *u;
     uint64_t node;
     if (!upload_id_node(id, id_len, &node))
         return -ENOENT;
-    int err = session_take_copy(r, id, &u);
+    int err = session_take_copy(r, id, any, &u);
     if (err)
         return err;
     task_init(&u->task, r, step);
     return check_out(u, out, w);
+}
+
+int upload_copy_checkout(struct store_ring *r, const char *id, size_t id_len, struct upload **out,
+                         struct waiter *w)
+{
+    return checkout_by_id(r, id, id_len, false, out, w);
+}
+
+int upload_any_checkout(struct store_ring *r, const char *id, size_t id_len, struct upload **out,
+                        struct waiter *w)
+{
+    return checkout_by_id(r, id, id_len, true, out, w);
 }
 
 static void not_checked_out(struct upload *u)
@@ -227,6 +239,11 @@ const char *upload_name(const struct upload *u)
 struct upload_copies *upload_copies(struct upload *u)
 {
     return &u->copies;
+}
+
+struct upload_origin *upload_origin(struct upload *u)
+{
+    return &u->origin;
 }
 
 const char *upload_id(const struct upload *u)

@@ -395,9 +395,18 @@ def test_owner_killed_between_pieces(cluster, data):
     assert c.exchange("DELETE", location).status == 204
 
 
+def adoptions(cluster):
+    """What the nodes say of uploads that have gone on with them."""
+    lines = [line for name in "abc" if cluster[name].process.poll() is None
+             for line in cluster[name].cli("events", "--limit", "200", "--json").stdout.splitlines()]
+    rows = [event for line in lines for event in (lambda said: said.get("events", [said]))(json.loads(line))]
+    return [event for event in rows if event["kind"] == "upload.adopted"]
+
+
 def test_owner_killed_within_a_piece(cluster, data):
-    """The client, at another replica, is told where to go on; the owner is back while it does."""
-    a, b, _ = nodes(cluster)
+    """The client, at another replica, is told where to go on; the owner is back while it does, and drops its session."""
+    a, b, c = nodes(cluster)
+    before = adoptions(cluster)
     location, at = started(cluster, Node(cluster, "c"), data)
     with a.connect() as connection:
         rest = data[at:]
@@ -410,9 +419,13 @@ def test_owner_killed_within_a_piece(cluster, data):
     here, end = told.header("Location"), end_of(told)
     assert here != location and at + MIB <= end <= at + 4 * MIB
     assert asked(b, here) == (here, end)
+    told = http1.wait_until(lambda: [event for event in adoptions(cluster) if event not in before], 60)
+    assert len(told) == 1 and told[0]["text"] == f"it goes on here, with {end} bytes, as c is away", told
     cluster["c"].start()
     finish(b, a, here, data, end)
     everywhere(cluster, data)
+    assert http1.wait_until(lambda: c.exchange("GET", location).status == 404, 60)
+    assert "c" not in files(cluster, location, ".")
 
 
 def test_owner_killed_behind_a_proxy(cluster, data):
@@ -441,7 +454,8 @@ def test_owner_killed_behind_a_proxy(cluster, data):
 
 @pytest.mark.slow
 def test_owner_out_of_reach(cluster, data):
-    """It lives, and nobody can tell: another one goes on, and when it is back so does it, each under its own name."""
+    """It lives, and nobody can tell: another one goes on. When it is back its session is as it was, until the client has gone on
+    with the other one."""
     a, b, c = nodes(cluster)
     location, at = started(cluster, c, data)
     assert asked(a, location) == (location, at)  # by a connection that will be silent
@@ -454,5 +468,5 @@ def test_owner_out_of_reach(cluster, data):
     assert asked(c, location) == (location, at)
     assert cluster.wait_until_whole(), cluster.report()
     finish(b, a, here, data, end)
-    finish(a, c, location, data, at)
+    assert http1.wait_until(lambda: c.exchange("GET", location).status == 404, 60)
     everywhere(cluster, data)

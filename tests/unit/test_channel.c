@@ -38,7 +38,7 @@ struct fixture {
         void *arg[PASSES_HELD];
         size_t count;
     } passes;
-    bool way_is_right;
+    bool way_is_right, repo_is_right;
     int ended;
     const char *why;
 };
@@ -70,6 +70,15 @@ static void on_damaged(void *arg, const struct digest *digest, uint64_t bytes)
     f->told.count++;
 }
 
+static void on_adopted(void *arg, uint64_t node, uint64_t bytes, const char *repo, size_t repo_len)
+{
+    struct fixture *f = arg;
+    f->told.id = node;
+    f->told.detail = bytes;
+    f->told.count++;
+    f->repo_is_right = repo_len == 3 && memcmp(repo, "a/b", 3) == 0;
+}
+
 static void on_pass_wanted(void *arg, const struct channel_pass *wanted, channel_pass_done done,
                            void *done_arg)
 {
@@ -98,7 +107,7 @@ static void on_ended(void *arg, const char *why)
 
 static int setup(void **state)
 {
-    static const struct channel_handlers handlers = {on_propose,     on_job_done,   on_damaged,
+    static const struct channel_handlers handlers = {on_propose,     on_job_done,   on_damaged, on_adopted,
                                                      on_pass_wanted, on_way_wanted, on_ended};
     struct fixture *f = calloc(1, sizeof(*f));
     int pair[2];
@@ -225,6 +234,8 @@ static void test_breaches(void **state)
         {{.type = FRAME_JOB_DONE, .version = LINK_VERSION, .bytes = 15}, CMD_BLOB_LINK},
         {{.type = FRAME_JOB_DONE, .version = LINK_VERSION, .bytes = 16}, CMD_BLOB_LINK}, /* no result */
         {{.type = FRAME_DAMAGED, .version = LINK_VERSION, .bytes = 8}, CMD_BLOB_LINK},
+        {{.type = FRAME_ADOPTED, .version = LINK_VERSION, .bytes = 16}, CMD_BLOB_LINK}, /* no repository */
+        {{.type = FRAME_ADOPTED, .version = LINK_VERSION, .bytes = 17 + REPO_NAME_MAX}, CMD_BLOB_LINK},
         {{.type = FRAME_PASS, .version = LINK_VERSION, .bytes = 16}, CMD_BLOB_LINK},
         {{.type = FRAME_PASS_WANTED, .version = LINK_VERSION, .bytes = 24}, CMD_BLOB_LINK},
         {{.type = FRAME_PASS_WANTED, .version = LINK_VERSION, .bytes = 4096}, CMD_BLOB_LINK},
@@ -321,6 +332,19 @@ static void test_jobs(void **state)
     assert_int_equal(f->told.count, 2);
     assert_int_equal(f->told.detail, 12);
     assert_true(digest_equal(&f->told.damaged, &d));
+    struct {
+        struct frame_head head;
+        struct frame_adopted adopted;
+        char repo[8];
+    } upload = {{.bytes = sizeof(struct frame_adopted) + 3, .type = FRAME_ADOPTED, .version = LINK_VERSION},
+                {.node = 5, .bytes = 1000},
+                "a/b"};
+    send_all(f, (const uint8_t *)&upload, sizeof(upload.head) + upload.head.bytes);
+    turn(f);
+    assert_int_equal(f->told.count, 3);
+    assert_int_equal(f->told.id, 5);
+    assert_int_equal(f->told.detail, 1000);
+    assert_true(f->repo_is_right);
     note.damaged.digest[0] = 0; /* of no algorithm */
     send_all(f, (const uint8_t *)&note, sizeof(note));
     turn(f);

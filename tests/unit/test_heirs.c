@@ -41,6 +41,8 @@ static int here;                 /* what this node's store says */
 static uint64_t here_size, gone; /* gone: it has ceased to be a replica */
 static int result;               /* 1: the search is not over */
 static struct heir best;
+static struct upload_origin origin;
+static unsigned adopted; /* how often control was told */
 
 /* ------------------------------------------------------------------ played */
 
@@ -110,6 +112,28 @@ void upload_name_write(const char *id, const char *repo, size_t repo_len, char n
     (void)snprintf(name, UPLOAD_NAME_LEN + 1, "%.48s.0123456789abcdef", id);
 }
 
+struct upload_origin *upload_origin(struct upload *u)
+{
+    (void)u;
+    return &origin;
+}
+
+uint64_t upload_offset(const struct upload *u)
+{
+    (void)u;
+    return 77;
+}
+
+void channel_adopted(struct channel *c, uint64_t node, uint64_t bytes, const char *repo, size_t repo_len)
+{
+    (void)c;
+    assert_int_equal(node, OWNER);
+    assert_int_equal(bytes, 77);
+    assert_int_equal(repo_len, 8);
+    assert_memory_equal(repo, "team/app", 8);
+    adopted++;
+}
+
 /* ------------------------------------------------------------------ the scene */
 
 static void found(struct api *a, int err, const struct heir *heir)
@@ -131,7 +155,8 @@ static void begin(unsigned replicas)
     for (unsigned i = 0; i < replicas; i++)
         plan.backend[i].node = OWNER + i;
     clock_ms = 1000;
-    asked_count = ended = 0;
+    asked_count = ended = adopted = 0;
+    origin = (struct upload_origin){0};
     here = -ENOENT;
     result = 1;
     gone = 0;
@@ -319,6 +344,159 @@ static void test_busy_for_too_long(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ gone on here */
+
+#define HERE "0123456789abcdef0123456789abcdef0000000000000001"
+
+/* A request that has the session in its hands, by either name. */
+static void request(const char *name)
+{
+    api.up.origin = 0;
+    api.route.reference = view_of_str(name);
+    memcpy(api.up.id, HERE, UPLOAD_ID_LEN);
+    heirs_adopted(&api);
+}
+
+static void settle_drop(enum question_end how, int status)
+{
+    assert_int_equal(asked_count, 1);
+    struct question *q = asked[--asked_count];
+    assert_int_equal(q->only, OWNER + 1);
+    assert_int_equal(q->method, HTTP_DELETE);
+    q->path[q->path_len] = '\0';
+    assert_string_equal(q->path, "/copies/" SESSION);
+    answer = (struct http_answer){.status = status};
+    q->status = status;
+    q->answer = how == QUESTION_ANSWERED ? &answer : NULL;
+    q->done(q, how);
+}
+
+/* Control is told once; the other node when the client has shown that it knows the new name. */
+static void test_adopted(void **state)
+{
+    (void)state;
+    begin(2);
+    origin.news = true;
+    request(SESSION);
+    request(SESSION);
+    assert_int_equal(adopted, 1);
+    assert_int_equal(asked_count, 0);
+    request(HERE);
+    settle_drop(QUESTION_ANSWERED, 204);
+    request(HERE);
+    request(SESSION);
+    heirs_linked(&api);
+    assert_int_equal(asked_count, 0); /* once is enough */
+    assert_int_equal(adopted, 1);
+    heirs_free(ring.heirs);
+}
+
+/* The client was told the new name before it was one. */
+static void test_adopted_by_the_new_name(void **state)
+{
+    (void)state;
+    begin(2);
+    origin = (struct upload_origin){.node = OWNER, .news = true}; /* a copy knows of whom */
+    request(HERE);
+    assert_int_equal(adopted, 1);
+    settle_drop(QUESTION_ANSWERED, 204);
+    request(HERE);
+    heirs_linked(&api);
+    assert_int_equal(adopted, 1);
+    assert_int_equal(asked_count, 0);
+    heirs_free(ring.heirs);
+}
+
+/* This node was started anew since: it was told before, and the other one's is left alone by the new name. */
+static void test_adopted_before(void **state)
+{
+    (void)state;
+    begin(2);
+    request(HERE);
+    assert_int_equal(asked_count, 0);
+    request(SESSION);
+    request(HERE);
+    settle_drop(QUESTION_ANSWERED, 204);
+    assert_int_equal(adopted, 0);
+    heirs_free(ring.heirs);
+}
+
+static void test_own_session(void **state)
+{
+    (void)state;
+    begin(2);
+    request(HERE);
+    heirs_linked(&api);
+    assert_int_equal(asked_count + adopted, 0);
+    heirs_free(ring.heirs);
+}
+
+/* All in one request by the old name. */
+static void test_adopted_and_linked(void **state)
+{
+    (void)state;
+    begin(2);
+    request(SESSION);
+    heirs_linked(&api);
+    settle_drop(QUESTION_ANSWERED, 404);
+    pass(60000);
+    assert_int_equal(asked_count, 0);
+    heirs_free(ring.heirs);
+}
+
+/* It is away for a while, then at work on it still. */
+static void test_told_when_back(void **state)
+{
+    (void)state;
+    begin(2);
+    request(SESSION);
+    request(HERE);
+    for (unsigned i = 0; i < 100; i++) {
+        settle_drop(i % 2 ? QUESTION_FAILED : QUESTION_NOBODY, 0);
+        pass(10000 + TIMER_TICK_MS);
+    }
+    settle_drop(QUESTION_ANSWERED, KEEP_AGAIN);
+    pass(10000 + TIMER_TICK_MS);
+    settle_drop(QUESTION_ANSWERED, 204);
+    pass(60000);
+    assert_int_equal(asked_count, 0);
+    heirs_free(ring.heirs);
+}
+
+/* It does not come back; or is no replica any more; or this node ends. */
+static void test_never_back(void **state)
+{
+    (void)state;
+    begin(2);
+    request(SESSION);
+    request(HERE);
+    for (unsigned i = 0; i < 1000 && asked_count; i++) {
+        settle_drop(QUESTION_FAILED, 0);
+        pass(10000 + TIMER_TICK_MS);
+    }
+    assert_true(clock_ms > 3600 * 1000 && clock_ms < 3700 * 1000);
+    assert_int_equal(asked_count, 0);
+    heirs_free(ring.heirs);
+
+    begin(2);
+    request(SESSION);
+    request(HERE);
+    settle_drop(QUESTION_FAILED, 0);
+    gone = OWNER;
+    pass(60000);
+    assert_int_equal(asked_count, 0);
+    heirs_free(ring.heirs);
+
+    begin(2);
+    request(SESSION);
+    request(HERE);
+    settle_drop(QUESTION_FAILED, 0);
+    heirs_stop(ring.heirs);
+    pass(60000);
+    assert_int_equal(asked_count, 0);
+    heirs_free(ring.heirs);
+}
+
 /* Of a broken request its own node is asked, too; of many replicas not all. */
 static void test_bounds(void **state)
 {
@@ -362,6 +540,13 @@ static void test_too_many(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_adopted),
+        cmocka_unit_test(test_adopted_by_the_new_name),
+        cmocka_unit_test(test_adopted_before),
+        cmocka_unit_test(test_own_session),
+        cmocka_unit_test(test_adopted_and_linked),
+        cmocka_unit_test(test_told_when_back),
+        cmocka_unit_test(test_never_back),
         cmocka_unit_test(test_the_one_that_has_most),
         cmocka_unit_test(test_here),
         cmocka_unit_test(test_session_first),

@@ -126,6 +126,8 @@ static void test_adopted(void **state)
     assert_string_equal(upload_id(u), OURS);
     assert_int_equal(upload_offset(u), 5);
     assert_int_equal(counted(&fx, CTR_UPLOADS_ADOPTED), 1);
+    assert_int_equal(upload_origin(u)->node, 7);
+    assert_true(upload_origin(u)->news);
     assert_int_equal(append(u, "67"), 0);
     assert_int_equal(look(&size), -EBUSY);
     upload_checkin(u);
@@ -143,6 +145,23 @@ static void test_adopted(void **state)
     assert_int_equal(commit(u, "1234567"), 0);
     assert_int_equal(fx.loop->count[FAKE_READ], 0); /* hashed on the way all the same */
     assert_int_equal(counted(&fx, CTR_UPLOADS_ADOPTED), 1);
+    check_no_sessions();
+}
+
+/* A session that has gone on elsewhere is ended by its id alone, if no request is at work on it. */
+static void test_dropped(void **state)
+{
+    (void)state;
+    char id[UPLOAD_ID_LEN + 1];
+    struct upload *u;
+    struct wait_test w = waiting();
+    upload_checkin(copy("12345", id));
+    assert_int_equal(checkout(THEIRS, REPO, &u), 0);
+    assert_int_equal(upload_any_checkout(fx.ring, OURS, UPLOAD_ID_LEN, &u, &w.waiter), -EBUSY);
+    upload_checkin(u);
+    assert_int_equal(upload_any_checkout(fx.ring, id, UPLOAD_ID_LEN, &u, &w.waiter), -ENOENT);
+    assert_int_equal(upload_any_checkout(fx.ring, OURS, UPLOAD_ID_LEN, &u, &w.waiter), 0);
+    assert_int_equal(taken(fx.loop, upload_cancel(u, &w.waiter), &w), 0);
     check_no_sessions();
 }
 
@@ -328,9 +347,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
-        TEST(test_gone_on_with), TEST(test_adopted),   TEST(test_adopted_by_its_next_name),
-        TEST(test_several),      TEST(test_raced),     TEST(test_restarted),
-        TEST(test_fetched),      TEST(test_bad_names), TEST(test_faults),
+        TEST(test_gone_on_with), TEST(test_adopted),
+        TEST(test_dropped),      TEST(test_adopted_by_its_next_name),
+        TEST(test_several),      TEST(test_raced),
+        TEST(test_restarted),    TEST(test_fetched),
+        TEST(test_bad_names),    TEST(test_faults),
         TEST(test_removed),
 #undef TEST
     };
