@@ -396,7 +396,7 @@ int pull_queue_append(struct pull_queue *q, const void *records, size_t len, uin
 {
     size_t at = 0, ignored;
     uint32_t count = 0;
-    CHECK(len <= PULL_APPEND_MAX);
+    CHECK(len <= PULL_APPEND_MAX && (q->segment || !q->segments));
     while (pull_record_next(records, len, &at, &ignored))
         count++;
     CHECK(at == len);
