@@ -242,6 +242,18 @@ static void read_dataplane(struct cfg_reader *r, const yaml_node_t *node, void *
     cfg_mapping(r, node, "dataplane", keys, ARRAY_SIZE(keys), target);
 }
 
+static void read_store_shared(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    (void)target;
+    (void)cfg_bool(r, node, &r->config->store_shared);
+}
+
+static void read_store(struct cfg_reader *r, const yaml_node_t *node, void *target)
+{
+    static const struct cfg_key_row keys[] = {{"shared", read_store_shared}};
+    cfg_mapping(r, node, "store", keys, ARRAY_SIZE(keys), target);
+}
+
 static void read_log_access(struct cfg_reader *r, const yaml_node_t *node, void *target)
 {
     (void)target;
@@ -329,6 +341,7 @@ static void read_root(struct cfg_reader *r, const yaml_node_t *root)
         {"takeover", cfg_takeover}, {"certificates", cfg_certificates},
         {"sources", cfg_sources},   {"policies", cfg_policies},
         {"mirrors", cfg_mirrors},   {"credentials", cfg_credentials},
+        {"store", read_store},
     };
     struct config *config = r->config;
     struct entry admin = {.address.service = SERVICE_ADMIN};

@@ -508,6 +508,7 @@ static void warn_needs_restart(struct daemon *d, const struct config *next)
         {"dataplane.binary", text_differs(old->dataplane_binary, next->dataplane_binary)},
         {"dataplane.rings", old->dataplane_rings != next->dataplane_rings},
         {"dataplane.groups", groups_differ(old, next)},
+        {"store.shared", old->store_shared != next->store_shared},
         {"log.access", text_differs(old->log_access, next->log_access)},
         {"log.error", text_differs(old->log_error, next->log_error)},
     };

@@ -18,6 +18,7 @@
 #include "control/log_drain.h"
 #include "control/settings.h"
 #include "control/signals.h"
+#include "control/store_id.h"
 #include "control/shared_memory.h"
 #include "control/supervise.h"
 #include "plan.h"
@@ -87,6 +88,7 @@ struct daemon {
     struct journal *journal;
     struct dataplane_user user;
     struct folders folders;
+    struct store_id store;
     struct listeners listeners;
     struct adopted adopted; /* the data plane of an earlier control, as it was met */
     struct listen_failures listen_failures, undelivered; /* daemon_listen.c */

@@ -114,7 +114,9 @@ static int open_state(struct daemon *d, char *err)
     struct cluster_status status;
     cluster_status(d->cluster, &status);
     events_log_ends(d->events, status.last_index);
-    return cluster_each_setting(d->cluster, daemon_setting_load, d);
+    const struct folders_node node = {status.node_id, status.cluster_id, d->config.store_shared};
+    result = folders_own_uploads(&d->folders, &node, &d->user, err, ERROR_MAX);
+    return result ? result : cluster_each_setting(d->cluster, daemon_setting_load, d);
 }
 
 static int send_job(void *arg, uint32_t ring, uint64_t id, const struct frame_job *job)
@@ -193,6 +195,8 @@ static const char *adopt_memory(struct daemon *d, uint32_t rings)
         return "it is of another version";
     if (d->adopted.rings != rings)
         return "it has another number of rings";
+    if (d->store.turned || d->store.swapped)
+        return "it has the store as it was before";
     if (has_more_addresses(&d->adopted))
         return "it listens on too many addresses that are not configured any more";
     if (shared_memory_adopt(&d->memory, rings, fds[ADOPT_COUNTERS], fds[ADOPT_LOG], fds[ADOPT_EPOCHS]))
@@ -417,9 +421,15 @@ static int start(struct daemon *d)
             folders_open(&d->folders, d->config.state_dir, d->config.run_dir, &d->user, err, sizeof(err));
     if (result)
         goto out;
-    result = start_inside(d, err);
+    result = store_id_open(&d->folders, d->config.store_shared, &d->store, err, sizeof(err));
     if (result)
-        folders_close(&d->folders);
+        goto err_folders;
+    result = start_inside(d, err);
+    if (!result)
+        return 0;
+    store_id_close(&d->store);
+err_folders:
+    folders_close(&d->folders);
 out:
     if (result)
         journal_error(d->journal, "daemon", "%s", err[0] ? err : strerror(-result));
@@ -492,6 +502,7 @@ static void finish(struct daemon *d)
     shared_memory_close(&d->memory);
     listeners_close(&d->listeners);
     adopt_forget(&d->adopted);
+    store_id_close(&d->store);
     folders_close(&d->folders);
 }
 

@@ -118,6 +118,9 @@ struct nodes_self daemon_self(const struct daemon *d)
     const struct config_cluster *net = &d->config.cluster;
     struct nodes_self self = {.name = ""};
     memcpy(self.name, d->node_name, sizeof(self.name));
+    self.has_store = d->store.known;
+    self.shares = d->store.shared;
+    memcpy(self.store, d->store.id, sizeof(self.store));
     if (net->listen_count) {
         CHECK(svc_address_parse(net->advertise.text, &self.mesh) == 0);
         CHECK(svc_address_parse(net->data_advertise.text, &self.data) == 0);

@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "limits.h"
+
 int dataplane_user_find(const char *name, struct dataplane_user *out, char *err, size_t err_len)
 {
     memset(out, 0, sizeof(*out));
@@ -239,6 +241,8 @@ int folders_open(struct folders *folders, const char *state_dir, const char *run
     result = open_store(folders, user);
     if (result)
         goto err_state;
+    folders->all_uploads_fd = -1;
+    folders->shared = false;
     result = check_owner(folders, state_dir, user, err, err_len);
     if (!result)
         return 0;
@@ -271,8 +275,85 @@ int folders_reopen_store(struct folders *folders, const struct dataplane_user *u
     return 0;
 }
 
+void folders_uploads_name(uint64_t node, const uint8_t cluster_id[16], char out[FOLDERS_UPLOADS_NAME])
+{
+    snprintf(out, FOLDERS_UPLOADS_NAME, "%llu.%02x%02x%02x%02x", (unsigned long long)node, cluster_id[0],
+             cluster_id[1], cluster_id[2], cluster_id[3]);
+}
+
+bool folders_uploads_parse(const char *name, const uint8_t cluster_id[16], uint64_t *node)
+{
+    char again[FOLDERS_UPLOADS_NAME];
+    *node = strtoull(name, NULL, 10);
+    folders_uploads_name(*node, cluster_id, again);
+    return *node && strcmp(name, again) == 0;
+}
+
+/* Whether a file in uploads/ is this node's: its sessions' ids end with the node's, and so do those of its
+ * copies of others'. */
+static bool is_upload_of(const char *name, uint64_t node)
+{
+    char own[UPLOAD_ID_LEN - UPLOAD_RANDOM_LEN + 1];
+    snprintf(own, sizeof(own), "%016llx", (unsigned long long)node);
+    return strspn(name, "0123456789abcdef") == UPLOAD_ID_LEN &&
+           memcmp(name + UPLOAD_RANDOM_LEN, own, sizeof(own) - 1) == 0;
+}
+
+static int move_uploads(int from, int to, uint64_t node)
+{
+    int fd = openat(from, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir) {
+        err = -errno;
+        if (fd >= 0)
+            close(fd);
+        return err;
+    }
+    const struct dirent *e;
+    while (!err && (e = readdir(dir)))
+        if (is_upload_of(e->d_name, node) && renameat(from, e->d_name, to, e->d_name) && errno != ENOENT)
+            err = -errno;
+    closedir(dir);
+    return err;
+}
+
+static int use_own(struct folders *folders, int own, uint64_t node)
+{
+    int result = move_uploads(folders->uploads_fd, own, node);
+    if (!result && fsync(folders->uploads_fd))
+        result = -errno;
+    if (result)
+        return result;
+    folders->all_uploads_fd = folders->uploads_fd;
+    folders->uploads_fd = own;
+    folders->shared = true;
+    return 0;
+}
+
+int folders_own_uploads(struct folders *folders, const struct folders_node *node,
+                        const struct dataplane_user *user, char *err, size_t err_len)
+{
+    char name[FOLDERS_UPLOADS_NAME];
+    folders_uploads_name(node->id, node->cluster_id, name);
+    int own = node->shared ? open_folder(folders->uploads_fd, name, 0750, user)
+                           : openat(folders->uploads_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (own < 0 && !node->shared)
+        return 0; /* there is none: the store was not shared before */
+    int result = own < 0 ? own
+                 : node->shared ? use_own(folders, own, node->id)
+                                : move_uploads(own, folders->uploads_fd, node->id);
+    if (own >= 0 && (result || !node->shared))
+        close(own);
+    if (result)
+        snprintf(err, err_len, "the folder uploads/%s of the store cannot be set up: %s", name,
+                 strerror(-result));
+    return result;
+}
+
 void folders_close(struct folders *folders)
 {
+    if (folders->all_uploads_fd >= 0)
+        close(folders->all_uploads_fd);
     close(folders->damaged_fd);
     close(folders->uploads_fd);
     close(folders->blobs_fd);

@@ -5,7 +5,7 @@
  *   STATE/notify/     0700  pulls that webhooks were not told of yet (pulls.h)
  *   STATE/raft/       0700  the log and the snapshots; made by the consensus, whole or not at all
  *   STATE/store/      0750  of the data plane's user: blobs/{sha256,sha512}/{00..ff}/, uploads/,
- *                           damaged/
+ *                           damaged/; where several nodes share it, each has its uploads in uploads/NODE.CLUSTER/
  *   RUN/              0755  control.sock
  */
 #ifndef FL_CONTROL_FOLDERS_H
@@ -13,11 +13,14 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Of blobs/: the id of the cluster that removes what its names do not speak of (gc_folders.c). Backups leave
  * it out. */
 #define STORE_OWNER ".cluster"
+/* Of blobs/: the id of the store (store_id.h). */
+#define STORE_FILE ".store"
 
 /* Who the data plane runs as. */
 enum { DATAPLANE_GROUPS_MAX = 16 };
@@ -32,7 +35,10 @@ struct dataplane_user {
 };
 
 struct folders {
-    int state_fd, lock_fd, blobs_fd, uploads_fd, damaged_fd;
+    int state_fd, lock_fd, blobs_fd, damaged_fd;
+    int uploads_fd;     /* of this node's */
+    int all_uploads_fd; /* uploads/ itself, where it is another folder than that; else -1 */
+    bool shared;        /* others may have files in the store */
 };
 
 /*
@@ -58,5 +64,25 @@ int folders_open(struct folders *folders, const char *state_dir, const char *run
  * numbers. 0 or -errno; then nothing has changed. */
 int folders_reopen_store(struct folders *folders, const struct dataplane_user *user);
 void folders_close(struct folders *folders);
+
+/* In uploads/, of one node: its id, and the beginning of its cluster's, as nodes of a cluster that has not
+ * been joined yet may have the store, too. */
+enum { FOLDERS_UPLOADS_NAME = 32 };
+void folders_uploads_name(uint64_t node, const uint8_t cluster_id[16], char out[FOLDERS_UPLOADS_NAME]);
+/* False: it is no such name, or of another cluster. */
+bool folders_uploads_parse(const char *name, const uint8_t cluster_id[16], uint64_t *node);
+
+/*
+ * The uploads of this node alone, once its id is known: a folder of its own where the store is shared, else
+ * uploads/. What an earlier start, with the other value of store.shared, has left of this node's sessions is
+ * moved there. Nobody uses uploads_fd yet. 0 or -errno with a message.
+ */
+struct folders_node {
+    uint64_t id;
+    const uint8_t *cluster_id;
+    bool shared; /* store.shared */
+};
+int folders_own_uploads(struct folders *folders, const struct folders_node *node,
+                        const struct dataplane_user *user, char *err, size_t err_len);
 
 #endif

@@ -106,6 +106,12 @@ static struct node_change difference(const struct nodes *n, const struct node *r
         c.has |= NODE_HAS_DATA;
     if (cluster_ca_shown(n->config.cluster, c.node.ca) && memcmp(row->ca, c.node.ca, sizeof(row->ca)) != 0)
         c.has |= NODE_HAS_CA;
+    if (n->table.cluster.version >= CLUSTER_VERSION_STORES && self->has_store &&
+        (memcmp(row->store, self->store, sizeof(row->store)) != 0 || row->shares != self->shares)) {
+        c.has |= NODE_HAS_STORE;
+        memcpy(c.node.store, self->store, sizeof(c.node.store));
+        c.node.shares = self->shares;
+    }
     c.node.version = CLUSTER_VERSION;
     c.node.mesh = self->mesh;
     c.node.data = self->data;

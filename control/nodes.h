@@ -26,6 +26,9 @@ enum {
 struct nodes_self {
     char name[NODE_NAME_MAX + 1]; /* for its first row */
     struct svc_address mesh, data;
+    bool has_store; /* its store has an id */
+    uint8_t store[NODE_STORE_BYTES];
+    bool shares; /* store.shared */
 };
 
 struct nodes_config {

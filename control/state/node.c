@@ -107,6 +107,12 @@ bool node_counts(const struct node_table *t, const struct node *n)
            memcmp(n->ca, t->ca, sizeof(n->ca)) == 0;
 }
 
+bool node_store_said(const struct node *n)
+{
+    static const uint8_t not_said[NODE_STORE_BYTES];
+    return memcmp(n->store, not_said, sizeof(not_said)) != 0;
+}
+
 void node_table_fini(struct node_table *t)
 {
     free(t->node);

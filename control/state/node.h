@@ -19,6 +19,7 @@
 enum {
     NODE_NAME_MAX = SVC_NAME_MAX, /* bytes */
     NODE_HASH_BYTES = 32,         /* SHA-256 */
+    NODE_STORE_BYTES = 16,        /* a store's id: chance */
     NODES_MAX = 8192,
     NODE_MANAGERS_MAX = 7,
     NODE_TOKENS_MAX = 256,
@@ -32,9 +33,10 @@ enum {
      */
     CLUSTER_VERSION_FIRST = 1, /* as long as the state says nothing */
     CLUSTER_VERSION = 4, /* this program's. 2: nodes, tokens, transactions; 3: holders of blobs, policies,
-                            garbage; 4: sources, webhooks of pulls */
+                            garbage; 4: sources, webhooks of pulls, the stores of nodes */
     CLUSTER_VERSION_HOLDERS = 3,
     CLUSTER_VERSION_SOURCES = 4,
+    CLUSTER_VERSION_STORES = 4,
 };
 
 /* The numbers are in the log: they never change their meaning. */
@@ -42,17 +44,19 @@ enum node_role { NODE_MANAGER = 1, NODE_WORKER = 2 };
 enum node_availability { NODE_ACTIVE = 1, NODE_DRAIN = 2 };
 
 struct node {
-    uint64_t id;                  /* from 1 on, given by the state, never given again */
-    char name[NODE_NAME_MAX + 1]; /* unique */
-    uint8_t role;                 /* enum node_role */
-    uint8_t availability;         /* enum node_availability */
-    bool replica;                 /* it keeps blobs */
-    struct svc_address mesh;      /* where other nodes reach it; port 0: not said yet */
-    struct svc_address data;      /* where other replicas fetch blobs; port 0: nowhere */
-    uint32_t version;             /* the highest cluster version that its program knows */
-    uint8_t key[NODE_HASH_BYTES]; /* SHA-256 of its certificate's public key (SubjectPublicKeyInfo, DER);
-                                     zero: not said */
-    uint8_t ca[NODE_HASH_BYTES];  /* SHA-256 of the CA certificate that signed it; zero: not said */
+    uint64_t id;                     /* from 1 on, given by the state, never given again */
+    char name[NODE_NAME_MAX + 1];    /* unique */
+    uint8_t role;                    /* enum node_role */
+    uint8_t availability;            /* enum node_availability */
+    bool replica;                    /* it keeps blobs */
+    struct svc_address mesh;         /* where other nodes reach it; port 0: not said yet */
+    struct svc_address data;         /* where other replicas fetch blobs; port 0: nowhere */
+    uint32_t version;                /* the highest cluster version that its program knows */
+    uint8_t key[NODE_HASH_BYTES];    /* SHA-256 of its certificate's public key (SubjectPublicKeyInfo, DER);
+                                        zero: not said */
+    uint8_t ca[NODE_HASH_BYTES];     /* SHA-256 of the CA certificate that signed it; zero: not said */
+    uint8_t store[NODE_STORE_BYTES]; /* the id of its store (store_id.h); zero: not said */
+    bool shares;                     /* its store may be other replicas', too (stores.h) */
     /* Given by the state. */
     uint64_t revision; /* index of the log entry that changed it last */
     uint64_t joined_ms, updated_ms;
@@ -125,7 +129,8 @@ enum node_has {
     NODE_HAS_VERSION = 1 << 6,
     NODE_HAS_KEY = 1 << 7,
     NODE_HAS_CA = 1 << 8,
-    NODE_HAS_ALL = (1 << 9) - 1,
+    NODE_HAS_STORE = 1 << 9, /* store and shares; from CLUSTER_VERSION_STORES on */
+    NODE_HAS_ALL = (1 << 10) - 1,
 };
 
 /* CMD_NODE_SET. */
@@ -187,6 +192,9 @@ bool node_counts(const struct node_table *t, const struct node *n);
 uint32_t node_version_common(const struct node_table *t);
 /* The cluster version that a command came with. */
 uint32_t node_version_of_command(uint16_t type);
+
+/* Whether it has said which store it has. */
+bool node_store_said(const struct node *n);
 
 /* A name of a node or of a cluster: 1 to 63 letters, digits, '.', '_', '-'; the first one is no '-' or '.'.
  */

@@ -6,13 +6,20 @@
 #include "control/state/node.h"
 #include "control/state/node_rows.h"
 
-enum { NODE_CODEC_VERSION = 1, CLUSTER_CODEC_VERSION = 1, TOKEN_CODEC_VERSION = 1, ROW_CODEC_VERSION = 1 };
+enum {
+    NODE_CODEC_VERSION = 1,
+    NODE_CODEC_STORE = 2, /* where the store is said, which nodes before CLUSTER_VERSION_STORES cannot read */
+    CLUSTER_CODEC_VERSION = 1,
+    TOKEN_CODEC_VERSION = 1,
+    ROW_CODEC_VERSION = 1,
+};
 
 /* What a node says of itself, or what is said of it: names may be empty, and numbers zero, where a change
  * does not have them. Whether all is there is node_check's affair. */
 void node_put(struct wire_writer *w, const struct node *n)
 {
-    wire_put_u8(w, NODE_CODEC_VERSION);
+    bool store = node_store_said(n);
+    wire_put_u8(w, store ? NODE_CODEC_STORE : NODE_CODEC_VERSION);
     wire_put_u64(w, n->id);
     codec_put_text(w, n->name);
     wire_put_u8(w, n->role);
@@ -23,12 +30,16 @@ void node_put(struct wire_writer *w, const struct node *n)
     wire_put_u32(w, n->version);
     wire_put(w, n->key, sizeof(n->key));
     wire_put(w, n->ca, sizeof(n->ca));
+    if (!store)
+        return;
+    wire_put(w, n->store, sizeof(n->store));
+    wire_put_u8(w, n->shares);
 }
 
 void node_get(struct wire_reader *r, struct node *n)
 {
     memset(n, 0, sizeof(*n));
-    codec_get_version(r, NODE_CODEC_VERSION);
+    uint8_t version = codec_get_version(r, NODE_CODEC_STORE);
     n->id = wire_get_u64(r);
     codec_get_text(r, n->name, sizeof(n->name));
     n->role = (uint8_t)codec_get_range(r, 1, 0, NODE_WORKER);
@@ -39,6 +50,12 @@ void node_get(struct wire_reader *r, struct node *n)
     n->version = wire_get_u32(r);
     codec_get_fixed(r, n->key, sizeof(n->key));
     codec_get_fixed(r, n->ca, sizeof(n->ca));
+    if (version < NODE_CODEC_STORE)
+        return;
+    codec_get_fixed(r, n->store, sizeof(n->store));
+    n->shares = codec_get_bool(r);
+    if (!node_store_said(n)) /* there is one way to write it */
+        r->failed = true;
 }
 
 static void down_put(struct wire_writer *w, const struct node_down *d)

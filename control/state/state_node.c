@@ -208,7 +208,8 @@ static bool same(const struct node *a, const struct node *b)
     return strcmp(a->name, b->name) == 0 && a->role == b->role && a->availability == b->availability &&
            a->replica == b->replica && memcmp(&a->mesh, &b->mesh, sizeof(a->mesh)) == 0 &&
            memcmp(&a->data, &b->data, sizeof(a->data)) == 0 && a->version == b->version &&
-           memcmp(a->key, b->key, sizeof(a->key)) == 0 && memcmp(a->ca, b->ca, sizeof(a->ca)) == 0;
+           memcmp(a->key, b->key, sizeof(a->key)) == 0 && memcmp(a->ca, b->ca, sizeof(a->ca)) == 0 &&
+           memcmp(a->store, b->store, sizeof(a->store)) == 0 && a->shares == b->shares;
 }
 
 int state_cluster_init(struct kv *kv, struct state_event *out)
@@ -347,6 +348,10 @@ static void change_take(const struct node_change *change, struct node *n)
         memcpy(n->key, to->key, sizeof(n->key));
     if (change->has & NODE_HAS_CA)
         memcpy(n->ca, to->ca, sizeof(n->ca));
+    if (change->has & NODE_HAS_STORE) {
+        memcpy(n->store, to->store, sizeof(n->store));
+        n->shares = to->shares;
+    }
 }
 
 static int change_check(struct kv *kv, const struct node_cluster *c, const struct node *before,

@@ -25,7 +25,7 @@ static int drop_node(struct kv *kv, const struct node *n)
     return rc ? rc : state_node_del(kv, n->id);
 }
 
-/* What the host that it was made on had is not this one's: addresses, certificates. */
+/* What the host that it was made on had is not this one's: addresses, certificates, the store. */
 static int keep_node(struct kv *kv, const struct node *before)
 {
     struct node n = *before;
@@ -36,6 +36,8 @@ static int keep_node(struct kv *kv, const struct node *before)
     memset(&n.data, 0, sizeof(n.data));
     memset(n.key, 0, sizeof(n.key));
     memset(n.ca, 0, sizeof(n.ca));
+    memset(n.store, 0, sizeof(n.store));
+    n.shares = false;
     int rc = state_node_address_move(kv, n.id, &before->mesh, &n.mesh);
     return rc ? rc : state_node_put(kv, &n);
 }

@@ -524,6 +524,37 @@ static void test_the_cluster_version_waits_for_the_oldest(void **state)
     assert_int_equal(set_version(f, 2, CLUSTER_VERSION), CMD_TOO_NEW);
 }
 
+/* A row without a store has the bytes that it always had; one with a store comes back as it was. */
+static void test_stores_are_said(void **state)
+{
+    struct fixture *f = *state;
+    struct node_change c = {.revision = CMD_REVISION_ANY, .has = NODE_HAS_STORE};
+    uint8_t bytes[NODE_ROW_BYTES_MAX];
+    struct wire_writer without = {.buf = bytes, .cap = sizeof(bytes)};
+    managers(f, 2);
+    node_put(&without, &f->table.node[1]);
+    assert_int_equal(bytes[0], 1);
+    c.node.id = 2;
+    memset(c.node.store, 0xab, sizeof(c.node.store));
+    c.node.shares = true;
+    assert_int_equal(change(f, &c), CMD_OK);
+    assert_true(f->ev.changed);
+    assert_memory_equal(f->table.node[1].store, c.node.store, sizeof(c.node.store));
+    assert_true(f->table.node[1].shares);
+    assert_false(node_store_said(&f->table.node[0]));
+    assert_int_equal(change(f, &c), CMD_OK);
+    assert_false(f->ev.changed);
+    struct wire_writer with = {.buf = bytes, .cap = sizeof(bytes)};
+    node_put(&with, &f->table.node[1]);
+    assert_int_equal(bytes[0], 2);
+    assert_int_equal(with.len, without.len + NODE_STORE_BYTES + 1);
+    memset(bytes + without.len, 0, NODE_STORE_BYTES); /* said, and nothing */
+    struct wire_reader r = {.buf = bytes, .len = with.len};
+    struct node n;
+    node_get(&r, &n);
+    assert_true(r.failed);
+}
+
 static void test_copies(void **state)
 {
     struct fixture *f = *state;
@@ -769,6 +800,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_there_are_at_most_seven_managers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_last_replica_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_cluster_version_waits_for_the_oldest, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stores_are_said, setup, teardown),
         cmocka_unit_test_setup_teardown(test_copies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commands_that_are_cut_short, setup, teardown),
         cmocka_unit_test_setup_teardown(test_model, setup, teardown),
