@@ -543,14 +543,14 @@ int cluster_nodes(struct cluster *c, struct node_table *out)
     return result;
 }
 
-int cluster_held(struct cluster *c, uint32_t wanted, bool (*lives)(void *arg, uint64_t node), void *arg,
+int cluster_held(struct cluster *c, uint32_t wanted, state_living *living, void *arg,
                  struct state_held *out)
 {
     struct kv *kv;
     struct db_view *view = consensus_view_begin(c->consensus, &kv);
     if (!view)
         return -ENOMEM;
-    int result = state_held_read(kv, wanted, lives, arg, out);
+    int result = state_held_read(kv, wanted, living, arg, out);
     consensus_view_end(view);
     return result;
 }

@@ -15,6 +15,7 @@
 #include "control/events.h"
 #include "control/nodes.h"
 #include "control/state/cmd_new.h"
+#include "control/state/stores.h"
 
 enum { COMMAND_ROOM = 1024 };
 
@@ -24,14 +25,21 @@ static int on_walk(void *arg, const struct digest *after, size_t limit, scrub_ro
     return cluster_each_blob(d->cluster, after, limit, row, row_arg);
 }
 
+uint64_t daemon_blobs_holder(struct daemon *d, uint64_t self)
+{
+    const struct node *n = node_find(nodes_table(d->nodes), self);
+    return n ? stores_holder(n) : self;
+}
+
 /* As far as the cluster knows: 1, 0; -ENOENT: nothing is known of its holders, or nobody has it any more. */
 static int is_held_here(struct daemon *d, const struct digest *digest, uint64_t self)
 {
+    uint64_t holder = daemon_blobs_holder(d, self);
     struct names_blob row;
     if (cluster_blob(d->cluster, digest, &row) || row.version == 0 || row.links == 0)
         return -ENOENT;
     for (unsigned i = 0; i < row.holder_count; i++)
-        if (row.holder[i] == self)
+        if (stores_fold(nodes_table(d->nodes), row.holder[i]) == holder)
             return 1;
     return 0;
 }
@@ -84,9 +92,14 @@ static bool on_holds(void *arg, const struct digest *digest, bool holds)
         return false; /* what is known here may be old, too */
     if (!daemon_blobs_counts(d, status.node_id) || is_held_here(d, digest, status.node_id) != !holds)
         return true;
-    const struct cmd_holders none = {.count = 0}, self = {.count = 1, .id = {status.node_id}};
+    const struct cmd_holders none = {.count = 0};
+    const struct cmd_holders self = {.count = 1, .id = {daemon_blobs_holder(d, status.node_id)}};
+    struct stores_saying say = {.gained = holds ? self : none, .lost = holds ? none : self};
+    struct names_blob row;
+    if (cluster_blob(d->cluster, digest, &row) == 0)
+        stores_unfold(nodes_table(d->nodes), &row, &say);
     const struct blob_copies copies = {
-        .digest = digest, .gained = holds ? &self : &none, .lost = holds ? &none : &self, .needed = &none};
+        .digest = digest, .gained = &say.gained, .lost = &say.lost, .needed = &none};
     daemon_blobs_say(d, "store", &copies, on_said, d);
     return true;
 }

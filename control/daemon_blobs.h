@@ -20,6 +20,8 @@ void daemon_blobs_tick(struct daemon *d);
 
 /* Whether this node's copies count, and the cluster's version lets commands say so. */
 bool daemon_blobs_counts(struct daemon *d, uint64_t self);
+/* What this node is as a holder (stores.h). */
+uint64_t daemon_blobs_holder(struct daemon *d, uint64_t self);
 
 /* What a command says of who holds a blob (CMD_BLOB_COPIES). */
 struct blob_copies {

@@ -188,9 +188,11 @@ struct plan_copies daemon_copies(struct daemon *d)
 {
     struct cluster_status status;
     if (!d->nodes)
-        return (struct plan_copies){.wanted = 1, .least = 1};
+        return (struct plan_copies){.wanted = 1, .least = 1, .shared = d->folders.shared};
     cluster_status(d->cluster, &status);
-    return plan_copies_compile(nodes_table(d->nodes), status.node_id);
+    struct plan_copies copies = plan_copies_compile(nodes_table(d->nodes), status.node_id);
+    copies.shared = d->folders.shared;
+    return copies;
 }
 
 /* All proxied services: the peers', those where sources lead to, those of sources, those of the state. */

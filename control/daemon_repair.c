@@ -14,6 +14,7 @@
 #include "control/events.h"
 #include "control/node_view.h"
 #include "control/nodes.h"
+#include "control/state/stores.h"
 #include "placement.h"
 
 #define FILE_NAME     "repair"
@@ -49,6 +50,7 @@ struct daemon_repair {
     struct repair_node *node; /* of the view */
     size_t node_cap;
     struct repair_view view;
+    uint64_t actor;        /* the node that acts for this one's store: the first of those that are there */
     uint64_t look_ms;      /* the next look */
     uint64_t stats_end_ns; /* until then files may be looked at */
     unsigned disowning;    /* commands that say that this node holds something no more */
@@ -116,12 +118,32 @@ static enum repair_presence presence_of(const struct node *n, const struct clust
     return a ? REPAIR_AWAY : REPAIR_UP;
 }
 
+/* A holder is there as long as one of its nodes is. Ids ascend; the numbers of stores come behind all of them,
+ * where they are put in order. */
+static void view_add(struct daemon_repair *r, size_t *count, uint64_t holder, enum repair_presence presence)
+{
+    size_t at = *count;
+    for (size_t i = *count; holder & STORES_NUMBER && i > 0 && r->node[i - 1].id >= holder; i--) {
+        at = i - 1;
+        if (r->node[at].id != holder)
+            continue;
+        if (presence < r->node[at].presence)
+            r->node[at].presence = (uint8_t)presence;
+        return;
+    }
+    memmove(r->node + at + 1, r->node + at, (*count - at) * sizeof(*r->node));
+    r->node[at] = (struct repair_node){.id = holder, .presence = (uint8_t)presence};
+    ++*count;
+}
+
 static void view_make(struct daemon *d, const struct node_table *t, uint64_t self)
 {
     struct daemon_repair *r = d->repair;
     const struct cluster_absent *list;
+    const struct node *me = node_find(t, self);
     size_t absent, at = 0, count = 0;
     r->view = (struct repair_view){.self = 0};
+    r->actor = 0;
     if (cluster_absent(d->cluster, &list, &absent))
         return;
     if (t->count > r->node_cap) {
@@ -137,11 +159,13 @@ static void view_make(struct daemon *d, const struct node_table *t, uint64_t sel
         while (at < absent && list[at].id < n->id)
             at++;
         bool is_absent = at < absent && list[at].id == n->id;
-        r->node[count++] =
-            (struct repair_node){.id = n->id, .presence = presence_of(n, is_absent ? &list[at] : NULL)};
+        enum repair_presence presence = presence_of(n, is_absent ? &list[at] : NULL);
+        view_add(r, &count, stores_holder(n), presence);
+        if (!r->actor && presence == REPAIR_UP && me && stores_holder(n) == stores_holder(me))
+            r->actor = n->id;
     }
-    r->view = (struct repair_view){.self = daemon_blobs_counts(d, self) ? self : 0,
-                                   .wanted = placement_wanted(t->cluster.copies, t->cluster.replicas),
+    r->view = (struct repair_view){.self = daemon_blobs_counts(d, self) ? stores_holder(me) : 0,
+                                   .wanted = placement_wanted(t->cluster.copies, stores_count(t)),
                                    .count = count,
                                    .node = r->node};
 }
@@ -168,29 +192,60 @@ static void on_timer(uv_timer_t *timer)
     cluster_status(d->cluster, &status);
     if (uv_now(&d->loop) >= r->look_ms)
         look(d, &status);
-    bool known = r->view.self && status.writable && d->phase == DAEMON_SERVING;
+    bool known = r->view.self && r->actor == status.node_id && status.writable && d->phase == DAEMON_SERVING;
     r->stats_end_ns = uv_hrtime() + STATS_MS * 1000000ull;
     repair_tick(r->repair, uv_now(&d->loop), known ? &r->view : NULL, setting(d, SET_REPAIR_RATE));
 }
 
 /* ------------------------------------------------------------------ what repair asks for */
 
+struct walking {
+    struct daemon *d;
+    repair_row row;
+    void *arg;
+};
+
+/* Repair knows holders, and not by how many nodes each of them is one. */
+static bool on_walked(void *arg, const struct digest *digest, const struct names_blob *blob)
+{
+    const struct walking *w = arg;
+    struct names_blob folded = *blob;
+    stores_fold_blob(nodes_table(w->d->nodes), &folded);
+    return w->row(w->arg, digest, &folded);
+}
+
 static int on_walk(void *arg, const struct digest *after, size_t limit, repair_row row, void *row_arg)
 {
-    struct daemon *d = arg;
-    return cluster_walk_blobs(d->cluster, after, limit, row, row_arg);
+    struct walking walking = {arg, row, row_arg};
+    return cluster_walk_blobs(walking.d->cluster, after, limit, on_walked, &walking);
 }
 
 static int on_row(void *arg, const struct digest *digest, struct names_blob *out)
 {
     struct daemon *d = arg;
-    return cluster_blob(d->cluster, digest, out);
+    int err = cluster_blob(d->cluster, digest, out);
+    if (err == 0)
+        stores_fold_blob(nodes_table(d->nodes), out);
+    return err;
+}
+
+struct holding {
+    struct daemon *d;
+    repair_lives lives;
+    void *arg;
+};
+
+static uint64_t on_living(void *arg, uint64_t holder)
+{
+    const struct holding *h = arg;
+    uint64_t folded = stores_fold(nodes_table(h->d->nodes), holder);
+    return h->lives(h->arg, folded) ? folded : 0;
 }
 
 static int on_held(void *arg, uint32_t wanted, repair_lives lives, void *lives_arg, struct state_held *out)
 {
-    struct daemon *d = arg;
-    return cluster_held(d->cluster, wanted, lives, lives_arg, out);
+    struct holding holding = {arg, lives, lives_arg};
+    return cluster_held(holding.d->cluster, wanted, on_living, &holding, out);
 }
 
 struct saying {
@@ -213,8 +268,12 @@ static void on_say(void *arg, const struct digest *digest, const struct repair_c
     struct saying *s = malloc(sizeof(*s));
     CHECK(s);
     *s = (struct saying){said, said_arg};
+    struct stores_saying say = {choice->gained, choice->lost, choice->needed};
+    struct names_blob row;
+    if (cluster_blob(d->cluster, digest, &row) == 0)
+        stores_unfold(nodes_table(d->nodes), &row, &say);
     const struct blob_copies copies = {
-        .digest = digest, .gained = &choice->gained, .lost = &choice->lost, .needed = &choice->needed};
+        .digest = digest, .gained = &say.gained, .lost = &say.lost, .needed = &say.needed};
     daemon_blobs_say(d, REPAIR_SOURCE, &copies, on_said, s);
 }
 
@@ -298,7 +357,10 @@ static uint64_t load_balanced(const struct daemon *d)
 bool daemon_repair_spares(const struct daemon *d, const struct digest *digest, const struct names_blob *blob)
 {
     const struct daemon_repair *r = d->repair;
-    return r->view.self ? repair_is_spare(r->repair, digest, blob) : repair_spares(&r->view, digest, blob);
+    struct names_blob folded = *blob;
+    stores_fold_blob(nodes_table(d->nodes), &folded);
+    return r->view.self ? repair_is_spare(r->repair, digest, &folded)
+                        : repair_spares(&r->view, digest, &folded);
 }
 
 /* ------------------------------------------------------------------ what is shown */
@@ -325,8 +387,13 @@ static json_t *number(uint64_t value)
 
 json_t *daemon_repair_json(const struct daemon *d)
 {
+    const struct daemon_repair *r = d->repair;
+    struct cluster_status status;
     struct repair_status s;
-    repair_status(d->repair->repair, &s);
+    cluster_status(d->cluster, &status);
+    repair_status(r->repair, &s);
+    if (r->view.self & STORES_NUMBER && r->actor && r->actor != status.node_id)
+        s.state = "elsewhere"; /* another node that has the same store does it */
     return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:s}", "state", s.state,
                      "endangered", number(s.endangered), "endangered_bytes", number(s.endangered_bytes),
                      "lost", number(s.lost), "surplus", number(s.surplus), "copied", number(s.copied),

@@ -8,6 +8,7 @@
 #include "control/daemon.h"
 #include "control/nodes.h"
 #include "control/peer_view.h"
+#include "control/state/stores.h"
 
 /* The heartbeat of the peer that the configuration file has under the node's name. */
 static uint8_t heartbeat_of(struct daemon *d, const char *name)
@@ -28,22 +29,34 @@ void node_view(struct daemon *d, const struct node *n, struct node_view *out)
     node_judge(n, &out->seen, journal_now_ms(), &out->verdict);
 }
 
-/* A copy on a replica that does not answer is no copy until it does. */
-static bool holder_lives(void *arg, uint64_t id)
+static bool node_lives(struct daemon *d, const struct node *n)
 {
-    struct daemon *d = arg;
     struct node_view view;
-    const struct node *n = node_find(nodes_table(d->nodes), id);
-    if (!n || !n->replica)
-        return false;
     node_view(d, n, &view);
     return view.verdict.state != NODE_STATE_DOWN && view.verdict.state != NODE_STATE_UNREACHABLE;
 }
 
+/* A copy on a replica that does not answer is no copy until it does; nor is one in a store of which no replica
+ * does. */
+static uint64_t holder_living(void *arg, uint64_t id)
+{
+    struct daemon *d = arg;
+    const struct node_table *t = nodes_table(d->nodes);
+    uint64_t holder = stores_fold(t, id);
+    const struct node *own = node_find(t, holder);
+    if (own)
+        return own->replica && node_lives(d, own) ? holder : 0;
+    for (size_t i = 0; holder & STORES_NUMBER && i < t->count; i++)
+        if (t->node[i].replica && stores_holder(&t->node[i]) == holder && node_lives(d, &t->node[i]))
+            return holder;
+    return 0;
+}
+
 int node_view_held(struct daemon *d, struct state_held *out)
 {
-    const struct node_cluster *c = &nodes_table(d->nodes)->cluster;
-    return cluster_held(d->cluster, placement_wanted(c->copies, c->replicas), holder_lives, d, out);
+    const struct node_table *t = nodes_table(d->nodes);
+    uint32_t wanted = placement_wanted(t->cluster.copies, stores_count(t));
+    return cluster_held(d->cluster, wanted, holder_living, d, out);
 }
 
 void node_view_down(struct daemon *d, struct node_down *out)

@@ -15,7 +15,7 @@ static inline void holders_put(struct wire_writer *w, const struct plan *plan,
     if (others)
         all = *others;
     if (plan->copies.keeps)
-        (void)cmd_holders_add(&all, plan->node_id);
+        (void)cmd_holders_add(&all, plan->copies.holder);
     if (plan->copies.told && all.count)
         cmd_put_holders(w, &all);
 }

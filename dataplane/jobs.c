@@ -215,7 +215,7 @@ static bool is_spare(const struct job *j, const struct names_blob *blob)
         blob->holder_count < plan->copies.wanted)
         return false;
     for (unsigned i = 0; i < blob->holder_count; i++)
-        if (blob->holder[i] == plan->node_id)
+        if (fetch_holder_of(plan, blob->holder[i]) == plan->copies.holder)
             return false;
     return blob->holder_count > 0;
 }

@@ -167,6 +167,7 @@ struct plan_backend {
     uint8_t ip[16];      /* IPv4 as ::ffff:a.b.c.d */
     uint32_t peer;       /* it hangs on a peer's heartbeats (abi_backend.peer) */
     uint64_t node;       /* of the service of peers: which node that is; else 0 */
+    uint64_t holder;     /* of the service of peers: what it is as a holder of blobs; else 0 */
     char unix_path[PLAN_UNIX_PATH_MAX];
     char name[PLAN_NAME_MAX];
 };
@@ -209,9 +210,11 @@ struct plan_source {
 struct plan_copies {
     uint8_t told;   /* the cluster's version lets commands say who holds a blob */
     uint8_t keeps;  /* this node is a replica: its own copy counts */
-    uint8_t wanted; /* copies; not more than there are replicas */
+    uint8_t wanted; /* copies; not more than the replicas have stores */
     uint8_t least;  /* with so many a push is acknowledged where more cannot be had in time */
-    uint8_t pad[4];
+    uint8_t shared; /* the store is other replicas', too (store.shared) */
+    uint8_t pad[3];
+    uint64_t holder; /* what this node is as a holder of blobs: its id, or the number of its store */
 };
 
 /* The arrays stand behind it, in this order, each aligned to 8 bytes: services, listeners, backends, rows

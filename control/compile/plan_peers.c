@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "placement.h"
+#include "control/state/stores.h"
 
 /* A replica that cannot be reached is passed over in a moment: others may have the blob. */
 static const struct plan_proxy way = {
@@ -44,7 +45,8 @@ static void add(struct plan_peers *p, const struct node *n)
                                .weight = 1,
                                .draining = n->availability == NODE_DRAIN,
                                .port = n->data.port,
-                               .node = n->id};
+                               .node = n->id,
+                               .holder = stores_holder(n)};
     memcpy(b->ip, n->data.ip, sizeof(b->ip));
     memcpy(b->name, n->name, strnlen(n->name, sizeof(b->name) - 1));
 }
@@ -90,12 +92,13 @@ struct plan_copies plan_copies_compile(const struct node_table *nodes, uint64_t 
 {
     const struct node_cluster *c = &nodes->cluster;
     const struct node *row = node_find(nodes, self);
-    uint32_t wanted = placement_wanted(c->copies, c->replicas);
+    uint32_t wanted = placement_wanted(c->copies, stores_count(nodes));
     uint32_t least = c->copies_min ? c->copies_min : 1;
     return (struct plan_copies){.told = c->version >= CLUSTER_VERSION_HOLDERS,
                                 .keeps = row && row->replica,
                                 .wanted = (uint8_t)wanted,
-                                .least = (uint8_t)(least < wanted ? least : wanted)};
+                                .least = (uint8_t)(least < wanted ? least : wanted),
+                                .holder = row ? stores_holder(row) : self};
 }
 
 void plan_peers_free(struct plan_peers *peers)

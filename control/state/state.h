@@ -205,8 +205,9 @@ struct state_held {
     uint64_t living[BLOB_HOLDERS_MAX + 1]; /* blobs, by how many of their holders live */
     uint64_t rows;                         /* that were looked at */
 };
-int state_held_read(struct kv *kv, uint32_t wanted, bool (*lives)(void *arg, uint64_t node), void *arg,
-                    struct state_held *out);
+/* The number of a holder that lives; 0: it does not. One number counts once for each blob (stores.h). */
+typedef uint64_t state_living(void *arg, uint64_t holder);
+int state_held_read(struct kv *kv, uint32_t wanted, state_living *living, void *arg, struct state_held *out);
 
 /* Builds the key of a setting in PRIVATE_DATA; room for NAMES_KEY_MAX. Returns its length. */
 size_t state_setting_key(uint8_t *out, const char *key, size_t len);

@@ -133,8 +133,20 @@ static void held_count(struct state_held *out, const struct names_held *row, uin
     out->lost += living ? 0 : row->blobs;
 }
 
-int state_held_read(struct kv *kv, uint32_t wanted, bool (*lives)(void *arg, uint64_t node), void *arg,
-                    struct state_held *out)
+static uint32_t living_of(const struct state_key *at, state_living *living, void *arg)
+{
+    struct cmd_holders there = {.count = 0};
+    uint64_t id;
+    for (size_t i = 1; i + sizeof(id) <= at->len; i += sizeof(id)) {
+        memcpy(&id, at->data + i, sizeof(id));
+        id = living(arg, id);
+        if (id)
+            (void)cmd_holders_add(&there, id);
+    }
+    return there.count;
+}
+
+int state_held_read(struct kv *kv, uint32_t wanted, state_living *living, void *arg, struct state_held *out)
 {
     struct kv_bytes key, value;
     struct state_key at = {.len = 1}; /* that of no holder is the first one */
@@ -143,19 +155,13 @@ int state_held_read(struct kv *kv, uint32_t wanted, bool (*lives)(void *arg, uin
     memset(out, 0, sizeof(*out));
     while ((rc = kv_seek(kv, NAMES_HELD, state_key_bytes(&at), after, &key, &value)) == 0) {
         struct names_held row;
-        uint64_t id;
-        uint32_t living = 0;
         if (value.len != sizeof(row) || key.len < 1 || key.len > NAMES_HELD_KEY_MAX)
             return -EUCLEAN;
         memcpy(&row, value.data, sizeof(row));
         memcpy(at.data, key.data, at.len = key.len);
-        for (size_t i = 1; i + sizeof(id) <= at.len; i += sizeof(id)) {
-            memcpy(&id, at.data + i, sizeof(id));
-            living += lives(arg, id);
-        }
         out->blobs += row.blobs;
         out->bytes += row.bytes;
-        held_count(out, &row, living, wanted);
+        held_count(out, &row, living_of(&at, living, arg), wanted);
         after = true;
     }
     return rc == -ENOENT ? 0 : rc;

@@ -72,6 +72,8 @@ void fetch_sources_find(const struct plan *plan, struct view repo, bool manifest
 uint16_t fetch_peers_service(const struct plan *plan);
 /* 1 + the id of the backend that a node is, as question.only has it; 0: it is no other replica. */
 uint32_t fetch_peer_of(const struct plan *plan, uint64_t node);
+/* What the holder of a row is now: a replica that shares its store stands for that. */
+uint64_t fetch_holder_of(const struct plan *plan, uint64_t holder);
 /* Those that the names say hold the blob are asked first. */
 void fetch_prefer_holders(struct ring *ring, const struct digest *d, struct question *q);
 /* Whether one of those that the names say hold it is a replica still. True where they say nothing. */

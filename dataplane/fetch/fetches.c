@@ -103,6 +103,35 @@ uint32_t fetch_peer_of(const struct plan *plan, uint64_t node)
     return 0;
 }
 
+/* Of a store that several replicas have, the first of them that takes requests: not those of this node's own
+ * store, in which it is not. */
+static uint32_t peer_holding(const struct plan *plan, uint64_t holder)
+{
+    const struct plan_service *s = plan_service_of(plan, fetch_peers_service(plan));
+    uint32_t found = 0;
+    for (uint32_t i = 0; s && i < s->backend_count; i++) {
+        const struct plan_backend *b = plan_backend(plan, s->first_backend + i);
+        if ((b->node != holder && b->holder != holder) || b->holder == plan->copies.holder)
+            continue;
+        if (!found || !b->draining)
+            found = b->id + 1;
+        if (!b->draining)
+            break;
+    }
+    return found;
+}
+
+uint64_t fetch_holder_of(const struct plan *plan, uint64_t holder)
+{
+    const struct plan_service *s = plan_service_of(plan, fetch_peers_service(plan));
+    if (holder == plan->node_id)
+        return plan->copies.holder;
+    for (uint32_t i = 0; s && i < s->backend_count; i++)
+        if (plan_backend(plan, s->first_backend + i)->node == holder)
+            return plan_backend(plan, s->first_backend + i)->holder;
+    return holder;
+}
+
 void fetch_prefer_holders(struct ring *ring, const struct digest *d, struct question *q)
 {
     struct names_blob blob;
@@ -113,7 +142,7 @@ void fetch_prefer_holders(struct ring *ring, const struct digest *d, struct ques
     int err = names_blob_get(ring->names, d, &blob);
     names_end(ring->names);
     for (unsigned i = 0; err == 0 && i < blob.holder_count; i++) {
-        uint32_t id = fetch_peer_of(ring->plan, blob.holder[i]);
+        uint32_t id = peer_holding(ring->plan, blob.holder[i]);
         if (id)
             q->prefer[count++] = id;
     }
@@ -123,8 +152,8 @@ bool fetch_is_held(const struct plan *plan, const struct names_blob *blob)
 {
     bool held = blob->version == 0;
     for (unsigned i = 0; i < blob->holder_count && !held; i++)
-        held =
-            (plan->copies.keeps && blob->holder[i] == plan->node_id) || fetch_peer_of(plan, blob->holder[i]);
+        held = (plan->copies.keeps && fetch_holder_of(plan, blob->holder[i]) == plan->copies.holder) ||
+               peer_holding(plan, blob->holder[i]);
     return held;
 }
 

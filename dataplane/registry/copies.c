@@ -117,11 +117,22 @@ static bool is_needed(const struct copies *c)
     return have < wish->least;
 }
 
+/* The stores of those who are asked, or have it. */
+static unsigned holders_of(const struct copies *c, uint64_t holder[OTHERS_MAX])
+{
+    unsigned count = 0;
+    for (unsigned i = 0; i < c->count; i++)
+        if (c->to[i].state != COPY_FAILED && c->to[i].node)
+            holder[count++] = others_holder(c->all->ring->plan, c->to[i].node);
+    return count;
+}
+
 /* The best replica that was not asked yet; 0: there is none. */
 static uint64_t next_node(struct copies *c)
 {
     struct digest key = others_key(&c->a->digest, c->of);
-    struct others_tried tried = {c->tried, c->tried_count, is_needed(c)};
+    uint64_t holder[OTHERS_MAX];
+    struct others_tried tried = {c->tried, c->tried_count, is_needed(c), holder, holders_of(c, holder)};
     uint64_t best = c->tried_count < TRIED_MAX ? others_next(&c->all->others, c->all->ring->plan, &key,
                                                              &tried, ring_now_ms(c->all->ring))
                                                : 0;
@@ -378,7 +389,7 @@ static void take_up_others(struct copies *c)
 {
     unsigned wanted = others_wanted(c->all->ring->plan);
     while (c->count < wanted) {
-        uint64_t node = next_node(c);
+        uint64_t node = next_node(c); /* of which the new one is none yet */
         copy_take(c, &c->to[c->count++], node);
     }
 }
@@ -558,7 +569,7 @@ void copies_put_holders(struct api *a, struct wire_writer *w)
     for (unsigned i = 0; a->copies && i < a->copies->count; i++) {
         const struct copy *to = &a->copies->to[i];
         if (to->state == COPY_DONE && ring_now_ms(a->s->ring) < to->done_ms + KEEP_RELIED_MS)
-            (void)cmd_holders_add(&others, to->node);
+            (void)cmd_holders_add(&others, others_holder(a->s->ring->plan, to->node));
     }
     holders_put(w, a->s->ring->plan, &others);
 }

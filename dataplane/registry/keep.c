@@ -318,13 +318,16 @@ static void post(struct api *a)
     }
     a->keep = k;
     k->a = a;
+    /* Of a store that others have, too, one of these may be removing just what lies here: what is published
+     * anew is safe from that (store/remove.c). */
+    bool shared = a->s->ring->plan->copies.shared;
     if (!order_read(k))
         fail(k, 400, "node, of and to are needed; digest and session are optional");
     else if (!k->backend)
         fail(k, 409, "this node does not know the one that asks as a replica");
-    else if (k->has_digest && !k->goes_on && blob_hold(stream_store(a->s), &a->digest))
+    else if (k->has_digest && !k->goes_on && !shared && blob_hold(stream_store(a->s), &a->digest))
         answer_again(a, "a file of these bytes is just being removed");
-    else if (k->has_digest && !k->goes_on)
+    else if (k->has_digest && !k->goes_on && !shared)
         api_wait(a, blob_open(stream_store(a->s), &a->digest, k->to, false, &a->blob, &a->waiter), looked);
     else
         take_session(k);

@@ -46,6 +46,24 @@ static bool was_tried(const struct others_tried *tried, uint64_t node)
     return false;
 }
 
+/* Whether bytes that go there would come to a store that has them. */
+static bool is_covered(const struct others_tried *tried, uint64_t holder)
+{
+    for (unsigned i = 0; i < tried->holder_count; i++)
+        if (tried->holder[i] == holder)
+            return true;
+    return false;
+}
+
+uint64_t others_holder(const struct plan *plan, uint64_t node)
+{
+    const struct plan_service *s = plan_service_of(plan, fetch_peers_service(plan));
+    for (uint32_t i = 0; s && i < s->backend_count; i++)
+        if (plan_backend(plan, s->first_backend + i)->node == node)
+            return plan_backend(plan, s->first_backend + i)->holder;
+    return node;
+}
+
 uint64_t others_next(const struct others *o, const struct plan *plan, const struct digest *key,
                      const struct others_tried *tried, uint64_t now_ms)
 {
@@ -55,7 +73,8 @@ uint64_t others_next(const struct others *o, const struct plan *plan, const stru
     for (uint32_t i = 0; s && i < s->backend_count; i++) {
         const struct plan_backend *b = plan_backend(plan, s->first_backend + i);
         bool bad = is_bad(o, b->node, now_ms);
-        if (b->draining || was_tried(tried, b->node) || (bad && !tried->bad_too))
+        if (b->draining || was_tried(tried, b->node) || (bad && !tried->bad_too) ||
+            b->holder == plan->copies.holder || is_covered(tried, b->holder))
             continue;
         if (!best || bad < best_bad || (bad == best_bad && placement_before(key, b->node, best))) {
             best = b->node;

@@ -39,11 +39,17 @@ struct others_tried {
     const uint64_t *node;
     unsigned count;
     bool bad_too; /* those who have failed of late are asked, too, if there is nobody else */
+    /* Stores that are to have it, or have it already: replicas that share one of them are not asked. */
+    const uint64_t *holder;
+    unsigned holder_count;
 };
 
-/* The best-ranked replica that was not tried yet; 0: there is none. */
+/* The best-ranked replica that was not tried yet, and has another store than this node; 0: there is none. */
 uint64_t others_next(const struct others *o, const struct plan *plan, const struct digest *key,
                      const struct others_tried *tried, uint64_t now_ms);
+
+/* What the replica is as a holder of blobs. */
+uint64_t others_holder(const struct plan *plan, uint64_t node);
 
 /*
  * An order is done when the other replica has asked this one for the bytes, by the same kind of connection:

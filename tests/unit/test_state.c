@@ -241,9 +241,9 @@ static void test_holders_of_a_blob(void **state)
     assert_int_equal(held(f, id, 0), 1);
 }
 
-static bool lives_below(void *arg, uint64_t node)
+static uint64_t lives_below(void *arg, uint64_t node)
 {
-    return node < *(const uint64_t *)arg;
+    return node < *(const uint64_t *)arg ? node : 0;
 }
 
 static void link_held(struct fixture *f, unsigned seed, uint64_t first, unsigned count)
