@@ -543,8 +543,7 @@ int cluster_nodes(struct cluster *c, struct node_table *out)
     return result;
 }
 
-int cluster_held(struct cluster *c, uint32_t wanted, state_living *living, void *arg,
-                 struct state_held *out)
+int cluster_held(struct cluster *c, uint32_t wanted, state_living *living, void *arg, struct state_held *out)
 {
     struct kv *kv;
     struct db_view *view = consensus_view_begin(c->consensus, &kv);

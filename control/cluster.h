@@ -144,8 +144,7 @@ int cluster_nodes(struct cluster *c, struct node_table *out);
 int cluster_tokens(struct cluster *c, struct node_tokens *out);
 
 /* How much is held by how many, as state_held_read has it. */
-int cluster_held(struct cluster *c, uint32_t wanted, state_living *living, void *arg,
-                 struct state_held *out);
+int cluster_held(struct cluster *c, uint32_t wanted, state_living *living, void *arg, struct state_held *out);
 
 /*
  * Replicas that are not heard, by id. Whoever leads says it, about once a second; all replicas are told.

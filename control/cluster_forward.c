@@ -379,8 +379,8 @@ static void on_served_for_worker(void *arg, enum cmd_status status, uint64_t ind
 /* What a worker may ask for: nothing that says who is what, but for what it says of itself. */
 static bool worker_may(uint64_t from, const void *body, size_t len)
 {
-    const uint32_t of_itself = NODE_HAS_MESH | NODE_HAS_DATA | NODE_HAS_VERSION | NODE_HAS_KEY | NODE_HAS_CA |
-                               NODE_HAS_STORE;
+    const uint32_t of_itself =
+        NODE_HAS_MESH | NODE_HAS_DATA | NODE_HAS_VERSION | NODE_HAS_KEY | NODE_HAS_CA | NODE_HAS_STORE;
     struct state_cmd *cmd = malloc(sizeof(*cmd));
     char err[SVC_ERROR_MAX];
     CHECK(cmd);

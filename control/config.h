@@ -77,8 +77,8 @@ struct config {
     char *dataplane_group[CONFIG_GROUPS_MAX]; /* supplementary ones of its process */
     size_t dataplane_group_count;
     bool store_shared; /* other replicas have the same store */
-    char *log_access; /* a path, "stdout" or "none" */
-    char *log_error;  /* a path or "stderr" */
+    char *log_access;  /* a path, "stdout" or "none" */
+    char *log_error;   /* a path or "stderr" */
     struct setting_values settings;
     struct config_kernel kernel;
     struct config_cluster cluster;

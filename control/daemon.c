@@ -26,6 +26,7 @@
 #include "control/daemon_listen.h"
 #include "control/daemon_peers.h"
 #include "control/daemon_sources.h"
+#include "control/daemon_store.h"
 #include "control/events.h"
 #include "control/jobs.h"
 #include "control/mirrors.h"
@@ -468,6 +469,7 @@ void daemon_on_second_timer(uv_timer_t *timer)
     daemon_disks_tick(d);
     daemon_blobs_tick(d);
     daemon_repair_tick(d);
+    daemon_store_tick(d);
     if (d->mirrors)
         mirrors_publish(d->mirrors, &d->memory.counters->control);
     if (d->notify)

@@ -113,9 +113,10 @@ struct daemon {
     struct node_sources *sources; /* daemon_sources.h */
     struct source_passes *passes;
     struct source_ways *ways;
-    struct daemon_blobs *blobs;   /* daemon_blobs.h */
-    struct daemon_repair *repair; /* daemon_repair.h */
-    struct daemon_disks *disks;   /* daemon_disks.h */
+    struct daemon_blobs *blobs;      /* daemon_blobs.h */
+    struct daemon_repair *repair;    /* daemon_repair.h */
+    struct daemon_disks *disks;      /* daemon_disks.h */
+    struct daemon_store *store_work; /* daemon_store.h */
     struct gc *gc;
     bool has_pki;                  /* as seen last: STATE/pki is there */
     struct daemon_pki pki;         /* daemon_peers.c */

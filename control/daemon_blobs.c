@@ -12,6 +12,7 @@
 
 #include "check.h"
 #include "control/daemon_disks.h"
+#include "control/daemon_store.h"
 #include "control/events.h"
 #include "control/nodes.h"
 #include "control/state/cmd_new.h"
@@ -202,7 +203,8 @@ void daemon_blobs_tick(struct daemon *d)
     struct scrub_status s;
     uint64_t now_ms = journal_now_ms();
     if (d->phase == DAEMON_SERVING && !daemon_disks_store_is_gone(d)) {
-        scrub_tick(d->blobs->scrub, now_ms, setting_effective(&d->settings, SET_SCRUB_INTERVAL, &source));
+        if (daemon_store_cleans(d))
+            scrub_tick(d->blobs->scrub, now_ms, setting_effective(&d->settings, SET_SCRUB_INTERVAL, &source));
         damage_tick(d->blobs->damage, now_ms);
     }
     scrub_status(d->blobs->scrub, &s);

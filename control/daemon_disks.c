@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "control/daemon_peers.h"
 #include "control/events.h"
+#include "control/nodes.h"
 #include "control/store_place.h"
 
 struct daemon_disks {
@@ -73,7 +75,12 @@ static int store_reopen(struct daemon *d)
 /* The data plane has the folders of the old one, and its sandbox knows no others. */
 static void store_is_another(struct daemon *d)
 {
+    char err[DISK_TEXT_MAX];
     disks_identify(d->disks->disks, STORE_OURS, d->disks->store_id);
+    if (store_id_renew(&d->folders, &d->store, err, sizeof(err)))
+        journal_error(d->journal, "disk", "%s", err);
+    const struct nodes_self self = daemon_self(d);
+    nodes_set_self(d->nodes, &self);
     (void)daemon_publish_plan(d);
     supervise_kill(d->supervise, "the store is in another place than the one that it has open");
 }
@@ -195,7 +202,8 @@ void daemon_disks_open(struct daemon *d)
     d->disks = all;
     all->store_fd = store_open(d); /* if not, its disk is told to be failing */
     enum store_identity identity = store_place_check(d->folders.state_fd, all->store_fd, all->store_id);
-    if (identity == STORE_OURS) /* a full disk: the next start does it */
+    d->store.known &= identity == STORE_OURS; /* another one is not said to be this node's */
+    if (identity == STORE_OURS)               /* a full disk: the next start does it */
         (void)store_place_take(d->folders.state_fd, all->store_fd, all->store_id);
     all->errors = shared_memory_sum(&d->memory, CTR_STORE_ERRORS);
     all->refused = shared_memory_sum(&d->memory, CTR_STORE_FULL);

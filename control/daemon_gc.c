@@ -10,6 +10,7 @@
 #include "control/backup.h"
 #include "control/daemon.h"
 #include "control/daemon_repair.h"
+#include "control/daemon_store.h"
 #include "control/events.h"
 #include "control/gc.h"
 #include "control/importer.h"
@@ -31,7 +32,7 @@ static int on_remove(void *arg, struct gc_removal *removal, uint64_t age_ms)
     const struct job_order order = {.kind = JOB_REMOVE,
                                     .flags = removal->spare ? JOB_SPARE : 0,
                                     .digest = removal->digest,
-                                    .arg = age_ms,
+                                    .arg = daemon_store_age(d, age_ms),
                                     .done = on_removed,
                                     .done_arg = removal};
     if (backup_needs_blobs(d->backup) || importer_takes(d->importer, &removal->digest))
@@ -42,6 +43,16 @@ static int on_remove(void *arg, struct gc_removal *removal, uint64_t age_ms)
 static bool on_is_spare(void *arg, const struct digest *digest, const struct names_blob *blob)
 {
     return daemon_repair_spares(arg, digest, blob);
+}
+
+static bool on_cleans(void *arg)
+{
+    return daemon_store_cleans(arg);
+}
+
+static void on_tidy(void *arg)
+{
+    daemon_store_tidy(arg);
 }
 
 static uint64_t setting(void *arg, int id)
@@ -78,6 +89,8 @@ void daemon_gc_open(struct daemon *d)
                                      .cluster = d->cluster,
                                      .blobs_fd = d->folders.blobs_fd,
                                      .setting = setting,
+                                     .cleans = on_cleans,
+                                     .tidy = on_tidy,
                                      .remove = on_remove,
                                      .is_spare = on_is_spare,
                                      .ended = on_ended,

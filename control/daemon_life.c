@@ -29,6 +29,7 @@
 #include "control/daemon_notify.h"
 #include "control/daemon_peers.h"
 #include "control/daemon_sources.h"
+#include "control/daemon_store.h"
 #include "control/daemon_gc.h"
 #include "control/events.h"
 #include "control/jobs.h"
@@ -195,7 +196,7 @@ static const char *adopt_memory(struct daemon *d, uint32_t rings)
         return "it is of another version";
     if (d->adopted.rings != rings)
         return "it has another number of rings";
-    if (d->store.turned || d->store.swapped)
+    if (d->store.turned)
         return "it has the store as it was before";
     if (has_more_addresses(&d->adopted))
         return "it listens on too many addresses that are not configured any more";
@@ -365,6 +366,7 @@ static int start_inside(struct daemon *d, char *err)
     }
     daemon_disks_open(d);
     open_nodes(d);
+    daemon_store_open(d);
     open_services(d);
     daemon_sources_open(d);
     daemon_listen_begin(d);
@@ -400,6 +402,7 @@ err_services:
     mirrors_file_free(d->mirror_rules);
     nodes_free(d->nodes);
     daemon_disks_free(d);
+    daemon_store_free(d);
 err_memory:
     events_close(d->events);
     shared_memory_close(&d->memory);
@@ -412,13 +415,13 @@ out:
 static int start(struct daemon *d)
 {
     char err[ERROR_MAX] = "";
-    int result = dataplane_user_find(d->config.dataplane_user, &d->user, err, sizeof(err));
-    if (!result)
-        result = dataplane_user_groups(&d->user, d->config.dataplane_group, d->config.dataplane_group_count,
-                                       err, sizeof(err));
+    const struct config *c = &d->config;
+    int result = dataplane_user_find(c->dataplane_user, &d->user, err, sizeof(err));
     if (!result)
         result =
-            folders_open(&d->folders, d->config.state_dir, d->config.run_dir, &d->user, err, sizeof(err));
+            dataplane_user_groups(&d->user, c->dataplane_group, c->dataplane_group_count, err, sizeof(err));
+    if (!result)
+        result = folders_open(&d->folders, c->state_dir, c->run_dir, &d->user, err, sizeof(err));
     if (result)
         goto out;
     result = store_id_open(&d->folders, d->config.store_shared, &d->store, err, sizeof(err));
@@ -431,8 +434,7 @@ static int start(struct daemon *d)
 err_folders:
     folders_close(&d->folders);
 out:
-    if (result)
-        journal_error(d->journal, "daemon", "%s", err[0] ? err : strerror(-result));
+    journal_error(d->journal, "daemon", "%s", err[0] ? err : strerror(-result));
     return result;
 }
 
@@ -474,6 +476,7 @@ void daemon_life_close(struct daemon *d)
     d->retention = NULL;
     daemon_repair_close(d);
     daemon_disks_close(d);
+    daemon_store_close(d);
     gc_close(d->gc);
     while (daemon_drain_logs(d))
         continue;
@@ -490,6 +493,7 @@ static void finish(struct daemon *d)
 {
     daemon_repair_free(d);
     daemon_disks_free(d);
+    daemon_store_free(d);
     daemon_blobs_close(d);
     jobs_free(d->jobs);
     gc_free(d->gc);

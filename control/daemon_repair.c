@@ -50,7 +50,7 @@ struct daemon_repair {
     struct repair_node *node; /* of the view */
     size_t node_cap;
     struct repair_view view;
-    uint64_t actor;        /* the node that acts for this one's store: the first of those that are there */
+    uint64_t actor;        /* the node that acts for this one's store: the first that is there; 0: none is */
     uint64_t look_ms;      /* the next look */
     uint64_t stats_end_ns; /* until then files may be looked at */
     unsigned disowning;    /* commands that say that this node holds something no more */
@@ -118,8 +118,8 @@ static enum repair_presence presence_of(const struct node *n, const struct clust
     return a ? REPAIR_AWAY : REPAIR_UP;
 }
 
-/* A holder is there as long as one of its nodes is. Ids ascend; the numbers of stores come behind all of them,
- * where they are put in order. */
+/* A holder is there as long as one of its nodes is. Ids ascend; the numbers of stores come behind all of
+ * them, where they are put in order. */
 static void view_add(struct daemon_repair *r, size_t *count, uint64_t holder, enum repair_presence presence)
 {
     size_t at = *count;
@@ -192,7 +192,8 @@ static void on_timer(uv_timer_t *timer)
     cluster_status(d->cluster, &status);
     if (uv_now(&d->loop) >= r->look_ms)
         look(d, &status);
-    bool known = r->view.self && r->actor == status.node_id && status.writable && d->phase == DAEMON_SERVING;
+    bool acts = !r->actor || r->actor == status.node_id;
+    bool known = r->view.self && acts && status.writable && d->phase == DAEMON_SERVING;
     r->stats_end_ns = uv_hrtime() + STATS_MS * 1000000ull;
     repair_tick(r->repair, uv_now(&d->loop), known ? &r->view : NULL, setting(d, SET_REPAIR_RATE));
 }
@@ -301,7 +302,8 @@ static bool disown(struct daemon *d, const struct digest *digest)
     cluster_status(d->cluster, &status);
     if (!daemon_disks_store_is_given_up(d) || !status.writable || d->repair->disowning >= DISOWNED_MAX)
         return false;
-    const struct cmd_holders none = {.count = 0}, self = {.count = 1, .id = {status.node_id}};
+    const struct cmd_holders none = {.count = 0},
+                             self = {.count = 1, .id = {daemon_blobs_holder(d, status.node_id)}};
     const struct blob_copies copies = {.digest = digest, .gained = &none, .lost = &self, .needed = &none};
     d->repair->disowning++;
     daemon_blobs_say(d, REPAIR_SOURCE, &copies, on_disowned, d);

@@ -265,10 +265,20 @@ int folders_reopen_store(struct folders *folders, const struct dataplane_user *u
     int err = open_store(&next, user);
     if (err < 0)
         return err;
+    next.all_uploads_fd = next.uploads_fd;
+    if (folders->shared)
+        next.uploads_fd = open_folder(next.all_uploads_fd, folders->uploads_name, 0750, user);
+    if (next.uploads_fd < 0) {
+        close(next.blobs_fd);
+        close(next.all_uploads_fd);
+        close(next.damaged_fd);
+        return next.uploads_fd;
+    }
     const int pairs[][2] = {{next.blobs_fd, folders->blobs_fd},
                             {next.uploads_fd, folders->uploads_fd},
-                            {next.damaged_fd, folders->damaged_fd}};
-    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+                            {next.damaged_fd, folders->damaged_fd},
+                            {next.all_uploads_fd, folders->all_uploads_fd}};
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]) - !folders->shared; i++) {
         (void)dup3(pairs[i][0], pairs[i][1], O_CLOEXEC); /* both are open: it cannot fail */
         close(pairs[i][0]);
     }
@@ -335,11 +345,13 @@ int folders_own_uploads(struct folders *folders, const struct folders_node *node
 {
     char name[FOLDERS_UPLOADS_NAME];
     folders_uploads_name(node->id, node->cluster_id, name);
-    int own = node->shared ? open_folder(folders->uploads_fd, name, 0750, user)
-                           : openat(folders->uploads_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    memcpy(folders->uploads_name, name, sizeof(name));
+    int own = node->shared
+                  ? open_folder(folders->uploads_fd, name, 0750, user)
+                  : openat(folders->uploads_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (own < 0 && !node->shared)
         return 0; /* there is none: the store was not shared before */
-    int result = own < 0 ? own
+    int result = own < 0        ? own
                  : node->shared ? use_own(folders, own, node->id)
                                 : move_uploads(own, folders->uploads_fd, node->id);
     if (own >= 0 && (result || !node->shared))

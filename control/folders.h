@@ -5,8 +5,8 @@
  *   STATE/notify/     0700  pulls that webhooks were not told of yet (pulls.h)
  *   STATE/raft/       0700  the log and the snapshots; made by the consensus, whole or not at all
  *   STATE/store/      0750  of the data plane's user: blobs/{sha256,sha512}/{00..ff}/, uploads/,
- *                           damaged/; where several nodes share it, each has its uploads in uploads/NODE.CLUSTER/
- *   RUN/              0755  control.sock
+ *                           damaged/; where several nodes share it, each has its uploads in
+ * uploads/NODE.CLUSTER/ RUN/              0755  control.sock
  */
 #ifndef FL_CONTROL_FOLDERS_H
 #define FL_CONTROL_FOLDERS_H
@@ -36,9 +36,10 @@ struct dataplane_user {
 
 struct folders {
     int state_fd, lock_fd, blobs_fd, damaged_fd;
-    int uploads_fd;     /* of this node's */
-    int all_uploads_fd; /* uploads/ itself, where it is another folder than that; else -1 */
-    bool shared;        /* others may have files in the store */
+    int uploads_fd;        /* of this node's */
+    int all_uploads_fd;    /* uploads/ itself, where it is another folder than that; else -1 */
+    bool shared;           /* others may have files in the store, */
+    char uploads_name[32]; /* and this node's uploads are in a folder of this name */
 };
 
 /*

@@ -28,6 +28,11 @@ uint64_t gc_setting(const struct gc *gc, int id)
     return gc->config.setting(gc->config.arg, id);
 }
 
+bool gc_cleans(const struct gc *gc)
+{
+    return !gc->config.cleans || gc->config.cleans(gc->config.arg);
+}
+
 unsigned gc_files_a_tick(const struct gc *gc)
 {
     uint64_t files = gc_setting(gc, SET_GC_RATE) * GC_TICK_MS / 1000 / GC_FILE_ROWS;
@@ -209,6 +214,10 @@ static void wait_step(struct gc *gc)
 static void plan(struct gc *gc)
 {
     struct cluster_status status;
+    bool cleans = gc_cleans(gc);
+    if (cleans && !gc->cleaned)
+        gc_reload(gc); /* what another node has not come to */
+    gc->cleaned = cleans;
     uint64_t interval_ms = gc_setting(gc, SET_GC_INTERVAL), now_ms = uv_now(gc->config.loop);
     cluster_status(gc->config.cluster, &status);
     if (status.leads && !gc->led)
@@ -364,6 +373,7 @@ struct gc *gc_new(const struct gc_config *config)
     CHECK(gc);
     gc->config = *config;
     gc->walk.phase = GC_PHASE_END;
+    gc->cleaned = true; /* the start looks at everything */
     CHECK(uv_timer_init(config->loop, &gc->timer) == 0);
     gc->timer.data = gc;
     gc_files_open(gc);

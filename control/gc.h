@@ -9,7 +9,8 @@
  * Every node removes files: of blobs that are marked (NAMES_MARK_DELETING) in the state as it is applied
  * here; files that no row names (what a crash left between a blob and its link, and what was forgotten while
  * this node was away), and old copies that this node need not have, both looked for in the store's folders.
- * The data plane has the last word for each file.
+ * The data plane has the last word for each file. Of several nodes that have one store in common one does so
+ * (config.cleans).
  */
 #ifndef FL_CONTROL_GC_H
 #define FL_CONTROL_GC_H
@@ -45,6 +46,10 @@ struct gc_config {
     struct cluster *cluster;
     int blobs_fd; /* the store's folder; borrowed */
     uint64_t (*setting)(void *arg, int id);
+    /* Whether this node removes files from its store. NULL: it does. */
+    bool (*cleans)(void *arg);
+    /* Before the files without a row are looked for: what a removal has left half done. May be NULL. */
+    void (*tidy)(void *arg);
     /* Has the data plane remove a file that was published longer than age_ms ago, if no row names it, its row
      * is marked, or it is spare. gc_answer() comes once, from the loop. 0, or -EBUSY: not now, and there is
      * no answer. */

@@ -153,6 +153,15 @@ static void pass_begin(struct gc_files *f, struct kv *kv)
     f->key_len = 1;
 }
 
+/* Another node removes them: here all is done. */
+static void others_affair(struct gc_files *f, struct kv *kv)
+{
+    f->walking = f->wanted = f->again = false;
+    f->left.count = f->ask.count = 0;
+    f->lost_index = 0;
+    f->seen_index = f->done_index = f->pass_index = gc_applied(kv);
+}
+
 /* A disk that takes no writes, say, is not asked again and again for all of it. */
 static void pass_end(struct gc *gc)
 {
@@ -186,6 +195,11 @@ static void on_timer(uv_timer_t *timer)
     struct db_view *view = cluster_view_begin(gc->config.cluster, &kv);
     if (!view) {
         files_arm(gc, GC_RETRY_MS);
+        return;
+    }
+    if (!gc_cleans(gc)) {
+        others_affair(f, kv);
+        cluster_view_end(view);
         return;
     }
     if (!f->walking)

@@ -188,8 +188,10 @@ static void on_timer(uv_timer_t *timer)
         if (!f->wanted)
             return;
         f->wanted = false;
-        if (!is_ours(gc))
+        if (!gc_cleans(gc) || !is_ours(gc))
             return;
+        if (gc->config.tidy)
+            gc->config.tidy(gc->config.arg);
         f->folder = 0;
     } else if (f->at < f->count) {
         bool compared = compare(gc);

@@ -72,12 +72,15 @@ struct gc {
     struct gc_folders folders;
     uint64_t due_ms, stage_ms; /* of the loop's clock: the next run; when the stage began */
     bool led, proposing, closing;
+    bool cleaned; /* it was this node's to remove files when that was looked at last */
     struct gc_removal removal[2 * GC_REMOVING_MAX];
 };
 
 uint64_t gc_setting(const struct gc *gc, int id);
 unsigned gc_files_a_tick(const struct gc *gc);
 uint64_t gc_now_ms(void); /* UTC */
+
+bool gc_cleans(const struct gc *gc);
 
 /* 0 or -EBUSY, as config.remove. */
 int gc_remove(struct gc *gc, const struct digest *d, uint64_t age_ms, uint64_t mark, bool spare);

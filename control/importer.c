@@ -191,7 +191,7 @@ static int take(struct import *in)
     if (rc)
         return rc;
     in->out->size = (uint64_t)in->st.st_size;
-    if (is_there(in)) {
+    if (!in->folders->shared && is_there(in)) { /* else another node may be removing it: store/remove.c */
         /* Its inode has changed: so the garbage collection leaves it alone until it is linked. */
         static const struct timespec now[2] = {{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_OMIT}};
         in->out->way = IMPORT_THERE;

@@ -36,8 +36,8 @@ static bool node_lives(struct daemon *d, const struct node *n)
     return view.verdict.state != NODE_STATE_DOWN && view.verdict.state != NODE_STATE_UNREACHABLE;
 }
 
-/* A copy on a replica that does not answer is no copy until it does; nor is one in a store of which no replica
- * does. */
+/* A copy on a replica that does not answer is no copy until it does; nor is one in a store of which no
+ * replica does. */
 static uint64_t holder_living(void *arg, uint64_t id)
 {
     struct daemon *d = arg;

@@ -11,7 +11,7 @@
 
 #include "digest.h"
 
-enum { TEMP_MAX = 64, REMEMBERED_MAX = 128 };
+enum { TEMP_MAX = 64 };
 
 void store_id_text(const uint8_t id[NODE_STORE_BYTES], char out[STORE_ID_TEXT + 1])
 {
@@ -55,8 +55,7 @@ static int make(int blobs_fd)
     uint8_t id[NODE_STORE_BYTES];
     uint64_t chance;
     char text[STORE_ID_TEXT + 2], temp[TEMP_MAX];
-    if (getrandom(id, sizeof(id), 0) != sizeof(id) ||
-        getrandom(&chance, sizeof(chance), 0) != sizeof(chance))
+    if (getrandom(id, sizeof(id), 0) != sizeof(id) || getrandom(&chance, sizeof(chance), 0) != sizeof(chance))
         return -EIO;
     store_id_text(id, text);
     memcpy(text + STORE_ID_TEXT, "\n", 2);
@@ -68,9 +67,10 @@ static int make(int blobs_fd)
     return rc == 0 && fsync(blobs_fd) ? -errno : rc;
 }
 
+/* For reading: a file that is open for writing keeps its file system from being made read only. */
 static int open_file(int blobs_fd)
 {
-    int fd = openat(blobs_fd, STORE_FILE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    int fd = openat(blobs_fd, STORE_FILE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }
 
@@ -83,10 +83,12 @@ static int read_id(int fd, uint8_t id[NODE_STORE_BYTES])
     return store_id_parse(text, (size_t)n, id) ? 0 : -EUCLEAN;
 }
 
-static int open_store(int blobs_fd, struct store_id *out, const char **what)
+static int open_store(int blobs_fd, bool may_make, struct store_id *out, const char **what)
 {
     *what = "the file blobs/" STORE_FILE " of the store cannot be made";
     int fd = open_file(blobs_fd);
+    if (fd == -ENOENT && !may_make)
+        return 0;
     int rc = fd == -ENOENT ? make(blobs_fd) : fd < 0 ? fd : 0;
     if (rc == 0 && fd < 0)
         rc = fd = open_file(blobs_fd);
@@ -105,38 +107,39 @@ static int open_store(int blobs_fd, struct store_id *out, const char **what)
 
 /* ------------------------------------------------------------------ what the node remembers */
 
-static void recall(int state_fd, struct store_id *s)
+static bool has(int state_fd, const char *name)
 {
-    char text[REMEMBERED_MAX] = "";
-    int fd = openat(state_fd, STORE_ID_FILE, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-    if (fd >= 0)
-        close(fd);
-    if (n < STORE_ID_TEXT || !store_id_parse(text, STORE_ID_TEXT, s->before))
-        return;
-    s->turned = (strcmp(text + STORE_ID_TEXT, " shared\n") == 0) != s->shared;
-    s->swapped = memcmp(s->before, s->id, sizeof(s->id)) != 0;
+    return faccessat(state_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-/* A disk that does not take it costs that the next start does not know. */
-static void remember(int state_fd, const struct store_id *s)
+/* A disk that does not take it costs that the next start takes it for a change. */
+static void remember(int state_fd, struct store_id *s)
 {
-    static const char fresh[] = STORE_ID_FILE ".new";
-    char text[REMEMBERED_MAX], id[STORE_ID_TEXT + 1];
-    store_id_text(s->id, id);
-    int len = snprintf(text, sizeof(text), "%s %s\n", id, s->shared ? "shared" : "own");
-    (void)unlinkat(state_fd, fresh, 0);
-    if (write_all(state_fd, fresh, text, (size_t)len) == 0)
-        (void)renameat(state_fd, fresh, state_fd, STORE_ID_FILE);
+    s->turned = has(state_fd, STORE_SHARED_FILE) != s->shared;
+    if (!s->turned)
+        return;
+    if (s->shared)
+        (void)write_all(state_fd, STORE_SHARED_FILE, "1\n", 2);
+    else
+        (void)unlinkat(state_fd, STORE_SHARED_FILE, 0);
 }
 
 /* ------------------------------------------------------------------ the lock */
 
 /* Where there are no locks a store of one node's own does without. */
-static int lock(struct store_id *s, char *err, size_t err_len)
+static int lock(struct store_id *s, int blobs_fd, char *err, size_t err_len)
 {
-    if (flock(s->lock_fd, (s->shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
+    int how = (s->shared ? LOCK_SH : LOCK_EX) | LOCK_NB;
+    if (flock(s->lock_fd, how) == 0)
         return 0;
+    if (errno == EBADF) { /* NFS: to have it alone it has to be open for writing */
+        int fd = openat(blobs_fd, STORE_FILE, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+        if (fd >= 0)
+            close(s->lock_fd);
+        s->lock_fd = fd >= 0 ? fd : s->lock_fd;
+        if (flock(s->lock_fd, how) == 0)
+            return 0;
+    }
     int rc = errno == EWOULDBLOCK ? -EBUSY : -errno;
     if (rc == -EBUSY && s->shared)
         snprintf(err, err_len,
@@ -156,25 +159,32 @@ static int lock(struct store_id *s, char *err, size_t err_len)
     return rc;
 }
 
-int store_id_open(const struct folders *folders, bool shared, struct store_id *out, char *err, size_t err_len)
+int store_id_renew(const struct folders *folders, struct store_id *s, char *err, size_t err_len)
 {
     const char *what;
-    *out = (struct store_id){.lock_fd = -1, .shared = shared};
-    int rc = open_store(folders->blobs_fd, out, &what);
+    bool shared = s->shared;
+    store_id_close(s);
+    *s = (struct store_id){.lock_fd = -1, .shared = shared};
+    int rc = open_store(folders->blobs_fd, !has(folders->state_fd, STORE_KNOWN_FILE), s, &what);
     if (rc && !shared)
         return 0;
     if (rc) {
         snprintf(err, err_len, "%s: %s", what, strerror(-rc));
         return rc;
     }
-    rc = lock(out, err, err_len);
-    if (rc) {
-        store_id_close(out);
-        return rc;
-    }
-    recall(folders->state_fd, out);
-    remember(folders->state_fd, out);
-    return 0;
+    rc = s->lock_fd < 0 ? 0 : lock(s, folders->blobs_fd, err, err_len);
+    if (rc)
+        store_id_close(s);
+    return rc;
+}
+
+int store_id_open(const struct folders *folders, bool shared, struct store_id *out, char *err, size_t err_len)
+{
+    *out = (struct store_id){.lock_fd = -1, .shared = shared};
+    int rc = store_id_renew(folders, out, err, err_len);
+    if (rc == 0)
+        remember(folders->state_fd, out);
+    return rc;
 }
 
 void store_id_close(struct store_id *s)

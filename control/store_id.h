@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which store this node has. A store has an id of chance in a file of its own, made once; the node remembers
- * in its state which one it had, so that a folder that was exchanged, or a file system that is not mounted,
- * does not pass for the store.
+ * Which store this node has, and with whom. The id is in a file of the store, made once, as store_place.h has
+ * it, which also says whether it is the store that this node is to have.
  *
- * That file is also the lock that tells whether others have the store: who has it alone holds it exclusively,
+ * That file is the lock that tells whether others have the store: who has it alone holds it exclusively,
  * those that share it (store.shared) hold it together. So a node that would not know of the others cannot
  * start beside them. File systems over the network carry such locks from host to host.
  */
@@ -18,7 +17,8 @@
 #include "control/folders.h"
 #include "control/state/node.h"
 
-#define STORE_ID_FILE "store.id" /* in the state's folder */
+#define STORE_KNOWN_FILE  "store.known"  /* in the state's folder: store_place.c remembers an id */
+#define STORE_SHARED_FILE "store.shared" /* there: the store was shared at the last start */
 
 enum { STORE_ID_TEXT = 2 * NODE_STORE_BYTES };
 
@@ -27,16 +27,17 @@ struct store_id {
     bool known;  /* it has an id; a store that is not shared can do without */
     bool shared; /* as it was asked for */
     uint8_t id[NODE_STORE_BYTES];
-    bool swapped; /* the node had another one when it ran last: */
-    uint8_t before[NODE_STORE_BYTES];
     bool turned; /* it ran last with the other value of store.shared */
 };
 
 /* 0, or -errno with a message that says what to do: -EBUSY: another node has the store, and one of the two
- * does not share it. The folders are open; a remembered id is replaced. */
+ * does not share it. The folders are open. A store that has no id gets one, but where the node has had a
+ * store before: then it is not there (known: false). */
 int store_id_open(const struct folders *folders, bool shared, struct store_id *out, char *err,
                   size_t err_len);
 void store_id_close(struct store_id *s);
+/* The folders are those of another store now, or of the same one that has come back. */
+int store_id_renew(const struct folders *folders, struct store_id *s, char *err, size_t err_len);
 
 /* An id as text, with its NUL; and back. False: that is none. */
 void store_id_text(const uint8_t id[NODE_STORE_BYTES], char out[STORE_ID_TEXT + 1]);

@@ -165,6 +165,7 @@ static struct store_tuning tuning(const struct plan *p)
 {
     return (struct store_tuning){
         .node = p->node_id,
+        .shared = p->copies.shared,
         .sync = p->setting[SET_STORE_SYNC],
         .reserve = p->store_closed ? UINT64_MAX : p->setting[SET_STORE_RESERVE], /* as if always full */
         .blob_bytes_max = p->setting[SET_REGISTRY_BLOB_BYTES_MAX],

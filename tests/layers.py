@@ -19,7 +19,7 @@ ROOMS = {
                          "dataplane/timer.h", "dataplane/http/view.h"),
     "dataplane/": ("dataplane/",),
     "control/state/": ("control/state/", "control/settings.h"),
-    "control/compile/": ("control/compile/", "control/state/service.h", "control/state/node.h", "control/settings.h", "control/config.h"),
+    "control/compile/": ("control/compile/", "control/state/service.h", "control/state/node.h", "control/state/stores.h", "control/settings.h", "control/config.h"),
     "control/cli/": ("control/cli/", "control/settings.h"),
     "control/mirror/": ("control/mirror/", "control/challenge.h"),
     "control/": ("control/",),

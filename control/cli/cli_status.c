@@ -119,6 +119,10 @@ static void print_figures(const json_t *status)
            figure_bytes(cli_real(traffic, "sent_bytes_per_s"), out));
     printf("store       %s free, in %s\n", figure_bytes(cli_real(store, "free_bytes"), room),
            cli_text(store, "path"));
+    if (truth(store, "shared"))
+        printf("            shared with %zu other replicas, cleaned by %s: %s\n",
+               json_array_size(json_object_get(store, "with")), cli_text(store, "cleaner"),
+               cli_text(store, "id"));
 }
 
 /* Nothing of one that is well. */

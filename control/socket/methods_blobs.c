@@ -9,6 +9,7 @@
 #include "control/daemon_blobs.h"
 #include "control/daemon_disks.h"
 #include "control/events.h"
+#include "control/daemon_store.h"
 #include "control/journal.h"
 #include "control/socket/methods.h"
 
@@ -77,6 +78,11 @@ void method_blob_verify(void *context, struct rpc_call *call, json_t *params)
     }
     if (digest) {
         verify_one(d, call, digest);
+        return;
+    }
+    if (!daemon_store_cleans(d)) {
+        rpc_fail(call, RPC_UNAVAILABLE, "ask the node that `fairlead status` names as its cleaner",
+                 "another node looks through the store that this one shares");
         return;
     }
     bool begun = scrub_begin(d->blobs->scrub, journal_now_ms());

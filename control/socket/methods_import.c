@@ -54,7 +54,8 @@ static void propose_link(struct import_call *c)
     wire_put_bytes(&w, c->repo, strlen(c->repo));
     cmd_put_digest(&w, &c->digest);
     wire_put_u64(&w, c->size);
-    if (daemon_blobs_counts(c->daemon, status.node_id) && cmd_holders_add(&holders, daemon_blobs_holder(c->daemon, status.node_id)))
+    if (daemon_blobs_counts(c->daemon, status.node_id) &&
+        cmd_holders_add(&holders, daemon_blobs_holder(c->daemon, status.node_id)))
         cmd_put_holders(&w, &holders);
     CHECK(!w.failed);
     cluster_propose(c->daemon->cluster, w.buf, w.len, on_linked, c);

@@ -9,6 +9,7 @@
 #include "control/daemon_disks.h"
 #include "control/daemon_listen.h"
 #include "control/daemon_repair.h"
+#include "control/daemon_store.h"
 #include "control/gc.h"
 #include "control/journal.h"
 #include "control/daemon_sources.h"
@@ -169,6 +170,7 @@ static json_t *warnings(struct daemon *d, const struct cluster_status *state)
         json_array_append_new(list,
                               json_string("the store was another cluster's: files that no row names are "
                                           "left (see STATE/store/blobs/.cluster)"));
+    daemon_store_warn(d, list);
     services_warn(d->services, list);
     policies_warn(d->policies, list);
     daemon_sources_warn(d, list);
@@ -211,7 +213,9 @@ void method_status(void *context, struct rpc_call *call, json_t *params)
         json_object_set_new(result, "webhooks", notify_json(d->notify) ?: json_null());
     json_object_set_new(result, "traffic", traffic_status(d));
     json_object_set_new(result, "warnings", warnings(d, &state));
-    json_object_set_new(result, "store", daemon_disks_json(d, DISK_OF_STORE));
+    json_t *store = daemon_disks_json(d, DISK_OF_STORE);
+    daemon_store_show(d, store);
+    json_object_set_new(result, "store", store);
     json_object_set_new(result, "blobs", blobs_status(d));
     json_object_set_new(result, "repair", daemon_repair_json(d));
     json_object_set_new(result, "gc", gc_json(d));

@@ -28,8 +28,8 @@ uint64_t stores_fold(const struct node_table *t, uint64_t holder);
 void stores_fold_blob(const struct node_table *t, struct names_blob *blob);
 
 /*
- * What is said of holders, in terms of the row that it is said of: who is lost is lost by each of its names in
- * the row, who is needed is needed by one that is there, who is gained has no other name any more.
+ * What is said of holders, in terms of the row that it is said of: who is lost is lost by each of its names
+ * in the row, who is needed is needed by one that is there, who is gained has no other name any more.
  */
 struct stores_saying {
     struct cmd_holders gained, lost, needed;

@@ -59,6 +59,7 @@ struct copies {
     char of[UPLOAD_NAME_LEN + 1];
     unsigned count, tried_count;
     uint64_t tried[TRIED_MAX];
+    uint64_t holder[OTHERS_MAX]; /* of to[], as a holder of blobs; 0: it has failed */
     struct timer look, limit;
     api_step *next; /* of copies_rest, copies_wait */
     struct copy to[OTHERS_MAX];
@@ -117,28 +118,15 @@ static bool is_needed(const struct copies *c)
     return have < wish->least;
 }
 
-/* The stores of those who are asked, or have it. */
-static unsigned holders_of(const struct copies *c, uint64_t holder[OTHERS_MAX])
-{
-    unsigned count = 0;
-    for (unsigned i = 0; i < c->count; i++)
-        if (c->to[i].state != COPY_FAILED && c->to[i].node)
-            holder[count++] = others_holder(c->all->ring->plan, c->to[i].node);
-    return count;
-}
-
 /* The best replica that was not asked yet; 0: there is none. */
 static uint64_t next_node(struct copies *c)
 {
     struct digest key = others_key(&c->a->digest, c->of);
-    uint64_t holder[OTHERS_MAX];
-    struct others_tried tried = {c->tried, c->tried_count, is_needed(c), holder, holders_of(c, holder)};
-    uint64_t best = c->tried_count < TRIED_MAX ? others_next(&c->all->others, c->all->ring->plan, &key,
-                                                             &tried, ring_now_ms(c->all->ring))
-                                               : 0;
-    if (best)
-        c->tried[c->tried_count++] = best;
-    return best;
+    struct others_tried tried = {c->tried, c->tried_count, is_needed(c), c->holder, c->count};
+    uint64_t now_ms = ring_now_ms(c->all->ring), best = 0;
+    if (c->tried_count < TRIED_MAX)
+        best = others_next(&c->all->others, c->all->ring->plan, &key, &tried, now_ms);
+    return best ? c->tried[c->tried_count++] = best : 0;
 }
 
 /* How many other replicas are to have it. */
@@ -217,6 +205,7 @@ static void copy_move(struct copy *to, enum copy_state state)
 static void copy_take(struct copies *c, struct copy *to, uint64_t node)
 {
     *to = (struct copy){.copies = c, .node = node, .state = node ? COPY_REST : COPY_FAILED};
+    c->holder[to - c->to] = node ? others_holder(c->all->ring->plan, node) : 0;
 }
 
 /* Nothing becomes of what it has in its session. */
@@ -324,6 +313,7 @@ static void copy_fail(struct copy *to, bool its_fault)
         note_bad(c->all, to->node);
     copy_forget(to);
     copy_move(to, COPY_FAILED);
+    c->holder[to - c->to] = 0;
     copy_take(c, to, next_node(c));
     if (to->state == COPY_REST && c->finishing)
         copy_ask(to, COPY_LAST, c->a->size);
@@ -569,7 +559,7 @@ void copies_put_holders(struct api *a, struct wire_writer *w)
     for (unsigned i = 0; a->copies && i < a->copies->count; i++) {
         const struct copy *to = &a->copies->to[i];
         if (to->state == COPY_DONE && ring_now_ms(a->s->ring) < to->done_ms + KEEP_RELIED_MS)
-            (void)cmd_holders_add(&others, others_holder(a->s->ring->plan, to->node));
+            (void)cmd_holders_add(&others, a->copies->holder[i]);
     }
     holders_put(w, a->s->ring->plan, &others);
 }

@@ -16,35 +16,9 @@
 
 #include "dataplane/store/store_private.h"
 
-enum entry_state { ENTRY_OPENING, ENTRY_READING, ENTRY_READY, ENTRY_CLOSING };
-
 enum {
     EVICT_FILES = 4, /* at most for one that comes, so that a lowered limit is met in the end */
     EVICT_PAGES = 4, /* of the cache, looked at for one block */
-    ENTRIES_MIN = 1 << 12,
-};
-
-struct wait {
-    struct wait *next;
-    struct waiter *waiter;
-    struct blob **out;
-    uint64_t size;
-    bool want_bytes;
-    int res;
-};
-
-struct entry {
-    struct blob blob; /* first: an entry is found from its blob */
-    struct entry *chain;
-    struct entry *prev, *next; /* of the list it is in while nobody refers to it */
-    struct wait *waits, **waits_last;
-    char *path; /* while it is opened */
-    struct task task;
-    uint8_t state;
-    bool detached, listed;
-    bool growing;   /* an upload session: it has at least as many bytes as are wanted */
-    uint32_t block; /* of the cache, or CACHE_NONE */
-    uint32_t read;  /* bytes of it that were read */
 };
 
 static void step(struct task *t);
@@ -64,7 +38,7 @@ static struct entry **bucket_of(const struct store_ring *r, const struct digest 
     return &r->bucket[(h >> 32) & (r->buckets - 1)];
 }
 
-static struct entry *find(const struct store_ring *r, const struct digest *d)
+struct entry *entry_find(const struct store_ring *r, const struct digest *d)
 {
     struct entry *e = *bucket_of(r, d);
     while (e && !digest_equal(&e->blob.digest, d))
@@ -226,6 +200,31 @@ static int entry_take(struct store_ring *r, const struct digest *d, struct entry
     return 0;
 }
 
+static void order_open(struct store_ring *r, struct entry *e, int dirfd)
+{
+    loop_openat(r->loop, task_order(&e->task), dirfd, e->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+}
+
+/*
+ * In a store that other nodes have, too: a file that one of them has replaced between our look-up and our
+ * open (ESTALE) is there under the same name; one that is not there may just be looked at by whoever removes
+ * (remove.c), and be back a moment later. True: it is being opened again.
+ */
+static bool entry_open_again(struct store_ring *r, struct entry *e, int err)
+{
+    enum { TRIES_MAX = 2 };
+    if (!r->store->shared || e->growing || e->tries == TRIES_MAX || (err != -ENOENT && err != -ESTALE))
+        return false;
+    e->tries++;
+    bool gone = err == -ENOENT && e->tries == 1;
+    if (gone)
+        gone_name(&e->blob.digest, e->path);
+    else
+        blob_path(&e->blob.digest, e->path);
+    order_open(r, e, gone ? r->store->damaged_dirfd : r->store->blobs_dirfd);
+    return true;
+}
+
 static int entry_open(struct store_ring *r, const struct digest *d, struct entry **out)
 {
     struct entry *e;
@@ -236,8 +235,7 @@ static int entry_open(struct store_ring *r, const struct digest *d, struct entry
     e->chain = *bucket;
     *bucket = e;
     blob_path(d, e->path);
-    loop_openat(r->loop, task_order(&e->task), r->store->blobs_dirfd, e->path,
-                O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0);
+    order_open(r, e, r->store->blobs_dirfd);
     *out = e;
     return 0;
 }
@@ -287,7 +285,7 @@ static int wait_for(struct store_ring *r, struct entry *e, const struct wait *wa
 int blob_open(struct store_ring *r, const struct digest *d, uint64_t size, bool want_bytes, struct blob **out,
               struct waiter *w)
 {
-    struct entry *e = find(r, d);
+    struct entry *e = entry_find(r, d);
     want_bytes = want_bytes && is_small(size);
     if (want_bytes)
         store_count(r, e && e->blob.bytes ? CTR_CACHE_HITS : CTR_CACHE_MISSES);
@@ -390,6 +388,8 @@ static void opened(struct store_ring *r, struct entry *e)
 {
     struct stat st;
     int res = e->task.res;
+    if (entry_open_again(r, e, res))
+        return;
     pool_give(&r->paths, e->path);
     e->path = NULL;
     if (res < 0) {
@@ -483,7 +483,7 @@ void blob_put(struct store_ring *r, struct blob *b)
 
 void blob_forget(struct store_ring *r, const struct digest *d)
 {
-    struct entry *e = find(r, d);
+    struct entry *e = entry_find(r, d);
     if (!e)
         return;
     if (e->listed)
@@ -504,7 +504,7 @@ static void condemn(struct store_ring *r, struct entry *e)
 
 void blob_condemn(struct store_ring *r, const struct digest *d)
 {
-    struct entry *e = find(r, d);
+    struct entry *e = entry_find(r, d);
     if (e)
         condemn(r, e);
 }
@@ -516,85 +516,15 @@ void blobs_condemn_all(struct store_ring *r)
             condemn(r, r->bucket[i]);
 }
 
-void blobs_forget_all(struct store_ring *r)
+void blobs_forget_files(struct store_ring *r)
 {
     while (r->idle_files.first)
         evict(r, r->idle_files.first);
+}
+
+void blobs_forget_all(struct store_ring *r)
+{
+    blobs_forget_files(r);
     while (r->idle_bytes.first)
         evict(r, r->idle_bytes.first);
-}
-
-/* ------------------------------------------------------------------ start and end */
-
-int blobs_init(struct store_ring *r, size_t cache_bytes_max)
-{
-    size_t count = OPEN_FILES_CEILING + cache_bytes_max / CACHED_OBJECT_MEAN;
-    r->buckets = ENTRIES_MIN;
-    while (r->buckets < count / 2 && r->buckets < 1u << 24)
-        r->buckets *= 2;
-    int err = pool_init(&r->entries, sizeof(struct entry), (uint32_t)count);
-    if (!err)
-        err = pool_init(&r->waits, sizeof(struct wait), OPEN_WAITS);
-    if (!err)
-        err = pool_init(&r->paths, BLOB_PATH_MAX + 1, OPEN_PATHS);
-    if (!err)
-        err = pool_init(&r->table, r->buckets * sizeof(*r->bucket), 1);
-    if (!err)
-        err = cache_init(&r->cache, cache_bytes_max);
-    if (err) {
-        blobs_fini(r);
-        return err;
-    }
-    r->bucket = pool_take(&r->table);
-    return 0;
-}
-
-static void lists_close(const struct entry_list *l)
-{
-    for (const struct entry *e = l->first; e; e = e->next)
-        if (e->blob.fd >= 0)
-            close(e->blob.fd);
-}
-
-void blobs_fini(struct store_ring *r)
-{
-    lists_close(&r->idle_files);
-    cache_fini(&r->cache);
-    pool_fini(&r->table);
-    pool_fini(&r->paths);
-    pool_fini(&r->waits);
-    pool_fini(&r->entries);
-}
-
-static uint32_t list_check(const struct entry_list *l, bool bytes)
-{
-    uint32_t files = 0;
-    const struct entry *prev = NULL;
-    for (const struct entry *e = l->first; e; prev = e, e = e->next) {
-        CHECK(e->prev == prev && e->listed && !e->detached && e->blob.refs == 0);
-        CHECK(e->state == ENTRY_READY && (e->blob.bytes != NULL) == bytes && (e->blob.fd < 0) == bytes);
-        files += e->blob.fd >= 0;
-    }
-    CHECK(l->last == prev);
-    return files;
-}
-
-void blobs_check(const struct store_ring *r, bool idle)
-{
-    uint32_t idle_files = list_check(&r->idle_files, false), found = 0;
-    list_check(&r->idle_bytes, true);
-    for (uint32_t i = 0; i < r->buckets; i++) {
-        for (const struct entry *e = r->bucket[i]; e; e = e->chain) {
-            CHECK(find(r, &e->blob.digest) == e && !e->detached);
-            CHECK((e->state == ENTRY_READY) == !e->waits);
-            CHECK(e->listed == (e->state == ENTRY_READY && e->blob.refs == 0));
-            found++;
-        }
-    }
-    CHECK(idle_files <= r->files && found <= r->entries.used);
-    cache_check(&r->cache);
-    if (idle) {
-        CHECK(r->files == idle_files && r->entries.used == found);
-        CHECK(r->waits.used == 0 && r->paths.used == 0);
-    }
 }

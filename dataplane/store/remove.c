@@ -12,6 +12,22 @@
  * removes nothing for so long.
  *
  *   LOOKING (how old is it?) -> UNLINKING -> the place is opened
+ *
+ * Where other nodes have the store, too, places and pins say nothing of what they do. One of them removes
+ * (control/daemon_store.h), whatever the others push meanwhile. So a file is not unlinked where it lies, but
+ * renamed to damaged/ first, and looked at there:
+ *
+ *   LOOKING -> MOVING -> LOOKING_AGAIN -> UNLINKING, or RESTORING
+ *
+ * A push always publishes a file of its own, by a rename, and never relies on one that was there before it
+ * (keep.c, importer.c). It comes before our rename: then it is the one that we have moved, which is seen by
+ * its inode and the time of its last write, and it goes back to its place, over what may be there by then:
+ * the same bytes. Or it comes after that, and we never touch it. A file that is in its place and not linked
+ * yet is safe by its age, as the file system's own clock tells it: our rename has stamped the inode just now.
+ * Control asks for an age that is longer than a push waits for its copies and its commit.
+ * Between the two renames the blob has its name in damaged/: readers that do not find it look there (blob.c),
+ * and what a crash leaves there goes back to its place (control/store_clean.h). So two nodes that both think
+ * that it is theirs to remove do no harm.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -180,22 +196,45 @@ void store_ring_forget(struct store_ring *r)
 
 /* ------------------------------------------------------------------ removals */
 
-enum remove_state { REMOVE_LOOKING, REMOVE_UNLINKING };
+enum remove_state {
+    REMOVE_LOOKING,
+    REMOVE_MOVING,
+    REMOVE_LOOKING_AGAIN,
+    REMOVE_UNLINKING,
+    REMOVE_RESTORING,
+};
 
 struct remove_job {
     struct task task;
     enum remove_state state;
     struct blob_removal *removal;
     struct waiter *waiter;
-    struct statx stat;
+    struct statx stat, moved;
     char path[BLOB_PATH_MAX + 1];
+    char gone[GONE_NAME_MAX + 1]; /* shared */
 };
 
 static void step(struct task *t);
 
+void gone_name(const struct digest *d, char name[GONE_NAME_MAX + 1])
+{
+    char text[DIGEST_TEXT_MAX + 1];
+    digest_format(d, text);
+    *strchr(text, ':') = '-';
+    (void)snprintf(name, GONE_NAME_MAX + 1, "%s.gone", text);
+}
+
 int removals_init(struct store_ring *r)
 {
     return pool_init(&r->removals, sizeof(struct remove_job), REMOVALS_MAX);
+}
+
+static void order_look(struct remove_job *job, int dirfd, const char *path, struct statx *out)
+{
+    struct store_ring *r = job->task.ring;
+    int flags = AT_SYMLINK_NOFOLLOW | (r->store->shared ? AT_STATX_FORCE_SYNC : 0);
+    loop_statx(r->loop, task_order(&job->task), dirfd, path, flags,
+               STATX_SIZE | STATX_CTIME | STATX_MTIME | STATX_INO | STATX_NLINK, out);
 }
 
 int blob_remove(struct store_ring *r, struct blob_removal *removal, struct waiter *w)
@@ -219,8 +258,8 @@ int blob_remove(struct store_ring *r, struct blob_removal *removal, struct waite
     job->state = REMOVE_LOOKING;
     task_init(&job->task, r, step);
     blob_path(&removal->digest, job->path);
-    loop_statx(r->loop, task_order(&job->task), r->store->blobs_dirfd, job->path, AT_SYMLINK_NOFOLLOW,
-               STATX_SIZE | STATX_CTIME | STATX_MTIME, &job->stat);
+    gone_name(&removal->digest, job->gone);
+    order_look(job, r->store->blobs_dirfd, job->path, &job->stat);
     return 0;
 }
 
@@ -240,11 +279,22 @@ static int64_t stamp_ms(const struct statx_timestamp *t)
 
 /* The rename into its place is the last change of a file's inode. One that is from the future is young, too.
  */
-static bool is_young(const struct remove_job *job)
+static bool is_young(const struct remove_job *job, int64_t clock_ms)
 {
     int64_t changed = stamp_ms(&job->stat.stx_ctime), written = stamp_ms(&job->stat.stx_mtime);
-    int64_t age_ms = (int64_t)now_ms(CLOCK_REALTIME) - (changed > written ? changed : written);
+    int64_t age_ms = clock_ms - (changed > written ? changed : written);
     return age_ms < 0 || (uint64_t)age_ms < job->removal->age_ms;
+}
+
+static void order_rename(struct remove_job *job, enum remove_state state)
+{
+    struct store_ring *r = job->task.ring;
+    int blobs = r->store->blobs_dirfd, damaged = r->store->damaged_dirfd;
+    job->state = state;
+    if (state == REMOVE_MOVING)
+        loop_renameat(r->loop, task_order(&job->task), blobs, job->path, damaged, job->gone);
+    else
+        loop_renameat(r->loop, task_order(&job->task), damaged, job->gone, blobs, job->path);
 }
 
 static void looked(struct remove_job *job)
@@ -253,12 +303,62 @@ static void looked(struct remove_job *job)
     int res = job->task.res;
     if (res < 0)
         end(job, res == -ENOENT ? 0 : store_error(r, res));
-    else if (is_young(job))
+    else if (is_young(job, (int64_t)now_ms(CLOCK_REALTIME) + atomic_load(&r->store->clock_ahead_ms)))
         end(job, -EBUSY);
+    else if (r->store->shared)
+        order_rename(job, REMOVE_MOVING);
     else {
         job->state = REMOVE_UNLINKING;
         loop_unlinkat(r->loop, task_order(&job->task), r->store->blobs_dirfd, job->path);
     }
+}
+
+static void moved(struct remove_job *job)
+{
+    struct store_ring *r = job->task.ring;
+    int res = job->task.res;
+    if (res < 0) {
+        end(job, res == -ENOENT ? 0 : store_error(r, res));
+        return;
+    }
+    job->state = REMOVE_LOOKING_AGAIN;
+    order_look(job, r->store->damaged_dirfd, job->gone, &job->moved);
+}
+
+static bool same_time(const struct statx_timestamp *a, const struct statx_timestamp *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+/* A file system that does not stamp what is renamed leaves this node's clock, which has been asked. */
+static bool is_the_one(const struct remove_job *job)
+{
+    const struct statx *was = &job->stat, *is = &job->moved;
+    bool stamped = !same_time(&was->stx_ctime, &is->stx_ctime);
+    return was->stx_ino == is->stx_ino && was->stx_size == is->stx_size &&
+           same_time(&was->stx_mtime, &is->stx_mtime) && is->stx_nlink == 1 &&
+           !(stamped && is_young(job, stamp_ms(&is->stx_ctime)));
+}
+
+static void looked_again(struct remove_job *job)
+{
+    struct store *s = job->task.ring->store;
+    if (job->task.res == 0 && !same_time(&job->stat.stx_ctime, &job->moved.stx_ctime))
+        atomic_store(&s->clock_ahead_ms, stamp_ms(&job->moved.stx_ctime) - (int64_t)now_ms(CLOCK_REALTIME));
+    if (job->task.res < 0 || !is_the_one(job)) {
+        order_rename(job, REMOVE_RESTORING);
+        return;
+    }
+    job->state = REMOVE_UNLINKING;
+    loop_unlinkat(job->task.ring->loop, task_order(&job->task), s->damaged_dirfd, job->gone);
+}
+
+/* ENOENT: another node has put it back. */
+static void restored(struct remove_job *job)
+{
+    struct store_ring *r = job->task.ring;
+    int res = job->task.res;
+    end(job, res < 0 && res != -ENOENT ? store_error(r, res) : -EBUSY);
 }
 
 static void unlinked(struct remove_job *job)
@@ -275,9 +375,10 @@ static void unlinked(struct remove_job *job)
 
 static void step(struct task *t)
 {
+    static void (*const of[])(struct remove_job *) = {
+        [REMOVE_LOOKING] = looked,     [REMOVE_MOVING] = moved,       [REMOVE_LOOKING_AGAIN] = looked_again,
+        [REMOVE_UNLINKING] = unlinked, [REMOVE_RESTORING] = restored,
+    };
     struct remove_job *job = container_of(t, struct remove_job, task);
-    if (job->state == REMOVE_LOOKING)
-        looked(job);
-    else
-        unlinked(job);
+    of[job->state](job);
 }

@@ -182,6 +182,7 @@ int store_new(const struct store_folders *folders, const struct store_tuning *t,
     s->blobs_dirfd = folders->blobs;
     s->uploads_dirfd = folders->uploads;
     s->damaged_dirfd = folders->damaged;
+    s->shared = t->shared;
     condemned_init(&s->condemned);
     store_tune(s, t);
     int err = pins_init(&s->pins);
@@ -191,6 +192,8 @@ int store_new(const struct store_folders *folders, const struct store_tuning *t,
     if (err)
         goto err_pins;
     err = folders_prepare(s, why);
+    if (!err && s->shared)
+        err = store_shared_check(folders, why);
     if (err)
         goto err_sessions;
     *why = "the sessions under uploads/ cannot be read";
@@ -314,10 +317,20 @@ void store_ring_free(struct store_ring *r)
     free(r);
 }
 
+/* What another node removes has its space until nobody has it open. */
+static void files_let_go(struct store_ring *r, uint64_t now_ms)
+{
+    if (!r->store->shared || now_ms < r->forget_ms)
+        return;
+    r->forget_ms = now_ms + FORGET_MS;
+    blobs_forget_files(r);
+}
+
 /* The first ring keeps house for the node. */
 void store_ring_tick(struct store_ring *r, uint64_t now_ms)
 {
     struct sweep sweep;
+    files_let_go(r, now_ms);
     if (!r->is_first)
         return;
     free_space_look(r->store);

@@ -7,6 +7,8 @@
  *   uploads/<id>-<of>.<hash of the repository>   a copy of another node's session's bytes so far
  *   uploads/w.<random>                           a whole small blob on its way
  *   damaged/<alg>-<hex>                          what was a blob and has other bytes now: served to nobody
+ *   damaged/<alg>-<hex>.gone                     a blob on its way out, where nodes share the store
+ * (remove.c)
  *
  * A blob comes to be by a rename of a synced file, followed by a sync of its folder. So after a crash at any
  * point a file under blobs/ is whole, and an upload holds a prefix of what was received. There is no other
@@ -40,6 +42,7 @@ struct store_ring;
 /* Values of the plan that the store uses; replaced by store_tune between two batches. */
 struct store_tuning {
     uint64_t node;    /* this node's id */
+    bool shared;      /* store.shared: other nodes have blobs/ and damaged/, too; from the start on */
     bool sync;        /* store.sync */
     uint64_t reserve; /* bytes, store.reserve */
     uint64_t blob_bytes_max;

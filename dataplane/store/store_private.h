@@ -6,9 +6,11 @@
  *   blob.c      reading: the table of open blobs, small ones in memory (cache.c)
  *   session.c   the table of upload sessions: which there are, whose they are
  *   upload.c    a session at work: create, append, commit, cancel
+ *   blob_life.c the memory of what a ring has open
  *   verify.c    blobs are read and hashed in the background; damaged ones are moved to damaged/
  *   remove.c    removing files, and what keeps them from being removed
  *   condemned.c which blobs are damaged; the pace of looking for them
+ *   shared.c    whether the file system will do for several nodes
  *   publish.c   the way of a complete file into blobs/; whole small blobs
  *
  * Everything slow is a task: one order at a time, whose completion only stores its result and steps.
@@ -37,6 +39,8 @@ enum {
     BLOB_FOLDER_MAX = sizeof("sha512/ff") - 1,
     BLOB_PATH_MAX = BLOB_FOLDER_MAX + 1 + 2 * DIGEST_BYTES_MAX,
     TEMP_NAME_MAX = 2 + 2 * 16,
+    GONE_NAME_MAX = DIGEST_TEXT_MAX + sizeof(".gone") - 1,
+    FORGET_MS = 10000, /* in a shared store a ring keeps descriptors that nobody uses for so long */
 
     UPLOADS_CEILING = 1000000, /* upper end of registry.uploads_max */
     UPLOADS_STRICT = 1 << 15,  /* slots where address space is short: more are -EMFILE */
@@ -110,6 +114,9 @@ void publish_start(struct publish *p, struct store_ring *r, int fd, const char *
 
 /* Whether a file in uploads/ is a whole blob on its way: left by a crash. */
 bool temp_name_valid(const char *name);
+
+/* In damaged/, of a blob that is being removed. */
+void gone_name(const struct digest *d, char name[GONE_NAME_MAX + 1]);
 
 /* blobs/ path of a digest, and of its folder (a prefix of it). */
 void blob_path(const struct digest *d, char path[BLOB_PATH_MAX + 1]);
@@ -264,14 +271,22 @@ int removals_init(struct store_ring *r);
 void store_ring_forget(
     struct store_ring *r);                   /* closes what was removed, but for what is read from just now */
 void blobs_forget_all(struct store_ring *r); /* blob.c: all that nobody refers to */
+void blobs_forget_files(struct store_ring *r); /* of that, what has a descriptor */
 
 /* When these bytes may be read in the background, which are then taken off the pace (CLOCK_MONOTONIC, ms). */
 uint64_t store_pace(struct store *s, uint64_t bytes, uint64_t now_ms);
+
+/* shared.c: whether several nodes can have a store there; *why: what it is that cannot be done. Of a mount:
+ * what is wrong with its options, NULL: nothing. */
+int store_shared_check(const struct store_folders *folders, const char **why);
+const char *store_mount_fault(const char *type, const char *options);
 
 enum { PLACES = 4096 };
 
 struct store {
     int blobs_dirfd, uploads_dirfd, damaged_dirfd; /* borrowed */
+    bool shared;
+    _Atomic int64_t clock_ahead_ms; /* of the file system's clock before this node's, as seen last */
     _Atomic uint64_t node;
     _Atomic bool sync;
     _Atomic uint64_t reserve, blob_bytes_max, upload_expiry_ms;
@@ -285,7 +300,36 @@ struct store {
     struct session_table sessions;
 };
 
-struct entry;
+/* blob.c: an open blob, and those who wait for it. */
+enum entry_state { ENTRY_OPENING, ENTRY_READING, ENTRY_READY, ENTRY_CLOSING };
+
+struct wait {
+    struct wait *next;
+    struct waiter *waiter;
+    struct blob **out;
+    uint64_t size;
+    bool want_bytes;
+    int res;
+};
+
+struct entry {
+    struct blob blob; /* first: an entry is found from its blob */
+    struct entry *chain;
+    struct entry *prev, *next; /* of the list it is in while nobody refers to it */
+    struct wait *waits, **waits_last;
+    char *path; /* while it is opened; GONE_NAME_MAX */
+    struct task task;
+    uint8_t state;
+    bool detached, listed;
+    bool growing;   /* an upload session: it has at least as many bytes as are wanted */
+    uint8_t tries;  /* to open it, after the first */
+    uint32_t block; /* of the cache, or CACHE_NONE */
+    uint32_t read;  /* bytes of it that were read */
+};
+
+/* In the table; NULL: it is not. */
+struct entry *entry_find(const struct store_ring *r, const struct digest *d);
+
 struct verify;
 
 struct entry_list {
@@ -314,6 +358,7 @@ struct store_ring {
     struct store_listener listener;
     struct pool removals;
     uint64_t forgotten;                                     /* of struct pins: dealt with */
+    uint64_t forget_ms;                                     /* shared: when descriptors are let go next */
     uint64_t news_seen;                                     /* of struct condemned */
     struct verify *verifying, *verify_first, **verify_last; /* the one at work; those in line */
     struct verify *verify_list;                             /* all of them, the newest first */

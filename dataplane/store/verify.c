@@ -6,12 +6,14 @@
  * looked at and not what is in memory, and nothing that others read is pushed out.
  *
  *   IN_LINE -> OPENING -> [WAITING -> READING]... -> good:    CLOSING -> done
- *                                                 -> damaged: HOLDING -> LOOKING -> MOVING -> SYNCING ->
- * CLOSING
+ *                                                 -> damaged: HOLDING -> LOOKING -> MOVING ->
+ * [LOOKING_AGAIN -> [RESTORING ->]] SYNCING -> CLOSING
  *
  * A damaged one is condemned (store_private.h): nobody opens it any more, who has it open lets go of it. Then
  * its file is moved to damaged/, unless another one is in its place by now: a push has repaired it. A file
- * that cannot be moved stays condemned for as long as the process lives, or until it is replaced.
+ * that cannot be moved stays condemned for as long as the process lives, or until it is replaced. In a store
+ * that other nodes have, too, one of them may publish between our look and our rename: what was moved is
+ * looked at again, and goes back if it is another file.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,6 +36,8 @@ enum verify_state {
     VERIFY_HOLDING,   /* for those that put a file into that place */
     VERIFY_LOOKING,
     VERIFY_MOVING,
+    VERIFY_LOOKING_AGAIN,
+    VERIFY_RESTORING,
     VERIFY_SYNCING,
     VERIFY_CLOSING,
 };
@@ -217,6 +221,18 @@ static void held(struct timer *t, uint64_t now_ms)
     hold(container_of(t, struct verify, timer));
 }
 
+static void order_look(struct verify *v, enum verify_state state)
+{
+    struct store_ring *r = v->task.ring;
+    int flags = AT_SYMLINK_NOFOLLOW | (r->store->shared ? AT_STATX_FORCE_SYNC : 0);
+    v->state = (uint8_t)state;
+    if (state == VERIFY_LOOKING)
+        loop_statx(r->loop, task_order(&v->task), r->store->blobs_dirfd, v->path, flags, STATX_INO, &v->look);
+    else
+        loop_statx(r->loop, task_order(&v->task), r->store->damaged_dirfd, v->name, flags, STATX_INO,
+                   &v->look);
+}
+
 /* From here on nobody puts a file into its place until it was moved. */
 static void hold(struct verify *v)
 {
@@ -227,9 +243,7 @@ static void hold(struct verify *v)
         timer_set(r->wheel, &v->timer, loop_now_ms(r->loop) + HOLD_MS);
         return;
     }
-    v->state = VERIFY_LOOKING;
-    loop_statx(r->loop, task_order(&v->task), r->store->blobs_dirfd, v->path, AT_SYMLINK_NOFOLLOW, STATX_INO,
-               &v->look);
+    order_look(v, VERIFY_LOOKING);
 }
 
 static void damaged(struct verify *v)
@@ -241,12 +255,17 @@ static void damaged(struct verify *v)
     hold(v);
 }
 
+/* Whether what was looked at is the file that was read. */
+static bool is_same(const struct verify *v)
+{
+    return v->task.res == 0 && v->look.stx_ino == v->inode &&
+           makedev(v->look.stx_dev_major, v->look.stx_dev_minor) == v->device;
+}
+
 static void looked(struct verify *v)
 {
     struct store_ring *r = v->task.ring;
-    bool same = v->task.res == 0 && v->look.stx_ino == v->inode &&
-                makedev(v->look.stx_dev_major, v->look.stx_dev_minor) == v->device;
-    if (v->task.res == 0 && same) {
+    if (is_same(v)) {
         v->state = VERIFY_MOVING;
         loop_renameat(r->loop, task_order(&v->task), r->store->blobs_dirfd, v->path, r->store->damaged_dirfd,
                       v->name);
@@ -258,19 +277,50 @@ static void looked(struct verify *v)
     finish(v, v->task.res == 0 ? 0 : v->task.res == -ENOENT ? -ENOENT : -EBADMSG);
 }
 
+static void put_away(struct verify *v)
+{
+    struct store_ring *r = v->task.ring;
+    place_open(r->store, &v->digest);
+    store_pardon(r->store, &v->digest);
+    v->state = VERIFY_SYNCING;
+    loop_fsync(r->loop, task_order(&v->task), r->store->damaged_dirfd);
+}
+
 static void moved(struct verify *v)
 {
     struct store_ring *r = v->task.ring;
     int res = v->task.res;
-    place_open(r->store, &v->digest);
-    if (res < 0) {
+    if (res == 0 && r->store->shared) {
+        order_look(v, VERIFY_LOOKING_AGAIN);
+    } else if (res == 0) {
+        put_away(v);
+    } else {
+        place_open(r->store, &v->digest);
         (void)store_error(r, res);
         finish(v, -EBADMSG);
+    }
+}
+
+static void looked_again(struct verify *v)
+{
+    struct store_ring *r = v->task.ring;
+    if (is_same(v)) {
+        put_away(v);
         return;
     }
+    v->state = VERIFY_RESTORING;
+    loop_renameat(r->loop, task_order(&v->task), r->store->damaged_dirfd, v->name, r->store->blobs_dirfd,
+                  v->path);
+}
+
+/* Another node has put a good file into its place meanwhile. */
+static void restored(struct verify *v)
+{
+    struct store_ring *r = v->task.ring;
+    int res = v->task.res;
+    place_open(r->store, &v->digest);
     store_pardon(r->store, &v->digest);
-    v->state = VERIFY_SYNCING;
-    loop_fsync(r->loop, task_order(&v->task), r->store->damaged_dirfd);
+    finish(v, res < 0 && res != -ENOENT ? store_error(r, res) : 0);
 }
 
 /* ------------------------------------------------------------------ reading */
@@ -396,6 +446,12 @@ static void step(struct task *t)
         break;
     case VERIFY_MOVING:
         moved(v);
+        break;
+    case VERIFY_LOOKING_AGAIN:
+        looked_again(v);
+        break;
+    case VERIFY_RESTORING:
+        restored(v);
         break;
     case VERIFY_SYNCING: /* not synced: after a power cut it is found again */
         finish(v, -EBADMSG);

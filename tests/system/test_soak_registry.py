@@ -121,7 +121,7 @@ def load(registry, seconds, table):
 
 def files_bytes(registry):
     return sum(path.stat().st_size for path in (registry.state / "store/blobs").rglob("*")
-               if path.is_file() and path.name != ".cluster")
+               if path.is_file() and not path.name.startswith("."))
 
 
 def rests(count):

@@ -17,6 +17,8 @@
 #include "dataplane/registry/keep.h"
 #include "dataplane/registry/others.h"
 
+#define STORES_NUMBER (1ull << 63) /* as control/state/stores.h has it */
+
 enum { ME = 1, REPLICAS = 3, ASKED_MAX = 64, MIB = 1 << 20, LIMIT_MS = 5000 };
 
 #define SESSION "0123456789abcdef0123456789abcdef0000000000000002"
@@ -135,8 +137,8 @@ static void begin(unsigned replicas, unsigned wanted, unsigned least)
     memset(&upload, 0, sizeof(upload));
     memset(&api, 0, sizeof(api));
     plan.plan.node_id = ME;
-    plan.plan.copies =
-        (struct plan_copies){.told = 1, .keeps = 1, .wanted = (uint8_t)wanted, .least = (uint8_t)least};
+    plan.plan.copies = (struct plan_copies){
+        .told = 1, .keeps = 1, .wanted = (uint8_t)wanted, .least = (uint8_t)least, .holder = ME};
     plan.plan.service_count = 1;
     plan.plan.service_at = offsetof(struct scene, service);
     plan.plan.backend_at = offsetof(struct scene, backend);
@@ -144,7 +146,7 @@ static void begin(unsigned replicas, unsigned wanted, unsigned least)
     plan.service.backend_count = replicas;
     plan.service.proxy.connections_max = 8;
     for (unsigned i = 0; i < replicas; i++)
-        plan.backend[i].node = ME + 1 + i;
+        plan.backend[i].node = plan.backend[i].holder = ME + 1 + i;
     clock_ms = 1000;
     asked_count = 0;
     ring.plan = &plan.plan;
@@ -235,6 +237,32 @@ static void test_made(void **state)
     assert_true(order_has("&to=3145738&session=" SESSION "&digest="));
     assert_int_equal(settle(QUESTION_ANSWERED, 201), node);
     assert_int_equal(went_on, 0);
+    end();
+}
+
+/* Replicas that share a store get one copy between them, and the others of this node's own store none; but
+ * one of the first fails in the other's favour. */
+static void test_shared_stores(void **state)
+{
+    (void)state;
+    begin(REPLICAS, 3, 1);
+    for (unsigned i = 0; i < REPLICAS; i++)
+        plan.backend[i].holder = i == 0 ? ME : STORES_NUMBER | 7;
+    finish();
+    uint64_t first = settle(QUESTION_FAILED, 0);
+    assert_int_not_equal(first, plan.backend[0].node);
+    uint64_t second = settle(QUESTION_ANSWERED, 201);
+    assert_int_not_equal(second, plan.backend[0].node);
+    assert_int_not_equal(second, first);
+    assert_int_equal(went_on, 0);
+    struct wire_writer w = {.buf = (uint8_t[64]){0}, .cap = 64};
+    copies_put_holders(&api, &w);
+    struct wire_reader r = {.buf = w.buf, .len = w.len};
+    struct cmd_holders said;
+    cmd_get_holders(&r, &said);
+    assert_int_equal(said.count, 2);
+    assert_int_equal(said.id[0], ME);
+    assert_true(said.id[1] == (STORES_NUMBER | 7));
     end();
 }
 
@@ -495,6 +523,7 @@ static void test_said_too_long_ago(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shared_stores),
         cmocka_unit_test(test_made),
         cmocka_unit_test(test_no_means_here),
         cmocka_unit_test(test_full),

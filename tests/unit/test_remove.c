@@ -208,6 +208,146 @@ static void test_too_many_pins(void **state)
     free(pin);
 }
 
+/* ------------------------------------------------------------------ a store that other nodes have, too */
+
+static int setup_shared(void **state)
+{
+    setup(state);
+    fixture_close(&fx);
+    fx.tuning.shared = true;
+    fixture_open(&fx, seed);
+    return 0;
+}
+
+/* What another node's push does: a file of its own, in the place by a rename. */
+static void publish_elsewhere(const struct digest *d)
+{
+    char path[BLOB_PATH_MAX + 1];
+    int fd = openat(fx.uploads, "elsewhere", O_CREAT | O_EXCL | O_WRONLY, 0640);
+    assert_int_equal(write(fd, content, sizeof(content)), sizeof(content));
+    close(fd);
+    blob_path(d, path);
+    assert_int_equal(renameat(fx.uploads, "elsewhere", fx.blobs, path), 0);
+}
+
+static ino_t inode_of(const struct digest *d)
+{
+    char path[BLOB_PATH_MAX + 1];
+    struct stat st;
+    blob_path(d, path);
+    return fstatat(fx.blobs, path, &st, 0) ? 0 : st.st_ino;
+}
+
+/* A removal with a push of another node behind its first `orders` orders (there are four in all). */
+static int race(const struct digest *d, unsigned orders)
+{
+    struct blob_removal removal = removal_of(d, 0);
+    struct wait_test w = waiting();
+    assert_int_equal(blob_remove(fx.ring, &removal, &w.waiter), 0);
+    for (uint64_t begun = fx.loop->executed; fx.loop->executed < begun + orders;)
+        assert_true(fake_turn(fx.loop) > 0);
+    publish_elsewhere(d);
+    ino_t theirs = inode_of(d);
+    fake_run(fx.loop);
+    assert_int_equal(w.woken, 1);
+    assert_int_equal(inode_of(d), theirs);
+    assert_int_equal(files_in(fx.damaged), 0);
+    return w.res;
+}
+
+static void test_pushed_elsewhere(void **state)
+{
+    (void)state;
+    for (unsigned orders = 1; orders <= 4; orders++) {
+        struct digest d = plant_blob(&fx, content, sizeof(content));
+        /* Before our rename it is theirs that was moved; after it we never touch it. */
+        assert_int_equal(race(&d, orders), orders == 1 ? -EBUSY : 0);
+    }
+}
+
+static void test_alone_in_a_shared_store(void **state)
+{
+    (void)state;
+    struct digest d = plant_blob(&fx, content, sizeof(content));
+    struct blob_removal removal = removal_of(&d, HOUR_MS);
+    assert_int_equal(remove_blob(&removal), -EBUSY);
+    /* A clock that goes an hour before the file system's: seen once, and put right. */
+    atomic_store(&fx.store->clock_ahead_ms, 2 * HOUR_MS);
+    fx.store->pins.all_held_ms = 0;
+    ino_t before = inode_of(&d);
+    assert_int_equal(remove_blob(&removal), -EBUSY);
+    assert_int_equal(inode_of(&d), before);
+    assert_true(atomic_load(&fx.store->clock_ahead_ms) < HOUR_MS);
+    removal.age_ms = 0;
+    assert_int_equal(remove_blob(&removal), 0);
+    assert_int_equal(removal.bytes, sizeof(content));
+    assert_false(blob_there(&fx, &d));
+    assert_int_equal(remove_blob(&removal), 0); /* another node was there before */
+    assert_int_equal(removal.bytes, 0);
+    assert_int_equal(files_in(fx.damaged), 0);
+}
+
+static void test_linked_elsewhere(void **state)
+{
+    (void)state;
+    char path[BLOB_PATH_MAX + 1];
+    struct digest d = plant_blob(&fx, content, sizeof(content));
+    struct blob_removal removal = removal_of(&d, 0);
+    blob_path(&d, path);
+    assert_int_equal(linkat(fx.blobs, path, fx.uploads, "hold", 0), 0);
+    assert_int_equal(remove_blob(&removal), -EBUSY);
+    assert_true(blob_there(&fx, &d));
+}
+
+/* Somebody is about to remove it, or was: who reads it finds it; what is nowhere is not there. */
+static void test_read_on_its_way_out(void **state)
+{
+    (void)state;
+    char path[BLOB_PATH_MAX + 1], gone[GONE_NAME_MAX + 1];
+    struct digest d = plant_blob(&fx, content, sizeof(content));
+    struct wait_test w = waiting();
+    struct blob *blob;
+    blob_path(&d, path);
+    gone_name(&d, gone);
+    assert_int_equal(renameat(fx.blobs, path, fx.damaged, gone), 0);
+    assert_int_equal(settled(fx.loop, blob_open(fx.ring, &d, sizeof(content), false, &blob, &w.waiter), &w),
+                     0);
+    blob_put(fx.ring, blob);
+    blob_forget(fx.ring, &d);
+    assert_int_equal(unlinkat(fx.damaged, gone, 0), 0);
+    w = waiting();
+    assert_int_equal(settled(fx.loop, blob_open(fx.ring, &d, sizeof(content), false, &blob, &w.waiter), &w),
+                     -ENOENT);
+    /* Back in its place between the two looks. */
+    w = waiting();
+    assert_int_equal(blob_open(fx.ring, &d, sizeof(content), false, &blob, &w.waiter), -EINPROGRESS);
+    assert_true(fake_turn(fx.loop) > 0);
+    plant_blob(&fx, content, sizeof(content));
+    fake_run(fx.loop);
+    assert_int_equal(w.res, 0);
+    blob_put(fx.ring, blob);
+}
+
+/* Descriptors that nobody uses are let go, so that what others remove has its space back. */
+static void test_descriptors_are_let_go(void **state)
+{
+    (void)state;
+    struct digest d = plant_blob(&fx, content, sizeof(content));
+    struct wait_test w = waiting();
+    struct blob *blob;
+    assert_int_equal(settled(fx.loop, blob_open(fx.ring, &d, sizeof(content), false, &blob, &w.waiter), &w),
+                     0);
+    store_ring_tick(fx.ring, 1000000);
+    fake_run(fx.loop);
+    assert_int_equal(fx.ring->files, 1);
+    blob_put(fx.ring, blob);
+    store_ring_tick(fx.ring, 1000001);
+    assert_int_equal(fx.ring->files, 1);
+    store_ring_tick(fx.ring, 1000000 + FORGET_MS);
+    fake_run(fx.loop);
+    assert_int_equal(fx.ring->files, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +358,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_held, setup, teardown),
         cmocka_unit_test_setup_teardown(test_held_too_late, setup, teardown),
         cmocka_unit_test_setup_teardown(test_too_many_pins, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pushed_elsewhere, setup_shared, teardown),
+        cmocka_unit_test_setup_teardown(test_alone_in_a_shared_store, setup_shared, teardown),
+        cmocka_unit_test_setup_teardown(test_linked_elsewhere, setup_shared, teardown),
+        cmocka_unit_test_setup_teardown(test_read_on_its_way_out, setup_shared, teardown),
+        cmocka_unit_test_setup_teardown(test_descriptors_are_let_go, setup_shared, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include "control/store_clean.h"
 #include "control/store_id.h"
 #include "temp_dir.h"
 
@@ -85,14 +86,16 @@ static void test_the_same_for_all(void **state)
     struct store_id a, b;
     assert_int_equal(open_as(f, 0, true, &a), 0);
     assert_int_equal(open_as(f, 1, true, &b), 0);
-    assert_true(a.known && b.known && !a.swapped && !b.swapped && !a.turned);
+    assert_true(a.known && b.known && a.turned);
     assert_memory_equal(a.id, b.id, sizeof(a.id));
     store_id_close(&a);
     store_id_close(&b);
     assert_int_equal(open_as(f, 0, false, &a), 0);
     assert_memory_equal(a.id, b.id, sizeof(a.id));
     assert_true(a.turned); /* it shared the store when it ran last */
-    assert_false(a.swapped);
+    store_id_close(&a);
+    assert_int_equal(open_as(f, 0, false, &a), 0);
+    assert_false(a.turned);
     store_id_close(&a);
 }
 
@@ -112,21 +115,28 @@ static void test_who_does_not_share(void **state)
     store_id_close(&a);
 }
 
-static void test_another_store(void **state)
+/* A node that has had a store does not make another one where there is none. */
+static void test_not_there(void **state)
 {
     struct fixture *f = *state;
     struct store_id first, s;
-    assert_int_equal(open_as(f, 0, false, &first), 0);
-    store_id_close(&first);
+    assert_int_equal(open_as(f, 0, true, &first), 0);
+    int fd = openat(f->folders[0].state_fd, STORE_KNOWN_FILE, O_WRONLY | O_CREAT | O_CLOEXEC, 0640);
+    close(fd);
     assert_int_equal(unlinkat(f->folders[0].blobs_fd, STORE_FILE, 0), 0);
-    assert_int_equal(open_as(f, 0, false, &s), 0);
-    assert_true(s.swapped);
-    assert_memory_equal(s.before, first.id, sizeof(s.before));
-    assert_memory_not_equal(s.id, first.id, sizeof(s.id));
+    for (unsigned shared = 0; shared < 2; shared++) {
+        assert_int_equal(open_as(f, 0, shared, &s), 0);
+        assert_false(s.known);
+        assert_int_equal(s.lock_fd, -1);
+        store_id_close(&s);
+    }
+    assert_true(faccessat(f->folders[0].blobs_fd, STORE_FILE, F_OK, 0) != 0);
+    assert_int_equal(open_as(f, 1, true, &s), 0); /* another node's first start makes one */
     store_id_close(&s);
-    assert_int_equal(open_as(f, 0, false, &s), 0); /* that is its store now */
-    assert_false(s.swapped);
-    store_id_close(&s);
+    assert_int_equal(store_id_renew(&f->folders[0], &first, f->err, sizeof(f->err)), 0);
+    assert_true(first.known && first.shared && first.lock_fd >= 0);
+    assert_memory_equal(first.id, s.id, sizeof(s.id));
+    store_id_close(&first);
 }
 
 static void test_no_id(void **state)
@@ -215,16 +225,61 @@ static void test_folder_names(void **state)
     assert_false(folders_uploads_parse(MINE, cluster, &node));
 }
 
+/* ------------------------------------------------------------------ what is cleaned */
+
+static void test_uploads_of_who_is_gone(void **state)
+{
+    struct fixture *f = *state;
+    static const uint64_t there[] = {1, 3};
+    int all = f->folders[0].uploads_fd, live = folder(all, "3.cafe0001"), gone = folder(all, "2.cafe0001");
+    int other = folder(all, "2.cafe0002");
+    struct store_clean clean = {
+        .all_uploads_fd = all, .cluster_id = cluster, .id = there, .count = 2, .grace_ms = 3600000};
+    put(gone, OTHERS);
+    put(live, OTHERS);
+    put(other, OTHERS);
+    assert_int_equal(store_clean_uploads(&clean), 0); /* not yet */
+    clean.grace_ms = 0;
+    assert_int_equal(store_clean_uploads(&clean), 1);
+    assert_false(has(all, "2.cafe0001"));
+    assert_true(has(live, OTHERS) && has(other, OTHERS));
+    close(live);
+    close(gone);
+    close(other);
+}
+
+#define HEX "ab11111111111111111111111111111111111111111111111111111111111111"
+
+static void test_removals_that_were_cut_off(void **state)
+{
+    struct fixture *f = *state;
+    int blobs = f->folders[0].blobs_fd, damaged = folder(f->dir.fd, "damaged");
+    close(folder(blobs, "sha256"));
+    close(folder(blobs, "sha256/ab"));
+    put(damaged, "sha256-" HEX ".gone");
+    put(damaged, "sha256-" HEX);
+    put(damaged, "something.gone");
+    assert_int_equal(store_clean_gone(blobs, damaged), 1);
+    assert_true(has(blobs, "sha256/ab/" HEX) && has(damaged, "sha256-" HEX) &&
+                has(damaged, "something.gone"));
+    put(damaged, "sha256-" HEX ".gone"); /* it was pushed again meanwhile */
+    assert_int_equal(store_clean_gone(blobs, damaged), 1);
+    assert_false(has(damaged, "sha256-" HEX ".gone"));
+    close(damaged);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_text),
         cmocka_unit_test_setup_teardown(test_the_same_for_all, setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_does_not_share, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_another_store, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_not_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_id, setup, teardown),
         cmocka_unit_test_setup_teardown(test_own_uploads, setup, teardown),
         cmocka_unit_test(test_folder_names),
+        cmocka_unit_test_setup_teardown(test_uploads_of_who_is_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_removals_that_were_cut_off, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -146,8 +146,9 @@ static void test_strangers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_holder), cmocka_unit_test(test_rows),      cmocka_unit_test(test_what_is_said),
-        cmocka_unit_test(test_one_cleans), cmocka_unit_test(test_strangers),
+        cmocka_unit_test(test_one_holder),   cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_what_is_said), cmocka_unit_test(test_one_cleans),
+        cmocka_unit_test(test_strangers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
