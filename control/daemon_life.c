@@ -14,12 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "control/certs_store.h"
 #include "control/compile/plan_services.h"
+#include "control/daemon_adopt.h"
 #include "control/daemon_blobs.h"
 #include "control/daemon_disks.h"
 #include "control/daemon_repair.h"
@@ -171,65 +171,6 @@ static void start_timers(struct daemon *d)
     uv_timer_start(&d->second_timer, daemon_on_second_timer, 0, DAEMON_SECOND_MS);
 }
 
-/* Logs go on where the control before left off, plans with the next number. */
-static void adopt_positions(struct daemon *d)
-{
-    for (uint32_t i = 0; i < d->memory.rings; i++)
-        d->drains[i].tail = atomic_load(&d->memory.log->ring[i].tail);
-    d->generation = d->adopted.generation;
-}
-
-/* There is no room to let all of them leave in peace; it would go on serving what nobody wants served. */
-static bool has_more_addresses(const struct adopted *a)
-{
-    for (int i = 0; i < LISTENERS_MAX; i++)
-        if (a->listener_fd[i] >= 0) /* not taken by a configured address */
-            return true;
-    return false;
-}
-
-/* Why the data plane that was met cannot go on, or NULL: then its memory is ours. */
-static const char *adopt_memory(struct daemon *d, uint32_t rings)
-{
-    const int *fds = d->adopted.fds;
-    if (!d->adopted.same_layout)
-        return "it is of another version";
-    if (d->adopted.rings != rings)
-        return "it has another number of rings";
-    if (d->store.turned)
-        return "it has the store as it was before";
-    if (has_more_addresses(&d->adopted))
-        return "it listens on too many addresses that are not configured any more";
-    if (shared_memory_adopt(&d->memory, rings, fds[ADOPT_COUNTERS], fds[ADOPT_LOG], fds[ADOPT_EPOCHS]))
-        return "its memory is not what it should be";
-    if (!shared_memory_readers_rest(&d->memory, DAEMON_READERS_WAIT_MS)) {
-        shared_memory_close(&d->memory);
-        d->adopted.fds[ADOPT_COUNTERS] = d->adopted.fds[ADOPT_LOG] = d->adopted.fds[ADOPT_EPOCHS] = -1;
-        return "a ring has stood still in a reading";
-    }
-    d->adopted.fds[ADOPT_COUNTERS] = d->adopted.fds[ADOPT_LOG] = d->adopted.fds[ADOPT_EPOCHS] = -1;
-    adopt_positions(d);
-    return NULL;
-}
-
-/* Ends a data plane that cannot go on; its readers must be gone before the names are written. */
-static void replace_orphan(struct daemon *d, const char *why)
-{
-    journal_warn(d->journal, "supervise",
-                 "the data plane of an earlier fairleadd is replaced: %s; what it runs has %d ms to finish",
-                 why, DAEMON_ORPHAN_WAIT_MS);
-    orphan_end(&d->folders, d->journal, DAEMON_ORPHAN_WAIT_MS);
-}
-
-/* The names that an adopted data plane reads must be the file that is written from now on. */
-static bool same_names(struct daemon *d)
-{
-    struct stat theirs, ours;
-    return fstat(d->adopted.fds[ADOPT_NAMES], &theirs) == 0 &&
-           stat(cluster_names_path(d->cluster), &ours) == 0 && theirs.st_dev == ours.st_dev &&
-           theirs.st_ino == ours.st_ino;
-}
-
 /*
  * Listening sockets and shared memory: of the data plane that outlived its control, if there is one and it
  * can be talked to, so that no connect is refused; and the data plane itself, if it can go on.
@@ -243,13 +184,13 @@ static int open_shared(struct daemon *d, uint32_t rings, char *err)
     if (result)
         return result;
     if (met == 0)
-        why = adopt_memory(d, rings);
+        why = daemon_adopt_memory(d, rings);
     if (met == 0 && !why)
         return 0;
     if (met == 0 || orphan) {
         if (met == 0)
             adopt_forget(&d->adopted);
-        replace_orphan(d, why);
+        daemon_replace_orphan(d, why);
     }
     result = shared_memory_open(&d->memory, rings);
     if (!result)
@@ -359,9 +300,9 @@ static int start_inside(struct daemon *d, char *err)
     result = open_state(d, err);
     if (result)
         goto err_memory;
-    if (d->adopted.pid && !same_names(d)) {
+    if (d->adopted.pid && !daemon_adopted_names(d)) {
         adopt_forget(&d->adopted);
-        replace_orphan(d, "it reads another names file");
+        daemon_replace_orphan(d, "it reads another names file");
         shared_memory_reset_rings(&d->memory);
     }
     daemon_disks_open(d);
