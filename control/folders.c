@@ -262,6 +262,8 @@ out:
 int folders_reopen_store(struct folders *folders, const struct dataplane_user *user)
 {
     struct folders next = *folders;
+    if (folders->shared) /* uploads_fd is a folder in uploads/ then: the next start opens it */
+        return -EOPNOTSUPP;
     int err = open_store(&next, user);
     if (err < 0)
         return err;
