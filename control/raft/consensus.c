@@ -398,8 +398,9 @@ static void on_tick(struct consensus *c)
 /* While the disk is full: everything that failed for it is tried again. */
 static void on_retry(struct consensus *c)
 {
+    /* Its rows take room: what is agreed upon goes first, and what is kept for that stays. */
+    c->index.due = !c->apply_stalled && !c->no_room;
     c->retry_armed = c->stalled = c->apply_stalled = false;
-    c->index.due = true; /* if there is anything left to do */
     if (!c->disk.busy)
         c->disk.reserve_bytes = 1;
 }

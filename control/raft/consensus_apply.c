@@ -49,6 +49,8 @@ int apply_now(struct consensus *c, struct apply_job *job)
     if (rc == 0) {
         db_index_set(c->db, index.phase == STATE_INDEX_WHOLE);
         rc = db_commit(c->db, position(c, job), job->touch);
+        if (rc) /* whoever commits next is not to say more than is there */
+            db_index_set(c->db, c->index.at.phase == STATE_INDEX_WHOLE);
     } else {
         db_abort(c->db);
     }
@@ -140,8 +142,8 @@ static void job_failed(struct consensus *c, const struct apply_job *job)
         /* Agreed upon, so it is tried again until it succeeds; in smaller pieces if it was too much at once.
          */
         c->apply_limit = 1;
-        c->apply_stalled = refused;
-        if (c->apply_stalled)
+        c->apply_stalled = refused && (job->count || job->touch);
+        if (refused)
             consensus_retry(c);
         return;
     }
@@ -278,8 +280,11 @@ void apply_pump(struct consensus *c)
     if (job->busy || c->dead || c->apply_stalled || c->installing)
         return;
     bool index = c->index.due && c->index.at.phase != STATE_INDEX_WHOLE && !c->closing;
-    if (!more && !c->snapshot.wanted && !index)
+    if (!more && !c->snapshot.wanted && !index) {
+        if (!c->counts.index_whole && !c->closing)
+            consensus_retry(c); /* it waits for room */
         return;
+    }
     if (more)
         job_fill(c, last);
     job->index = index;

@@ -40,12 +40,22 @@ static void result_mend(struct raft_append_entries_result *result)
         result->last_log_index = 0;
 }
 
+/* libraft 0.22.1 refuses a pre-vote in the term of who asks: one that is behind would never learn of ours,
+ * and with the longest log nobody else could be elected either. */
+static void refusal_says_term(const struct consensus *c, struct raft_request_vote_result *result)
+{
+    if (result->pre_vote && !result->vote_granted && result->term < raft_current_term(&c->raft))
+        result->term = raft_current_term(&c->raft);
+}
+
 static int send_message(struct consensus *c, struct raft_message *message)
 {
     void *data;
     size_t len;
     if (message->type == RAFT_APPEND_ENTRIES_RESULT)
         result_mend(&message->append_entries_result);
+    if (message->type == RAFT_REQUEST_VOTE_RESULT)
+        refusal_says_term(c, &message->request_vote_result);
     int rc = raft_codec_encode(message, NULL, &data, &len);
     if (rc)
         return rc;

@@ -22,6 +22,7 @@ enum {
     AGAIN_MS = 150,       /* twice as long each time */
     DOUBLED_MAX = 2,
     VOTE_WRITES = 3, /* so many of our own writes of a vote may that of another one take */
+    TOLD_TRIES = 3,  /* without a pre-vote, of one that was told to stand */
 };
 
 /* --- what was seen --- */
@@ -78,6 +79,7 @@ void stand_heard(struct consensus *c, uint64_t leader)
 
 void stand_voted(struct consensus *c)
 {
+    c->stand.leader = 0; /* another one is waited for, and votes take their time */
     tries_forget(c);
 }
 
@@ -157,8 +159,8 @@ void stand_look_at_clock(struct consensus *c, bool tick)
 {
     struct stand *s = &c->stand;
     uint64_t now = consensus_now_ms(c);
-    if (s->ticked_ms && !s->spared && now - s->ticked_ms > unheard_ms(c)) {
-        s->spared = true;
+    if (s->ticked_ms && (c->leads || !s->spared) && now - s->ticked_ms > unheard_ms(c)) {
+        s->spared = !c->leads;
         s->spared_until_ms = now + 2ull * c->config.heartbeat_ms;
     }
     if (tick)
@@ -194,7 +196,10 @@ void stand_prepare(struct consensus *c)
         return;
     c->raft.candidate_state.randomized_election_timeout = 0;
     /* libraft 0.22.1 goes on with the next term where a vote was in vain, and so a node that is cut off
-     * counts terms without end, and unseats whoever leads when it is back. */
+     * counts terms without end, and unseats whoever leads when it is back. The word of a leader that handed
+     * over counts for a few tries. */
+    if (c->stand.tries >= TOLD_TRIES)
+        c->raft.candidate_state.disrupt_leader = false;
     if (!c->raft.candidate_state.disrupt_leader)
         c->raft.candidate_state.in_pre_vote = true;
 }
@@ -216,8 +221,10 @@ bool stand_asks(const struct consensus *c)
 
 void stand_votes(struct consensus *c)
 {
+    uint64_t ms = AGAIN_MS + VOTE_WRITES * c->stand.vote_ms;
+    uint64_t least = c->config.election_ms / 2; /* another one's disk may be the slower one */
     if (c->raft.state == RAFT_CANDIDATE)
-        wait_begin(c, AGAIN_MS + VOTE_WRITES * c->stand.vote_ms);
+        wait_begin(c, ms > least ? ms : least);
 }
 
 void stand_told(struct consensus *c)
@@ -247,5 +254,7 @@ static bool majority_is_silent(const struct consensus *c)
 unsigned stand_lead_ms(const struct consensus *c)
 {
     unsigned unheard = unheard_ms(c);
+    if (consensus_now_ms(c) < c->stand.spared_until_ms) /* answers may wait in the sockets */
+        return c->config.election_ms;
     return unheard < c->config.election_ms && majority_is_silent(c) ? unheard : c->config.election_ms;
 }
