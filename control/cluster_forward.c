@@ -15,6 +15,7 @@
 
 #include "check.h"
 #include "control/cluster_internal.h"
+#include "control/worker_rule.h"
 
 enum proposal_phase {
     PROPOSAL_WAITING,  /* for a leader */
@@ -376,30 +377,6 @@ static void on_served_for_worker(void *arg, enum cmd_status status, uint64_t ind
     answer(arg, status, index, detail, len);
 }
 
-/* What a worker may ask for: nothing that says who is what, but for what it says of itself. */
-static bool worker_may(uint64_t from, const void *body, size_t len)
-{
-    const uint32_t of_itself =
-        NODE_HAS_MESH | NODE_HAS_DATA | NODE_HAS_VERSION | NODE_HAS_KEY | NODE_HAS_CA | NODE_HAS_STORE;
-    struct state_cmd *cmd = malloc(sizeof(*cmd));
-    char err[SVC_ERROR_MAX];
-    CHECK(cmd);
-    bool may = state_parse(body, len, cmd, err, sizeof(err)) == 0;
-    uint16_t type = may ? cmd->head.type : CMD_NONE;
-    if (type == CMD_NODE_SET)
-        may = cmd->of_node.change.node.id == from && !(cmd->of_node.change.has & ~of_itself);
-    else if (type == CMD_CA_NODE)
-        may = cmd->of_node.ca.node.id == from && !cmd->of_node.ca.node.has_key;
-    else if ((type >= CMD_CLUSTER_INIT && type <= CMD_CLUSTER_SET) || type == CMD_GC_REPO ||
-             type == CMD_GC_BLOBS || type == CMD_GC_TOTALS || type == CMD_CA_ROTATE || type == CMD_CA_STEP)
-        may = false;
-    free(cmd);
-    return may;
-}
-
-static const char only_managers[] =
-    "nodes, tokens and the CA are changed on managers alone; run this on one of them";
-
 static void on_propose(struct cluster *c, uint64_t from, uint64_t id, const void *body, size_t len)
 {
     struct served *s = calloc(1, sizeof(*s));
@@ -410,8 +387,9 @@ static void on_propose(struct cluster *c, uint64_t from, uint64_t id, const void
         answer(s, full ? CMD_BUSY : CMD_INVALID, 0, NULL, 0);
         return;
     }
-    if (!net_is_manager(c, from) && !worker_may(from, body, len)) {
-        answer(s, CMD_INVALID, 0, only_managers, sizeof(only_managers) - 1);
+    const char *why = net_is_manager(c, from) ? NULL : worker_refused(from, body, len);
+    if (why) {
+        answer(s, CMD_INVALID, 0, why, strlen(why));
         return;
     }
     void *copy = malloc(len);

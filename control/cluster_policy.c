@@ -66,6 +66,14 @@ int cluster_sources(struct cluster *c, struct source_table *out)
     return result;
 }
 
+bool cluster_knows(struct cluster *c, uint32_t version)
+{
+    struct node_table t = {.count = 0};
+    bool knows = cluster_nodes(c, &t) == 0 && (t.count == 0 || t.cluster.version >= version);
+    node_table_fini(&t);
+    return knows;
+}
+
 int cluster_prefix_use(struct cluster *c, const char *prefix, struct names_policy_use *out)
 {
     struct kv *kv;

@@ -27,6 +27,9 @@ int cluster_prefix_use(struct cluster *c, const char *prefix, struct names_polic
 /* 0 or -errno; source_table_fini in any case. */
 int cluster_sources(struct cluster *c, struct source_table *out);
 
+/* Whether all nodes know the commands of a version of the cluster; not, if the state cannot be read. */
+bool cluster_knows(struct cluster *c, uint32_t version);
+
 /* Calls back for at most `limit` notices behind a position, in order, until it says false; views are good
  * until it returns. Returns how many it was called for, or -errno. */
 typedef bool (*cluster_notice)(void *arg, const struct notice *n);

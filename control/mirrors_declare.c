@@ -146,6 +146,13 @@ static void look(struct mirrors_file *f)
         f->emptied = false;
         return;
     }
+    if (!cluster_knows(f->cluster, CLUSTER_VERSION_SOURCES)) {
+        /* Who leads may be a node that is not upgraded yet, and would refuse what it does not know for good.
+         */
+        free(cmd);
+        look_later(f);
+        return;
+    }
     f->under_way = true;
     cluster_propose(f->cluster, cmd, len, on_proposed, f);
 }

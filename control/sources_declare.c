@@ -140,6 +140,13 @@ static void look(struct sources_declared *s)
         s->emptied = false;
         return;
     }
+    if (!cluster_knows(s->cluster, CLUSTER_VERSION_SOURCES)) {
+        /* Who leads may be a node that is not upgraded yet, and would refuse what it does not know for good.
+         */
+        free(cmd);
+        look_later(s);
+        return;
+    }
     s->under_way = true;
     cluster_propose(s->cluster, cmd, len, on_proposed, s);
 }

@@ -10,8 +10,12 @@
 
 #include <cmocka.h>
 
+#include "check.h"
 #include "control/changes.h"
+#include "control/cluster.h"
+#include "control/cluster_policy.h"
 #include "control/config.h"
+#include "control/journal.h"
 #include "control/sources_declare.h"
 #include "control/state/state.h"
 #include "kv_memory.h"
@@ -212,6 +216,72 @@ static void test_peers_are_of_the_configuration(void **state)
     config_fini(&f->config);
 }
 
+/* ------------------------------------------------------------------ a cluster that is played */
+
+static bool upgraded;
+static unsigned proposed;
+
+bool cluster_has_others(const struct cluster *c)
+{
+    (void)c;
+    return true;
+}
+
+int cluster_sources(struct cluster *c, struct source_table *out)
+{
+    (void)c;
+    *out = (struct source_table){.count = 0};
+    return 0;
+}
+
+bool cluster_knows(struct cluster *c, uint32_t version)
+{
+    (void)c;
+    assert_int_equal(version, CLUSTER_VERSION_SOURCES);
+    return upgraded;
+}
+
+void cluster_propose(struct cluster *c, void *cmd, size_t len, cluster_done done, void *arg)
+{
+    (void)c;
+    (void)len;
+    free(cmd);
+    proposed++;
+    done(arg, CMD_INVALID, 0, "unknown", 7);
+}
+
+void journal_write(struct journal *j, enum journal_level level, const char *component, const char *format,
+                   ...)
+{
+    (void)j;
+    (void)level;
+    (void)component;
+    (void)format;
+}
+
+/* Who leads and is not upgraded yet is not asked: it would refuse it. */
+static void test_it_waits_for_the_upgrade(void **state)
+{
+    struct fixture *f = *state;
+    uv_loop_t loop;
+    CHECK(uv_loop_init(&loop) == 0);
+    read_file(f, "sources: [{prefix: hub/, backends: a.example}]\n", false);
+    struct sources_declared *s = sources_declared_new(&loop, NULL, NULL);
+    upgraded = false;
+    proposed = 0;
+    sources_declare(s, &f->config.sources.table);
+    uv_run(&loop, UV_RUN_ONCE);
+    assert_int_equal(proposed, 0);
+    upgraded = true;
+    uv_run(&loop, UV_RUN_ONCE);
+    assert_int_equal(proposed, 1);
+    sources_declared_close(s);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    sources_declared_free(s);
+    CHECK(uv_loop_close(&loop) == 0);
+    config_fini(&f->config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +289,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_changes_of_what_is_declared, setup, teardown),
         cmocka_unit_test_setup_teardown(test_peers_are_of_the_configuration, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_it_waits_for_the_upgrade, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
