@@ -523,9 +523,12 @@ static void warn_needs_restart(struct daemon *d, const struct config *next)
 /* Before the plan that names them. */
 static void reload_certificates(struct daemon *d, struct config *next)
 {
+    struct config_certificates before = d->config.certificates;
     size_t failed;
     if (daemon_certs_load(d, &next->certificates, &failed))
         daemon_publish_certs(d);
+    d->config.certificates = next->certificates;
+    next->certificates = before;
 }
 
 void daemon_reload(struct daemon *d)

@@ -148,13 +148,19 @@ static void say_dropped(struct notify *n)
     n->dropped = now;
 }
 
+/* The table of before stays when none can be read: without its row an endpoint counts as gone, and what waits
+ * for it is removed. */
 static bool look(struct notify *n, uint64_t now_ms)
 {
+    struct endpoint_table table;
     if (!n->dirty && now_ms - n->looked_ms < LOOK_MS)
         return true;
-    endpoint_table_fini(&n->table);
-    if (cluster_endpoints(n->config.cluster, &n->table))
+    if (cluster_endpoints(n->config.cluster, &table)) {
+        endpoint_table_fini(&table);
         return false;
+    }
+    endpoint_table_fini(&n->table);
+    n->table = table;
     targets_match(n);
     pulls_endpoints(n->pulls, &n->table);
     say_dropped(n);

@@ -12,7 +12,9 @@
 enum {
     FRESH_MS = 30000, /* names are looked up again then */
     RETRY_MS = 5000,  /* those that were not found */
+    HOSTS_MAX = SOURCES_OWN_MAX * SOURCE_BACKENDS_MAX,
     ADDRESSES_MAX = SOURCE_BACKENDS_MAX * RESOLVE_ADDRESSES_MAX,
+    NUMBERS_MAX = 2 * ADDRESSES_MAX,   /* of a place's backends: those of before, and new ones */
     ID_FIRST = 3 * PLAN_PEER_ID_FIRST, /* of backends, behind those of hosts where sources lead to */
     ERROR_MAX = 128,
 };
@@ -46,6 +48,7 @@ struct source_hosts {
     struct resolver *resolver;
     struct place *place[SOURCES_OWN_MAX];
     uint32_t incarnation;
+    size_t next; /* of all hosts of all places: who is looked up first at the next tick */
 };
 
 struct source_hosts *source_hosts_new(const struct source_hosts_config *config)
@@ -85,31 +88,52 @@ static size_t index_of(const struct place *p)
     IMPOSSIBLE("place of a source");
 }
 
-static bool is_there(const struct place *p, const uint8_t ip[16], uint16_t port)
+static const struct plan_backend *find_backend(const struct plan_backend *list, uint32_t count,
+                                               const uint8_t ip[16], uint16_t port)
 {
-    for (uint32_t i = 0; i < p->proxied.service.backend_count; i++)
-        if (memcmp(p->backend[i].ip, ip, 16) == 0 && p->backend[i].port == port)
-            return true;
-    return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (memcmp(list[i].ip, ip, 16) == 0 && list[i].port == port)
+            return &list[i];
+    return NULL;
 }
 
+/* One that was not there before. Metrics tell a host's addresses apart by names alone. */
+static struct plan_backend new_backend(const struct place *p, const struct host *host, const uint8_t ip[16],
+                                       bool taken[NUMBERS_MAX])
+{
+    uint32_t number = 0;
+    while (taken[number])
+        number++;
+    taken[number] = true;
+    struct plan_backend out = {.id = (uint32_t)(ID_FIRST + index_of(p) * NUMBERS_MAX + number),
+                               .generation = p->generation,
+                               .weight = 1,
+                               .port = host->backend.port};
+    memcpy(out.ip, ip, 16);
+    snprintf(out.name, sizeof(out.name), "%.56s#%u", host->backend.host, number);
+    return out;
+}
+
+/* A backend that stays is the same one to the data plane: it goes on with what it knows of it. */
 static void put_backends(struct place *p)
 {
-    uint32_t first = (uint32_t)(ID_FIRST + index_of(p) * ADDRESSES_MAX);
+    struct plan_backend before[ADDRESSES_MAX];
+    bool taken[NUMBERS_MAX] = {false};
+    uint32_t count = p->proxied.service.backend_count, now = 0;
+    memcpy(before, p->backend, sizeof(before));
+    for (uint32_t i = 0; i < count; i++)
+        taken[before[i].id - ID_FIRST - index_of(p) * NUMBERS_MAX] = true;
     p->generation++;
-    p->proxied.service.backend_count = 0;
     for (struct host *host = p->host; host < p->host + p->hosts; host++) {
         for (unsigned k = 0; k < host->count; k++) {
-            uint32_t i = p->proxied.service.backend_count;
-            if (is_there(p, host->ip[k], host->backend.port))
+            const uint8_t *ip = host->ip[k];
+            if (find_backend(p->backend, now, ip, host->backend.port))
                 continue;
-            p->backend[i] = (struct plan_backend){
-                .id = first + i, .generation = p->generation, .weight = 1, .port = host->backend.port};
-            memcpy(p->backend[i].ip, host->ip[k], 16);
-            snprintf(p->backend[i].name, sizeof(p->backend[i].name), "%.63s", host->backend.host);
-            p->proxied.service.backend_count++;
+            const struct plan_backend *old = find_backend(before, count, ip, host->backend.port);
+            p->backend[now++] = old ? *old : new_backend(p, host, ip, taken);
         }
     }
+    p->proxied.service.backend_count = now;
 }
 
 /* As a service of the state of kind http comes, but that it has no verdicts: the data plane finds out. */
@@ -195,16 +219,26 @@ static void look(struct host *host)
         host->asked_ms = 0;
 }
 
+static bool is_due(const struct host *host, uint64_t now_ms)
+{
+    uint64_t after_ms = host->error[0] ? RETRY_MS : FRESH_MS;
+    return is_asked(host) && !host->looking && (!host->asked_ms || now_ms >= host->asked_ms + after_ms);
+}
+
+/* Goes on where there was no room for a look: names that nobody answers for would take all of it again. */
 void source_hosts_tick(struct source_hosts *h)
 {
     uint64_t now_ms = uv_now(h->config.loop);
-    for (size_t i = 0; i < SOURCES_OWN_MAX; i++) {
-        struct place *p = h->place[i];
-        for (unsigned k = 0; p && p->used && k < p->hosts; k++) {
-            struct host *host = &p->host[k];
-            uint64_t after_ms = host->error[0] ? RETRY_MS : FRESH_MS;
-            if (is_asked(host) && !host->looking && (!host->asked_ms || now_ms >= host->asked_ms + after_ms))
-                look(host);
+    size_t first = h->next;
+    for (size_t i = 0; i < HOSTS_MAX; i++) {
+        size_t at = (first + i) % HOSTS_MAX, k = at % SOURCE_BACKENDS_MAX;
+        struct place *p = h->place[at / SOURCE_BACKENDS_MAX];
+        if (!p || k >= p->hosts || !is_due(&p->host[k], now_ms))
+            continue;
+        look(&p->host[k]);
+        if (!p->host[k].looking) {
+            h->next = at;
+            return;
         }
     }
 }

@@ -202,12 +202,12 @@ static void put_backends(struct way *w, uint8_t (*ip)[16], unsigned count)
     w->generation++;
     w->service.backend_count = count;
     for (unsigned i = 0; i < count; i++) {
-        w->backend[i] = (struct plan_backend){.id = ID_FIRST + index_of(w) * RESOLVE_ADDRESSES_MAX + i,
-                                              .generation = w->generation,
-                                              .weight = 1,
-                                              .port = w->port};
+        unsigned number = index_of(w) * RESOLVE_ADDRESSES_MAX + i;
+        w->backend[i] = (struct plan_backend){
+            .id = ID_FIRST + number, .generation = w->generation, .weight = 1, .port = w->port};
         memcpy(w->backend[i].ip, ip[i], 16);
-        snprintf(w->backend[i].name, sizeof(w->backend[i].name), "%.60s", w->service.name);
+        /* Metrics tell addresses apart by names alone; a host may have several ways, too. */
+        snprintf(w->backend[i].name, sizeof(w->backend[i].name), "%.56s#%u", w->service.name, number);
     }
 }
 

@@ -21,7 +21,7 @@ static struct {
     resolve_done done;
     void *arg;
 } asked[ASKED_MAX];
-static unsigned asked_count, published;
+static unsigned asked_count, asked_max, published;
 static int resolve_error;
 static uint64_t clock_ms;
 static struct source_hosts *hosts;
@@ -51,6 +51,8 @@ int resolve_name(struct resolver *r, const char *name, resolve_done done, void *
     (void)r;
     if (resolve_error)
         return resolve_error;
+    if (asked_count >= asked_max)
+        return -EBUSY;
     assert_true(asked_count < ASKED_MAX);
     snprintf(asked[asked_count].name, sizeof(asked[0].name), "%s", name);
     asked[asked_count].done = done;
@@ -82,6 +84,7 @@ static int setup(void **state)
     (void)state;
     asked_count = published = 0;
     resolve_error = 0;
+    asked_max = ASKED_MAX;
     clock_ms = 1000000;
     hosts = source_hosts_new(&config);
     return 0;
@@ -223,6 +226,55 @@ static void test_busy(void **state)
     assert_int_equal(asked_count, 1);
 }
 
+/* Names that nobody answers for, and room for two: all have their turn. */
+static void test_turns(void **state)
+{
+    bool met[6] = {false};
+    (void)state;
+    asked_max = 2;
+    for (int i = 0; i < 6; i++) {
+        const char prefix[] = {'a', (char)('0' + i), '/', '\0'};
+        const char name[] = {'h', (char)('0' + i), '.', 'e', '\0'};
+        put(prefix, name, true);
+    }
+    for (int i = 0; i < 4; i++) {
+        unsigned from = asked_max - 2;
+        assert_int_equal(asked_count, asked_max);
+        for (unsigned k = from; k < asked_count; k++) {
+            met[asked[k].name[1] - '0'] = true;
+            found(k, 0, NULL);
+        }
+        asked_max += 2;
+        later(20000); /* by then all are due again */
+    }
+    for (int i = 0; i < 6; i++)
+        assert_true(met[i]);
+}
+
+/* Of several addresses each has a name of its own; who stays when others change is the same backend. */
+static void test_addresses_change(void **state)
+{
+    (void)state;
+    put("a/", "hub.example", true);
+    found(0, 2, (const uint8_t[]){4, 9});
+    const struct plan_proxied *a = source_hosts_find(hosts, "a/");
+    assert_string_equal(a->backend[0].name, "hub.example#0");
+    assert_string_equal(a->backend[1].name, "hub.example#1");
+    const struct plan_backend nine = a->backend[1];
+    uint32_t four = a->backend[0].id;
+    later(30000);
+    found(1, 3, (const uint8_t[]){2, 7, 9});
+    assert_int_equal(a->service.backend_count, 3);
+    assert_memory_equal(&a->backend[2], &nine, sizeof(nine));
+    for (int i = 0; i < 2; i++) {
+        assert_int_not_equal(a->backend[i].id, nine.id);
+        assert_int_not_equal(a->backend[i].id, four);
+        assert_int_not_equal(a->backend[i].generation, nine.generation);
+    }
+    assert_string_equal(a->backend[0].name, "hub.example#2");
+    assert_string_equal(a->backend[1].name, "hub.example#3");
+}
+
 /* A source that is changed: who is as he was keeps his addresses; answers for others are nobody's. */
 static void test_changes(void **state)
 {
@@ -289,6 +341,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_not_found, setup, teardown),
         cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_turns, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_addresses_change, setup, teardown),
         cmocka_unit_test_setup_teardown(test_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_all_places, setup, teardown),
     };
