@@ -167,6 +167,11 @@ void mirrors_declare(struct mirrors_file *f, const struct mirror_table *file)
     look(f);
 }
 
+bool mirrors_file_has(const struct mirrors_file *f, const char *name)
+{
+    return mirror_find(&f->file, name) != NULL;
+}
+
 void mirrors_file_warn(const struct mirrors_file *f, json_t *list)
 {
     if (f->refused)

@@ -8,6 +8,7 @@
 #ifndef FL_CONTROL_MIRRORS_DECLARE_H
 #define FL_CONTROL_MIRRORS_DECLARE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <jansson.h>
 #include <uv.h>
@@ -24,6 +25,9 @@ struct mirrors_file *mirrors_file_new(uv_loop_t *loop, struct journal *journal, 
 
 /* Makes the state say what the file says; tries again while nobody leads. Copies file. */
 void mirrors_declare(struct mirrors_file *f, const struct mirror_table *file);
+
+/* Whether this node's file has a rule of the name. */
+bool mirrors_file_has(const struct mirrors_file *f, const char *name);
 
 /* What an operator should know, as texts: adds to the list. */
 void mirrors_file_warn(const struct mirrors_file *f, json_t *list);

@@ -56,8 +56,10 @@ int command_mirror_rm(struct cli *cli)
 {
     if (!cli_is_meant(cli, cli->argument[0]))
         return cli_fail("nothing was deleted");
-    return cli_finish(cli, cli_ask(cli, "mirror.delete", json_pack("{s:s}", "name", cli->argument[0])),
-                      "removed");
+    json_t *params = json_pack("{s:s}", "name", cli->argument[0]);
+    if (cli->options & OPTION_FORCE)
+        json_object_set_new(params, "force", json_true());
+    return cli_finish(cli, cli_ask(cli, "mirror.delete", params), "removed");
 }
 
 static json_t *ask_one(const struct cli *cli)

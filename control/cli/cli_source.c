@@ -53,7 +53,10 @@ int command_source_rm(struct cli *cli)
     char bytes[FIGURE_MAX];
     if (!cli_is_meant(cli, cli->argument[0]))
         return cli_fail("nothing was deleted");
-    json_t *answer = cli_ask(cli, "source.delete", json_pack("{s:s}", "prefix", cli->argument[0]));
+    json_t *params = json_pack("{s:s}", "prefix", cli->argument[0]);
+    if (cli->options & OPTION_FORCE)
+        json_object_set_new(params, "force", json_true());
+    json_t *answer = cli_ask(cli, "source.delete", params);
     const json_t *cached = json_object_get(answer, "cached");
     if (cached && cli_number(cached, "bytes") && !(cli->options & OPTION_JSON))
         printf("what came from there stays, and is served: %s (tags: %lld)\n",

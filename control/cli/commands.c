@@ -83,7 +83,10 @@ const struct command commands[] = {
      "the "
      "source stays.",
      command_mirror_set},
-    {"mirror rm", "NAME", OPTION_YES, "remove a rule of mirroring; what it copied stays", NULL,
+    {"mirror rm", "NAME", OPTION_YES | OPTION_FORCE, "remove a rule of mirroring; what it copied stays",
+     "On a terminal it asks first, unless --yes is given. --force removes one that another node's "
+     "configuration "
+     "file has set, too; a node that has it still sets it again when it starts.",
      command_mirror_rm},
     {"mirror run", "NAME", OPTION_DRY_RUN,
      "run a rule now, and wait for the end; --dry-run: say what it would do", NULL, command_mirror_run},
@@ -100,7 +103,11 @@ const struct command commands[] = {
      "credentials (a name; each node's configuration says whose password that is), token_server, "
      "redirect_hosts.",
      command_source_set},
-    {"source rm", "PREFIX", OPTION_YES, "remove a source; what came from there stays and is served", NULL,
+    {"source rm", "PREFIX", OPTION_YES | OPTION_FORCE,
+     "remove a source; what came from there stays and is served",
+     "On a terminal it asks first, unless --yes is given. --force removes one that another node's "
+     "configuration "
+     "file has set, too; a node that has it still sets it again when it starts.",
      command_source_rm},
     {"source test", "PREFIX|REPOSITORY[:TAG]", 0,
      "ask the registry behind a prefix, from this node, and say what it answers",

@@ -9,6 +9,7 @@
 #include "control/cluster_policy.h"
 #include "control/daemon.h"
 #include "control/mirrors.h"
+#include "control/mirrors_declare.h"
 #include "control/nodes.h"
 #include "control/socket/methods.h"
 #include "control/socket/propose.h"
@@ -90,11 +91,38 @@ void method_mirror_set(void *context, struct rpc_call *call, json_t *params)
     propose_command(d, call, cmd, len, json_pack("{s:s}", "name", name), NULL);
 }
 
+/* Whether the rule is a file's. -errno, and the call has been answered. */
+static int is_declared(struct daemon *d, struct rpc_call *call, const char *name)
+{
+    struct mirror_table t;
+    int err = cluster_mirrors(d->cluster, &t);
+    const struct mirror_rule *m = err ? NULL : mirror_find(&t, name);
+    bool declared = m && m->declared;
+    mirror_table_fini(&t);
+    if (err)
+        state_unreadable(call, err);
+    return err ? err : declared;
+}
+
+/* force: also one that a file has set, if it is not this node's: the node that had it may be gone. */
 void method_mirror_delete(void *context, struct rpc_call *call, json_t *params)
 {
+    struct daemon *d = context;
     const char *name;
-    if (rpc_params(call, params, "{s:s}", "name", &name))
-        propose_texts(context, call, CMD_MIRROR_RM, name, NULL, json_pack("{s:s}", "name", name), NULL);
+    int force = 0;
+    size_t len;
+    if (!rpc_params(call, params, "{s:s, s?b}", "name", &name, "force", &force))
+        return;
+    int declared = force && !mirrors_file_has(d->mirror_rules, name) ? is_declared(d, call, name) : 0;
+    if (declared < 0)
+        return;
+    json_t *result = json_pack("{s:s}", "name", name);
+    if (!declared) {
+        propose_texts(d, call, CMD_MIRROR_RM, name, NULL, result, NULL);
+        return;
+    }
+    void *cmd = mirror_cmd_rm(call->peer->actor, propose_source, name, true, &len);
+    propose_command(d, call, cmd, len, result, NULL);
 }
 
 static const char *leader_name(struct daemon *d)

@@ -128,14 +128,34 @@ static void on_deleted(struct daemon *d, struct rpc_call *call, json_t *result)
     server_reply_applied(d->server, call, result, d->generation);
 }
 
+/* Whether the source is a file's, and not this node's: 1 or 0. -errno, and the call has been answered. */
+static int is_left_behind(struct daemon *d, struct rpc_call *call, const char *prefix)
+{
+    struct source_table t;
+    int err = cluster_sources(d->cluster, &t);
+    const struct source *s = err ? NULL : source_find(&t, prefix);
+    bool declared = s && s->origin == SOURCE_FROM_FILE;
+    source_table_fini(&t);
+    if (err)
+        state_unreadable(call, err);
+    return err ? err : declared && !source_find(&d->config.sources.table, prefix);
+}
+
+/* force: also one that a file has set, if it is not this node's: the node that had it may be gone. */
 void method_source_delete(void *context, struct rpc_call *call, json_t *params)
 {
     const char *text;
     char prefix[REPO_NAME_MAX + 1];
+    int force = 0;
     size_t len;
-    if (!rpc_params(call, params, "{s:s}", "prefix", &text) || !prefix_read(call, text, prefix))
+    if (!rpc_params(call, params, "{s:s, s?b}", "prefix", &text, "force", &force) ||
+        !prefix_read(call, text, prefix))
         return;
-    void *cmd = source_cmd_rm(call->peer->actor, propose_source, SOURCE_FROM_API, prefix, &len);
+    int declared = force ? is_left_behind(context, call, prefix) : 0;
+    if (declared < 0)
+        return;
+    void *cmd = source_cmd_rm(call->peer->actor, propose_source,
+                              declared ? SOURCE_FROM_FILE : SOURCE_FROM_API, prefix, &len);
     propose_command(context, call, cmd, len, json_pack("{s:s}", "prefix", prefix), on_deleted);
 }
 

@@ -375,7 +375,8 @@ def test_the_configuration_file(node):
     configure(rule)
     assert http1.wait_until(lambda: names() == {"filed": "file", "mine": "api"}, WAIT_S), names()
     assert "configuration file" in tool(node, "mirror", "set", "filed", "rate=1MiB").stdout
-    assert "configuration file" in tool(node, "mirror", "rm", "filed", "--yes").stdout
+    for options in ((), ("--force",)):  # which is for what the file of another node has left
+        assert "configuration file" in tool(node, "mirror", "rm", "filed", "--yes", *options).stdout
     configure()
     assert http1.wait_until(lambda: names() == {"mine": "api"}, WAIT_S), names()
     cli(node, "mirror", "rm", "mine", "--yes")

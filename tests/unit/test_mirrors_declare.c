@@ -101,9 +101,23 @@ static void test_the_file_takes_over(void **state)
     assert_int_equal(rm(f, "a"), CMD_DECLARED);
 }
 
+/* Whoever insists removes what a file has set, which may be gone. */
+static void test_somebody_insists(void **state)
+{
+    struct fixture *f = *state;
+    char text[128];
+    size_t len;
+    assert_int_equal(declare(f, TWO), 2);
+    assert_int_equal(rm(f, "a"), CMD_DECLARED);
+    void *cmd = mirror_cmd_rm("root", "control-socket", "a", true, &len);
+    assert_int_equal(fixture_apply_made(f, cmd, len), CMD_OK);
+    assert_string_equal(names(f, text), "b*");
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-    const struct CMUnitTest tests[] = {T(test_the_file_says_its_own), T(test_the_file_takes_over)};
+    const struct CMUnitTest tests[] = {T(test_the_file_says_its_own), T(test_the_file_takes_over),
+                                       T(test_somebody_insists)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,6 +149,19 @@ static void test_the_file(void **state)
     expect(f, "own/", NULL, 0);
 }
 
+/* Whoever insists removes what a file has set, which may be gone, and nothing else. */
+static void test_somebody_insists(void **state)
+{
+    struct fixture *f = *state;
+    size_t len;
+    assert_int_equal(declare(f, "sources: [{prefix: hub/, backends: a.example}]\n"), 1);
+    void *cmd = source_cmd_rm("root", "control-socket", SOURCE_FROM_API, "hub/", &len);
+    assert_int_equal(apply(f, cmd, len), CMD_DECLARED);
+    cmd = source_cmd_rm("root", "control-socket", SOURCE_FROM_FILE, "hub/", &len);
+    assert_int_equal(apply(f, cmd, len), CMD_OK);
+    expect(f, "hub/", NULL, 0);
+}
+
 static void test_changes(void **state)
 {
     struct fixture *f = *state;
@@ -286,6 +299,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_the_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_somebody_insists, setup, teardown),
         cmocka_unit_test_setup_teardown(test_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_changes_of_what_is_declared, setup, teardown),
         cmocka_unit_test_setup_teardown(test_peers_are_of_the_configuration, setup, teardown),
