@@ -21,6 +21,7 @@ enum {
     ASK_FROM_RAFT_MS = 1000, /* of one that takes part, as far as it knows, and hears of no leader */
     CONNECT_MS = 3000,       /* so long a manager has to become connected and to answer */
     SILENT_MS = 2000,        /* a source that said nothing for so long is none */
+    STARVED_MS = 3000,       /* one that has more, but sends nothing for so long, believes that it did */
     LEADERLESS_MS = 3000,    /* nor is one that knows no leader for so long, if there is another */
     LEAVE_LEADER_MS = 5000,  /* the leader has enough to do: at least so long a node stays with it */
     RENEW_MS = 500,          /* without a lease */
@@ -103,7 +104,7 @@ static void ask(struct consensus *c)
                              .top_term = all.term,
                              .following = f->active};
     uint8_t frame[FOLLOW_FRAME_BYTES];
-    f->asked_ms = consensus_now_ms(c);
+    f->asked_ms = f->fed_ms = consensus_now_ms(c);
     f->accepted = false;
     f->there = 0;
     /* Without a connection yet it is asked again. */
@@ -166,7 +167,10 @@ static void tick_following(struct consensus *c, uint64_t now)
         source_set(c, source_pick(c, 0));
     if (!f->source || now < f->retry_at_ms)
         return;
-    if (!f->accepted && !c->taking && now - f->asked_ms >= ASK_EVERY_MS)
+    if (c->taking || cache_last(c) >= f->there || c->applied < cache_last(c))
+        f->fed_ms = now;
+    bool asks = f->accepted ? now - f->fed_ms >= STARVED_MS : !c->taking && now - f->asked_ms >= ASK_EVERY_MS;
+    if (asks)
         ask(c);
     else if (f->accepted && (f->place.lease || now - f->renewed_ms >= RENEW_MS))
         renew(c);
@@ -477,7 +481,7 @@ static int on_entries(struct consensus *c, uint64_t from, const void *body, size
     if (!f->active || f->source != from || !f->accepted || f->leaving || c->taking || c->installing ||
         c->closing)
         return 0;
-    f->heard_ms = consensus_now_ms(c);
+    f->heard_ms = f->fed_ms = consensus_now_ms(c);
     uint64_t next = cache_last(c) + 1;
     bool torn = in.first > next || c->cache_count > CACHED_MAX ||
                 (in.first == next && next > 1 && in.prev_term != last_term(c));

@@ -210,6 +210,7 @@ struct follow {
     uint64_t source; /* that is asked, or sends; 0: none */
     uint32_t session;
     uint64_t asked_ms, heard_ms, source_ms, renewed_ms, retry_at_ms, leader_lost_ms;
+    uint64_t fed_ms; /* entries came, or are not missed */
     uint64_t leader, said_ms;
     uint64_t there; /* how far the source, of the same history, was when it answered; 0: it did not yet */
     uint64_t held_until_ms, floor; /* of the lease */
