@@ -270,7 +270,7 @@ static bool entry_load(struct certs_store *s, struct entry *e)
     return false;
 }
 
-static struct entry *find(struct certs_store *s, const char *name)
+static struct entry *find(const struct certs_store *s, const char *name)
 {
     for (size_t i = 0; i < s->count; i++)
         if (strcmp(s->entry[i].name, name) == 0)
@@ -431,6 +431,14 @@ int certs_seal(const struct certs_store *s, uint64_t *generation)
     }
     *generation = s->generation;
     return fd;
+}
+
+const char *certs_ca(const struct certs_store *s, const char *name, const char **problem)
+{
+    const struct entry *e = find(s, name);
+    bool known = e && e->file[2].path;
+    *problem = known ? e->problem : "";
+    return known ? (const char *)e->bytes[2].data : NULL;
 }
 
 size_t certs_count(const struct certs_store *s)

@@ -51,6 +51,10 @@ bool certs_want_system(struct certs_store *s, bool wanted);
 /* A sealed memfd for the data plane, *generation of it; -ENOENT: there is nothing to hand over; or -errno. */
 int certs_seal(const struct certs_store *s, uint64_t *generation);
 
+/* The certificates of a CA as text, borrowed until the next call that reads files; NULL: nothing of that name
+ * has a CA, or it could not be read so far, which *problem ("": there is none) tells. */
+const char *certs_ca(const struct certs_store *s, const char *name, const char **problem);
+
 size_t certs_count(const struct certs_store *s);
 void certs_show(const struct certs_store *s, size_t i, struct certs_view *out);
 

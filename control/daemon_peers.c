@@ -13,6 +13,7 @@
 #include "control/daemon.h"
 #include "control/nodes.h"
 #include "control/daemon_sources.h"
+#include "control/resolve.h"
 #include "control/source_way.h"
 #include "control/mesh/pki_files.h"
 
@@ -194,6 +195,12 @@ struct plan_copies daemon_copies(struct daemon *d)
     copies.shared = d->folders.shared;
     return copies;
 }
+
+/* A plan has room for the backends of all of them, so that the state's bounds are the only ones to be met. */
+_Static_assert(SVC_BACKENDS_ALL_MAX + (int)PLAN_SERVICE_BACKENDS_MAX +
+                       RESOLVE_ADDRESSES_MAX * (WAYS_MAX + SOURCES_OWN_MAX * SOURCE_BACKENDS_MAX) <=
+                   (int)PLAN_BACKENDS_MAX,
+               "backends");
 
 /* All proxied services: the peers', those where sources lead to, those of sources, those of the state. */
 struct plan_proxied *daemon_proxied(const struct daemon *d, const struct plan_peers *peers, size_t *count)

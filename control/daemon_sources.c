@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "control/certs_store.h"
 #include "control/cluster_policy.h"
 #include "control/compile/plan_services.h"
 #include "control/daemon.h"
@@ -16,7 +17,7 @@
 #include "control/sources_declare.h"
 #include "control/webhook.h"
 
-enum { CA_BYTES_MAX = 1 << 20, LOOK_S = 2 };
+enum { LOOK_S = 2 };
 
 /* What is wrong with a source. One that is there at one look only is no news. */
 struct trouble {
@@ -187,31 +188,27 @@ void daemon_sources_settle(struct daemon *d)
 
 /* ------------------------------------------------------------------ what they are shown */
 
-static char *read_ca(const char *path, char *why, size_t why_len)
+/* As the data plane has it: no file is read here. A token server is checked with the CA that the registry
+ * itself is checked with. */
+static const char *find_ca(const struct daemon *d, const char *name, struct source_access *access)
 {
-    FILE *file = fopen(path, "re");
-    char *text = NULL;
-    size_t cap = 0;
-    ssize_t len = file ? getdelim(&text, &cap, '\0', file) : -1;
-    int err = errno;
-    if (file)
-        fclose(file);
-    if (len > 0 && len < CA_BYTES_MAX && webhook_ca_valid(text))
-        return text;
-    free(text);
-    snprintf(why, why_len, "%s: %s", path, file && len > 0 ? "it is no CA's certificate" : strerror(err));
-    return NULL;
+    const char *why, *ca = certs_ca(d->certs, name, &why);
+    if (!ca && why[0])
+        snprintf(access->problem, sizeof(access->problem), "%s", why);
+    else if (!ca)
+        snprintf(access->problem, sizeof(access->problem), "this node's configuration has no CA '%s'", name);
+    return ca;
 }
 
-/* A token server is checked with the CA that the registry itself is checked with. */
 static void add_ca(const struct daemon *d, const char *name, struct source_access *access)
 {
-    const struct config_certificates *all = &d->config.certificates;
-    for (size_t i = 0; name[0] && i < all->count && !access->ca; i++)
-        if (strcmp(all->list[i].name, name) == 0 && all->list[i].ca)
-            access->ca = read_ca(all->list[i].ca, access->problem, sizeof(access->problem));
-    if (name[0] && !access->ca && !access->problem[0])
-        snprintf(access->problem, sizeof(access->problem), "this node's configuration has no CA '%s'", name);
+    const char *ca = name[0] ? find_ca(d, name, access) : NULL;
+    if (ca && !webhook_ca_valid(ca)) {
+        snprintf(access->problem, sizeof(access->problem), "the CA '%s' is not certificates alone", name);
+    } else if (ca) {
+        access->ca = strdup(ca);
+        CHECK(access->ca);
+    }
 }
 
 static void add_credentials(const struct daemon *d, const char *name, struct source_access *access)
@@ -275,7 +272,7 @@ static void problem_of(const struct daemon *d, const struct source *s, char out[
     if (s->credentials[0])
         add_credentials(d, s->credentials, access);
     if (s->ca[0] && !access->problem[0])
-        add_ca(d, s->ca, access);
+        (void)find_ca(d, s->ca, access);
     if (access->problem[0])
         memcpy(out, access->problem, SOURCE_PROBLEM_MAX);
     else if (s->backends[0])
@@ -283,7 +280,6 @@ static void problem_of(const struct daemon *d, const struct source *s, char out[
     else if (!service_of(d, s->service))
         snprintf(out, SOURCE_PROBLEM_MAX, "there is no service '%s' with path: proxy", s->service);
     explicit_bzero(&access->credentials, sizeof(access->credentials));
-    free(access->ca);
     free(access);
 }
 

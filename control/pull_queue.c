@@ -111,7 +111,7 @@ static int write_all(int fd, const void *data, size_t len, off_t at)
     return 0;
 }
 
-/* As many bytes as there are, cap at most; -errno. */
+/* As many bytes as there are, cap at most; -errno. A bad sector ends them as well. */
 static int64_t read_some(int fd, uint8_t *out, size_t cap, off_t at)
 {
     size_t got = 0;
@@ -119,9 +119,9 @@ static int64_t read_some(int fd, uint8_t *out, size_t cap, off_t at)
         ssize_t n = pread(fd, out + got, cap - got, at + (off_t)got);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0)
+        if (n < 0 && !(errno == EIO && got))
             return -errno;
-        if (n == 0)
+        if (n <= 0)
             break;
         got += (size_t)n;
     }
@@ -133,6 +133,21 @@ static int segment_open(const struct pull_queue *q, uint64_t number, int flags)
     char name[NAME_ROOM];
     int fd = openat(q->dir_fd, segment_name(number, name), flags | O_CLOEXEC | O_NOFOLLOW, 0600);
     return fd < 0 ? -errno : fd;
+}
+
+static int64_t segment_read(const struct pull_queue *q, uint64_t number, uint8_t *out, size_t cap, off_t at)
+{
+    int fd = segment_open(q, number, O_RDONLY);
+    int64_t got = fd < 0 ? fd : read_some(fd, out, cap, at);
+    if (fd >= 0)
+        close(fd);
+    return got;
+}
+
+/* What was there does not come back. All else (descriptors or memory that are short) may be over later. */
+static bool is_lost(int64_t err)
+{
+    return err == -ENOENT || err == -EIO;
 }
 
 static void segment_unlink(const struct pull_queue *q, uint64_t number)
@@ -178,17 +193,16 @@ static void cursor_read(struct pull_queue *q)
 /* --- what is there at the beginning --- */
 
 /* Counts what is good of a segment. Of the one of the cursor: how many records are before it, or the cursor
- * goes back to its beginning. False: it is none. */
-static bool segment_scan(struct pull_queue *q, struct segment *s, uint8_t *room)
+ * goes back to its beginning. 1, or 0: it is none; -errno. */
+static int segment_scan(struct pull_queue *q, struct segment *s, uint8_t *room)
 {
-    int fd = segment_open(q, s->number, O_RDONLY);
-    int64_t len = fd < 0 ? fd : read_some(fd, room, SEGMENT_ROOM, 0);
+    int64_t len = segment_read(q, s->number, room, SEGMENT_ROOM, 0);
     bool mine = q->cursor.segment == s->number, met = false;
     size_t at = HEAD_BYTES, ignored;
-    if (fd >= 0)
-        close(fd);
+    if (len < 0 && !is_lost(len))
+        return (int)len;
     if (len < HEAD_BYTES || memcmp(room, segment_head, HEAD_BYTES) != 0)
-        return false;
+        return 0;
     for (s->count = 0;; s->count++) {
         if (mine && at == q->cursor.offset) {
             q->cursor.number = s->count;
@@ -200,7 +214,7 @@ static bool segment_scan(struct pull_queue *q, struct segment *s, uint8_t *room)
     s->size = (uint32_t)at;
     if (mine && !met)
         q->cursor = (struct pull_place){s->number, HEAD_BYTES, 0};
-    return true;
+    return 1;
 }
 
 static int by_number(const void *a, const void *b)
@@ -251,10 +265,13 @@ static int load(struct pull_queue *q)
     cursor_read(q);
     for (size_t i = 0; rc == 0 && i < q->segments; i++) {
         struct segment s = q->segment[i];
-        if (segment_scan(q, &s, room))
+        int found = segment_scan(q, &s, room);
+        if (found > 0)
             q->segment[kept++] = s;
-        else
+        else if (found == 0)
             segment_unlink(q, s.number);
+        else
+            rc = found;
     }
     free(room);
     if (rc)
@@ -447,20 +464,16 @@ int64_t pull_queue_read(struct pull_queue *q, uint8_t *out, size_t cap, unsigned
         uint32_t number = s->number == q->cursor.segment ? q->cursor.number : 0;
         if (from >= s->size)
             continue;
-        int fd = segment_open(q, s->number, O_RDONLY);
-        if (fd < 0)
-            return fd;
         size_t want = s->size - from < cap ? s->size - from : cap;
-        int64_t got = read_some(fd, out, want, from);
-        close(fd);
-        if (got < 0)
+        int64_t got = segment_read(q, s->number, out, want, from);
+        if (got < 0 && !is_lost(got))
             return got;
-        size_t len = records_whole(out, (size_t)got, most, &count);
+        size_t len = got > 0 ? records_whole(out, (size_t)got, most, &count) : 0;
         if (len) {
             *after = (struct pull_place){s->number, from + (uint32_t)len, number + count};
             return (int64_t)len;
         }
-        q->dropped += s->count - number; /* its bytes are not what was written */
+        q->dropped += s->count - number; /* its bytes are not what was written, or cannot be read */
         q->cursor = (struct pull_place){s->number, s->size, s->count};
     }
     return 0;

@@ -46,7 +46,7 @@ enum policy_kind {
 enum {
     PLAN_SERVICES_MAX = 4180, /* places 0 to 83 are our own; a service of the state: 83 + its id */
     PLAN_LISTENERS_MAX = 256,
-    PLAN_BACKENDS_MAX = 131072,
+    PLAN_BACKENDS_MAX = 131072 + 16384, /* of the state; of peers, of sources and where these lead to */
     PLAN_SERVICE_BACKENDS_MAX = 4096,
     PLAN_NAME_MAX = 64,        /* with its NUL */
     PLAN_CERTIFICATES_MAX = 8, /* that a service offers */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Pulls that wait on the disk: nothing that was added is lost, whatever is cut off or damaged. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -188,6 +189,38 @@ static void test_damage_ends_with_its_segment(void **state)
     assert_true(pull_queue_figures(f->q).dropped > 0);
 }
 
+/* A segment that is gone is passed over, and what waited in it counts as dropped. */
+static void test_a_segment_that_is_gone(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < 15; i++)
+        append(f, i * 100, 100, PLENTY);
+    assert_int_equal(take(f, &next, 7), 7);
+    assert_int_equal(unlinkat(f->fd, "hook/0000000000000001", 0), 0);
+    uint32_t count = take(f, &next, UINT32_MAX);
+    assert_true(count > 0 && count < 1493);
+    assert_int_equal(next, 1500);
+    assert_int_equal(pull_queue_figures(f->q).dropped, 1493 - count);
+}
+
+/* One that cannot be opened now, which a socket plays, may be later: it stays. */
+static void test_a_segment_that_cannot_be_opened(void **state)
+{
+    struct fixture *f = *state;
+    static const char name[] = "hook/0000000000000001", kept[] = "kept";
+    uint32_t next = 0;
+    append(f, 0, 10, PLENTY);
+    pull_queue_close(f->q);
+    assert_int_equal(renameat(f->fd, name, f->fd, kept), 0);
+    assert_int_equal(mknodat(f->fd, name, S_IFSOCK | 0600, 0), 0);
+    assert_int_equal(pull_queue_open(f->fd, "hook", &f->q), -ENXIO);
+    assert_int_equal(faccessat(f->fd, name, F_OK, 0), 0);
+    assert_int_equal(renameat(f->fd, kept, f->fd, name), 0);
+    assert_int_equal(pull_queue_open(f->fd, "hook", &f->q), 0);
+    assert_int_equal(take(f, &next, UINT32_MAX), 10);
+}
+
 static void test_a_cursor_that_is_lost_repeats(void **state)
 {
     struct fixture *f = *state;
@@ -268,6 +301,8 @@ int main(void)
         T(test_the_oldest_make_room),
         T(test_a_torn_record_is_forgotten),
         T(test_damage_ends_with_its_segment),
+        T(test_a_segment_that_is_gone),
+        T(test_a_segment_that_cannot_be_opened),
         T(test_a_cursor_that_is_lost_repeats),
         T(test_steps),
         T(test_a_disk_that_refuses),
