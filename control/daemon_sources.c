@@ -425,7 +425,8 @@ void daemon_sources_open(struct daemon *d)
     const struct source_passes_config config = {.loop = &d->loop, .look = on_look, .tell = on_tell, .arg = d};
     const struct source_ways_config ways = {
         .loop = &d->loop, .look = on_look_way, .publish = on_publish_way, .tell = on_tell, .arg = d};
-    const struct source_hosts_config hosts = {.loop = &d->loop, .publish = on_publish_hosts, .arg = d};
+    const struct source_hosts_config hosts = {
+        .loop = &d->loop, .state_fd = d->folders.state_fd, .publish = on_publish_hosts, .arg = d};
     struct node_sources *s = calloc(1, sizeof(*s));
     CHECK(s);
     d->passes = source_passes_new(&config);

@@ -2,6 +2,7 @@
 /*
  * The folders of a node:
  *   STATE/            0750  lock, dataplane.pid, names and private files, events.log
+ *   STATE/sources.found 0600  where the hosts of sources were found last (source_found.h)
  *   STATE/notify/     0700  pulls that webhooks were not told of yet (pulls.h)
  *   STATE/raft/       0700  the log and the snapshots; made by the consensus, whole or not at all
  *   STATE/store/      0750  of the data plane's user: blobs/{sha256,sha512}/{00..ff}/, uploads/,

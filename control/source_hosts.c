@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "control/resolve.h"
+#include "control/source_found.h"
 #include "control/state/service.h"
 
 enum {
@@ -48,7 +49,8 @@ struct source_hosts {
     struct resolver *resolver;
     struct place *place[SOURCES_OWN_MAX];
     uint32_t incarnation;
-    size_t next; /* of all hosts of all places: who is looked up first at the next tick */
+    size_t next;                /* of all hosts of all places: who is looked up first at the next tick */
+    struct source_found before; /* what the control before this one had found */
 };
 
 struct source_hosts *source_hosts_new(const struct source_hosts_config *config)
@@ -59,6 +61,8 @@ struct source_hosts *source_hosts_new(const struct source_hosts_config *config)
     /* A data plane that is taken over has those of the control before: they must not come again. */
     h->incarnation = (uint32_t)(uv_hrtime() >> 10);
     h->resolver = resolver_new(config->loop);
+    if (config->state_fd >= 0)
+        source_found_read(config->state_fd, &h->before);
     return h;
 }
 
@@ -67,6 +71,7 @@ void source_hosts_close(struct source_hosts *h)
     resolver_close(h->resolver);
     for (size_t i = 0; i < SOURCES_OWN_MAX; i++)
         free(h->place[i]);
+    source_found_fini(&h->before);
     free(h);
 }
 
@@ -170,6 +175,23 @@ static int compare(const void *a, const void *b)
 
 static void look(struct host *host);
 
+/* For the control after this one. One that cannot be kept costs that one a look more. */
+static void keep(const struct source_hosts *h)
+{
+    struct source_found all = {.count = 0};
+    if (h->config.state_fd < 0)
+        return;
+    for (size_t i = 0; i < SOURCES_OWN_MAX; i++) {
+        const struct place *p = h->place[i];
+        for (unsigned k = 0; p && p->used && k < p->hosts; k++)
+            if (!p->host[k].backend.is_address)
+                source_found_add(&all, p->host[k].backend.host, p->host[k].count,
+                                 (const uint8_t(*)[16])p->host[k].ip);
+    }
+    (void)source_found_write(h->config.state_fd, &all);
+    source_found_fini(&all);
+}
+
 static void take(struct host *host, const struct resolve_answer *found)
 {
     struct source_hosts *h = host->place->owner;
@@ -186,6 +208,7 @@ static void take(struct host *host, const struct resolve_answer *found)
     host->count = found->count;
     memcpy(host->ip, ip, found->count * sizeof(ip[0]));
     put_backends(host->place);
+    keep(h);
     h->config.publish(h->config.arg);
 }
 
@@ -256,6 +279,16 @@ static void put_address(struct host *host)
     CHECK(uv_inet_pton(AF_INET, host->backend.host, ip + 12) == 0);
 }
 
+static void put_found(struct host *host)
+{
+    const struct source_found_host *before =
+        source_found_find(&host->place->owner->before, host->backend.host);
+    if (!before)
+        return;
+    host->count = before->count;
+    memcpy(host->ip, before->ip, sizeof(host->ip));
+}
+
 /* A host that was there before, under whatever number, keeps its addresses. */
 static void put_hosts(struct place *p)
 {
@@ -278,6 +311,8 @@ static void put_hosts(struct place *p)
             host->count = before[k].count;
             memcpy(host->ip, before[k].ip, sizeof(host->ip));
         }
+        if (!host->count)
+            put_found(host);
         if (p->hosts == SOURCE_BACKENDS_MAX)
             break;
     }

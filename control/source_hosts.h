@@ -2,7 +2,8 @@
 /*
  * Sources with backends of their own: a hidden service of the plan for each, from PLAN_PLACE_SOURCES on.
  * Hosts that are names are looked up (resolve, a thread a question) when they come to be and then again and
- * again; nothing waits for that. Who cannot be found now is asked at his last addresses.
+ * again; nothing waits for that. Who cannot be found now is asked at his last addresses, which outlive this
+ * process.
  */
 #ifndef FL_CONTROL_SOURCE_HOSTS_H
 #define FL_CONTROL_SOURCE_HOSTS_H
@@ -20,6 +21,7 @@ struct source_hosts;
 
 struct source_hosts_config {
     uv_loop_t *loop;
+    int state_fd; /* the folder where addresses that were found are kept (source_found.h); -1: nowhere */
     /* Addresses are others: makes a plan with what source_hosts_list says. */
     void (*publish)(void *arg);
     void *arg;

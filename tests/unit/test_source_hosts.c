@@ -8,11 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <cmocka.h>
 
 #include "check.h"
 #include "control/resolve.h"
+#include "control/source_found.h"
 #include "control/source_hosts.h"
+#include "temp_dir.h"
 
 enum { ASKED_MAX = 256 };
 
@@ -25,6 +28,7 @@ static unsigned asked_count, asked_max, published;
 static int resolve_error;
 static uint64_t clock_ms;
 static struct source_hosts *hosts;
+static struct temp_dir folder;
 static struct source_table all;
 
 /* ------------------------------------------------------------------ played */
@@ -78,15 +82,21 @@ static void on_publish(void *arg)
     published++;
 }
 
+static struct source_hosts *hosts_new(void)
+{
+    const struct source_hosts_config config = {.state_fd = folder.fd, .publish = on_publish};
+    return source_hosts_new(&config);
+}
+
 static int setup(void **state)
 {
-    const struct source_hosts_config config = {.publish = on_publish};
     (void)state;
+    temp_dir_make(&folder);
     asked_count = published = 0;
     resolve_error = 0;
     asked_max = ASKED_MAX;
     clock_ms = 1000000;
-    hosts = source_hosts_new(&config);
+    hosts = hosts_new();
     return 0;
 }
 
@@ -95,6 +105,7 @@ static int teardown(void **state)
     (void)state;
     source_table_fini(&all);
     source_hosts_close(hosts);
+    temp_dir_remove(&folder);
     return 0;
 }
 
@@ -334,6 +345,79 @@ static void test_all_places(void **state)
     assert_non_null(source_hosts_find(hosts, prefix));
 }
 
+/* ------------------------------------------------------------------ the control after this one */
+
+static void begin_again(void)
+{
+    source_hosts_close(hosts);
+    source_table_fini(&all);
+    asked_count = published = 0;
+    hosts = hosts_new();
+}
+
+/* It begins with what was found before, and looks all the same. */
+static void test_begins_again(void **state)
+{
+    (void)state;
+    put("a/", "a.example,192.0.2.7", false);
+    put("b/", "a.example:5000", false);
+    found(0, 2, (const uint8_t[]){3, 2});
+    begin_again();
+    put("a/", "a.example,192.0.2.7", false);
+    put("b/", "a.example:5000", false);
+    put("c/", "c.example", false);
+    const struct plan_service *a = &source_hosts_find(hosts, "a/")->service;
+    assert_int_equal(a->backend_count, 3);
+    assert_int_equal(source_hosts_find(hosts, "a/")->backend[1].ip[15], 3);
+    assert_int_equal(source_hosts_find(hosts, "b/")->service.backend_count, 2);
+    assert_null(source_hosts_find(hosts, "c/"));
+    assert_int_equal(asked_count, 3);
+    found(0, 2, (const uint8_t[]){2, 3});
+    assert_int_equal(published, 0); /* nothing is new */
+    found(0, 1, (const uint8_t[]){9});
+    assert_int_equal(published, 1);
+    begin_again();
+    put("a/", "a.example", true);
+    assert_int_equal(source_hosts_find(hosts, "a/")->backend[0].ip[15], 9);
+}
+
+static void spoil(off_t at, off_t cut)
+{
+    int fd = openat(folder.fd, SOURCE_FOUND_FILE, O_RDWR | O_CLOEXEC);
+    uint8_t byte;
+    struct stat st;
+    CHECK(fd >= 0 && fstat(fd, &st) == 0 && (st.st_mode & 07777) == 0600);
+    CHECK(at >= st.st_size || pread(fd, &byte, 1, at) == 1);
+    byte ^= 1;
+    CHECK(at >= st.st_size || pwrite(fd, &byte, 1, at) == 1);
+    CHECK(cut < 0 || ftruncate(fd, cut) == 0);
+    close(fd);
+}
+
+/* Each byte that is another one, each length: it begins with nothing. */
+static void test_damaged(void **state)
+{
+    struct source_found f = {.count = 0}, again;
+    const uint8_t ip[2][16] = {{1}, {2}};
+    enum { BYTES = 4 + 4 + 4 + 9 + 1 + 32 + 4 };
+    (void)state;
+    source_found_add(&f, "a.example", 2, ip);
+    source_found_add(&f, "a.example", 1, ip);
+    source_found_add(&f, "none.example", 0, ip);
+    for (off_t at = 0; at <= BYTES; at++)
+        for (off_t cut = -1; cut <= 0; cut++) {
+            assert_int_equal(source_found_write(folder.fd, &f), 0);
+            spoil(cut ? at : BYTES, cut ? -1 : at);
+            source_found_read(folder.fd, &again);
+            assert_int_equal(again.count, at == BYTES);
+            source_found_fini(&again);
+        }
+    source_found_fini(&f);
+    CHECK(unlinkat(folder.fd, SOURCE_FOUND_FILE, 0) == 0);
+    source_found_read(folder.fd, &again);
+    assert_int_equal(again.count, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -345,6 +429,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_addresses_change, setup, teardown),
         cmocka_unit_test_setup_teardown(test_changes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_all_places, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_begins_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
