@@ -17,6 +17,7 @@ import netlab
 from cluster_lab import Cluster
 from harness import Repository
 from test_cluster_blobs import Inside
+from tls_files import Authority
 
 pytestmark = netlab.needed
 
@@ -201,6 +202,22 @@ def test_changed_by_a_file(lab):
     assert http1.wait_until(lambda: all("mine/" not in sources(node) for node in (b, c)), WAIT_S), cluster.report()
     reload(a, True)
     assert http1.wait_until(lambda: all("mine/" not in sources(node) for node in (a, b, c)), WAIT_S), cluster.report()
+
+
+def test_a_ca_of_a_reload(lab):
+    """Known from then on to the sources of this node, and until the next reload takes it away."""
+    cluster, upstream = lab
+    a, b = cluster["a"], cluster["b"]
+    lacks = lambda node: "has no CA 'late'" in sources(node)["safe/"]["problem"]  # noqa: E731
+    a.cli("source", "set", "safe/", f"backends={upstream.url}", "tls=true", "ca=late")
+    assert http1.wait_until(lambda: "safe/" in sources(b), WAIT_S), cluster.report()
+    assert lacks(a) and lacks(b)
+    reload(a, True, certificates={"late": {"ca": str(Authority(a.folder).cert)}})
+    assert http1.wait_until(lambda: sources(a)["safe/"]["problem"] == "", WAIT_S), a.log()
+    assert lacks(b)
+    reload(a, True)
+    assert http1.wait_until(lambda: lacks(a), WAIT_S), a.log()
+    a.cli("source", "rm", "safe/", "--yes")
 
 
 def test_kept_and_removed(lab):
