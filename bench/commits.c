@@ -29,7 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bench/common.h"
+#include "bench/tool.h"
 
 enum {
     DEPTH_MAX = 32,

@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #include "abi.h"
-#include "bench/common.h"
+#include "bench/tool.h"
 
 enum { MAPS_MAX = 16, CHANGES_MAX = 100000, LOOK_US = 100, PATIENCE_S = 30, LINE_BYTES = 16 << 10 };
 

@@ -22,7 +22,7 @@
 #include <uv.h>
 #include <openssl/sha.h>
 
-#include "bench/common.h"
+#include "bench/tool.h"
 #include "check.h"
 #include "cmd.h"
 #include "control/raft/consensus.h"

@@ -20,7 +20,7 @@
 #include <sys/resource.h>
 #include <uv.h>
 
-#include "bench/common.h"
+#include "bench/tool.h"
 #include "cmd.h"
 #include "control/mesh/joiner.h"
 #include "control/mesh/line.h"

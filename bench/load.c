@@ -34,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bench/common.h"
+#include "bench/tool.h"
 
 enum {
     HEAD_BYTES_MAX = 4096,

@@ -28,7 +28,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bench/common.h"
+#include "bench/tool.h"
 
 enum {
     THREADS_MAX = 512,

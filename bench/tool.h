@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the programs of the benchmarks share: the clock, and the end of a run that is worth nothing. */
-#ifndef FL_BENCH_COMMON_H
-#define FL_BENCH_COMMON_H
+#ifndef FL_BENCH_TOOL_H
+#define FL_BENCH_TOOL_H
 
 #include <errno.h>
 #include <stdarg.h>
