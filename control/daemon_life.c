@@ -115,9 +115,15 @@ static int open_state(struct daemon *d, char *err)
     struct cluster_status status;
     cluster_status(d->cluster, &status);
     events_log_ends(d->events, status.last_index);
+    return cluster_each_setting(d->cluster, daemon_setting_load, d);
+}
+
+static int own_uploads(struct daemon *d, char *err)
+{
+    struct cluster_status status;
+    cluster_status(d->cluster, &status);
     const struct folders_node node = {status.node_id, status.cluster_id, d->config.store_shared};
-    result = folders_own_uploads(&d->folders, &node, &d->user, err, ERROR_MAX);
-    return result ? result : cluster_each_setting(d->cluster, daemon_setting_load, d);
+    return folders_own_uploads(&d->folders, &node, &d->user, err, ERROR_MAX);
 }
 
 static int send_job(void *arg, uint32_t ring, uint64_t id, const struct frame_job *job)
@@ -307,10 +313,13 @@ static int start_inside(struct daemon *d, char *err)
     }
     daemon_disks_open(d);
     open_nodes(d);
-    daemon_store_open(d);
     open_services(d);
     daemon_sources_open(d);
     daemon_listen_begin(d);
+    result = own_uploads(d, err);
+    daemon_store_open(d); /* in any case: it is freed below */
+    if (result)
+        goto err_services;
     daemon_publish_plan(d);
     check_descriptors(d, rings);
     result = open_supervise(d, err);
@@ -369,8 +378,10 @@ static int start(struct daemon *d)
     if (result)
         goto err_folders;
     result = start_inside(d, err);
-    if (!result)
+    if (!result) {
+        store_id_remember(&d->folders, &d->store);
         return 0;
+    }
     store_id_close(&d->store);
 err_folders:
     folders_close(&d->folders);

@@ -113,15 +113,14 @@ static bool has(int state_fd, const char *name)
 }
 
 /* A disk that does not take it costs that the next start takes it for a change. */
-static void remember(int state_fd, struct store_id *s)
+void store_id_remember(const struct folders *folders, const struct store_id *s)
 {
-    s->turned = has(state_fd, STORE_SHARED_FILE) != s->shared;
     if (!s->turned)
         return;
     if (s->shared)
-        (void)write_all(state_fd, STORE_SHARED_FILE, "1\n", 2);
+        (void)write_all(folders->state_fd, STORE_SHARED_FILE, "1\n", 2);
     else
-        (void)unlinkat(state_fd, STORE_SHARED_FILE, 0);
+        (void)unlinkat(folders->state_fd, STORE_SHARED_FILE, 0);
 }
 
 /* ------------------------------------------------------------------ the lock */
@@ -182,8 +181,7 @@ int store_id_open(const struct folders *folders, bool shared, struct store_id *o
 {
     *out = (struct store_id){.lock_fd = -1, .shared = shared};
     int rc = store_id_renew(folders, out, err, err_len);
-    if (rc == 0)
-        remember(folders->state_fd, out);
+    out->turned = rc == 0 && has(folders->state_fd, STORE_SHARED_FILE) != shared;
     return rc;
 }
 

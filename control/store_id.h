@@ -36,6 +36,9 @@ struct store_id {
 int store_id_open(const struct folders *folders, bool shared, struct store_id *out, char *err,
                   size_t err_len);
 void store_id_close(struct store_id *s);
+/* Once the node runs: with which value of store.shared. A start that fails leaves it as it was, since the
+ * data plane that it may have found goes on as it began. */
+void store_id_remember(const struct folders *folders, const struct store_id *s);
 /* The folders are those of another store now, or of the same one that has come back. */
 int store_id_renew(const struct folders *folders, struct store_id *s, char *err, size_t err_len);
 
