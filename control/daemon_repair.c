@@ -192,7 +192,8 @@ static void on_timer(uv_timer_t *timer)
     cluster_status(d->cluster, &status);
     if (uv_now(&d->loop) >= r->look_ms)
         look(d, &status);
-    bool acts = !r->actor || r->actor == status.node_id;
+    bool missing = d->folders.shared && daemon_disks_store_is_gone(d); /* not for those that have it, too */
+    bool acts = (!r->actor || r->actor == status.node_id) && !missing;
     bool known = r->view.self && acts && status.writable && d->phase == DAEMON_SERVING;
     r->stats_end_ns = uv_hrtime() + STATS_MS * 1000000ull;
     repair_tick(r->repair, uv_now(&d->loop), known ? &r->view : NULL, setting(d, SET_REPAIR_RATE));
@@ -295,12 +296,13 @@ static void on_disowned(void *arg, enum cmd_status status, uint64_t index, const
 }
 
 /* The whole store is gone: nobody is asked for one blob after the other, but for a while that it comes back.
- */
+ * One that is shared is given up by nobody: it may be this node's mount alone that is gone. */
 static bool disown(struct daemon *d, const struct digest *digest)
 {
     struct cluster_status status;
     cluster_status(d->cluster, &status);
-    if (!daemon_disks_store_is_given_up(d) || !status.writable || d->repair->disowning >= DISOWNED_MAX)
+    if (d->folders.shared || !daemon_disks_store_is_given_up(d) || !status.writable ||
+        d->repair->disowning >= DISOWNED_MAX)
         return false;
     const struct cmd_holders none = {.count = 0},
                              self = {.count = 1, .id = {daemon_blobs_holder(d, status.node_id)}};
