@@ -304,7 +304,8 @@ static void moved(struct verify *v)
 static void looked_again(struct verify *v)
 {
     struct store_ring *r = v->task.ring;
-    if (is_same(v)) {
+    /* Who cannot look leaves it away: what is in its place now may be a good one. */
+    if (v->task.res < 0 || is_same(v)) {
         put_away(v);
         return;
     }
