@@ -4,8 +4,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,6 +16,8 @@
 #include "control/damage.h"
 #include "control/folders.h"
 #include "control/state/by_id.h"
+
+enum { TAKEN_END = 17 };
 
 static DIR *open_dir(int at, const char *name)
 {
@@ -79,29 +83,51 @@ size_t store_clean_uploads(const struct store_clean *c)
     return removed;
 }
 
-/* "sha256-HEX.gone" */
+/* Whether it ends like the 16 digits of "sha256-HEX.gone.0123456789abcdef". */
+static bool is_taken(const char *name, size_t len)
+{
+    if (len <= TAKEN_END || name[len - TAKEN_END] != '.')
+        return false;
+    for (size_t i = len - TAKEN_END + 1; i < len; i++)
+        if (digest_hex_value(name[i]) < 0)
+            return false;
+    return true;
+}
+
+/* "sha256-HEX.gone", or with such an end. */
 static bool gone_parse(const char *name, struct digest *out)
 {
     static const char end[] = ".gone";
-    char text[DIGEST_TEXT_MAX + sizeof(end)];
+    char text[DIGEST_TEXT_MAX + sizeof(end) + TAKEN_END];
     size_t len = strlen(name);
-    if (len >= sizeof(text) || len < sizeof("sha256-.gone") || strcmp(name + len - strlen(end), end) != 0)
+    if (len >= sizeof(text))
         return false;
     memcpy(text, name, len + 1);
+    if (is_taken(text, len))
+        text[len -= TAKEN_END] = '\0';
+    if (len < sizeof("sha256-.gone") || strcmp(text + len - strlen(end), end) != 0 || text[6] != '-')
+        return false;
     text[6] = ':';
-    return name[6] == '-' && digest_parse(text, len - strlen(end), out) == 0;
+    return digest_parse(text, len - strlen(end), out) == 0;
 }
 
+/* What is unlinked has to be what was linked: so it gets a name that nobody else renames to, first. */
 static bool put_back(int blobs_fd, int damaged_fd, const char *name)
 {
     struct digest d;
-    char path[DAMAGE_PATH_BYTES];
-    if (!gone_parse(name, &d))
+    uint64_t chance;
+    char path[DAMAGE_PATH_BYTES], own[DIGEST_TEXT_MAX + sizeof(".gone") + TAKEN_END];
+    if (!gone_parse(name, &d) || getrandom(&chance, sizeof(chance), 0) != sizeof(chance))
         return false;
+    digest_format(&d, own);
+    own[6] = '-';
+    snprintf(own + strlen(own), sizeof(own) - strlen(own), ".gone.%016" PRIx64, chance);
     damage_blob_path(&d, path);
-    if (linkat(damaged_fd, name, blobs_fd, path, 0) && errno != EEXIST)
+    if (renameat(damaged_fd, name, damaged_fd, own))
         return false;
-    return unlinkat(damaged_fd, name, 0) == 0;
+    if (linkat(damaged_fd, own, blobs_fd, path, 0) && errno != EEXIST)
+        return false;
+    return unlinkat(damaged_fd, own, 0) == 0;
 }
 
 size_t store_clean_gone(int blobs_fd, int damaged_fd)

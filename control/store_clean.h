@@ -19,9 +19,9 @@ struct store_clean {
 };
 size_t store_clean_uploads(const struct store_clean *clean);
 
-/* Blobs whose removal was cut off (damaged/ALG-HEX.gone): back to their places, from where they go again if
- * they still are to; one that is there already stays. At any time: whoever is at work on one takes it for
- * removed. Returns how many. */
+/* Blobs whose removal was cut off (damaged/ALG-HEX.gone, or .gone.CHANCE): back to their places, from where
+ * they go again if they still are to; one that is there already stays. At any time: whoever is at work on one
+ * does not find it any more. Returns how many. */
 size_t store_clean_gone(int blobs_fd, int damaged_fd);
 
 #endif

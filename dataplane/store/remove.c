@@ -17,20 +17,29 @@
  * (control/daemon_store.h), whatever the others push meanwhile. So a file is not unlinked where it lies, but
  * renamed to damaged/ first, and looked at there:
  *
- *   LOOKING -> MOVING -> LOOKING_AGAIN -> UNLINKING, or RESTORING
+ *   LOOKING -> MOVING -> LOOKING_AGAIN -> TAKING -> LOOKING_LAST -> UNLINKING
+ *                             or RESTORING    or RESTORING_TAKEN
  *
  * A push always publishes a file of its own, by a rename, and never relies on one that was there before it
  * (keep.c, importer.c). It comes before our rename: then it is the one that we have moved, which is seen by
  * its inode and the time of its last write, and it goes back to its place, over what may be there by then:
  * the same bytes. Or it comes after that, and we never touch it. A file that is in its place and not linked
  * yet is safe by its age, as the file system's own clock tells it: our rename has stamped the inode just now.
- * Control asks for an age that is longer than a push waits for its copies and its commit.
- * Between the two renames the blob has its name in damaged/: readers that do not find it look there (blob.c),
- * and what a crash leaves there goes back to its place (control/store_clean.h). So two nodes that both think
- * that it is theirs to remove do no harm.
+ * Control asks for an age that is longer than a push waits for its copies and its commit. But a look may hang
+ * for longer than that, and what it finds was pushed meanwhile, has been linked, and is old: so the names are
+ * asked again behind it.
+ *
+ * Two nodes may both think that it is theirs to remove. The name in damaged/ is the same for both, and what
+ * lies there may be another file a moment later. So the file is unlinked under a name that nobody else
+ * renames to (TAKING), after a last look at it there. Until then readers that do not find the blob in its
+ * place look in damaged/ (blob.c); under that last name they do not find it, which they need not, unless it
+ * is the other node's: then a read fails that comes before it is back. What a crash leaves in damaged/ goes
+ * back to its place (control/store_clean.h).
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -200,8 +209,11 @@ enum remove_state {
     REMOVE_LOOKING,
     REMOVE_MOVING,
     REMOVE_LOOKING_AGAIN,
-    REMOVE_UNLINKING,
     REMOVE_RESTORING,
+    REMOVE_TAKING,
+    REMOVE_LOOKING_LAST,
+    REMOVE_RESTORING_TAKEN,
+    REMOVE_UNLINKING,
 };
 
 struct remove_job {
@@ -211,7 +223,9 @@ struct remove_job {
     struct waiter *waiter;
     struct statx stat, moved;
     char path[BLOB_PATH_MAX + 1];
-    char gone[GONE_NAME_MAX + 1]; /* shared */
+    /* Shared: */
+    char gone[GONE_NAME_MAX + 1];
+    char taken[TAKEN_NAME_MAX + 1];
 };
 
 static void step(struct task *t);
@@ -222,6 +236,16 @@ void gone_name(const struct digest *d, char name[GONE_NAME_MAX + 1])
     digest_format(d, text);
     *strchr(text, ':') = '-';
     (void)snprintf(name, GONE_NAME_MAX + 1, "%s.gone", text);
+}
+
+/* One that no other node has: by chance, not by a counter that a restart begins anew. */
+static int taken_name(struct remove_job *job)
+{
+    uint64_t chance;
+    if (getrandom(&chance, sizeof(chance), 0) != sizeof(chance))
+        return -EIO;
+    (void)snprintf(job->taken, sizeof(job->taken), "%s.%016" PRIx64, job->gone, chance);
+    return 0;
 }
 
 int removals_init(struct store_ring *r)
@@ -293,8 +317,11 @@ static void order_rename(struct remove_job *job, enum remove_state state)
     job->state = state;
     if (state == REMOVE_MOVING)
         loop_renameat(r->loop, task_order(&job->task), blobs, job->path, damaged, job->gone);
+    else if (state == REMOVE_TAKING)
+        loop_renameat(r->loop, task_order(&job->task), damaged, job->gone, damaged, job->taken);
     else
-        loop_renameat(r->loop, task_order(&job->task), damaged, job->gone, blobs, job->path);
+        loop_renameat(r->loop, task_order(&job->task), damaged,
+                      state == REMOVE_RESTORING ? job->gone : job->taken, blobs, job->path);
 }
 
 static void looked(struct remove_job *job)
@@ -336,21 +363,43 @@ static bool is_the_one(const struct remove_job *job)
     const struct statx *was = &job->stat, *is = &job->moved;
     bool stamped = !same_time(&was->stx_ctime, &is->stx_ctime);
     return was->stx_ino == is->stx_ino && was->stx_size == is->stx_size &&
-           same_time(&was->stx_mtime, &is->stx_mtime) && is->stx_nlink == 1 &&
+           same_time(&was->stx_mtime, &is->stx_mtime) && is->stx_nlink <= was->stx_nlink &&
            !(stamped && is_young(job, stamp_ms(&is->stx_ctime)));
 }
 
 static void looked_again(struct remove_job *job)
 {
     struct store *s = job->task.ring->store;
+    const struct blob_removal *removal = job->removal;
     if (job->task.res == 0 && !same_time(&job->stat.stx_ctime, &job->moved.stx_ctime))
         atomic_store(&s->clock_ahead_ms, stamp_ms(&job->moved.stx_ctime) - (int64_t)now_ms(CLOCK_REALTIME));
+    bool goes = job->task.res == 0 && is_the_one(job) && !removal->is_free(removal->arg, &removal->digest) &&
+                !taken_name(job);
+    order_rename(job, goes ? REMOVE_TAKING : REMOVE_RESTORING);
+}
+
+/* ENOENT: another node has put it back, or has taken it. */
+static void taken(struct remove_job *job)
+{
+    struct store_ring *r = job->task.ring;
+    int res = job->task.res;
+    if (res < 0) {
+        end(job, res == -ENOENT ? -EBUSY : store_error(r, res));
+        return;
+    }
+    job->state = REMOVE_LOOKING_LAST;
+    order_look(job, r->store->damaged_dirfd, job->taken, &job->moved);
+}
+
+static void looked_last(struct remove_job *job)
+{
+    struct store_ring *r = job->task.ring;
     if (job->task.res < 0 || !is_the_one(job)) {
-        order_rename(job, REMOVE_RESTORING);
+        order_rename(job, REMOVE_RESTORING_TAKEN);
         return;
     }
     job->state = REMOVE_UNLINKING;
-    loop_unlinkat(job->task.ring->loop, task_order(&job->task), s->damaged_dirfd, job->gone);
+    loop_unlinkat(r->loop, task_order(&job->task), r->store->damaged_dirfd, job->taken);
 }
 
 /* ENOENT: another node has put it back. */
@@ -376,8 +425,14 @@ static void unlinked(struct remove_job *job)
 static void step(struct task *t)
 {
     static void (*const of[])(struct remove_job *) = {
-        [REMOVE_LOOKING] = looked,     [REMOVE_MOVING] = moved,       [REMOVE_LOOKING_AGAIN] = looked_again,
-        [REMOVE_UNLINKING] = unlinked, [REMOVE_RESTORING] = restored,
+        [REMOVE_LOOKING] = looked,
+        [REMOVE_MOVING] = moved,
+        [REMOVE_LOOKING_AGAIN] = looked_again,
+        [REMOVE_RESTORING] = restored,
+        [REMOVE_TAKING] = taken,
+        [REMOVE_LOOKING_LAST] = looked_last,
+        [REMOVE_RESTORING_TAKEN] = restored,
+        [REMOVE_UNLINKING] = unlinked,
     };
     struct remove_job *job = container_of(t, struct remove_job, task);
     of[job->state](job);

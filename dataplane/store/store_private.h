@@ -40,6 +40,7 @@ enum {
     BLOB_PATH_MAX = BLOB_FOLDER_MAX + 1 + 2 * DIGEST_BYTES_MAX,
     TEMP_NAME_MAX = 2 + 2 * 16,
     GONE_NAME_MAX = DIGEST_TEXT_MAX + sizeof(".gone") - 1,
+    TAKEN_NAME_MAX = GONE_NAME_MAX + 1 + 16,
     FORGET_MS = 10000, /* in a shared store a ring keeps descriptors that nobody uses for so long */
 
     UPLOADS_CEILING = 1000000, /* upper end of registry.uploads_max */

@@ -238,14 +238,14 @@ static ino_t inode_of(const struct digest *d)
     return fstatat(fx.blobs, path, &st, 0) ? 0 : st.st_ino;
 }
 
-/* A removal with a push of another node behind its first `orders` orders (there are four in all). */
+/* A removal with a push of another node behind its first `orders` orders (there are six in all). */
 static int race(const struct digest *d, unsigned orders)
 {
     struct blob_removal removal = removal_of(d, 0);
     struct wait_test w = waiting();
     assert_int_equal(blob_remove(fx.ring, &removal, &w.waiter), 0);
-    for (uint64_t begun = fx.loop->executed; fx.loop->executed < begun + orders;)
-        assert_true(fake_turn(fx.loop) > 0);
+    for (unsigned i = 0; i < orders; i++)
+        fake_complete(fx.loop, 0);
     publish_elsewhere(d);
     ino_t theirs = inode_of(d);
     fake_run(fx.loop);
@@ -258,7 +258,7 @@ static int race(const struct digest *d, unsigned orders)
 static void test_pushed_elsewhere(void **state)
 {
     (void)state;
-    for (unsigned orders = 1; orders <= 4; orders++) {
+    for (unsigned orders = 1; orders <= 6; orders++) {
         struct digest d = plant_blob(&fx, content, sizeof(content));
         /* Before our rename it is theirs that was moved; after it we never touch it. */
         assert_int_equal(race(&d, orders), orders == 1 ? -EBUSY : 0);
@@ -287,16 +287,66 @@ static void test_alone_in_a_shared_store(void **state)
     assert_int_equal(files_in(fx.damaged), 0);
 }
 
+/* One that was imported by a link goes like any other; one that gets a name meanwhile does not. */
 static void test_linked_elsewhere(void **state)
 {
     (void)state;
     char path[BLOB_PATH_MAX + 1];
     struct digest d = plant_blob(&fx, content, sizeof(content));
     struct blob_removal removal = removal_of(&d, 0);
+    struct wait_test w = waiting();
     blob_path(&d, path);
+    assert_int_equal(blob_remove(fx.ring, &removal, &w.waiter), 0);
+    fake_complete(fx.loop, 0);
     assert_int_equal(linkat(fx.blobs, path, fx.uploads, "hold", 0), 0);
-    assert_int_equal(remove_blob(&removal), -EBUSY);
+    fake_run(fx.loop);
+    assert_int_equal(w.res, -EBUSY);
     assert_true(blob_there(&fx, &d));
+    assert_int_equal(remove_blob(&removal), 0);
+    assert_false(blob_there(&fx, &d));
+}
+
+/* The first look hung, and has found what was pushed and linked meanwhile. */
+static void test_named_meanwhile(void **state)
+{
+    (void)state;
+    struct digest d = plant_blob(&fx, content, sizeof(content));
+    struct blob_removal removal = removal_of(&d, 0);
+    struct wait_test w = waiting();
+    assert_int_equal(blob_remove(fx.ring, &removal, &w.waiter), 0);
+    publish_elsewhere(&d);
+    names_say = -EEXIST;
+    ino_t theirs = inode_of(&d);
+    fake_run(fx.loop);
+    assert_int_equal(w.res, -EBUSY);
+    assert_int_equal(asked, 2);
+    assert_int_equal(inode_of(&d), theirs);
+    assert_int_equal(files_in(fx.damaged), 0);
+}
+
+/* Another node that removes it, too, has moved what was pushed meanwhile over what this one has moved. */
+static void test_moved_over(void **state)
+{
+    (void)state;
+    char path[BLOB_PATH_MAX + 1], gone[GONE_NAME_MAX + 1];
+    for (unsigned orders = 2; orders <= 5; orders++) {
+        struct digest d = plant_blob(&fx, content, sizeof(content));
+        struct blob_removal removal = removal_of(&d, 0);
+        struct wait_test w = waiting();
+        blob_path(&d, path);
+        gone_name(&d, gone);
+        assert_int_equal(blob_remove(fx.ring, &removal, &w.waiter), 0);
+        for (unsigned i = 0; i < orders; i++)
+            fake_complete(fx.loop, 0);
+        publish_elsewhere(&d);
+        ino_t theirs = inode_of(&d);
+        assert_int_equal(renameat(fx.blobs, path, fx.damaged, gone), 0);
+        fake_run(fx.loop);
+        (void)renameat(fx.damaged, gone, fx.blobs, path); /* the other one's second look */
+        assert_int_equal(w.res, orders < 4 ? -EBUSY : 0);
+        assert_int_equal(inode_of(&d), theirs);
+        assert_int_equal(files_in(fx.damaged), 0);
+    }
 }
 
 /* Somebody is about to remove it, or was: who reads it finds it; what is nowhere is not there. */
@@ -361,6 +411,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_pushed_elsewhere, setup_shared, teardown),
         cmocka_unit_test_setup_teardown(test_alone_in_a_shared_store, setup_shared, teardown),
         cmocka_unit_test_setup_teardown(test_linked_elsewhere, setup_shared, teardown),
+        cmocka_unit_test_setup_teardown(test_named_meanwhile, setup_shared, teardown),
+        cmocka_unit_test_setup_teardown(test_moved_over, setup_shared, teardown),
         cmocka_unit_test_setup_teardown(test_read_on_its_way_out, setup_shared, teardown),
         cmocka_unit_test_setup_teardown(test_descriptors_are_let_go, setup_shared, teardown),
     };

@@ -269,6 +269,14 @@ static void test_removals_that_were_cut_off(void **state)
     put(damaged, "sha256-" HEX ".gone"); /* it was pushed again meanwhile */
     assert_int_equal(store_clean_gone(blobs, damaged), 1);
     assert_false(has(damaged, "sha256-" HEX ".gone"));
+    assert_int_equal(unlinkat(blobs, "sha256/ab/" HEX, 0), 0); /* under a remover's own name */
+    put(damaged, "sha256-" HEX ".gone.0123456789abcdef");
+    put(damaged, "sha256-" HEX ".gone.0123456789abcdeg");
+    put(damaged, "sha256-" HEX ".0123456789abcdef");
+    assert_int_equal(store_clean_gone(blobs, damaged), 1);
+    assert_true(has(blobs, "sha256/ab/" HEX) && !has(damaged, "sha256-" HEX ".gone.0123456789abcdef"));
+    assert_true(has(damaged, "sha256-" HEX ".gone.0123456789abcdeg") &&
+                has(damaged, "sha256-" HEX ".0123456789abcdef"));
     close(damaged);
 }
 
