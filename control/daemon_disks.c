@@ -11,6 +11,7 @@
 
 #include "check.h"
 #include "control/daemon_peers.h"
+#include "control/daemon_repair.h"
 #include "control/events.h"
 #include "control/nodes.h"
 #include "control/store_place.h"
@@ -20,6 +21,7 @@ struct daemon_disks {
     int store_fd;
     char *store_path;
     char store_id[STORE_ID_LEN + 1];
+    int back_error;           /* what was said last of a store that is back and cannot be opened; 0 */
     uint64_t errors, refused; /* as counted by the rings at the last look */
 };
 
@@ -72,40 +74,94 @@ static int store_reopen(struct daemon *d)
     return err;
 }
 
-/* The data plane has the folders of the old one, and its sandbox knows no others. */
-static void store_is_another(struct daemon *d)
+/* What the node is said to hold is looked for in it; where it is none of this node's, to be disowned. */
+static void identify(struct daemon *d, enum store_identity identity)
+{
+    disks_identify(d->disks->disks, identity, d->disks->store_id);
+    daemon_repair_check(d);
+}
+
+static void is_not_ours(struct daemon *d, enum store_identity identity)
+{
+    identify(d, identity);
+    d->store.known = false; /* as daemon_disks_open has it */
+    const struct nodes_self self = daemon_self(d);
+    nodes_set_self(d->nodes, &self);
+    (void)daemon_publish_plan(d); /* nothing is written to it */
+}
+
+/* The data plane has the folders of the old one, and its sandbox knows no others. -EBUSY: another node has
+ * what is there. */
+static int store_is_another(struct daemon *d)
 {
     char err[DISK_TEXT_MAX];
-    disks_identify(d->disks->disks, STORE_OURS, d->disks->store_id);
-    if (store_id_renew(&d->folders, &d->store, err, sizeof(err)))
+    int result = store_id_renew(&d->folders, &d->store, err, sizeof(err));
+    if (result)
         journal_error(d->journal, "disk", "%s", err);
+    if (result == -EBUSY) {
+        is_not_ours(d, STORE_OTHER);
+        return result;
+    }
+    identify(d, STORE_OURS);
     const struct nodes_self self = daemon_self(d);
     nodes_set_self(d->nodes, &self);
     (void)daemon_publish_plan(d);
     supervise_kill(d->supervise, "the store is in another place than the one that it has open");
+    return 0;
+}
+
+/* At each look for as long as it cannot be opened. */
+static void cannot_be_opened(struct daemon *d, int err)
+{
+    if (err == d->disks->back_error)
+        return;
+    d->disks->back_error = err;
+    journal_error(d->journal, "disk", "%s is there again, and cannot be opened: %s", d->disks->store_path,
+                  err == -EOPNOTSUPP ? "a store that is shared is opened by a start alone: restart the node "
+                                       "to use it"
+                                     : strerror(-err));
 }
 
 static void on_back(void *arg)
 {
     struct daemon *d = arg;
+    char id[STORE_ID_LEN + 1];
     if (d->phase != DAEMON_SERVING)
         return;
     int err = store_reopen(d);
-    if (err)
-        journal_error(d->journal, "disk", "%s is there again, and cannot be opened: %s", d->disks->store_path,
-                      strerror(-err));
+    if (err) {
+        cannot_be_opened(d, err);
+        return;
+    }
+    d->disks->back_error = 0;
+    /* It was seen there a moment ago, and may have gone meanwhile. */
+    enum store_identity identity = store_place_check(d->folders.state_fd, d->disks->store_fd, id);
+    if (identity == STORE_OURS)
+        (void)store_is_another(d);
     else
-        store_is_another(d);
+        is_not_ours(d, identity);
+}
+
+/* Before it is remembered as this node's. */
+static int is_free(struct daemon *d)
+{
+    char err[DISK_TEXT_MAX];
+    int result = store_id_renew(&d->folders, &d->store, err, sizeof(err));
+    if (result != -EBUSY)
+        return 0;
+    journal_error(d->journal, "disk", "%s", err);
+    is_not_ours(d, STORE_OTHER);
+    return result;
 }
 
 int daemon_disks_accept(struct daemon *d)
 {
     int err = store_reopen(d);
     if (!err)
-        err = store_place_take(d->folders.state_fd, d->disks->store_fd, d->disks->store_id);
+        err = is_free(d);
     if (!err)
-        store_is_another(d);
-    return err;
+        err = store_place_take(d->folders.state_fd, d->disks->store_fd, d->disks->store_id);
+    return err ? err : store_is_another(d);
 }
 
 bool daemon_disks_store_is_gone(const struct daemon *d)

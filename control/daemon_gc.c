@@ -9,6 +9,7 @@
 #include "check.h"
 #include "control/backup.h"
 #include "control/daemon.h"
+#include "control/daemon_disks.h"
 #include "control/daemon_repair.h"
 #include "control/daemon_store.h"
 #include "control/events.h"
@@ -47,7 +48,7 @@ static bool on_is_spare(void *arg, const struct digest *digest, const struct nam
 
 static bool on_cleans(void *arg)
 {
-    return daemon_store_cleans(arg);
+    return daemon_store_cleans(arg) && !daemon_disks_store_is_gone(arg);
 }
 
 static void on_tidy(void *arg)

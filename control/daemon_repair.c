@@ -27,6 +27,7 @@ enum {
     LOOK_MAX_MS = 5000, /* ... of thousands of replicas */
     STATS_MS = 2,       /* so long a tick may wait for the file system */
     DISOWNED_MAX = 64,  /* commands under way */
+    CHECK_MS = 5000,    /* after one of them that was not taken */
 };
 
 /* STATE/repair. */
@@ -54,6 +55,7 @@ struct daemon_repair {
     uint64_t look_ms;      /* the next look */
     uint64_t stats_end_ns; /* until then files may be looked at */
     unsigned disowning;    /* commands that say that this node holds something no more */
+    uint64_t check_ms;     /* then all is looked at again, since one of them was not taken; 0: never */
 };
 
 /* ------------------------------------------------------------------ who is there */
@@ -195,6 +197,8 @@ static void on_timer(uv_timer_t *timer)
     bool missing = d->folders.shared && daemon_disks_store_is_gone(d); /* not for those that have it, too */
     bool acts = (!r->actor || r->actor == status.node_id) && !missing;
     bool known = r->view.self && acts && status.writable && d->phase == DAEMON_SERVING;
+    if (r->check_ms && uv_now(&d->loop) >= r->check_ms)
+        daemon_repair_check(d);
     r->stats_end_ns = uv_hrtime() + STATS_MS * 1000000ull;
     repair_tick(r->repair, uv_now(&d->loop), known ? &r->view : NULL, setting(d, SET_REPAIR_RATE));
 }
@@ -291,8 +295,11 @@ static void on_disowned(void *arg, enum cmd_status status, uint64_t index, const
                         size_t detail_len)
 {
     struct daemon *d = arg;
-    (void)status, (void)index, (void)detail, (void)detail_len; /* the next start looks again */
-    d->repair->disowning--;
+    struct daemon_repair *r = d->repair;
+    (void)index, (void)detail, (void)detail_len;
+    r->disowning--;
+    if (status != CMD_OK && status != CMD_BLOB_UNKNOWN && !r->check_ms)
+        r->check_ms = uv_now(&d->loop) + CHECK_MS;
 }
 
 /* The whole store is gone: nobody is asked for one blob after the other, but for a while that it comes back.
@@ -425,6 +432,12 @@ void daemon_repair_open(struct daemon *d)
                                                    .set_balanced = on_balanced,
                                                    .arg = d});
     uv_timer_start(&r->timer, on_timer, REPAIR_TICK_MS, REPAIR_TICK_MS);
+}
+
+void daemon_repair_check(struct daemon *d)
+{
+    d->repair->check_ms = 0;
+    repair_check(d->repair->repair);
 }
 
 void daemon_repair_close(struct daemon *d)

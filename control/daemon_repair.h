@@ -17,6 +17,10 @@ void daemon_repair_free(struct daemon *d);  /* when the loop has ended, before t
 /* repair_is_spare; of a node that is no replica all copies may be. */
 bool daemon_repair_spares(const struct daemon *d, const struct digest *digest, const struct names_blob *blob);
 
+/* The store is another one, or is none of this node's any more: what it is said to hold is looked at again.
+ */
+void daemon_repair_check(struct daemon *d);
+
 /* Once a second: what is counted, for /metrics. */
 void daemon_repair_tick(struct daemon *d);
 

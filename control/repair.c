@@ -76,30 +76,10 @@ struct repair {
 
 /* ------------------------------------------------------------------ the view */
 
-/* Which replicas there are to be ranked, and how many of them are wanted. */
-static uint64_t shape_of(const struct repair_view *v)
-{
-    uint64_t shape = placement_mix(v->wanted + 1);
-    for (size_t i = 0; i < v->count; i++)
-        if (v->node[i].presence != REPAIR_OUT)
-            shape = placement_mix(shape ^ v->node[i].id);
-    return shape ? shape : 1;
-}
-
-static bool view_same(const struct repair_view *a, const struct repair_view *b)
-{
-    if (a->self != b->self || a->wanted != b->wanted || a->count != b->count)
-        return false;
-    for (size_t i = 0; i < a->count; i++)
-        if (a->node[i].id != b->node[i].id || a->node[i].presence != b->node[i].presence)
-            return false;
-    return true;
-}
-
 /* What came of walks under another view says nothing about this one. */
 static void view_take(struct repair *r, const struct repair_view *v)
 {
-    if (view_same(&r->view, v))
+    if (repair_view_same(&r->view, v))
         return;
     if (v->count > r->node_cap) {
         free(r->node);
@@ -117,9 +97,9 @@ static void view_take(struct repair *r, const struct repair_view *v)
         r->level[i] = (struct level){.moved_ms = r->now_ms, .next_ms = r->now_ms};
     r->balance_ms = r->now_ms;
     r->balance_wait_ms = 0;
-    if (r->shape != shape_of(v))
+    if (r->shape != repair_view_shape(v))
         r->walk[WALK_BALANCE].running = false;
-    r->shape = shape_of(v);
+    r->shape = repair_view_shape(v);
 }
 
 static bool on_lives(void *arg, uint64_t id)
@@ -583,8 +563,14 @@ struct repair *repair_new(const struct repair_config *config)
     r->sum.failure = "";
     for (unsigned i = 0; i < REPAIR_SLOTS; i++)
         r->slot[i].all = r;
-    walk_begin(r, WALK_CHECK);
+    repair_check(r);
     return r;
+}
+
+void repair_check(struct repair *r)
+{
+    CHECK(!r->walking);
+    walk_begin(r, WALK_CHECK);
 }
 
 void repair_stop(struct repair *r)

@@ -59,6 +59,9 @@ struct repair_config {
 };
 
 struct repair *repair_new(const struct repair_config *config);
+/* Looks again whether the files of what this node is said to hold are here, as after repair_new: the store is
+ * another one. Not from within a call of the config. */
+void repair_check(struct repair *r);
 /* No tick comes any more: nothing is begun. */
 void repair_stop(struct repair *r);
 /* Before jobs_free; no answer of a job or a proposal may come any more. */

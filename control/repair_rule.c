@@ -16,6 +16,25 @@ bool repair_counts(const struct repair_view *v, uint64_t id)
     return n && n->presence != REPAIR_OUT;
 }
 
+uint64_t repair_view_shape(const struct repair_view *v)
+{
+    uint64_t shape = placement_mix(v->wanted + 1);
+    for (size_t i = 0; i < v->count; i++)
+        if (v->node[i].presence != REPAIR_OUT)
+            shape = placement_mix(shape ^ v->node[i].id);
+    return shape ? shape : 1;
+}
+
+bool repair_view_same(const struct repair_view *a, const struct repair_view *b)
+{
+    if (a->self != b->self || a->wanted != b->wanted || a->count != b->count)
+        return false;
+    for (size_t i = 0; i < a->count; i++)
+        if (a->node[i].id != b->node[i].id || a->node[i].presence != b->node[i].presence)
+            return false;
+    return true;
+}
+
 static bool is_up(const struct repair_view *v, uint64_t id)
 {
     const struct repair_node *n = repair_node_find(v, id);

@@ -52,6 +52,10 @@ struct repair_choice {
     struct cmd_holders gained, lost, needed;
 };
 
+/* Which replicas there are to be ranked, and how many of them are wanted, as a number; never 0. */
+uint64_t repair_view_shape(const struct repair_view *v);
+bool repair_view_same(const struct repair_view *a, const struct repair_view *b);
+
 /* The node of the view; NULL: there is none. */
 const struct repair_node *repair_node_find(const struct repair_view *v, uint64_t id);
 /* Whether what it holds counts. */

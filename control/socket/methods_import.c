@@ -8,6 +8,7 @@
 #include "control/cluster.h"
 #include "control/daemon.h"
 #include "control/daemon_blobs.h"
+#include "control/daemon_disks.h"
 #include "control/gc.h"
 #include "control/importer.h"
 #include "control/nodes.h"
@@ -127,6 +128,11 @@ void method_blob_import(void *context, struct rpc_call *call, json_t *params)
     if (*path != '/' || strlen(path) >= IMPORT_PATH_MAX) {
         rpc_fail(call, RPC_INVALID_PARAMS, "give the absolute path of a file", "'%.80s' is no such path",
                  path);
+        return;
+    }
+    if (daemon_disks_store_is_gone(d)) {
+        rpc_fail(call, RPC_UNAVAILABLE, "mount its disk, or `fairlead store accept`",
+                 "what stands in the store's place is not this node's store");
         return;
     }
     if (gc_is_removing(d->gc, &digest)) {

@@ -602,20 +602,31 @@ static void test_never_told(void **state)
     assert_placed();
 }
 
+static unsigned take_files_away(void)
+{
+    unsigned gone = 0;
+    for (unsigned i = 0; i < BLOBS; i += 10) {
+        gone += t.host[0].file[i];
+        t.host[0].file[i] = false;
+    }
+    return gone;
+}
+
 static void test_files_that_are_not_here(void **state)
 {
     (void)state;
-    unsigned gone = 0;
-    for (unsigned i = 0; i < BLOBS; i += 10)
-        if (t.host[0].file[i]) {
-            t.host[0].file[i] = false;
-            gone++;
-        }
+    unsigned gone = take_files_away();
     run(30000);
     assert_int_equal(t.host[0].missing, gone);
     assert_int_equal(t.host[1].missing, 0);
     run(30000);
-    assert_int_equal(t.host[0].missing, gone); /* once a start */
+    assert_int_equal(t.host[0].missing, gone); /* once a start ... */
+    assert_int_equal(take_files_away(), gone);
+    run(30000);
+    assert_int_equal(t.host[0].missing, gone);
+    repair_check(t.host[0].repair); /* ... and when the store is another one */
+    run(30000);
+    assert_int_equal(t.host[0].missing, 2 * gone);
 }
 
 /* An empty disk in the place of a full one: only so many at a time are remembered, and no row is passed over.
