@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -24,6 +25,8 @@ struct daemon_disks {
     int back_error;           /* what was said last of a store that is back and cannot be opened; 0 */
     uint64_t errors, refused; /* as counted by the rings at the last look */
 };
+
+#define RESTART_HINT "it is shared: restart the node to use it"
 
 static const char *const disk_names[DISKS] = {"state", "store"};
 static const char *const state_names[] = DISK_STATE_NAMES;
@@ -43,6 +46,8 @@ static void on_changed(void *arg, enum disk disk)
     char kind[32], text[DISK_PATH_MAX + DISK_TEXT_MAX];
     disks_status(d->disks->disks, disk, &s);
     bool well = s.verdict.state == DISK_OK;
+    if (disk == DISK_OF_STORE && well)
+        d->disks->back_error = 0;
     snprintf(kind, sizeof(kind), "%s.%s", disk_names[disk], state_names[s.verdict.state]);
     snprintf(text, sizeof(text), "%.*s: %s", DISK_PATH_MAX - 3, s.path,
              well ? "its disk is well again" : s.verdict.text);
@@ -62,9 +67,19 @@ static int store_open(const struct daemon *d)
     return fd < 0 ? -errno : fd;
 }
 
-/* What is at the path now becomes the open store, of this process and of the next data plane. */
+static bool is_at_path(const struct daemon *d)
+{
+    struct stat open_one, there;
+    return fstat(d->disks->store_fd, &open_one) == 0 && stat(d->disks->store_path, &there) == 0 &&
+           open_one.st_dev == there.st_dev && open_one.st_ino == there.st_ino;
+}
+
+/* What is at the path now becomes the open store, of this process and of the next data plane. A store that is
+ * shared is opened by a start alone. */
 static int store_reopen(struct daemon *d)
 {
+    if (d->folders.shared && is_at_path(d))
+        return 0;
     int err = folders_reopen_store(&d->folders, &d->user);
     int fd = err ? err : store_open(d);
     if (fd < 0)
@@ -117,9 +132,7 @@ static void cannot_be_opened(struct daemon *d, int err)
         return;
     d->disks->back_error = err;
     journal_error(d->journal, "disk", "%s is there again, and cannot be opened: %s", d->disks->store_path,
-                  err == -EOPNOTSUPP ? "a store that is shared is opened by a start alone: restart the node "
-                                       "to use it"
-                                     : strerror(-err));
+                  err == -EOPNOTSUPP ? RESTART_HINT : strerror(-err));
 }
 
 static void on_back(void *arg)
@@ -135,7 +148,7 @@ static void on_back(void *arg)
     }
     d->disks->back_error = 0;
     /* It was seen there a moment ago, and may have gone meanwhile. */
-    enum store_identity identity = store_place_check(d->folders.state_fd, d->disks->store_fd, id);
+    enum store_identity identity = store_place_check(d->folders.state_fd, d->disks->store_fd, false, id);
     if (identity == STORE_OURS)
         (void)store_is_another(d);
     else
@@ -243,13 +256,30 @@ void daemon_disks_warn(const struct daemon *d, json_t *list)
     for (unsigned i = 0; i < DISKS; i++) {
         struct disk_status s;
         disks_status(d->disks->disks, (enum disk)i, &s);
+        bool back = i == DISK_OF_STORE && d->disks->back_error == -EOPNOTSUPP;
         if (s.verdict.state != DISK_OK)
-            json_array_append_new(list, json_sprintf("the %s's disk is %s: %s: %s", disk_names[i],
-                                                     state_names[s.verdict.state], s.path, s.verdict.text));
+            json_array_append_new(list, json_sprintf("the %s's disk is %s: %s: %s%s", disk_names[i],
+                                                     state_names[s.verdict.state], s.path, s.verdict.text,
+                                                     back ? "; it is there again, " RESTART_HINT : ""));
     }
 }
 
 /* ------------------------------------------------------------------ life */
+
+static uint64_t on_living(void *arg, uint64_t holder)
+{
+    const struct cluster_status *self = arg;
+    return holder == self->node_id ? holder : 0;
+}
+
+/* Before there are nodes: not as one of those that share a store. */
+static bool is_said_to_hold(const struct daemon *d)
+{
+    struct cluster_status self;
+    struct state_held held;
+    cluster_status(d->cluster, &self);
+    return cluster_held(d->cluster, 1, on_living, &self, &held) == 0 && held.blobs > held.living[0];
+}
 
 void daemon_disks_open(struct daemon *d)
 {
@@ -257,7 +287,9 @@ void daemon_disks_open(struct daemon *d)
     CHECK(all && asprintf(&all->store_path, "%s/store", d->config.state_dir) > 0);
     d->disks = all;
     all->store_fd = store_open(d); /* if not, its disk is told to be failing */
-    enum store_identity identity = store_place_check(d->folders.state_fd, all->store_fd, all->store_id);
+    bool holds = !d->folders.store_made && is_said_to_hold(d);
+    enum store_identity identity =
+        store_place_check(d->folders.state_fd, all->store_fd, holds, all->store_id);
     d->store.known &= identity == STORE_OURS; /* another one is not said to be this node's */
     if (identity == STORE_OURS)               /* a full disk: the next start does it */
         (void)store_place_take(d->folders.state_fd, all->store_fd, all->store_id);

@@ -142,6 +142,7 @@ static int make_shards(int blobs_fd, const char *algorithm, const struct datapla
 
 static int open_store(struct folders *folders, const struct dataplane_user *user)
 {
+    folders->store_made = faccessat(folders->state_fd, "store", F_OK, AT_SYMLINK_NOFOLLOW) != 0;
     int store = open_folder(folders->state_fd, "store", 0750, user);
     if (store < 0)
         return store;

@@ -39,6 +39,7 @@ struct folders {
     int state_fd, lock_fd, blobs_fd, damaged_fd;
     int uploads_fd;        /* of this node's */
     int all_uploads_fd;    /* uploads/ itself, where it is another folder than that; else -1 */
+    bool store_made;       /* the folder of the store was not there */
     bool shared;           /* others may have files in the store, */
     char uploads_name[32]; /* and this node's uploads are in a folder of this name */
 };

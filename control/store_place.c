@@ -108,11 +108,14 @@ static bool has_blobs(int store_fd)
 
 /* ------------------------------------------------------------------ whose it is */
 
-enum store_identity store_place_check(int state_fd, int store_fd, char id[STORE_ID_LEN + 1])
+enum store_identity store_place_check(int state_fd, int store_fd, bool holds, char id[STORE_ID_LEN + 1])
 {
     char here[STORE_ID_LEN + 1];
     int err = store_place_read(store_fd, here);
     if (id_read(state_fd, REMEMBERED_FILE, id)) {
+        id[0] = '\0';
+        if (holds && (err == 0 || err == -ENOENT) && !has_blobs(store_fd))
+            return STORE_EMPTY;
         memcpy(id, here, sizeof(here));
         return STORE_OURS;
     }

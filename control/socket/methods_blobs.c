@@ -105,8 +105,10 @@ void method_store_accept(void *context, struct rpc_call *call, json_t *params)
         return;
     }
     if (err) {
-        rpc_fail(call, RPC_UNAVAILABLE, "see that it can be written", "the store cannot be taken: %s",
-                 strerror(-err));
+        const char *hint = err == -EOPNOTSUPP ? "it is shared: restart the node to use it"
+                           : err == -EBUSY    ? "another node has it: give this one a store of its own"
+                                              : "see that it can be written";
+        rpc_fail(call, RPC_UNAVAILABLE, hint, "the store cannot be taken: %s", strerror(-err));
         return;
     }
     events_note(d->events, "store.accepted", call->peer->actor);

@@ -144,7 +144,7 @@ static void put(int at, const char *name, const char *text)
 static void checked(int state_fd, int store_fd, enum store_identity identity, const char *expected)
 {
     char id[STORE_ID_LEN + 1];
-    assert_int_equal(store_place_check(state_fd, store_fd, id), identity);
+    assert_int_equal(store_place_check(state_fd, store_fd, false, id), identity);
     assert_string_equal(id, expected);
 }
 
@@ -156,6 +156,8 @@ static void test_whose(void **state)
     assert_int_equal(mkdirat(other, "blobs", 0700), 0);
     assert_int_equal(store_place_read(t.store_fd, id), -ENOENT);
     checked(t.state_fd, t.store_fd, STORE_OURS, "");
+    assert_int_equal(store_place_check(t.state_fd, t.store_fd, true, id), STORE_EMPTY);
+    assert_string_equal(id, ""); /* any store with blobs will do */
     assert_int_equal(store_place_take(t.state_fd, t.store_fd, id), 0);
     assert_int_equal(strlen(id), STORE_ID_LEN);
     checked(t.state_fd, t.store_fd, STORE_OURS, id);
@@ -170,6 +172,8 @@ static void test_whose(void **state)
     assert_int_equal(mkdirat(other, "blobs/sha512/fe", 0700), 0);
     put(other, "blobs/sha512/fe/blob", "x");
     checked(t.state_fd, other, STORE_OTHER, id);
+    assert_int_equal(unlinkat(other_state, "store.known", 0), 0);
+    assert_int_equal(store_place_check(other_state, other, true, again), STORE_OURS);
     assert_int_equal(store_place_take(t.state_fd, other, id), 0);
     checked(t.state_fd, other, STORE_OURS, again);
     close(other);
@@ -286,7 +290,7 @@ static void test_gone_and_back(void **state)
     assert_int_equal(mkdirat(right, "blobs", 0700), 0);
     assert_int_equal(store_place_take(t.state_fd, right, id), 0);
     char waited[STORE_ID_LEN + 1];
-    assert_int_equal(store_place_check(t.state_fd, t.store_fd, waited), STORE_EMPTY);
+    assert_int_equal(store_place_check(t.state_fd, t.store_fd, false, waited), STORE_EMPTY);
     assert_int_equal(mkdirat(t.store_fd, ".probe", 0700), 0); /* would be an error */
     life_open(STORE_EMPTY, waited, state_path);
     second(1000, 0);
