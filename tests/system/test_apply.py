@@ -24,6 +24,8 @@ def running():
     instance.start()
     # The first start makes the cluster of one that knows transactions.
     assert http1.wait_until(lambda: instance.call("cluster.show")["cluster"]["version"] >= 2, 30)
+    # And it says what it is and which store it has, in an entry after that.
+    assert http1.wait_until(lambda: index(instance) >= 3, 30)
     yield instance
     instance.close()
 
