@@ -61,17 +61,20 @@ static void end(struct forget *f, bool keep)
 
 static void answered(struct question *q, enum question_end how);
 
+/* Of one that is away it says how old it is: the session may be in use again by then. */
 static void ask(struct forget *f)
 {
     struct question *q = &f->question;
     struct ring *ring = f->all->ring;
+    uint64_t idle_ms = f->away ? ring_now_ms(ring) - f->since_ms : 0;
     memset(q, 0, sizeof(*q));
     q->ring = ring;
     q->service = fetch_peers_service(ring->plan);
     q->only = fetch_peer_of(ring->plan, f->node);
     q->method = HTTP_DELETE;
     q->timeout_ms = TIMEOUT_MS;
-    q->path_len = (size_t)snprintf(q->path, sizeof(q->path), KEEP_PATH "/%.*s", UPLOAD_ID_LEN, f->id);
+    q->path_len = (size_t)snprintf(q->path, sizeof(q->path), KEEP_PATH "/%.*s?idle=%llu", UPLOAD_ID_LEN,
+                                   f->id, (unsigned long long)idle_ms);
     q->done = answered;
     f->times++;
     if (q->only)

@@ -375,6 +375,14 @@ static void dropped(struct api *a, int err)
     stream_send(a->s);
 }
 
+/* Bytes have come since that was said, a while ago: it may not be so any more. */
+static bool is_used_since(const struct api *a)
+{
+    uint64_t idle_ms;
+    return http_query_get_u64(a->s->req.query, "idle", INT64_MAX, &idle_ms) == 0 &&
+           upload_idle_ms(a->upload) < idle_ms;
+}
+
 static void drop_has_session(struct api *a, int err)
 {
     struct upload *u = a->upload;
@@ -384,6 +392,10 @@ static void drop_has_session(struct api *a, int err)
         error_answer(a->s, 404, ERROR_BLOB_UPLOAD_UNKNOWN, "there is no such session", NULL, nothing);
     } else if (err) {
         api_answer_store_error(a, err);
+    } else if (is_used_since(a)) {
+        upload_checkin(u);
+        a->upload = NULL;
+        error_answer(a->s, 409, ERROR_UNAVAILABLE, "the session has been used since", NULL, nothing);
     } else {
         a->upload = NULL;
         api_wait_taken(a, upload_cancel(u, &a->waiter), dropped);

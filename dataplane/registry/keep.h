@@ -10,8 +10,10 @@
  *          &session=                and which is gone on with
  *          &digest=ALG:HEX          these are all: durable here -> 201
  *   DELETE /copies/SESSION          nothing becomes of these bytes, also where they are a session of this
- * node's that has gone on elsewhere -> 204 GET    /copies?of=              how much is here of an upload that
- * is to go on without its session's node
+ *                                   node's that has gone on elsewhere -> 204
+ *          ?idle=                   said so many milliseconds ago: 409 if bytes have come since
+ *   GET    /copies?of=              how much is here of an upload that is to go on without its session's
+ *                                   node
  *                                   -> 200, with Copy-Size; Session-Size: it has gone on here (heirs.h)
  *   GET    /copies/OF?from=&to=     the bytes of an upload session of this node that are asked for by that
  *          &digest=ALG:HEX          it may be a blob by now

@@ -420,7 +420,7 @@ static int recover_session(struct store *s, const char *name, int64_t mono_ms, i
     slot_reset(u, name);
     u->size = (uint64_t)st.st_size;
     u->hint = DIGEST_SHA256;
-    u->touched_ms = age_ms > 0 ? mono_ms - age_ms : mono_ms;
+    u->touched_ms = u->written_ms = age_ms > 0 ? mono_ms - age_ms : mono_ms;
     list(&s->sessions, u);
     return 0;
 }

@@ -274,6 +274,8 @@ int upload_look(struct store_ring *r, const char *name, size_t name_len, struct 
 const char *upload_id(const struct upload *u);
 const char *upload_name(const struct upload *u); /* for blob_open_growing; UPLOAD_NAME_LEN */
 uint64_t upload_offset(const struct upload *u);  /* bytes that were received and written in order */
+/* Since its last bytes came. */
+uint64_t upload_idle_ms(const struct upload *u);
 
 /*
  * Appends len (at least 1) bytes: hashes on the ring, writes by the loop. buf is borrowed until the wake: 0,

@@ -149,6 +149,7 @@ struct upload {
 
     /* The owner's. */
     struct task task;
+    int64_t written_ms; /* as touched_ms: when its last bytes came */
     enum upload_state state;
     uint8_t hint;     /* the algorithm that the commit is likely to ask for */
     uint8_t alg;      /* of the running hash; DIGEST_NONE: there is none, hashed is 0 */

@@ -256,6 +256,12 @@ uint64_t upload_offset(const struct upload *u)
     return u->size;
 }
 
+uint64_t upload_idle_ms(const struct upload *u)
+{
+    int64_t ms = (int64_t)loop_now_ms(u->task.ring->loop) - u->written_ms;
+    return ms > 0 ? (uint64_t)ms : 0;
+}
+
 /* ------------------------------------------------------------------ append */
 
 static void running_hash_begin(struct upload *u, uint8_t alg)
@@ -295,6 +301,7 @@ int upload_append(struct upload *u, const void *buf, size_t len, struct waiter *
     if (err)
         return err;
     u->has_result = false;
+    u->written_ms = (int64_t)loop_now_ms(r->loop);
     hash_along(u, buf, len);
     u->buf = buf;
     u->left = len;

@@ -18,7 +18,7 @@
 #include "dataplane/registry/heirs.h"
 #include "dataplane/registry/keep.h"
 
-enum { ME = 1, OWNER = 2, REPLICAS = 12, ASKED_MAX = 8 };
+enum { ME = 1, OWNER = 2, REPLICAS = 12, ASKED_MAX = 8, BEGIN_MS = 1000 };
 
 #define SESSION "0123456789abcdef0123456789abcdef0000000000000002"
 
@@ -154,7 +154,7 @@ static void begin(unsigned replicas)
     plan.service.backend_count = replicas;
     for (unsigned i = 0; i < replicas; i++)
         plan.backend[i].node = OWNER + i;
-    clock_ms = 1000;
+    clock_ms = BEGIN_MS;
     asked_count = ended = adopted = 0;
     origin = (struct upload_origin){0};
     here = -ENOENT;
@@ -357,14 +357,18 @@ static void request(const char *name)
     heirs_adopted(&api);
 }
 
+/* It says how old it is; it was left at the test's begin, and asked for within the last pause. */
 static void settle_drop(enum question_end how, int status)
 {
+    unsigned long long idle_ms;
+    uint64_t since_ms = clock_ms - BEGIN_MS;
     assert_int_equal(asked_count, 1);
     struct question *q = asked[--asked_count];
     assert_int_equal(q->only, OWNER + 1);
     assert_int_equal(q->method, HTTP_DELETE);
     q->path[q->path_len] = '\0';
-    assert_string_equal(q->path, "/copies/" SESSION);
+    assert_int_equal(sscanf(q->path, "/copies/" SESSION "?idle=%llu", &idle_ms), 1);
+    assert_true(idle_ms <= since_ms && idle_ms + 10000 + TIMER_TICK_MS >= since_ms);
     answer = (struct http_answer){.status = status};
     q->status = status;
     q->answer = how == QUESTION_ANSWERED ? &answer : NULL;

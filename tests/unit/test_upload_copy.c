@@ -160,7 +160,15 @@ static void test_dropped(void **state)
     assert_int_equal(upload_any_checkout(fx.ring, OURS, UPLOAD_ID_LEN, &u, &w.waiter), -EBUSY);
     upload_checkin(u);
     assert_int_equal(upload_any_checkout(fx.ring, id, UPLOAD_ID_LEN, &u, &w.waiter), -ENOENT);
+    fx.loop->now_ms += 700;
     assert_int_equal(upload_any_checkout(fx.ring, OURS, UPLOAD_ID_LEN, &u, &w.waiter), 0);
+    assert_int_equal(upload_idle_ms(u), 700);
+    fx.loop->now_ms += 5;
+    upload_checkin(u); /* to be looked at is no use of it */
+    assert_int_equal(upload_any_checkout(fx.ring, OURS, UPLOAD_ID_LEN, &u, &w.waiter), 0);
+    assert_int_equal(upload_idle_ms(u), 705);
+    assert_int_equal(append(u, "6"), 0);
+    assert_int_equal(upload_idle_ms(u), 0);
     assert_int_equal(taken(fx.loop, upload_cancel(u, &w.waiter), &w), 0);
     check_no_sessions();
 }
