@@ -51,9 +51,9 @@ static bool on_cleans(void *arg)
     return daemon_store_cleans(arg) && !daemon_disks_store_is_gone(arg);
 }
 
-static void on_tidy(void *arg)
+static size_t on_tidy(void *arg)
 {
-    daemon_store_tidy(arg);
+    return daemon_store_tidy(arg);
 }
 
 static uint64_t setting(void *arg, int id)

@@ -17,6 +17,13 @@
 enum {
     UPLOADS_FIRST_MS = 60000, /* after the start: who has the other folders is known by then */
     UPLOADS_MS = 3600000,     /* between two looks at folders of nodes that are gone */
+    OWNER_MS = 60000,         /* between two looks at whose the store is */
+};
+
+/* Whether the store was another cluster's when that was looked at, and what was asked for. */
+struct owner {
+    uint8_t cluster_id[16], store_id[NODE_STORE_BYTES];
+    bool foreign;
 };
 
 struct daemon_store {
@@ -26,9 +33,12 @@ struct daemon_store {
     uint64_t *id; /* of clean, */
     uint8_t cluster_id[16];
     size_t removed;
-    uint64_t next_ms;  /* of the loop's clock */
-    bool foreign;      /* the store is another cluster's */
-    uint64_t stranger; /* a node that was told of */
+    uint64_t next_ms; /* of the loop's clock */
+    uv_work_t look;   /* is_foreign */
+    bool looking;
+    struct owner next, owner; /* of the look that is under way; of the last one */
+    uint64_t look_ms;         /* of the loop's clock: the next one */
+    uint64_t stranger;        /* a node that was told of */
 };
 
 static uint64_t setting(const struct daemon *d, enum setting_id id)
@@ -37,21 +47,65 @@ static uint64_t setting(const struct daemon *d, enum setting_id id)
     return setting_effective(&d->settings, id, &source);
 }
 
-/* As gc_folders.c writes it: without the file it is whoever's. */
-static bool is_foreign(const struct daemon *d)
+/* ------------------------------------------------------------------ whose the store is */
+
+/* As gc_folders.c writes it: without the file it is whoever's. Blocking. */
+static bool is_foreign(int blobs_fd, const uint8_t cluster_id[16])
 {
-    struct cluster_status status;
     char ours[33], theirs[33] = "";
-    cluster_status(d->cluster, &status);
     for (unsigned i = 0; i < 16; i++)
-        snprintf(ours + (size_t)(2 * i), 3, "%02x", status.cluster_id[i]);
-    int fd = openat(d->folders.blobs_fd, STORE_OWNER, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        snprintf(ours + (size_t)(2 * i), 3, "%02x", cluster_id[i]);
+    int fd = openat(blobs_fd, STORE_OWNER, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0)
         return errno != ENOENT;
     ssize_t n = read(fd, theirs, 32);
     close(fd);
     return n != 32 || memcmp(ours, theirs, 32) != 0;
 }
+
+static void owner_now(const struct daemon *d, struct owner *out)
+{
+    struct cluster_status status;
+    cluster_status(d->cluster, &status);
+    memcpy(out->cluster_id, status.cluster_id, sizeof(out->cluster_id));
+    memcpy(out->store_id, d->store.id, sizeof(out->store_id));
+    out->foreign = false;
+}
+
+/* Whether the last look was at this store, and for this cluster: a node joins another one, a store comes. */
+static bool has_looked(const struct daemon *d)
+{
+    const struct owner *last = &d->store_work->owner;
+    struct owner now;
+    owner_now(d, &now);
+    return memcmp(now.cluster_id, last->cluster_id, sizeof(now.cluster_id)) == 0 &&
+           memcmp(now.store_id, last->store_id, sizeof(now.store_id)) == 0;
+}
+
+static void on_look(uv_work_t *work)
+{
+    const struct daemon *d = work->data;
+    struct owner *next = &d->store_work->next;
+    next->foreign = is_foreign(d->folders.blobs_fd, next->cluster_id);
+}
+
+static void on_looked(uv_work_t *work, int status)
+{
+    struct daemon_store *s = ((struct daemon *)work->data)->store_work;
+    s->looking = false;
+    if (status == 0)
+        s->owner = s->next;
+}
+
+static void look(struct daemon *d)
+{
+    struct daemon_store *s = d->store_work;
+    s->look_ms = uv_now(&d->loop) + OWNER_MS;
+    owner_now(d, &s->next);
+    s->looking = uv_queue_work(&d->loop, &s->look, on_look, on_looked) == 0;
+}
+
+/* ------------------------------------------------------------------ who cleans */
 
 static const struct node *self_of(const struct daemon *d)
 {
@@ -65,7 +119,7 @@ bool daemon_store_cleans(const struct daemon *d)
     if (!d->folders.shared)
         return true;
     const struct node *self = self_of(d);
-    return self && self->shares && !d->store_work->foreign &&
+    return self && self->shares && has_looked(d) && !d->store_work->owner.foreign &&
            stores_cleaner(nodes_table(d->nodes), self->id) == self->id;
 }
 
@@ -75,12 +129,9 @@ uint64_t daemon_store_age(const struct daemon *d, uint64_t age_ms)
     return d->folders.shared && age_ms < push_ms ? push_ms : age_ms;
 }
 
-void daemon_store_tidy(struct daemon *d)
+size_t daemon_store_tidy(const struct daemon *d)
 {
-    size_t back = d->folders.shared ? store_clean_gone(d->folders.blobs_fd, d->folders.damaged_fd) : 0;
-    if (back)
-        journal_info(d->journal, "store", "%zu blobs whose removal was cut off are back in their places",
-                     back);
+    return d->folders.shared ? store_clean_gone(d->folders.blobs_fd, d->folders.damaged_fd) : 0;
 }
 
 /* ------------------------------------------------------------------ uploads of nodes that are gone */
@@ -153,10 +204,12 @@ void daemon_store_tick(struct daemon *d)
     struct cluster_status status;
     cluster_status(d->cluster, &status);
     tell_stranger(d, stores_stranger(nodes_table(d->nodes), status.node_id));
-    if (!d->folders.shared)
+    /* One at a time: a store that does not answer holds a thread. */
+    if (!d->folders.shared || s->working || s->looking || s->closing)
         return;
-    s->foreign = is_foreign(d);
-    if (!s->working && !s->closing && uv_now(&d->loop) >= s->next_ms && daemon_store_cleans(d))
+    if (uv_now(&d->loop) >= s->look_ms || !has_looked(d))
+        look(d);
+    else if (uv_now(&d->loop) >= s->next_ms && daemon_store_cleans(d))
         clean_uploads(d);
 }
 
@@ -189,7 +242,7 @@ void daemon_store_warn(const struct daemon *d, json_t *list)
         json_array_append_new(list, json_sprintf("the node '%s' has this node's store, too: write 'store: "
                                                  "{shared: true}' into the configuration of both",
                                                  stranger->name));
-    if (d->folders.shared && d->store_work->foreign)
+    if (d->folders.shared && d->store_work->owner.foreign)
         json_array_append_new(list, json_string("the shared store is another cluster's: nothing is removed "
                                                 "from it; join that cluster, or give this one a store"));
     if (t->cluster.copies_min > stores_count(t) && stores_count(t) < t->cluster.replicas)
@@ -205,9 +258,11 @@ void daemon_store_open(struct daemon *d)
     struct daemon_store *s = calloc(1, sizeof(*s));
     CHECK(s);
     d->store_work = s;
-    s->work.data = d;
+    s->work.data = s->look.data = d;
     s->next_ms = uv_now(&d->loop) + UPLOADS_FIRST_MS;
-    s->foreign = d->folders.shared && is_foreign(d);
+    s->look_ms = uv_now(&d->loop) + OWNER_MS;
+    owner_now(d, &s->owner);
+    s->owner.foreign = d->folders.shared && is_foreign(d->folders.blobs_fd, s->owner.cluster_id);
 }
 
 void daemon_store_close(struct daemon *d)
@@ -215,6 +270,8 @@ void daemon_store_close(struct daemon *d)
     d->store_work->closing = true;
     if (d->store_work->working)
         (void)uv_cancel((uv_req_t *)&d->store_work->work);
+    if (d->store_work->looking)
+        (void)uv_cancel((uv_req_t *)&d->store_work->look);
 }
 
 void daemon_store_free(struct daemon *d)

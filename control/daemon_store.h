@@ -23,7 +23,8 @@ bool daemon_store_cleans(const struct daemon *d);
  * and take as long as their copies and their commit. */
 uint64_t daemon_store_age(const struct daemon *d, uint64_t age_ms);
 
-void daemon_store_tidy(struct daemon *d); /* puts back what a removal has left half done */
+/* Puts back what a removal has left half done; how many blobs that was. Blocking: for a thread. */
+size_t daemon_store_tidy(const struct daemon *d);
 void daemon_store_tick(struct daemon *d); /* once a second */
 
 /* Adds what is known of the store to its status; warnings to the list. */

@@ -48,8 +48,9 @@ struct gc_config {
     uint64_t (*setting)(void *arg, int id);
     /* Whether this node removes files from its store. NULL: it does. */
     bool (*cleans)(void *arg);
-    /* Before the files without a row are looked for: what a removal has left half done. May be NULL. */
-    void (*tidy)(void *arg);
+    /* Before the files without a row are looked for, on a thread: puts back what a removal has left half
+     * done, and returns how many blobs that was. May be NULL. */
+    size_t (*tidy)(void *arg);
     /* Has the data plane remove a file that was published longer than age_ms ago, if no row names it, its row
      * is marked, or it is spare. gc_answer() comes once, from the loop. 0, or -EBUSY: not now, and there is
      * no answer. */

@@ -19,6 +19,7 @@
 
 #include "check.h"
 #include "control/folders.h"
+#include "control/journal.h"
 #include "control/settings.h"
 
 static void folders_arm(struct gc *gc, uint64_t ms);
@@ -107,6 +108,7 @@ static void list(uv_work_t *work)
     char path[32];
     snprintf(path, sizeof(path), "%s/%02x", digest_alg_name(alg), f->folder % 256);
     f->count = f->at = 0;
+    f->put_back = f->folder == 0 && gc->config.tidy ? gc->config.tidy(gc->config.arg) : 0;
     int fd = openat(gc->config.blobs_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (!dir) {
@@ -126,6 +128,9 @@ static void on_listed(uv_work_t *work, int status)
     gc->folders.listing = false;
     if (status) /* nothing was listed */
         gc->folders.count = gc->folders.at = 0;
+    else if (gc->folders.put_back)
+        journal_info(gc->config.journal, "store",
+                     "%zu blobs whose removal was cut off are back in their places", gc->folders.put_back);
     folders_arm(gc, 0);
 }
 
@@ -190,8 +195,6 @@ static void on_timer(uv_timer_t *timer)
         f->wanted = false;
         if (!gc_cleans(gc) || !is_ours(gc))
             return;
-        if (gc->config.tidy)
-            gc->config.tidy(gc->config.arg);
         f->folder = 0;
     } else if (f->at < f->count) {
         bool compared = compare(gc);

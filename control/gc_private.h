@@ -58,6 +58,7 @@ struct gc_folders {
     bool wanted, listing;
     uint64_t due_ms; /* of the loop's clock */
     unsigned folder; /* GC_FOLDERS: no pass is under way */
+    size_t put_back; /* by config.tidy, before the first one */
     struct digest *file;
     size_t count, at, cap;
     unsigned removing;
