@@ -22,10 +22,7 @@ def running():
     instance = Node()
     instance.folder.chmod(0o755)
     instance.start()
-    # The first start makes the cluster of one that knows transactions.
-    assert http1.wait_until(lambda: instance.call("cluster.show")["cluster"]["version"] >= 2, 30)
-    # And it says what it is and which store it has, in an entry after that.
-    assert http1.wait_until(lambda: index(instance) >= 3, 30)
+    assert http1.wait_until(instance.has_said_itself, 30)
     yield instance
     instance.close()
 

@@ -26,7 +26,7 @@ def node():
 @pytest.fixture
 def running(node):
     node.start()
-    assert http1.wait_until(lambda: nodes(node), 20), node.report("made no row of itself")
+    assert http1.wait_until(node.has_said_itself, 30), node.report("made no row of itself")
     return node
 
 

@@ -41,6 +41,11 @@ class Node(harness.FairleadRegistry):
         self.children |= set(harness.children_of(self.process.pid))
         return True
 
+    def has_said_itself(self):
+        """The first start makes a cluster of one, and then says which store it has: no more entries come by themselves."""
+        kinds = [event["kind"] for event in self.call("events.list", limit=1024)["events"]]
+        return "cluster.init" in kinds and "node.set" in kinds
+
     def call(self, method, **params):
         """The result, or the error."""
         with socket.socket(socket.AF_UNIX) as sock:
