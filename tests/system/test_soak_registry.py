@@ -168,9 +168,10 @@ def test_registry_stays_flat(make_registry):
     assert harness.SANITIZED or after["memory"] <= before["memory"] * 1.05 + 4 * MIB, (before, after)
     # What lies in the store is a few images of other layers; folders, once made, stay.
     assert after["store"] <= before["store"] + 4 * MIB, (before, after)
-    # The state's files are as large as most garbage was at a time; a snapshot is a copy of them without it.
-    for key in ("names", "private"):
-        assert after[key] <= before[key] * 1.25 + MIB, (before, after)
+    # The state's files are as large as most garbage was at a time, which depends on how much is pushed between two collections (on a
+    # quick machine some thousand images, of a KiB each); a snapshot is a copy of them without it.
+    assert after["names"] <= before["names"] * 1.25 + 8 * MIB, (before, after)
+    assert after["private"] <= before["private"] * 1.25 + MIB, (before, after)
     assert after["snapshots"] <= 2 * (after["names"] + after["private"]) + MIB, (before, after)
     assert after["log"] <= LOG_BYTES_MAX, (before, after)
     # Events are in a file of a size of their own, and the one before it.
