@@ -216,6 +216,7 @@ def test_failing(tmp_path, action, which, state):
 
 @netlab.needed
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # two minutes and a half where it is the lost disk's node's turn
 def test_missing_in_a_cluster():
     """The others serve what the lost disk had, and copy it once more when it stays away; a new disk is taken when it is said to be."""
     with Cluster("a", "b", "c") as cluster:
