@@ -8,45 +8,17 @@
 #include "cmd.h"
 #include "control/services_declare.h"
 #include "control/state/state.h"
+#include "control/transaction.h"
 
 enum { ROOM = STATE_TRANSACTION_BYTES_MAX, TEXTS_ROOM = 2 * SVC_TEXT_MAX };
 
 struct making {
     const struct changes_input *in;
     struct changes *out;
-    struct wire_writer w;
-    size_t count_at; /* of the number of parts in w */
-    uint32_t count;
+    struct transaction t;
 };
 
 /* --- the transaction --- */
-
-static void begin(struct making *m)
-{
-    struct cmd_head head = {.type = CMD_TRANSACTION,
-                            .actor = m->in->actor,
-                            .actor_len = strlen(m->in->actor),
-                            .source = m->in->source,
-                            .source_len = strlen(m->in->source),
-                            .request_id = ""};
-    m->w = (struct wire_writer){.buf = malloc(ROOM), .cap = ROOM};
-    CHECK(m->w.buf);
-    cmd_put_head(&m->w, &head);
-    m->count_at = m->w.len;
-    wire_put_u32(&m->w, 0);
-}
-
-/* A command becomes a part: what is behind its head. Takes cmd. */
-static void add_part(struct making *m, void *cmd, size_t len)
-{
-    struct wire_reader r = {.buf = cmd, .len = len};
-    struct cmd_head head;
-    cmd_get_head(&r, &head);
-    wire_put_u16(&m->w, head.type);
-    wire_put_bytes(&m->w, r.buf + r.pos, r.len - r.pos);
-    m->count++;
-    free(cmd);
-}
 
 static void add_setting(struct making *m, const char *key, const char *value)
 {
@@ -56,22 +28,21 @@ static void add_setting(struct making *m, const char *key, const char *value)
     if (value)
         wire_put_bytes(&w, value, strlen(value));
     CHECK(!w.failed);
-    wire_put_u16(&m->w, value ? CMD_SETTING_SET : CMD_SETTING_UNSET);
-    wire_put_bytes(&m->w, fields, w.len);
-    m->count++;
+    wire_put_u16(&m->t.w, value ? CMD_SETTING_SET : CMD_SETTING_UNSET);
+    wire_put_bytes(&m->t.w, fields, w.len);
+    m->t.count++;
 }
 
 static void end(struct making *m)
 {
-    struct wire_writer count = {.buf = m->w.buf + m->count_at, .cap = 4};
-    wire_put_u32(&count, m->count);
-    m->out->too_large = m->w.failed || m->count > STATE_PARTS_MAX;
-    if (m->count && !m->out->too_large) {
-        m->out->cmd = m->w.buf;
-        m->out->len = m->w.len;
+    transaction_end(&m->t);
+    m->out->too_large = m->t.w.failed || m->t.count > STATE_PARTS_MAX;
+    if (m->t.count && !m->out->too_large) {
+        m->out->cmd = m->t.w.buf;
+        m->out->len = m->t.w.len;
         return;
     }
-    free(m->w.buf);
+    free(m->t.w.buf);
 }
 
 /* --- for people --- */
@@ -138,7 +109,7 @@ static void remove_services(struct making *m)
             continue;
         row_new(m, "remove", "service", s->name);
         void *cmd = services_cmd_rm(m->in->actor, m->in->source, s->name, SVC_FROM_API, &len);
-        add_part(m, cmd, len);
+        transaction_add(&m->t, cmd, len);
     }
 }
 
@@ -176,7 +147,7 @@ static void remove_backends(struct making *m, const struct svc *now, const struc
     if (count) {
         void *cmd = services_cmd_names(m->in->actor, m->in->source, CMD_BACKEND_RM, now->name, SVC_FROM_API,
                                        name, count, &len);
-        add_part(m, cmd, len);
+        transaction_add(&m->t, cmd, len);
     }
     free(name);
 }
@@ -188,7 +159,7 @@ static void set_service(struct making *m, const struct svc *now, const struct sv
         return;
     tell_service(m, now, wanted);
     void *cmd = services_cmd_set(m->in->actor, m->in->source, wanted, CMD_REVISION_ANY, &len);
-    add_part(m, cmd, len);
+    transaction_add(&m->t, cmd, len);
 }
 
 static void set_backends(struct making *m, const struct svc *now, const struct svc *wanted)
@@ -208,7 +179,7 @@ static void set_backends(struct making *m, const struct svc *now, const struct s
     if (count) {
         void *cmd = services_cmd_backends(m->in->actor, m->in->source, wanted->name, CMD_REVISION_ANY, list,
                                           count, &len);
-        add_part(m, cmd, len);
+        transaction_add(&m->t, cmd, len);
     }
     free(list);
 }
@@ -320,7 +291,7 @@ static void change_mirrors(struct making *m)
             continue;
         row_new(m, "remove", "mirror", name);
         void *cmd = mirror_cmd_rm(m->in->actor, m->in->source, name, false, &len);
-        add_part(m, cmd, len);
+        transaction_add(&m->t, cmd, len);
     }
     for (size_t i = 0; i < file->count; i++) {
         const struct mirror_rule *now = mirror_find(state, file->list[i].name);
@@ -328,7 +299,7 @@ static void change_mirrors(struct making *m)
             continue;
         tell_mirror(m, now, &file->list[i]);
         void *cmd = mirror_cmd_set(m->in->actor, m->in->source, &file->list[i], &len);
-        add_part(m, cmd, len);
+        transaction_add(&m->t, cmd, len);
     }
 }
 
@@ -356,7 +327,7 @@ static void change_sources(struct making *m)
             continue;
         row_new(m, "remove", "source", s->prefix);
         void *cmd = source_cmd_rm(m->in->actor, m->in->source, SOURCE_FROM_API, s->prefix, &len);
-        add_part(m, cmd, len);
+        transaction_add(&m->t, cmd, len);
     }
     for (size_t i = 0; i < file->count; i++) {
         const struct source *now = source_find(state, file->list[i].prefix);
@@ -365,7 +336,7 @@ static void change_sources(struct making *m)
         tell_source(m, now, &file->list[i]);
         void *cmd = source_cmd_set(m->in->actor, m->in->source, CMD_REVISION_ANY, SOURCE_FROM_API,
                                    &file->list[i], &len);
-        add_part(m, cmd, len);
+        transaction_add(&m->t, cmd, len);
     }
 }
 
@@ -373,7 +344,7 @@ void changes_make(const struct changes_input *in, struct changes *out)
 {
     struct making m = {.in = in, .out = out};
     *out = (struct changes){.list = json_array()};
-    begin(&m);
+    transaction_begin(&m.t, in->actor, in->source, ROOM);
     if (in->has_services)
         change_services(&m);
     if (in->has_settings)

@@ -9,6 +9,7 @@
 #include "control/cluster.h"
 #include "control/cluster_policy.h"
 #include "control/journal.h"
+#include "control/transaction.h"
 
 struct mirrors_file {
     struct journal *journal;
@@ -26,29 +27,17 @@ enum { PART_ROOM = 4096 };
 
 static const char actor[] = "system", source[] = "configuration";
 
-/* A command becomes a part of the transaction: what is behind its head. Takes cmd. */
-static void add_part(struct wire_writer *w, void *cmd, size_t len)
+static void add_parts(struct transaction *t, const struct mirror_table *state,
+                      const struct mirror_table *file)
 {
-    struct wire_reader r = {.buf = cmd, .len = len};
-    struct cmd_head head;
-    cmd_get_head(&r, &head);
-    wire_put_u16(w, head.type);
-    wire_put_bytes(w, r.buf + r.pos, r.len - r.pos);
-    free(cmd);
-}
-
-static size_t add_parts(struct wire_writer *w, const struct mirror_table *state,
-                        const struct mirror_table *file)
-{
-    size_t count = 0, len;
+    size_t len;
     void *cmd;
     for (size_t i = 0; i < state->count; i++) {
         const struct mirror_rule *m = &state->list[i];
         if (!m->declared || mirror_find(file, m->name))
             continue;
         cmd = mirror_cmd_rm(actor, source, m->name, true, &len);
-        add_part(w, cmd, len);
-        count++;
+        transaction_add(t, cmd, len);
     }
     for (size_t i = 0; i < file->count; i++) {
         struct mirror_rule wanted = file->list[i];
@@ -57,34 +46,23 @@ static size_t add_parts(struct wire_writer *w, const struct mirror_table *state,
             continue;
         wanted.declared = true;
         cmd = mirror_cmd_set(actor, source, &wanted, &len);
-        add_part(w, cmd, len);
-        count++;
+        transaction_add(t, cmd, len);
     }
-    return count;
 }
 
 void *mirrors_diff(const struct mirror_table *state, const struct mirror_table *file, size_t *changes,
                    size_t *len)
 {
-    struct cmd_head head = {.type = CMD_TRANSACTION,
-                            .actor = actor,
-                            .actor_len = sizeof(actor) - 1,
-                            .source = source,
-                            .source_len = sizeof(source) - 1,
-                            .request_id = ""};
-    size_t cap = PART_ROOM * (1 + state->count + file->count);
-    struct wire_writer w = {.buf = malloc(cap), .cap = cap};
-    CHECK(w.buf);
-    cmd_put_head(&w, &head);
-    struct wire_writer count = w;
-    wire_put_u32(&w, 0);
-    *changes = add_parts(&w, state, file);
-    wire_put_u32(&count, (uint32_t)*changes);
-    CHECK(!w.failed);
-    *len = w.len;
-    if (*changes)
-        return w.buf;
-    free(w.buf);
+    struct transaction t;
+    transaction_begin(&t, actor, source, PART_ROOM * (1 + state->count + file->count));
+    add_parts(&t, state, file);
+    transaction_end(&t);
+    CHECK(!t.w.failed);
+    *changes = t.count;
+    *len = t.w.len;
+    if (t.count)
+        return t.w.buf;
+    free(t.w.buf);
     return NULL;
 }
 

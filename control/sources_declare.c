@@ -9,6 +9,7 @@
 #include "control/cluster_policy.h"
 #include "control/journal.h"
 #include "control/state/state.h"
+#include "control/transaction.h"
 
 struct sources_declared {
     struct journal *journal;
@@ -23,28 +24,16 @@ struct sources_declared {
     size_t changes; /* of the command that is under way */
 };
 
-/* What is behind a command's head becomes a part. Takes cmd. */
-static void add_part(struct wire_writer *w, void *cmd, size_t len)
+static void add_parts(struct transaction *t, const struct source_table *state,
+                      const struct source_table *file)
 {
-    struct wire_reader r = {.buf = cmd, .len = len};
-    struct cmd_head head;
-    cmd_get_head(&r, &head);
-    wire_put_u16(w, head.type);
-    wire_put_bytes(w, r.buf + r.pos, r.len - r.pos);
-    free(cmd);
-}
-
-static size_t add_parts(struct wire_writer *w, const struct source_table *state,
-                        const struct source_table *file)
-{
-    size_t count = 0, len;
+    size_t len;
     for (size_t i = 0; i < state->count; i++) {
         const struct source *s = &state->list[i];
         if (s->origin != SOURCE_FROM_FILE || source_find(file, s->prefix))
             continue;
         void *cmd = source_cmd_rm("system", "configuration", SOURCE_FROM_FILE, s->prefix, &len);
-        add_part(w, cmd, len);
-        count++;
+        transaction_add(t, cmd, len);
     }
     for (size_t i = 0; i < file->count; i++) {
         const struct source *now = source_find(state, file->list[i].prefix);
@@ -52,33 +41,23 @@ static size_t add_parts(struct wire_writer *w, const struct source_table *state,
             continue;
         void *cmd = source_cmd_set("system", "configuration", CMD_REVISION_ANY, SOURCE_FROM_FILE,
                                    &file->list[i], &len);
-        add_part(w, cmd, len);
-        count++;
+        transaction_add(t, cmd, len);
     }
-    return count;
 }
 
 void *sources_diff(const struct source_table *state, const struct source_table *file, size_t *changes,
                    size_t *len)
 {
-    struct wire_writer w = {.buf = malloc(STATE_TRANSACTION_BYTES_MAX), .cap = STATE_TRANSACTION_BYTES_MAX};
-    struct cmd_head head = {.type = CMD_TRANSACTION,
-                            .actor = "system",
-                            .actor_len = strlen("system"),
-                            .source = "configuration",
-                            .source_len = strlen("configuration"),
-                            .request_id = ""};
-    CHECK(w.buf);
-    cmd_put_head(&w, &head);
-    struct wire_writer count = {.buf = w.buf + w.len, .cap = 4};
-    wire_put_u32(&w, 0);
-    *changes = add_parts(&w, state, file);
-    wire_put_u32(&count, (uint32_t)*changes);
-    CHECK(!w.failed); /* 255 of each would fit */
-    *len = w.len;
-    if (*changes)
-        return w.buf;
-    free(w.buf);
+    struct transaction t;
+    transaction_begin(&t, "system", "configuration", STATE_TRANSACTION_BYTES_MAX);
+    add_parts(&t, state, file);
+    transaction_end(&t);
+    CHECK(!t.w.failed); /* 255 of each would fit */
+    *changes = t.count;
+    *len = t.w.len;
+    if (t.count)
+        return t.w.buf;
+    free(t.w.buf);
     return NULL;
 }
 
