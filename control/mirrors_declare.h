@@ -19,8 +19,6 @@ struct mirrors_file;
 struct cluster;
 struct journal;
 
-enum { MIRRORS_RETRY_MS = 250 };
-
 struct mirrors_file *mirrors_file_new(uv_loop_t *loop, struct journal *journal, struct cluster *cluster);
 
 /* Makes the state say what the file says; tries again while nobody leads. Copies file. */

@@ -7,19 +7,11 @@
 #include "check.h"
 #include "control/cluster.h"
 #include "control/cluster_policy.h"
-#include "control/journal.h"
+#include "control/declared.h"
 
 struct policies {
-    struct journal *journal;
-    struct cluster *cluster;
+    struct declared declared;
     struct policy_table file;
-    bool emptied; /* it had some before, and it is not said yet that it has none now */
-    uv_timer_t retry;
-    bool under_way;
-    bool again; /* the file was read again meanwhile, or the command has to be made anew */
-    bool refused;
-    bool closing;
-    size_t changes; /* of the command that is under way */
 };
 
 void *policies_diff(const struct policy_table *state, const struct policy_table *file, size_t *changes,
@@ -46,76 +38,26 @@ void *policies_diff(const struct policy_table *state, const struct policy_table 
     return cmd;
 }
 
-static void look(struct policies *p);
-
-static void on_retry(uv_timer_t *timer)
+static int diff(void *owner, void **cmd, size_t *changes, size_t *len)
 {
-    look(timer->data);
-}
-
-static void look_later(struct policies *p)
-{
-    if (!p->closing)
-        uv_timer_start(&p->retry, on_retry, POLICIES_RETRY_MS, 0);
-}
-
-static void on_proposed(void *arg, enum cmd_status status, uint64_t index, const void *detail,
-                        size_t detail_len)
-{
-    struct policies *p = arg;
-    (void)index;
-    p->under_way = false;
-    switch (status) {
-    case CMD_OK:
-        journal_info(p->journal, "policies", "the configuration changed %zu policies", p->changes);
-        break;
-    case CMD_NO_LEADER:
-    case CMD_BUSY:
-    case CMD_UNKNOWN_OUTCOME:
-    case CMD_NO_SPACE:
-    case CMD_TOO_NEW: /* a node that is not upgraded yet; or this one is new, and has not said its version */
-        look_later(p);
-        return;
-    default:
-        p->refused = true;
-        journal_error(p->journal, "policies", "the configuration's policies were refused: %.*s",
-                      (int)detail_len, (const char *)detail);
-    }
-    p->emptied &= p->again;
-    if (p->again)
-        look(p);
-}
-
-static void look(struct policies *p)
-{
+    const struct policies *p = owner;
     struct policy_table state;
-    size_t len;
-    p->again = p->under_way;
-    if (p->under_way || p->closing || (p->file.count == 0 && !p->emptied && cluster_has_others(p->cluster)))
-        return;
-    int rc = cluster_policies(p->cluster, &state, NULL);
-    void *cmd = rc ? NULL : policies_diff(&state, &p->file, &p->changes, &len);
+    int rc = cluster_policies(p->declared.cluster, &state, NULL);
+    if (rc == 0)
+        *cmd = policies_diff(&state, &p->file, changes, len);
     policy_table_fini(&state);
-    if (rc) {
-        look_later(p);
-        return;
-    }
-    if (!cmd) {
-        p->emptied = false;
-        return;
-    }
-    p->under_way = true;
-    cluster_propose(p->cluster, cmd, len, on_proposed, p);
+    return rc;
 }
+
+static const struct declared_kind kind = {.component = "policies", .what = "policies", .diff = diff};
 
 void policies_declare(struct policies *p, const struct policy_table *file)
 {
-    p->emptied = file->count == 0 && (p->emptied || p->file.count > 0);
+    size_t before = p->file.count;
     policy_table_fini(&p->file);
     for (size_t i = 0; i < file->count; i++)
         policy_table_add(&p->file, &file->list[i]);
-    p->refused = false;
-    look(p);
+    declared_changed(&p->declared, file->count, before);
 }
 
 bool policies_has(const struct policies *p, const char *prefix)
@@ -125,7 +67,7 @@ bool policies_has(const struct policies *p, const char *prefix)
 
 void policies_warn(const struct policies *p, json_t *list)
 {
-    if (p->refused)
+    if (p->declared.refused)
         json_array_append_new(
             list, json_string("the configuration's policies were refused: look at the error log"));
 }
@@ -134,24 +76,20 @@ struct policies *policies_new(uv_loop_t *loop, struct journal *journal, struct c
 {
     struct policies *p = calloc(1, sizeof(*p));
     CHECK(p);
-    p->journal = journal;
-    p->cluster = cluster;
-    uv_timer_init(loop, &p->retry);
-    p->retry.data = p;
+    declared_init(&p->declared, &kind, p, loop, journal, cluster);
     return p;
 }
 
 void policies_close(struct policies *p)
 {
-    p->closing = true;
-    uv_close((uv_handle_t *)&p->retry, NULL);
+    declared_close(&p->declared);
 }
 
 void policies_free(struct policies *p)
 {
     if (!p)
         return;
-    CHECK(!p->under_way);
+    declared_fini(&p->declared);
     policy_table_fini(&p->file);
     free(p);
 }

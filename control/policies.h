@@ -19,8 +19,6 @@ struct policies;
 struct cluster;
 struct journal;
 
-enum { POLICIES_RETRY_MS = 250 };
-
 struct policies *policies_new(uv_loop_t *loop, struct journal *journal, struct cluster *cluster);
 
 /* Makes the state say what the file says; tries again while nobody leads. Copies file. */

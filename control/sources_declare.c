@@ -7,21 +7,13 @@
 #include "check.h"
 #include "control/cluster.h"
 #include "control/cluster_policy.h"
-#include "control/journal.h"
+#include "control/declared.h"
 #include "control/state/state.h"
 #include "control/transaction.h"
 
 struct sources_declared {
-    struct journal *journal;
-    struct cluster *cluster;
+    struct declared declared;
     struct source_table file;
-    bool emptied; /* it had some before, and it is not said yet that it has none now */
-    uv_timer_t retry;
-    bool under_way;
-    bool again; /* the file was read again meanwhile */
-    bool refused;
-    bool closing;
-    size_t changes; /* of the command that is under way */
 };
 
 static void add_parts(struct transaction *t, const struct source_table *state,
@@ -61,88 +53,32 @@ void *sources_diff(const struct source_table *state, const struct source_table *
     return NULL;
 }
 
-static void look(struct sources_declared *s);
-
-static void on_retry(uv_timer_t *timer)
+static int diff(void *owner, void **cmd, size_t *changes, size_t *len)
 {
-    look(timer->data);
-}
-
-static void look_later(struct sources_declared *s)
-{
-    if (!s->closing)
-        uv_timer_start(&s->retry, on_retry, SOURCES_RETRY_MS, 0);
-}
-
-static void on_proposed(void *arg, enum cmd_status status, uint64_t index, const void *detail,
-                        size_t detail_len)
-{
-    struct sources_declared *s = arg;
-    (void)index;
-    s->under_way = false;
-    switch (status) {
-    case CMD_OK:
-        journal_info(s->journal, "source", "the configuration changed %zu sources", s->changes);
-        break;
-    case CMD_NO_LEADER:
-    case CMD_BUSY:
-    case CMD_UNKNOWN_OUTCOME:
-    case CMD_NO_SPACE:
-    case CMD_TOO_NEW: /* a node that is not upgraded yet; or this one is new, and has not said its version */
-        look_later(s);
-        return;
-    default:
-        s->refused = true;
-        journal_error(s->journal, "source", "the configuration's sources were refused: %.*s", (int)detail_len,
-                      (const char *)detail);
-    }
-    s->emptied &= s->again;
-    if (s->again)
-        look(s);
-}
-
-static void look(struct sources_declared *s)
-{
+    const struct sources_declared *s = owner;
     struct source_table state;
-    size_t len;
-    s->again = s->under_way;
-    if (s->under_way || s->closing || (s->file.count == 0 && !s->emptied && cluster_has_others(s->cluster)))
-        return;
-    int rc = cluster_sources(s->cluster, &state);
-    void *cmd = rc ? NULL : sources_diff(&state, &s->file, &s->changes, &len);
+    int rc = cluster_sources(s->declared.cluster, &state);
+    if (rc == 0)
+        *cmd = sources_diff(&state, &s->file, changes, len);
     source_table_fini(&state);
-    if (rc) {
-        look_later(s);
-        return;
-    }
-    if (!cmd) {
-        s->emptied = false;
-        return;
-    }
-    if (!cluster_knows(s->cluster, CLUSTER_VERSION_SOURCES)) {
-        /* Who leads may be a node that is not upgraded yet, and would refuse what it does not know for good.
-         */
-        free(cmd);
-        look_later(s);
-        return;
-    }
-    s->under_way = true;
-    cluster_propose(s->cluster, cmd, len, on_proposed, s);
+    return rc;
 }
+
+static const struct declared_kind kind = {
+    .component = "source", .what = "sources", .version = CLUSTER_VERSION_SOURCES, .diff = diff};
 
 void sources_declare(struct sources_declared *s, const struct source_table *file)
 {
-    s->emptied = file->count == 0 && (s->emptied || s->file.count > 0);
+    size_t before = s->file.count;
     source_table_fini(&s->file);
     for (size_t i = 0; i < file->count; i++)
         source_table_add(&s->file, &file->list[i]);
-    s->refused = false;
-    look(s);
+    declared_changed(&s->declared, file->count, before);
 }
 
 void sources_declared_warn(const struct sources_declared *s, json_t *list)
 {
-    if (s->refused)
+    if (s->declared.refused)
         json_array_append_new(
             list, json_string("the configuration's sources were refused: look at the error log; they hold on "
                               "this node alone"));
@@ -153,24 +89,20 @@ struct sources_declared *sources_declared_new(uv_loop_t *loop, struct journal *j
 {
     struct sources_declared *s = calloc(1, sizeof(*s));
     CHECK(s);
-    s->journal = journal;
-    s->cluster = cluster;
-    uv_timer_init(loop, &s->retry);
-    s->retry.data = s;
+    declared_init(&s->declared, &kind, s, loop, journal, cluster);
     return s;
 }
 
 void sources_declared_close(struct sources_declared *s)
 {
-    s->closing = true;
-    uv_close((uv_handle_t *)&s->retry, NULL);
+    declared_close(&s->declared);
 }
 
 void sources_declared_free(struct sources_declared *s)
 {
     if (!s)
         return;
-    CHECK(!s->under_way);
+    declared_fini(&s->declared);
     source_table_fini(&s->file);
     free(s);
 }

@@ -17,8 +17,6 @@ struct sources_declared;
 struct cluster;
 struct journal;
 
-enum { SOURCES_RETRY_MS = 250 };
-
 struct sources_declared *sources_declared_new(uv_loop_t *loop, struct journal *journal,
                                               struct cluster *cluster);
 
