@@ -484,6 +484,14 @@ void loop_close(struct loop *loop, struct op *op, int fd)
     finish(sqe, op);
 }
 
+void loop_close_removed(struct loop *loop, struct op *op, int fd)
+{
+    struct io_uring_sqe *sqe = order(loop, op);
+    io_uring_prep_close(sqe, fd);
+    io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
+    finish(sqe, op);
+}
+
 void loop_read(struct loop *loop, struct op *op, int fd, void *buf, size_t len, uint64_t offset)
 {
     struct io_uring_sqe *sqe = order(loop, op);

@@ -101,6 +101,8 @@ void loop_trim(struct loop *loop); /* gives memory of receive buffers that a bur
 /* Files: names, buffers and statx results are borrowed until the completion. Nothing here blocks the ring. */
 void loop_openat(struct loop *loop, struct op *op, int dirfd, const char *path, int flags, mode_t mode);
 void loop_close(struct loop *loop, struct op *op, int fd);
+/* The same on another thread, for a file that has lost its name: its last descriptor frees its blocks. */
+void loop_close_removed(struct loop *loop, struct op *op, int fd);
 void loop_read(struct loop *loop, struct op *op, int fd, void *buf, size_t len, uint64_t offset);
 void loop_write(struct loop *loop, struct op *op, int fd, const void *buf, size_t len, uint64_t offset);
 void loop_fsync(struct loop *loop, struct op *op, int fd);

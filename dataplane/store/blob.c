@@ -92,7 +92,7 @@ static void memory_free(struct store_ring *r, struct entry *e)
 
 static void file_close(struct store_ring *r, struct entry *e)
 {
-    loop_close(r->loop, task_order(&e->task), e->blob.fd);
+    task_order_close(&e->task, e->blob.fd);
     e->blob.fd = -1;
     r->files--;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Three system calls are made here on a ring instead of being orders, because they read memory only: fstat of
- * a file just opened (its inode is in memory; through the ring it would always go to another thread),
- * fstatvfs once a second by one ring (a local file system keeps its counters in memory), getrandom.
+ * an open file (its inode is in memory; through the ring it would always go to another thread), fstatvfs
+ * once a second by one ring (a local file system keeps its counters in memory), getrandom.
  */
 #include "dataplane/store/store.h"
 
@@ -34,6 +34,21 @@ struct op *task_order(struct task *t)
     return &t->op;
 }
 
+/* A file server may be asked for what fstat tells. */
+static bool may_be_removed(const struct store_ring *r, int fd)
+{
+    struct stat st;
+    return r->store->shared || fstat(fd, &st) || st.st_nlink == 0;
+}
+
+void task_order_close(struct task *t, int fd)
+{
+    if (may_be_removed(t->ring, fd))
+        loop_close_removed(t->ring->loop, task_order(t), fd);
+    else
+        loop_close(t->ring->loop, task_order(t), fd);
+}
+
 static void errand_done(struct task *t)
 {
     pool_give(&t->ring->errands, t);
@@ -47,7 +62,7 @@ void store_close(struct store_ring *r, int fd)
         return;
     }
     task_init(t, r, errand_done);
-    loop_close(r->loop, task_order(t), fd);
+    task_order_close(t, fd);
 }
 
 void store_write_back(struct store_ring *r, int fd, uint64_t offset, size_t len)

@@ -81,6 +81,10 @@ static inline void task_init(struct task *t, struct store_ring *r, void (*step)(
 /* To be handed to one call of the loop. */
 struct op *task_order(struct task *t);
 
+/* The task's next order is the close of a file. What is freed with the last descriptor of one that was
+ * removed, or replaced, can be gigabytes: a ring does not wait for that. */
+void task_order_close(struct task *t, int fd);
+
 /* ------------------------------------------------------------------ publishing */
 
 enum publish_state {

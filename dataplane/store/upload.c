@@ -471,7 +471,7 @@ static void hashed_piece(struct upload *u)
 static void order_close(struct upload *u)
 {
     u->state = UPLOAD_CLOSING;
-    loop_close(u->task.ring->loop, task_order(&u->task), u->fd);
+    task_order_close(&u->task, u->fd);
     u->fd = -1;
 }
 

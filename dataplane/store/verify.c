@@ -125,7 +125,7 @@ static void finish(struct verify *v, int res)
         return;
     }
     v->state = VERIFY_CLOSING;
-    loop_close(v->task.ring->loop, task_order(&v->task), v->fd);
+    task_order_close(&v->task, v->fd);
     v->fd = -1;
 }
 
@@ -409,7 +409,7 @@ static void read_some(struct verify *v)
         v->direct = false; /* one that says so only now: from the beginning */
         v->at = 0;
         v->state = VERIFY_REOPENING;
-        loop_close(r->loop, task_order(&v->task), v->fd);
+        task_order_close(&v->task, v->fd);
         v->fd = -1;
         return;
     }

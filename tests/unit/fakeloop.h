@@ -75,6 +75,7 @@ struct loop {
     unsigned unsynced_count;
     unsigned renamed_unsynced; /* files that were renamed with bytes that no fsync has seen */
     unsigned fds_open;
+    unsigned removed_closed; /* descriptors, by loop_close_removed */
 };
 
 static inline struct loop *fake_new(uint64_t seed)
@@ -315,6 +316,12 @@ void loop_openat(struct loop *loop, struct op *op, int dirfd, const char *path, 
 void loop_close(struct loop *loop, struct op *op, int fd)
 {
     fake_order(loop, (struct fake_order){.op = op, .kind = FAKE_CLOSE, .fd = fd});
+}
+
+void loop_close_removed(struct loop *loop, struct op *op, int fd)
+{
+    loop->removed_closed++;
+    loop_close(loop, op, fd);
 }
 
 void loop_read(struct loop *loop, struct op *op, int fd, void *buf, size_t len, uint64_t offset)

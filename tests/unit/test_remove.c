@@ -64,11 +64,44 @@ static void test_removed_and_closed(void **state)
     w = waiting();
     assert_int_equal(settled(fx.loop, blob_open(fx.ring, &d, sizeof(content), false, &again, &w.waiter), &w),
                      -ENOENT);
+    assert_int_equal(fx.loop->removed_closed, 0);
     blob_put(fx.ring, blob);
     fake_run(fx.loop);
     assert_int_equal(fx.ring->files, 0);
+    assert_int_equal(fx.loop->removed_closed, 1); /* by another thread: it frees the space */
     assert_int_equal(remove_blob(&removal), 0);
     assert_int_equal(removal.bytes, 0);
+}
+
+static void open_and_put(const struct digest *d)
+{
+    struct wait_test w = waiting();
+    struct blob *blob;
+    assert_int_equal(settled(fx.loop, blob_open(fx.ring, d, sizeof(content), false, &blob, &w.waiter), &w),
+                     0);
+    blob_put(fx.ring, blob);
+}
+
+/* A ring that has not heard of it yet, or never will (another file has come into its place), sees by the file
+ * itself whether its close may take long. */
+static void test_closed_by_whom(void **state)
+{
+    (void)state;
+    struct digest d = plant_blob(&fx, content, sizeof(content));
+    char path[BLOB_PATH_MAX + 1];
+    blob_path(&d, path);
+    open_and_put(&d);
+    blob_forget(fx.ring, &d);
+    fake_run(fx.loop);
+    assert_int_equal(fx.loop->count[FAKE_CLOSE], 1);
+    assert_int_equal(fx.loop->removed_closed, 0);
+    open_and_put(&d);
+    assert_int_equal(renameat(fx.blobs, path, fx.uploads, "away"), 0);
+    assert_int_equal(unlinkat(fx.uploads, "away", 0), 0);
+    blob_forget(fx.ring, &d);
+    fake_run(fx.loop);
+    assert_int_equal(fx.loop->count[FAKE_CLOSE], 2);
+    assert_int_equal(fx.loop->removed_closed, 1);
 }
 
 static void test_pinned_young_and_named_stay(void **state)
@@ -402,6 +435,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_removed_and_closed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_closed_by_whom, setup, teardown),
         cmocka_unit_test_setup_teardown(test_pinned_young_and_named_stay, setup, teardown),
         cmocka_unit_test_setup_teardown(test_published_meanwhile, setup, teardown),
         cmocka_unit_test_setup_teardown(test_many_are_forgotten, setup, teardown),
