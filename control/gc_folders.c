@@ -35,10 +35,9 @@ static void owner_text(const struct gc *gc, char text[33])
 }
 
 /* It is there whole or not at all; if it cannot be written, the next pass tries again. */
-static void owner_write(const struct gc *gc, const char *text)
+static void owner_write(int at, const char *text)
 {
     static const char fresh[] = STORE_OWNER ".new";
-    int at = gc->config.blobs_fd;
     int fd = openat(at, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
     if (fd < 0)
         return;
@@ -61,22 +60,20 @@ static bool has_blobs(const struct gc *gc)
     return has;
 }
 
-/* Whether the store is this cluster's. Without the file it is, if the names know of a blob at all. */
-static bool is_ours(struct gc *gc)
+/* Whether the store is this cluster's. Without the file it is, if the names know of a blob at all. On a
+ * thread. */
+static void owner_look(struct gc_folders *f, int blobs_fd)
 {
-    char ours[33], theirs[33] = "";
-    owner_text(gc, ours);
-    int fd = openat(gc->config.blobs_fd, STORE_OWNER, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    char theirs[33] = "";
+    int fd = openat(blobs_fd, STORE_OWNER, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     bool missing = fd < 0 && errno == ENOENT;
     ssize_t n = fd < 0 ? 0 : read(fd, theirs, 32);
     if (fd >= 0)
         close(fd);
-    gc->status.foreign = !missing && (n != 32 || memcmp(ours, theirs, 32) != 0);
-    if (missing && has_blobs(gc)) {
-        owner_write(gc, ours);
-        return true;
-    }
-    return !missing && !gc->status.foreign;
+    f->foreign = !missing && (n != 32 || memcmp(f->owner, theirs, 32) != 0);
+    f->ours = missing ? f->has_blobs : !f->foreign;
+    if (missing && f->ours)
+        owner_write(blobs_fd, f->owner);
 }
 
 /* ------------------------------------------------------------------ a folder */
@@ -99,16 +96,11 @@ static void files_add(struct gc_folders *f, uint8_t alg, const char *name)
     f->file[f->count++] = d;
 }
 
-/* On a thread. */
-static void list(uv_work_t *work)
+static void list_folder(const struct gc *gc, struct gc_folders *f)
 {
-    struct gc *gc = work->data;
-    struct gc_folders *f = &gc->folders;
     uint8_t alg = f->folder < GC_FOLDERS / 2 ? DIGEST_SHA256 : DIGEST_SHA512;
     char path[32];
     snprintf(path, sizeof(path), "%s/%02x", digest_alg_name(alg), f->folder % 256);
-    f->count = f->at = 0;
-    f->put_back = f->folder == 0 && gc->config.tidy ? gc->config.tidy(gc->config.arg) : 0;
     int fd = openat(gc->config.blobs_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (!dir) {
@@ -122,16 +114,50 @@ static void list(uv_work_t *work)
     closedir(dir);
 }
 
+/* On a thread. */
+static void list(uv_work_t *work)
+{
+    struct gc *gc = work->data;
+    struct gc_folders *f = &gc->folders;
+    if (f->folder == 0) {
+        owner_look(f, gc->config.blobs_fd);
+        if (f->ours && gc->config.tidy)
+            f->put_back = gc->config.tidy(gc->config.arg);
+    }
+    if (f->ours)
+        list_folder(gc, f);
+}
+
+/* Whose the store is is known by now. */
+static void first_listed(struct gc *gc)
+{
+    struct gc_folders *f = &gc->folders;
+    gc->status.foreign = f->foreign;
+    if (!f->ours)
+        f->folder = GC_FOLDERS;
+    if (f->put_back)
+        journal_info(gc->config.journal, "store",
+                     "%zu blobs whose removal was cut off are back in their places", f->put_back);
+}
+
 static void on_listed(uv_work_t *work, int status)
 {
     struct gc *gc = work->data;
     gc->folders.listing = false;
-    if (status) /* nothing was listed */
-        gc->folders.count = gc->folders.at = 0;
-    else if (gc->folders.put_back)
-        journal_info(gc->config.journal, "store",
-                     "%zu blobs whose removal was cut off are back in their places", gc->folders.put_back);
+    if (status) /* nothing was listed, nor looked at */
+        gc->folders.folder = GC_FOLDERS;
+    else if (gc->folders.folder == 0)
+        first_listed(gc);
     folders_arm(gc, 0);
+}
+
+static void list_begin(struct gc *gc)
+{
+    struct gc_folders *f = &gc->folders;
+    f->count = f->at = 0;
+    f->listing = uv_queue_work(gc->config.loop, &f->work, list, on_listed) == 0;
+    if (!f->listing)
+        folders_arm(gc, GC_RETRY_MS);
 }
 
 void gc_folders_answer(struct gc *gc, const struct gc_removal *removal, enum gc_result result, uint64_t bytes)
@@ -193,8 +219,12 @@ static void on_timer(uv_timer_t *timer)
         if (!f->wanted)
             return;
         f->wanted = false;
-        if (!gc_cleans(gc) || !is_ours(gc))
+        if (!gc_cleans(gc))
             return;
+        owner_text(gc, f->owner);
+        f->has_blobs = has_blobs(gc);
+        f->ours = false;
+        f->put_back = 0;
         f->folder = 0;
     } else if (f->at < f->count) {
         bool compared = compare(gc);
@@ -208,9 +238,7 @@ static void on_timer(uv_timer_t *timer)
             folders_arm(gc, 0);
         return;
     }
-    f->listing = uv_queue_work(gc->config.loop, &f->work, list, on_listed) == 0;
-    if (!f->listing)
-        folders_arm(gc, GC_RETRY_MS);
+    list_begin(gc);
 }
 
 static void folders_arm(struct gc *gc, uint64_t ms)

@@ -58,7 +58,11 @@ struct gc_folders {
     bool wanted, listing;
     uint64_t due_ms; /* of the loop's clock */
     unsigned folder; /* GC_FOLDERS: no pass is under way */
-    size_t put_back; /* by config.tidy, before the first one */
+    /* Before the first folder: whose the store is. */
+    char owner[33]; /* this cluster's id */
+    bool has_blobs; /* the names know of a blob at all */
+    bool ours, foreign;
+    size_t put_back; /* by config.tidy */
     struct digest *file;
     size_t count, at, cap;
     unsigned removing;
