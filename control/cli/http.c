@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #include "check.h"
+#include "grow.h"
 
 enum { CONNECT_SECONDS = 10, SLOW_SECONDS = 60 };
 
@@ -48,30 +49,16 @@ void http_free(struct http *http)
     free(http);
 }
 
-static size_t take_small(struct exchange *x, const void *bytes, size_t len)
-{
-    struct http_answer *out = x->out;
-    if (len > HTTP_ANSWER_MAX - out->len) {
-        x->too_large = true;
-        return 0;
-    }
-    char *grown = realloc(out->body, out->len + len + 1);
-    CHECK(grown);
-    memcpy(grown + out->len, bytes, len);
-    out->body = grown;
-    out->len += len;
-    out->body[out->len] = '\0';
-    return len;
-}
-
 static size_t on_body(char *bytes, size_t size, size_t count, void *arg)
 {
     struct exchange *x = arg;
     long status = 0;
     size_t len = size * count;
     curl_easy_getinfo(x->http->curl, CURLINFO_RESPONSE_CODE, &status);
-    if (!x->sink || status != 200)
-        return take_small(x, bytes, len);
+    if (!x->sink || status != 200) {
+        x->too_large = !grow_add(&x->out->body, &x->out->len, HTTP_ANSWER_MAX, bytes, len);
+        return x->too_large ? 0 : len;
+    }
     x->refused = !x->sink(x->arg, bytes, len);
     return x->refused ? 0 : len;
 }
