@@ -37,23 +37,6 @@ static void take_tag(struct mirror_state *s, const json_t *line)
         s->run.more = true;
 }
 
-/* Where a blob stands at the other side: the next run goes on there. An empty place: it is done. */
-static void take_upload(struct mirror_state *s, const json_t *line)
-{
-    enum { UPLOADS_MAX = 64, KEY_MAX = 512 };
-    char key[KEY_MAX];
-    const char *repo = json_string_value(json_object_get(line, "repo"));
-    const char *digest = json_string_value(json_object_get(line, "digest"));
-    const char *location = json_string_value(json_object_get(line, "location"));
-    if (!repo || !digest || !location)
-        return;
-    snprintf(key, sizeof(key), "%s@%s", repo, digest);
-    if (!*location)
-        json_object_del(s->uploads, key);
-    else if (json_object_size(s->uploads) < UPLOADS_MAX || json_object_get(s->uploads, key))
-        json_object_set(s->uploads, key, (json_t *)line);
-}
-
 static void on_line(void *arg, const json_t *line)
 {
     struct mirror_state *s = arg;
@@ -67,8 +50,6 @@ static void on_line(void *arg, const json_t *line)
         s->run.counts = json_incref(counts);
     } else if (strcmp(type, "tag") == 0) {
         take_tag(s, line);
-    } else if (strcmp(type, "upload") == 0) {
-        take_upload(s, line);
     } else if (strcmp(type, "end") == 0) {
         s->run.told_end = true;
         snprintf(s->run.error, sizeof(s->run.error), "%s", error ? error : "");
@@ -112,12 +93,10 @@ static void on_ended(void *arg, const char *why)
     s->total.tags += count_of(r->counts, "copied");
     s->total.bytes += count_of(r->counts, "bytes");
     s->total.wrong += count_of(r->counts, "wrong");
-    if (!failed) {
+    if (!failed)
         s->synced_ms = r->begun_ms;
-        json_object_clear(s->uploads);
-    } else if (!s->run.whole) {
+    else if (!s->run.whole)
         mirror_pending_all(s); /* who knows which of them */
-    }
     say_end(m, s, failed);
 }
 
@@ -184,31 +163,24 @@ static void state_fini(struct mirror_state *s)
 {
     run_stop(s);
     run_fini(&s->run);
-    json_decref(s->uploads);
     json_decref(s->pending);
     memset(s, 0, sizeof(*s));
 }
 
 static void state_init(struct mirrors *m, struct mirror_state *s, const struct mirror_rule *rule)
 {
-    *s = (struct mirror_state){.owner = m,
-                               .rule = *rule,
-                               .uploads = json_object(),
-                               .pending = json_object(),
-                               .clock.since_ms = uv_now(m->config.loop)};
+    *s = (struct mirror_state){
+        .owner = m, .rule = *rule, .pending = json_object(), .clock.since_ms = uv_now(m->config.loop)};
 }
 
-/* What is known of rules that have changed is of no use, but for where their uploads stand. */
+/* What is known of rules that have changed is of no use. */
 static void state_change(struct mirrors *m, struct mirror_state *s, const struct mirror_rule *rule)
 {
     if (s->rule.revision == rule->revision)
         return;
     struct mirror_totals total = s->total;
-    json_t *uploads = json_incref(s->uploads);
     state_fini(s);
     state_init(m, s, rule);
-    json_decref(s->uploads);
-    s->uploads = uploads;
     s->total = total;
 }
 

@@ -86,17 +86,6 @@ static json_t *pending_json(const struct mirror_state *s)
     return list;
 }
 
-static json_t *uploads_json(const struct mirror_state *s)
-{
-    json_t *list = json_array(), *line;
-    const char *key;
-    json_object_foreach(s->uploads, key, line)
-    {
-        json_array_append(list, line);
-    }
-    return list;
-}
-
 json_t *mirror_job(struct mirrors *m, const struct mirror_state *s, bool dry_run, char why[MIRRORS_ERROR_MAX])
 {
     const struct mirror_rule *r = &s->rule;
@@ -111,11 +100,10 @@ json_t *mirror_job(struct mirrors *m, const struct mirror_state *s, bool dry_run
         json_decref(remote);
         return NULL;
     }
-    json_t *job =
-        json_pack("{s:b, s:b, s:b, s:o, s:s, s:s, s:s, s:s, s:s, s:I, s:i, s:o}", "push", r->push, "dry_run",
-                  dry_run, "referrers", r->referrers, "remote", remote, "local", local, "repos", r->repos,
-                  "tags", r->tags, "strip", r->strip, "prefix", r->prefix, "rate", (json_int_t)r->rate,
-                  "parallel", (int)r->parallel, "uploads", uploads_json(s));
+    json_t *job = json_pack("{s:b, s:b, s:b, s:o, s:s, s:s, s:s, s:s, s:s, s:I, s:i}", "push", r->push,
+                            "dry_run", dry_run, "referrers", r->referrers, "remote", remote, "local", local,
+                            "repos", r->repos, "tags", r->tags, "strip", r->strip, "prefix", r->prefix,
+                            "rate", (json_int_t)r->rate, "parallel", (int)r->parallel);
     CHECK(job);
     if (!s->run.whole)
         json_object_set_new(job, "only", pending_json(s));

@@ -36,7 +36,6 @@ struct mirror_state {
     struct mirror_work *work; /* NULL: none is under way */
     struct mirror_run run;    /* the last one */
     struct mirror_totals total;
-    json_t *uploads; /* "REPO@DIGEST" -> the line of the process */
     json_t *pending; /* repositories that have changed: keys of an object */
     bool pending_all, failing;
     uint64_t

@@ -73,7 +73,6 @@ static json_t *rule_json(const struct mirrors *m, const struct mirror_rule *rule
     json_object_set_new(out, "synced", time_json(s->synced_ms));
     if (m->leads)
         json_object_set_new(out, "lag_s", json_integer((json_int_t)lag_s(s)));
-    json_object_set_new(out, "uploads", json_integer((json_int_t)json_object_size(s->uploads)));
     if (s->run.number)
         json_object_set_new(out, "run", run_json(&s->run, rows));
     return out;

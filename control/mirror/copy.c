@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "control/mirror/exchange.h"
 #include "names_policy.h"
 
 enum { PAGE = 1000, PAGES_MAX = 10000 };
@@ -39,14 +40,18 @@ static void hand_fini(struct hand *h)
 {
     side_free(h->from);
     side_free(h->to);
-    free(h->buffer);
+    carrier_free(h->carrier);
+    pipe_fini(&h->pipe);
 }
 
 static int hand_init(struct hand *h, struct copy *c)
 {
-    *h = (struct hand){
-        .copy = c, .from = side_new(&c->from), .to = side_new(&c->to), .buffer = malloc(COPY_PIECE_BYTES)};
-    if (h->from && h->to && h->buffer)
+    *h = (struct hand){.copy = c, .carrier = carrier_new()};
+    if (h->carrier) {
+        h->from = side_new(&c->from, h->carrier);
+        h->to = side_new(&c->to, h->carrier);
+    }
+    if (h->from && h->to && pipe_init(&h->pipe))
         return 0;
     hand_fini(h);
     return -ENOMEM;
@@ -191,7 +196,7 @@ static int names_read(struct hand *h, const char *path, const char *repo, struct
     CHECK(a);
     snprintf(url, sizeof(url), "%s?n=%d", path, PAGE);
     for (unsigned pages = 0; url[0] && rc == 0; pages++) {
-        const struct side_request r = {.method = "GET", .path = url, .repo = repo, .from = -1};
+        const struct side_request r = {.method = "GET", .path = url, .repo = repo};
         rc = pages == PAGES_MAX ? -E2BIG : copy_result(h, side_ask(h->from, &r, a, h->error));
         if (rc)
             break;

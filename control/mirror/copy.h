@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One run: what its threads share. Each thread (a hand) has a connection to either side and a buffer for a
- * piece of a blob; they take tags of one repository after the other, and whoever has nothing to do copies
- * blobs of those that wait for them. Nothing is remembered beyond the run: what is on both sides says what is
- * to do.
+ * One run: what its threads share. Each thread (a hand) has a connection to either side and a pipe between
+ * them for what passes of a blob; they take tags of one repository after the other, and whoever has nothing
+ * to do copies blobs of those that wait for them. Nothing is remembered beyond the run: what is on both sides
+ * says what is to do.
  */
 #ifndef FL_MIRROR_COPY_H
 #define FL_MIRROR_COPY_H
@@ -15,11 +15,11 @@
 
 #include "control/mirror/document.h"
 #include "control/mirror/job.h"
+#include "control/mirror/pipe.h"
 #include "control/mirror/side.h"
 
 enum {
-    COPY_PIECE_BYTES = 4 << 20, /* of a blob, in memory; what is smaller goes in one request */
-    COPY_TAGS_MAX = 200000,     /* of a repository */
+    COPY_TAGS_MAX = 200000, /* of a repository */
     COPY_REPOS_MAX = 100000,
     COPY_DEPTH_MAX = 8,         /* indexes in indexes, referrers of referrers */
     COPY_MANIFESTS_MAX = 10000, /* below one tag */
@@ -68,8 +68,9 @@ struct copy {
 /* A thread. */
 struct hand {
     struct copy *copy;
+    struct carrier *carrier;
     struct side *from, *to;
-    uint8_t *buffer;    /* COPY_PIECE_BYTES */
+    struct pipe pipe;
     unsigned manifests; /* below the tag that it is at */
     bool changed;       /* something was written for the tag */
     char error[SIDE_ERROR_MAX];
@@ -89,7 +90,7 @@ int blobs_copy(struct hand *h, const struct document *d);
 bool blobs_help(struct hand *h);
 void blobs_forget(struct copy *c); /* of the repository that was */
 
-/* transfer.c: one blob, from where it may have stopped. 0, or -errno with a text. */
+/* transfer.c: one blob. 0, or -errno with a text. */
 int transfer_blob(struct hand *h, const char *digest, int64_t size, char err[SIDE_ERROR_MAX]);
 
 /* image.c: a tag with everything below it. */
@@ -103,7 +104,6 @@ int referrers_copy(struct hand *h, const char *digest, unsigned depth);
 
 /* report.c: lines of JSON on standard output. Who reads them is gone: so is this process. */
 void report_tag(struct hand *h, const char *tag, const char *digest, const char *state, const char *error);
-void report_upload(const struct hand *h, const char *digest, const char *location);
 void report_progress(struct copy *c, bool now);
 void report_end(struct copy *c, const char *error);
 

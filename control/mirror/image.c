@@ -24,12 +24,8 @@ static int manifest_look(struct hand *h, bool source, const char *reference, str
     const char *repo = source ? h->copy->from_repo : h->copy->to_repo;
     char path[URL_ROOM];
     path_of(path, repo, reference);
-    const struct side_request r = {.method = "HEAD",
-                                   .path = path,
-                                   .repo = repo,
-                                   .write = !source,
-                                   .accept = document_accept,
-                                   .from = -1};
+    const struct side_request r = {
+        .method = "HEAD", .path = path, .repo = repo, .write = !source, .accept = document_accept};
     int rc = copy_result(h, side_ask(s, &r, a, h->error));
     if (rc)
         return rc;
@@ -46,8 +42,7 @@ static int manifest_fetch(struct hand *h, const char *reference, struct side_ans
     const char *repo = h->copy->from_repo;
     char path[URL_ROOM];
     path_of(path, repo, reference);
-    const struct side_request r = {
-        .method = "GET", .path = path, .repo = repo, .accept = document_accept, .from = -1};
+    const struct side_request r = {.method = "GET", .path = path, .repo = repo, .accept = document_accept};
     int rc = copy_result(h, side_ask(h->from, &r, a, h->error));
     if (rc)
         return rc;
@@ -83,8 +78,7 @@ static int manifest_put(struct hand *h, const char *reference, const char *type,
                                    .write = true,
                                    .type = type,
                                    .body = body,
-                                   .len = len,
-                                   .from = -1};
+                                   .len = len};
     int rc = copy_result(h, side_ask(h->to, &r, &a, h->error));
     if (rc)
         return rc;

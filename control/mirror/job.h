@@ -8,10 +8,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct job_upload {
-    const char *repo, *digest, *location; /* of the destination: bytes are there already */
-};
-
 struct job {
     json_t *root; /* has the texts */
     bool push, dry_run, referrers;
@@ -21,15 +17,10 @@ struct job {
     uint64_t rate;
     unsigned parallel;
     const json_t *only; /* repositories of the source that are meant, no others; NULL: all */
-    struct job_upload *uploads;
-    size_t upload_count;
 };
 
 /* 0, or -EINVAL with what is wrong in err. */
 int job_read(struct job *job, const char *text, size_t len, char *err, size_t err_len);
 void job_fini(struct job *job);
-
-/* Where an upload of the blob was given up; NULL: nowhere. */
-const char *job_upload_find(const struct job *job, const char *repo, const char *digest);
 
 #endif

@@ -26,8 +26,7 @@ static int list_get(struct hand *h, bool source, const char *path, json_t **out,
                                    .path = path,
                                    .repo = source ? h->copy->from_repo : h->copy->to_repo,
                                    .write = !source,
-                                   .accept = index_type,
-                                   .from = -1};
+                                   .accept = index_type};
     char next[URL_ROOM];
     int rc = copy_result(h, side_ask(s, &r, a, h->error));
     *out = NULL;
@@ -109,8 +108,7 @@ static int tag_put(struct hand *h, const char *digest, const json_t *list)
                                        .write = true,
                                        .type = index_type,
                                        .body = text,
-                                       .len = strlen(text),
-                                       .from = -1};
+                                       .len = strlen(text)};
         rc = copy_result(h, side_ask(h->to, &r, a, h->error));
         if (rc == 0 && a->status != 201)
             rc = side_refused(h->to, a, "the tag of what refers to a digest is put", h->error);

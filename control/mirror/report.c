@@ -37,14 +37,6 @@ void report_tag(struct hand *h, const char *tag, const char *digest, const char 
         say(line);
 }
 
-void report_upload(const struct hand *h, const char *digest, const char *location)
-{
-    json_t *line = json_pack("{s:s, s:s, s:s, s:s}", "type", "upload", "repo", h->copy->to_repo, "digest",
-                             digest, "location", location);
-    if (line)
-        say(line);
-}
-
 static json_t *counts_json(const struct copy_counts *n)
 {
     const struct {

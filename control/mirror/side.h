@@ -11,11 +11,17 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "control/mirror/name.h"
 #include "control/mirror/url.h"
 
-enum { SIDE_ERROR_MAX = 512, SIDE_TYPE_ROOM = 256 };
+enum {
+    SIDE_ERROR_MAX = 512,
+    SIDE_TYPE_ROOM = 256,
+    SIDE_SLOW_S = 60,      /* with hardly a byte */
+    SIDE_SLOW_BYTES = 100, /* a second */
+};
 
 struct side_config {
     const char *name;                 /* "the remote registry": for people */
@@ -27,32 +33,40 @@ struct side_config {
 };
 
 struct side;
+struct carrier; /* exchange.h */
 
-/* Borrows config. NULL: libcurl does not take it. */
-struct side *side_new(const struct side_config *config);
+/* Borrows both. NULL: libcurl does not take it. */
+struct side *side_new(const struct side_config *config, struct carrier *carrier);
 void side_free(struct side *s);
 
-/* Takes pieces of a body. False ends the request. */
-typedef bool (*side_sink)(void *arg, const void *bytes, size_t len);
+/* Takes a piece of a body, waits (the piece comes again after exchange_resume), or ends the request. */
+enum side_flow { SIDE_TAKEN, SIDE_WAIT, SIDE_STOP };
+typedef enum side_flow (*side_sink)(void *arg, const void *bytes, size_t len);
+
+/* Gives a piece of a body: its bytes; 0: there are none yet; -1 ends the request. */
+typedef ssize_t (*side_pour)(void *arg, void *out, size_t room);
 
 struct side_request {
-    const char *method; /* "GET", "HEAD", "POST", "PATCH", "PUT", "DELETE" */
+    const char *method; /* "GET", "HEAD", "POST", "PUT", "DELETE" */
     const char *path;   /* "/v2/...", or a URL that the registry gave */
     const char *repo;   /* what a token is asked for; NULL: the list of repositories */
     bool write;         /* pull and push, not pull alone */
     bool once;          /* not again after a failure, only with a token */
+    bool stay;          /* a redirect is an answer like any other */
     const char *accept, *type;
     const void *body;
     size_t len;
-    int64_t from;   /* >= 0: a part, from this byte on ("Range"); and of an upload ("Content-Range") */
+    int64_t from;   /* > 0: a part, from this byte on ("Range") */
     side_sink sink; /* takes the body of 200 and 206 */
-    void *arg;
+    side_pour pour; /* gives the body, of `size` bytes */
+    int64_t size;
+    void *arg; /* of both */
 };
 
 struct side_answer {
     long status;        /* 0: there was none */
     char url[URL_ROOM]; /* that answered */
-    char digest[DIGEST_TEXT_ROOM], type[SIDE_TYPE_ROOM], location[URL_ROOM], link[URL_ROOM], range[64];
+    char digest[DIGEST_TEXT_ROOM], type[SIDE_TYPE_ROOM], location[URL_ROOM], link[URL_ROOM];
     bool subject;              /* OCI-Subject: it knows what refers to what */
     int64_t length, part_from; /* -1: not said; Content-Range's first byte */
     long retry_after_s;
@@ -60,8 +74,8 @@ struct side_answer {
     size_t len;
 };
 
-/* 0 when there is an answer, whatever its status. -EIO: there was none. -ECANCELED: the sink wanted no more.
- * -EFBIG: the answer is too long. err says why. */
+/* 0 when there is an answer, whatever its status. -EIO: there was none. -EFBIG: the answer is too long. err
+ * says why. Without sink or pour: see pass.h. */
 int side_ask(struct side *s, const struct side_request *request, struct side_answer *out,
              char err[SIDE_ERROR_MAX]);
 void side_answer_free(struct side_answer *a);

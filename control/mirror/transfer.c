@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One blob from one side to the other, piece after piece: a piece is received, hashed, and sent while the
- * source waits. What stops on either side goes on from the byte that the destination has. Where it began is
- * hashed here, the end is sent only if the digest is right; the destination looks in any case.
+ * One blob: looked for, mounted from another repository of the destination, or passed on (pass.h) into an
+ * upload of its own. An upload that broke off is dropped; the next attempt begins another one.
  */
 #include <errno.h>
-#include <openssl/evp.h>
 #include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,23 +11,23 @@
 
 #include "check.h"
 #include "control/mirror/copy.h"
+#include "control/mirror/pass.h"
 
-enum { TRIES_MAX = 5 };
+enum {
+    TRIES_MAX = 5,
+    STALL_MS = SIDE_SLOW_S * 1000,
+    RESUME_MS = 100,
+    ANSWER_MS = 300000,        /* a registry may have to move what it has got */
+    SENDING_BYTES = 128 << 10, /* that libcurl may have and not have sent */
+};
 
 struct transfer {
     struct hand *h;
     const char *digest;
     int64_t size;
     char location[URL_ROOM]; /* of the upload; empty: there is none */
-    int64_t offset;          /* bytes that the destination has */
-    size_t filled;           /* bytes of the piece behind them */
-    int64_t at;              /* of the source's body: the next byte */
-    bool begun;              /* the source's body has begun */
-    struct side_answer source;
-    EVP_MD_CTX *hash; /* NULL: what was before this process is not known */
-    int64_t hashed;
-    bool too_much, unwanted; /* the source's bytes are wrong; the destination did not take a piece */
     bool no_mount;           /* it was tried */
+    long wait_s;             /* before another attempt, as was asked for */
     char *err;
 };
 
@@ -103,14 +101,6 @@ static bool location_take(struct transfer *t, const struct side_answer *a)
     return true;
 }
 
-/* The bytes that the destination says it has; of one byte the older registries say nothing else than of none.
- */
-static int64_t range_end(const struct side_answer *a)
-{
-    long long last;
-    return sscanf(a->range, "0-%lld", &last) == 1 && last > 0 ? last + 1 : 0;
-}
-
 /* 1: it is there; 0: it is not; -errno. */
 static int look(struct transfer *t)
 {
@@ -118,7 +108,7 @@ static int look(struct transfer *t)
     char path[URL_ROOM];
     const char *repo = t->h->copy->to_repo;
     snprintf(path, sizeof(path), "/v2/%s/blobs/%s", repo, t->digest);
-    const struct side_request r = {.method = "HEAD", .path = path, .repo = repo, .write = true, .from = -1};
+    const struct side_request r = {.method = "HEAD", .path = path, .repo = repo, .write = true};
     int rc = ask(t, t->h->to, &r, &a);
     if (rc)
         return rc;
@@ -140,7 +130,7 @@ static int upload_begin(struct transfer *t)
     t->no_mount = true;
     if (mount && !(url_add(path, "mount", t->digest) && url_add(path, "from", other)))
         return -ENAMETOOLONG;
-    const struct side_request r = {.method = "POST", .path = path, .repo = repo, .write = true, .from = -1};
+    const struct side_request r = {.method = "POST", .path = path, .repo = repo, .write = true};
     int rc = ask(t, t->h->to, &r, &a);
     if (rc)
         return rc;
@@ -154,100 +144,7 @@ static int upload_begin(struct transfer *t)
         rc = -EPROTO;
     if (rc == -EPROTO)
         snprintf(t->err, SIDE_ERROR_MAX, "an upload has no place to go");
-    t->offset = 0;
-    t->filled = 0;
     side_answer_free(&a);
-    return rc;
-}
-
-/* Where an upload stands; it begins anew where it is unknown. 0 or -errno. */
-static int upload_ask(struct transfer *t)
-{
-    struct side_answer a;
-    const char *repo = t->h->copy->to_repo;
-    const struct side_request r = {
-        .method = "GET", .path = t->location, .repo = repo, .write = true, .from = -1};
-    int rc = ask(t, t->h->to, &r, &a);
-    if (rc)
-        return rc;
-    int64_t end = range_end(&a);
-    bool stands = a.status == 204 && end <= t->size && location_take(t, &a);
-    if (!stands)
-        t->location[0] = '\0';
-    if (!stands || end != t->offset)
-        t->filled = 0;
-    t->offset = stands ? end : 0;
-    if (t->offset > t->hashed) { /* of another process, or of an answer that was lost */
-        EVP_MD_CTX_free(t->hash);
-        t->hash = NULL;
-    }
-    side_answer_free(&a);
-    return 0;
-}
-
-/* The piece becomes the destination's. */
-static int piece_send(struct transfer *t)
-{
-    struct side_answer a;
-    struct copy *c = t->h->copy;
-    const struct side_request r = {.method = "PATCH",
-                                   .path = t->location,
-                                   .repo = c->to_repo,
-                                   .write = true,
-                                   .once = true,
-                                   .body = t->h->buffer,
-                                   .len = t->filled,
-                                   .from = t->offset};
-    int rc = ask(t, t->h->to, &r, &a);
-    if (rc)
-        return rc;
-    if (a.status != 202 || !location_take(t, &a))
-        rc = side_refused(t->h->to, &a, "a piece of a blob is sent", t->err);
-    else if (range_end(&a) != t->offset + (int64_t)t->filled)
-        rc = -EIO;
-    side_answer_free(&a);
-    if (rc)
-        return rc;
-    t->offset += (int64_t)t->filled;
-    pthread_mutex_lock(&c->lock);
-    c->counts.blob_bytes += t->filled;
-    pthread_mutex_unlock(&c->lock);
-    t->filled = 0;
-    report_upload(t->h, t->digest, t->location);
-    report_progress(c, false);
-    return 0;
-}
-
-/* The last piece, and the digest. 0, -EBADMSG: it is not that blob; -errno. */
-static int upload_end(struct transfer *t)
-{
-    struct side_answer a;
-    char url[URL_ROOM];
-    struct copy *c = t->h->copy;
-    memcpy(url, t->location, sizeof(url));
-    if (!url_add(url, "digest", t->digest))
-        return -ENAMETOOLONG;
-    const struct side_request r = {.method = "PUT",
-                                   .path = url,
-                                   .repo = c->to_repo,
-                                   .write = true,
-                                   .once = true,
-                                   .body = t->filled ? t->h->buffer : NULL,
-                                   .len = t->filled,
-                                   .from = t->offset ? t->offset : -1};
-    int rc = ask(t, t->h->to, &r, &a);
-    if (rc)
-        return rc;
-    if (a.status != 201 && a.status != 204)
-        rc = side_refused(t->h->to, &a, "a blob ends", t->err);
-    if (a.status == 400)
-        rc = -EBADMSG;
-    side_answer_free(&a);
-    if (rc == 0) {
-        pthread_mutex_lock(&c->lock);
-        c->counts.blob_bytes += t->filled;
-        pthread_mutex_unlock(&c->lock);
-    }
     return rc;
 }
 
@@ -255,102 +152,22 @@ static void upload_drop(struct transfer *t)
 {
     struct side_answer a;
     char ignored[SIDE_ERROR_MAX];
-    const struct side_request r = {.method = "DELETE",
-                                   .path = t->location,
-                                   .repo = t->h->copy->to_repo,
-                                   .write = true,
-                                   .once = true,
-                                   .from = -1};
+    const struct side_request r = {
+        .method = "DELETE", .path = t->location, .repo = t->h->copy->to_repo, .write = true, .once = true};
     if (t->location[0] && side_ask(t->h->to, &r, &a, ignored) == 0)
         side_answer_free(&a);
     t->location[0] = '\0';
 }
 
-/* --- the source --- */
+/* --- on its way --- */
 
-static void hash_add(struct transfer *t, const uint8_t *bytes, size_t len, int64_t at)
+static void on_moved(void *arg, size_t bytes)
 {
-    if (!t->hash || at + (int64_t)len <= t->hashed)
-        return;
-    size_t old = at < t->hashed ? (size_t)(t->hashed - at) : 0;
-    CHECK(at <= t->hashed && EVP_DigestUpdate(t->hash, bytes + old, len - old) == 1);
-    t->hashed += (int64_t)(len - old);
-}
-
-static bool on_bytes(void *arg, const void *data, size_t len)
-{
-    struct transfer *t = arg;
-    const uint8_t *bytes = data;
-    int64_t wanted = t->offset + (int64_t)t->filled;
-    if (!t->begun)
-        t->at = t->source.status == 206 ? t->source.part_from : 0;
-    t->begun = true;
-    t->too_much = t->at < 0 || t->at > wanted || (int64_t)len > t->size - t->at;
-    if (t->too_much)
-        return false;
-    hash_add(t, bytes, len, t->at);
-    if (t->at < wanted) { /* a source that gives all of it again */
-        size_t skip = (uint64_t)(wanted - t->at) < len ? (size_t)(wanted - t->at) : len;
-        t->at += (int64_t)skip;
-        bytes += skip;
-        len -= skip;
-    }
-    while (len) {
-        if (t->filled == COPY_PIECE_BYTES && piece_send(t)) {
-            t->unwanted = true;
-            return false;
-        }
-        size_t n = len < COPY_PIECE_BYTES - t->filled ? len : COPY_PIECE_BYTES - t->filled;
-        memcpy(t->h->buffer + t->filled, bytes, n);
-        t->filled += n;
-        t->at += (int64_t)n;
-        bytes += n;
-        len -= n;
-    }
-    return true;
-}
-
-/* Reads on. 0: all of it is here or there; -EAGAIN: again; -EBADMSG, -errno. */
-static int source_read(struct transfer *t)
-{
-    char path[URL_ROOM];
-    const char *repo = t->h->copy->from_repo;
-    int64_t from = t->offset + (int64_t)t->filled;
-    if (from == t->size)
-        return 0;
-    snprintf(path, sizeof(path), "/v2/%s/blobs/%s", repo, t->digest);
-    const struct side_request r = {
-        .method = "GET", .path = path, .repo = repo, .once = true, .from = from, .sink = on_bytes, .arg = t};
-    t->begun = t->too_much = t->unwanted = false;
-    int rc = side_ask(t->h->from, &r, &t->source, t->err);
-    long status = t->source.status;
-    (void)copy_result(t->h, t->begun || status ? 0 : rc);
-    if (rc == 0 && status != 200 && status != 206)
-        rc = side_refused(t->h->from, &t->source, "a blob is fetched", t->err);
-    long wait_s = t->source.retry_after_s;
-    side_answer_free(&t->source);
-    if (t->too_much)
-        return -EBADMSG;
-    if (rc == -EIO && wait_s > 0)
-        side_wait(1, wait_s);
-    if (rc == -EPERM)
-        return rc;
-    return t->offset + (int64_t)t->filled == t->size ? 0 : -EAGAIN;
-}
-
-static bool digest_is_right(struct transfer *t)
-{
-    uint8_t sum[EVP_MAX_MD_SIZE];
-    char hex[2 * EVP_MAX_MD_SIZE + 1];
-    unsigned len = 0;
-    if (!t->hash)
-        return true; /* the destination knows all of it */
-    CHECK(EVP_DigestFinal_ex(t->hash, sum, &len) == 1);
-    for (unsigned i = 0; i < len; i++)
-        snprintf(hex + 2 * (size_t)i, 3, "%02x", sum[i]);
-    EVP_MD_CTX_free(t->hash);
-    t->hash = NULL;
-    return strcmp(hex, t->digest + 7) == 0;
+    struct copy *c = ((struct transfer *)arg)->h->copy;
+    pthread_mutex_lock(&c->lock);
+    c->counts.blob_bytes += bytes;
+    pthread_mutex_unlock(&c->lock);
+    report_progress(c, false);
 }
 
 static int wrong(struct transfer *t)
@@ -360,69 +177,69 @@ static int wrong(struct transfer *t)
     pthread_mutex_lock(&c->lock);
     c->counts.wrong++;
     pthread_mutex_unlock(&c->lock);
-    upload_drop(t);
-    report_upload(t->h, t->digest, "");
     return -EBADMSG;
 }
 
-/* One attempt. 0, 1: mounted; -EAGAIN: another one may go on from here. */
-static int attempt(struct transfer *t)
+/* It is as slow as it is told to be: that is no stall. */
+static int64_t stall_ms(const struct side_config *to)
 {
-    bool large = t->size > COPY_PIECE_BYTES;
-    int rc = 0;
-    if (large && !t->location[0])
-        rc = upload_begin(t);
-    if (rc)
-        return rc == -EIO ? -EAGAIN : rc;
-    rc = source_read(t);
-    if (rc == -EAGAIN && t->unwanted && upload_ask(t))
-        return -EAGAIN;
-    if (rc == -EBADMSG)
-        return wrong(t);
-    if (rc)
-        return rc;
-    if (!digest_is_right(t))
-        return wrong(t);
-    if (!large && !t->location[0]) {
-        size_t filled = t->filled;
-        rc = upload_begin(t);
-        t->filled = filled;
-    }
+    return STALL_MS + (to->send_rate ? (int64_t)(1000ull * SENDING_BYTES / to->send_rate) : 0);
+}
+
+/* From the source into the upload. 0 or -errno, as pass_run. */
+static int blob_pass(struct transfer *t)
+{
+    char source[URL_ROOM], target[URL_ROOM];
+    struct hand *h = t->h;
+    struct copy *c = h->copy;
+    struct pass p = {.from = h->from,
+                     .to = h->to,
+                     .get = {.path = source, .repo = c->from_repo},
+                     .put = {.path = target, .repo = c->to_repo},
+                     .pipe = &h->pipe,
+                     .stall_ms = stall_ms(&c->to),
+                     .answer_ms = ANSWER_MS,
+                     .resume_ms = RESUME_MS,
+                     .moved = on_moved,
+                     .arg = t};
+    snprintf(source, sizeof(source), "/v2/%s/blobs/%s", c->from_repo, t->digest);
+    memcpy(target, t->location, sizeof(target));
+    if (!url_add(target, "digest", t->digest))
+        return -ENAMETOOLONG;
+    int rc = pipe_begin(&h->pipe, t->digest, t->size);
     if (rc == 0)
-        rc = upload_end(t);
+        rc = pass_run(&p, t->err);
+    (void)copy_result(h, p.silent ? -EIO : 0);
+    t->wait_s = p.wait_s;
     if (rc == -EBADMSG)
-        return wrong(t);
-    if (rc == -EIO) { /* it may have come to its end all the same */
-        t->location[0] = '\0';
-        t->offset = 0;
-        t->filled = large ? 0 : t->filled;
-        return look(t) == 1 ? 0 : -EAGAIN;
-    }
+        rc = wrong(t);
+    if (p.lost && look(t) == 1) /* it came to its end all the same */
+        rc = 0;
     return rc;
 }
 
-static void hash_begin(struct transfer *t)
+/* One attempt. 0, 1: mounted; -EAGAIN: another one may do it. */
+static int attempt(struct transfer *t)
 {
-    const EVP_MD *md = t->digest[3] == '5' ? EVP_sha512() : EVP_sha256();
-    t->hash = EVP_MD_CTX_new();
-    CHECK(t->hash && EVP_DigestInit_ex(t->hash, md, NULL) == 1);
-    t->hashed = 0;
+    int rc = upload_begin(t);
+    if (rc)
+        return rc == -EIO ? -EAGAIN : rc;
+    rc = blob_pass(t);
+    if (rc)
+        upload_drop(t);
+    return rc;
 }
 
 static int transfer_run(struct transfer *t)
 {
-    int64_t best = t->offset;
     int rc = -EAGAIN;
     for (unsigned i = 0; rc == -EAGAIN && i < TRIES_MAX; i++) {
         if (i)
-            side_wait(i, 0);
+            side_wait(i, t->wait_s);
+        t->wait_s = 0;
         if (copy_stopping(t->h->copy))
             break;
         rc = attempt(t);
-        if (rc == -EAGAIN && t->offset > best) { /* it moves */
-            best = t->offset;
-            i = 0;
-        }
     }
     if (rc == -EAGAIN && t->err[0] == '\0')
         snprintf(t->err, SIDE_ERROR_MAX, "%s: a blob stopped again and again", t->h->copy->from.name);
@@ -432,7 +249,6 @@ static int transfer_run(struct transfer *t)
 int transfer_blob(struct hand *h, const char *digest, int64_t size, char err[SIDE_ERROR_MAX])
 {
     struct transfer t = {.h = h, .digest = digest, .size = size, .err = err};
-    const char *resumed = job_upload_find(h->copy->job, h->copy->to_repo, digest);
     if (copy_stopping(h->copy)) {
         snprintf(err, SIDE_ERROR_MAX, "%s was not tried any more", digest);
         return -EIO;
@@ -443,17 +259,8 @@ int transfer_blob(struct hand *h, const char *digest, int64_t size, char err[SID
             count_blob(&t, true, false);
         return rc < 0 ? rc : 0;
     }
-    hash_begin(&t);
-    if (resumed && strlen(resumed) < sizeof(t.location) && size > COPY_PIECE_BYTES) {
-        snprintf(t.location, sizeof(t.location), "%s", resumed);
-        if (upload_ask(&t))
-            t.location[0] = '\0';
-    }
     rc = transfer_run(&t);
-    EVP_MD_CTX_free(t.hash);
     if (rc >= 0)
         count_blob(&t, false, rc == 1);
-    if (t.location[0] && rc >= 0)
-        report_upload(h, digest, "");
     return rc < 0 ? rc : 0;
 }

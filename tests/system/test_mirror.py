@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import urllib.parse
@@ -319,8 +320,8 @@ def worker_of(node):
 
 
 def test_killed_in_the_middle(node, peer, middle):
-    """The process that copies is killed: the next run goes on where it was, in the middle of a blob."""
-    source = peer.repository("killed/app")
+    """The process that copies is killed: the next run copies what is not there, the blob that broke off from its beginning."""
+    source, copy = peer.repository("killed/app"), node.repository("killed/app")
     large, small = (harness.randomness("mirror", size).randbytes(size) for size in (13 << 20, 70_000))
     digest = harness.digest_of(large)
     wanted = {"one": source.push_image("one", small)[0], "two": source.push_image("two", small, large)[0]}
@@ -329,19 +330,113 @@ def test_killed_in_the_middle(node, peer, middle):
     runner = threading.Thread(target=run, args=(node, "killed"))
     runner.start()
     uploads = node.state / "store" / "uploads"
-    assert http1.wait_until(lambda: status(node, "killed").get("uploads") == 1 and
-                            max((path.stat().st_size for path in uploads.iterdir()), default=0) >= 8 << 20, WAIT_S)
+    others = [harness.digest_of(data) for data in (small, b"{}")]
+    assert http1.wait_until(lambda: all(copy.blob(other, "HEAD").status == 200 for other in others) and
+                            max((path.stat().st_size for path in uploads.iterdir()), default=0) >= 7 << 20, WAIT_S)
     (worker,) = worker_of(node)
     os.kill(worker, signal.SIGKILL)
     runner.join()
     middle.released.set()
     assert "signal 9" in status(node, "killed")["run"]["error"]
+    assert copy.blob(digest).status == 404
     before = dict(middle.sent)
     done = run(node, "killed")
-    assert not done["error"] and done["counts"]["bytes"] <= len(large) - (8 << 20) + len(small) + 2, done
-    assert middle.sent[digest] - before[digest] == len(large) - (8 << 20)
-    assert has(node.repository("killed/app"), wanted) and not worker_of(node)
+    assert not done["error"] and done["counts"]["bytes"] == len(large), done
+    assert {key: sent - before.get(key, 0) for key, sent in middle.sent.items() if sent != before.get(key)} == {digest: len(large)}
+    assert has(copy, wanted) and not worker_of(node)
     cli(node, "mirror", "rm", "killed", "--yes")
+
+
+class Wire:
+    """A connection's bytes, both ways. After so many to the registry it is killed, and started again before anybody reaches it."""
+
+    def __init__(self, registry):
+        self.registry, self.sent, self.limit, self.kills = registry, 0, None, 0
+        self.lock = threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.threads = []
+        self.begin(self.accept)
+
+    def begin(self, target, *args):
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        thread.start()
+        self.threads.append(thread)
+
+    def accept(self):
+        while True:
+            try:
+                client = self.listener.accept()[0]
+            except OSError:
+                return
+            with self.lock:  # not while it starts
+                registry = socket.create_connection(self.registry.address)
+            self.begin(self.pump, client, registry, True)
+            self.begin(self.pump, registry, client, False)
+
+    def pump(self, source, target, counts):
+        try:
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+                if counts:
+                    self.count(len(data))
+        except OSError:
+            pass
+        for end in (source, target):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def count(self, size):
+        with self.lock:
+            self.sent += size
+            if self.limit and self.sent >= self.limit:
+                self.limit = None
+                self.kills += 1
+                self.registry.restart("kill")
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+def test_a_large_blob_and_a_destination_that_is_killed(node):
+    """In one request; where that breaks off, in another one from the beginning on."""
+    large = harness.randomness("mirror", "large").randbytes(40 << 20)
+    digest, _ = node.repository("large/app").push_image("v1", large)
+    target = harness.DockerRegistry()
+    try:
+        wire = Wire(target.start())
+        wire.limit = 20 << 20
+        cli(node, "mirror", "set", "large", "direction=push", f"url={wire.url}", "repos=large/app")
+        done = run(node, "large")
+        copy = target.repository("large/app")
+        assert not done["error"] and wire.kills == 1, done
+        assert has(copy, {"v1": digest}) and copy.blob(harness.digest_of(large)).body == large
+        assert len(large) + (20 << 20) <= wire.sent < 2 * len(large) + (1 << 20)
+        cli(node, "mirror", "set", "large", "prefix=again")
+        before = wire.sent
+        done = run(node, "large")
+        assert not done["error"] and done["counts"]["copied"] == 1, done
+        assert wire.sent - before < len(large) + (1 << 20)
+        wire.close()
+    finally:
+        target.close()
+    cli(node, "mirror", "rm", "large", "--yes")
+
+
+def test_a_blob_is_put_once(node, middle):
+    """Not in pieces, whatever its size."""
+    source = node.repository("once/app")
+    digest, _ = source.push_image("v1", harness.randomness("mirror", "once").randbytes(9 << 20))
+    cli(node, "mirror", "set", "once", "direction=push", f"url={middle.url}", "repos=once/app")
+    assert not run(node, "once")["error"]
+    assert sorted(method for method, path in middle.requests if "/blobs/" in path and method != "HEAD") == \
+        ["POST", "POST", "PUT", "PUT"], middle.requests
+    assert harness.digest_of(http1.Client(middle.upstream).exchange(
+        "GET", "/v2/once/app/manifests/v1", None, {"Accept": harness.IMAGE_TYPE}).body) == digest
+    cli(node, "mirror", "rm", "once", "--yes")
 
 
 def test_apply(node):
