@@ -24,6 +24,7 @@ struct daemon_disks {
     char store_id[STORE_ID_LEN + 1];
     int back_error;           /* what was said last of a store that is back and cannot be opened; 0 */
     uint64_t errors, refused; /* as counted by the rings at the last look */
+    enum node_store_state said;
 };
 
 #define RESTART_HINT "it is shared: restart the node to use it"
@@ -89,10 +90,34 @@ static int store_reopen(struct daemon *d)
     return err;
 }
 
+uint8_t daemon_disks_said(const struct daemon *d)
+{
+    return (uint8_t)d->disks->said;
+}
+
+/* Whether the other nodes are to be told something else. */
+static bool is_said_anew(struct daemon *d)
+{
+    struct daemon_disks *all = d->disks;
+    enum node_store_state before = all->said;
+    struct disk_status s;
+    disks_status(all->disks, DISK_OF_STORE, &s);
+    uint64_t now_ms = journal_now_ms(), for_ms = now_ms > s.since_ms ? now_ms - s.since_ms : 0;
+    all->said = store_say(before, disks_store_is_gone(all->disks), s.verdict.state, for_ms);
+    return all->said != before;
+}
+
+static void tell_nodes(struct daemon *d)
+{
+    const struct nodes_self self = daemon_self(d);
+    nodes_set_self(d->nodes, &self);
+}
+
 /* What the node is said to hold is looked for in it; where it is none of this node's, to be disowned. */
 static void identify(struct daemon *d, enum store_identity identity)
 {
     disks_identify(d->disks->disks, identity, d->disks->store_id);
+    (void)is_said_anew(d);
     daemon_repair_check(d);
 }
 
@@ -100,8 +125,7 @@ static void is_not_ours(struct daemon *d, enum store_identity identity)
 {
     identify(d, identity);
     d->store.known = false; /* as daemon_disks_open has it */
-    const struct nodes_self self = daemon_self(d);
-    nodes_set_self(d->nodes, &self);
+    tell_nodes(d);
     (void)daemon_publish_plan(d); /* nothing is written to it */
 }
 
@@ -118,8 +142,7 @@ static int store_is_another(struct daemon *d)
         return result;
     }
     identify(d, STORE_OURS);
-    const struct nodes_self self = daemon_self(d);
-    nodes_set_self(d->nodes, &self);
+    tell_nodes(d);
     (void)daemon_publish_plan(d);
     supervise_kill(d->supervise, "the store is in another place than the one that it has open");
     return 0;
@@ -235,6 +258,8 @@ void daemon_disks_tick(struct daemon *d)
         .error = {[DISK_OF_STATE] = status.room ? 0 : -ENOSPC, [DISK_OF_STORE] = met_by_rings(d)},
         .reserve = {[DISK_OF_STORE] = setting(d, SET_STORE_RESERVE)}};
     disks_tick(d->disks->disks, uv_now(&d->loop), &met);
+    if (is_said_anew(d))
+        tell_nodes(d);
     publish(d);
 }
 
@@ -304,6 +329,7 @@ void daemon_disks_open(struct daemon *d)
         .changed = on_changed,
         .back = on_back,
         .arg = d});
+    (void)is_said_anew(d);
 }
 
 void daemon_disks_close(struct daemon *d)

@@ -21,6 +21,9 @@ bool daemon_disks_store_is_gone(const struct daemon *d);
 /* ... for longer than repair.grace: nobody is to count on it any more. */
 bool daemon_disks_store_is_given_up(const struct daemon *d);
 
+/* What the other nodes are told of the store: enum node_store_state. */
+uint8_t daemon_disks_said(const struct daemon *d);
+
 /* What is at the store's path becomes this node's store, whatever it was. 0 or -errno. */
 int daemon_disks_accept(struct daemon *d);
 

@@ -11,6 +11,7 @@
 #include "control/cluster.h"
 #include "control/compile/plan_services.h"
 #include "control/daemon.h"
+#include "control/daemon_disks.h"
 #include "control/nodes.h"
 #include "control/daemon_sources.h"
 #include "control/resolve.h"
@@ -121,6 +122,7 @@ struct nodes_self daemon_self(const struct daemon *d)
     memcpy(self.name, d->node_name, sizeof(self.name));
     self.has_store = d->store.known;
     self.shares = d->store.shared;
+    self.store_state = daemon_disks_said(d);
     memcpy(self.store, d->store.id, sizeof(self.store));
     if (net->listen_count) {
         CHECK(svc_address_parse(net->advertise.text, &self.mesh) == 0);

@@ -38,7 +38,7 @@ struct repair_file {
 
 _Static_assert(sizeof(struct repair_file) == 16, "on disk");
 
-/* A replica that this node does not hear. */
+/* A replica that this node does not hear, or whose store fails. */
 struct silent {
     uint64_t id, since_ms; /* of the loop's clock */
 };
@@ -70,7 +70,8 @@ static bool is_silent(struct daemon *d, const struct node *n)
 {
     struct node_view view;
     node_view(d, n, &view);
-    return node_state_is_down(view.verdict.state) || view.verdict.state == NODE_STATE_JOINING;
+    return node_state_is_down(view.verdict.state) || view.verdict.state == NODE_STATE_JOINING ||
+           n->store_state == NODE_STORE_FAILING;
 }
 
 static uint64_t silent_since(const struct daemon_repair *r, uint64_t id, uint64_t now_ms)
@@ -113,11 +114,12 @@ static void say_silent(struct daemon *d)
     free(list);
 }
 
+/* What was held in a store that is gone counts until the node has said, blob by blob, that it is not. */
 static enum repair_presence presence_of(const struct node *n, const struct cluster_absent *a)
 {
     if (n->availability == NODE_DRAIN || (a && a->gone))
         return REPAIR_OUT;
-    return a ? REPAIR_AWAY : REPAIR_UP;
+    return a || n->store_state != NODE_STORE_WELL ? REPAIR_AWAY : REPAIR_UP;
 }
 
 /* A holder is there as long as one of its nodes is. Ids ascend; the numbers of stores come behind all of
@@ -162,6 +164,8 @@ static void view_make(struct daemon *d, const struct node_table *t, uint64_t sel
             at++;
         bool is_absent = at < absent && list[at].id == n->id;
         enum repair_presence presence = presence_of(n, is_absent ? &list[at] : NULL);
+        if (n == me && presence == REPAIR_UP && daemon_disks_said(d) != NODE_STORE_WELL)
+            presence = REPAIR_AWAY; /* its row says so in a moment */
         view_add(r, &count, stores_holder(n), presence);
         if (!r->actor && presence == REPAIR_UP && me && stores_holder(n) == stores_holder(me))
             r->actor = n->id;

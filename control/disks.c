@@ -156,6 +156,18 @@ void disk_judge(enum disk disk, const struct disk_facts *f, struct disk_verdict 
         say(disk, out, DISK_FULL, -ENOSPC, "less is free than store.reserve");
 }
 
+enum node_store_state store_say(enum node_store_state said, bool gone, enum disk_state state, uint64_t for_ms)
+{
+    enum node_store_state now = state == DISK_FAILING     ? NODE_STORE_FAILING
+                                : state == DISK_READ_ONLY ? NODE_STORE_READ_ONLY
+                                                          : NODE_STORE_WELL;
+    if (gone)
+        return NODE_STORE_LOST;
+    if (said == NODE_STORE_LOST) /* it is back, or another one was accepted */
+        said = NODE_STORE_WELL;
+    return for_ms >= DISK_SAID_MS ? now : said;
+}
+
 /* ------------------------------------------------------------------ both of them */
 
 struct one {

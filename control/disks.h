@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+#include "control/state/node.h"
 #include "shared.h"
 
 enum disk { DISK_OF_STATE, DISK_OF_STORE, DISKS };
@@ -25,6 +26,7 @@ enum {
     DISK_ERROR_MS = 3000,  /* so long an error that somebody met counts */
     DISK_HUNG_MS = 10000,  /* after this long without an answer it counts as failing */
     DISK_PROBE_MS = 30000, /* between two writes to a disk of which nobody complains */
+    DISK_SAID_MS = 10000,  /* a disk has to be so for so long before the other nodes are told */
 };
 
 /* What a look found. */
@@ -60,6 +62,11 @@ void disk_judge(enum disk disk, const struct disk_facts *facts, struct disk_verd
 /* Looks at the folder that is open as fd, and at what is at path now; with write, writes a file to it and
  * removes it. id: of the store, "" for the state's folder. Any thread. */
 void disk_look(int fd, const char *path, const char *id, bool write, struct disk_look *out);
+
+/* What the other nodes are to know of the store, who know `said`; for_ms: since its state is this one. One
+ * that comes and goes is not told, as each word is an entry of the log. Pure. */
+enum node_store_state store_say(enum node_store_state said, bool gone, enum disk_state state,
+                                uint64_t for_ms);
 
 struct disks;
 

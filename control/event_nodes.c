@@ -58,6 +58,8 @@ static void set_change(json_t *event, const struct node_change *c)
         set_address(event, "data", &c->node.data);
     if (c->has & NODE_HAS_VERSION)
         set_number(event, "version", c->node.version);
+    if (c->has & NODE_HAS_STORE_STATE)
+        set_text(event, "store", node_store_state_name(c->node.store_state));
     if (c->has & (NODE_HAS_KEY | NODE_HAS_CA))
         json_object_set_new(event, "certificate", json_true());
     if (c->force)

@@ -33,11 +33,12 @@ static bool node_lives(struct daemon *d, const struct node *n)
 {
     struct node_view view;
     node_view(d, n, &view);
-    return view.verdict.state != NODE_STATE_DOWN && view.verdict.state != NODE_STATE_UNREACHABLE;
+    return view.verdict.state != NODE_STATE_DOWN && view.verdict.state != NODE_STATE_UNREACHABLE &&
+           n->store_state != NODE_STORE_LOST;
 }
 
-/* A copy on a replica that does not answer is no copy until it does; nor is one in a store of which no
- * replica does. */
+/* A copy on a replica that does not answer, or that has lost its store, is no copy until it does; nor is one
+ * in a store of which no replica does. */
 static uint64_t holder_living(void *arg, uint64_t id)
 {
     struct daemon *d = arg;

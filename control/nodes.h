@@ -28,7 +28,8 @@ struct nodes_self {
     struct svc_address mesh, data;
     bool has_store; /* its store has an id */
     uint8_t store[NODE_STORE_BYTES];
-    bool shares; /* store.shared */
+    bool shares;         /* store.shared */
+    uint8_t store_state; /* enum node_store_state */
 };
 
 struct nodes_config {

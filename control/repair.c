@@ -41,6 +41,7 @@ struct walk {
     uint64_t done, bytes; /* that came of it */
     bool waits;           /* something is the turn of others */
     bool missed;          /* something could not be done now */
+    bool again;           /* before the cursor something may have come to be its turn */
 };
 
 /* Blobs of which so many holders count. */
@@ -53,13 +54,14 @@ struct level {
 
 struct repair {
     struct repair_config config;
-    struct repair_view view;  /* self 0: none */
+    struct repair_view view;  /* the last one */
+    bool known;               /* it holds now; else not since paused_ms */
     struct repair_node *node; /* of the view */
     size_t node_cap;
     uint64_t shape, balanced; /* of the view; that the last balance was made for */
     struct slot slot[REPAIR_SLOTS];
     unsigned busy;
-    uint64_t now_ms, rate;
+    uint64_t now_ms, paused_ms, rate;
     int64_t credit; /* bytes that may be begun; below 0: something large was */
     struct walk walk[WALK_KINDS];
     unsigned at; /* the level that WALK_COPY is about */
@@ -76,11 +78,8 @@ struct repair {
 
 /* ------------------------------------------------------------------ the view */
 
-/* What came of walks under another view says nothing about this one. */
-static void view_take(struct repair *r, const struct repair_view *v)
+static void view_copy(struct repair *r, const struct repair_view *v)
 {
-    if (repair_view_same(&r->view, v))
-        return;
     if (v->count > r->node_cap) {
         free(r->node);
         r->node = calloc(v->count, sizeof(*r->node));
@@ -91,15 +90,33 @@ static void view_take(struct repair *r, const struct repair_view *v)
         r->node[i] = v->node[i];
     r->view = *v;
     r->view.node = r->node;
-    r->look_ms = r->now_ms;
-    r->walk[WALK_COPY].running = false;
-    for (unsigned i = 0; i < BLOB_HOLDERS_MAX; i++)
-        r->level[i] = (struct level){.moved_ms = r->now_ms, .next_ms = r->now_ms};
-    r->balance_ms = r->now_ms;
+}
+
+/* Where others count, what came of walks before says nothing. Else they go on where they were, as they would
+ * come to no end where leaders change often; and there is one more, as it may be another's turn. */
+static void view_take(struct repair *r, const struct repair_view *v)
+{
+    uint64_t shape = repair_view_shape(v), paused_ms = r->known ? 0 : r->now_ms - r->paused_ms;
+    bool anew = r->shape != shape || r->view.self != v->self;
+    if (r->known && repair_view_same(&r->view, v))
+        return;
+    view_copy(r, v);
+    r->known = true;
+    r->shape = shape;
+    r->look_ms = r->balance_ms = r->now_ms;
     r->balance_wait_ms = 0;
-    if (r->shape != repair_view_shape(v))
-        r->walk[WALK_BALANCE].running = false;
-    r->shape = repair_view_shape(v);
+    r->walk[WALK_COPY].running &= !anew;
+    r->walk[WALK_COPY].again = true;
+    r->walk[WALK_BALANCE].running &= !anew;
+    for (unsigned i = 0; i < BLOB_HOLDERS_MAX; i++) {
+        struct level *l = &r->level[i];
+        if (anew)
+            *l = (struct level){.moved_ms = r->now_ms};
+        else
+            l->moved_ms += paused_ms; /* nobody could do anything */
+        l->next_ms = r->now_ms;
+        l->wait_ms = 0;
+    }
 }
 
 static bool on_lives(void *arg, uint64_t id)
@@ -241,7 +258,7 @@ static bool is_wanted(struct slot *s)
 {
     struct repair *r = s->all;
     struct names_blob row;
-    if (!r->view.self || r->config.row(r->config.arg, &s->digest, &row))
+    if (!r->known || r->config.row(r->config.arg, &s->digest, &row))
         return false;
     repair_choose(&r->view, &s->digest, &row, s->more, &s->choice);
     return s->choice.step == REPAIR_COPY || s->choice.step == REPAIR_MOVE;
@@ -278,7 +295,7 @@ static bool is_at_work(const struct repair *r, const struct digest *d)
 
 bool repair_is_spare(const struct repair *r, const struct digest *digest, const struct names_blob *blob)
 {
-    return r->view.self && !is_at_work(r, digest) && repair_spares(&r->view, digest, blob);
+    return r->known && !is_at_work(r, digest) && repair_spares(&r->view, digest, blob);
 }
 
 /* NULL: no more now. */
@@ -407,14 +424,10 @@ static void copy_end(struct repair *r)
     struct level *l = &r->level[r->at];
     const struct walk *w = &r->walk[WALK_COPY];
     r->look_ms = r->now_ms;
-    if (w->done) {
-        l->next_ms = r->now_ms;
-        l->wait_ms = 0;
-        return;
-    }
-    l->wait_ms = wait_after(l->wait_ms);
+    l->wait_ms = w->done || w->again ? 0 : wait_after(l->wait_ms);
     l->next_ms = r->now_ms + l->wait_ms;
-    if (w->waits && l->more < MORE_MAX && r->now_ms - l->moved_ms >= REPAIR_STUCK_MS * (l->more + 1))
+    if (!w->done && w->waits && l->more < MORE_MAX &&
+        r->now_ms - l->moved_ms >= REPAIR_STUCK_MS * (l->more + 1))
         l->more++;
 }
 
@@ -475,13 +488,15 @@ static unsigned level_due(const struct repair *r)
     return i;
 }
 
-/* What is to be walked now. WALK_KINDS: nothing; so it is while this node is drained, or the others think
- * that it is away: what comes of a walk then says nothing of what is to be done afterwards. */
+/* What is to be walked now. WALK_KINDS: nothing; so it is while this node is drained, or away (for its store,
+ * say, of which it tells what is lost): what comes of a walk then says nothing about later. */
 static enum walk_kind walk_choose(struct repair *r)
 {
     const struct repair_node *self = repair_node_find(&r->view, r->view.self);
-    if (!self || self->presence != REPAIR_UP)
+    if (!self || self->presence == REPAIR_OUT)
         return WALK_KINDS;
+    if (self->presence == REPAIR_AWAY)
+        return r->walk[WALK_CHECK].running ? WALK_CHECK : WALK_KINDS;
     unsigned due = level_due(r);
     if (due < r->view.wanted && (!r->walk[WALK_COPY].running || due < r->at)) {
         r->at = due;
@@ -500,7 +515,7 @@ static enum walk_kind walk_choose(struct repair *r)
 /* Something that was begun is over: there is room for what there was none for. */
 static void go_on(struct repair *r)
 {
-    if (!r->full || !r->view.self || r->walking)
+    if (!r->full || !r->known || r->walking)
         return;
     enum walk_kind kind = walk_choose(r);
     if (kind != WALK_KINDS)
@@ -523,8 +538,8 @@ void repair_tick(struct repair *r, uint64_t now_ms, const struct repair_view *vi
     r->now_ms = now_ms;
     r->rate = rate;
     if (!view || !rate) {
-        r->view.self = 0;
-        r->walk[WALK_COPY].running = false;
+        r->paused_ms = r->known ? now_ms : r->paused_ms;
+        r->known = false;
         return;
     }
     refill(r, before_ms);
@@ -548,8 +563,8 @@ void repair_status(const struct repair *r, struct repair_status *out)
     out->lost = r->held.lost;
     out->surplus = r->held.surplus;
     out->under_way = r->busy;
-    out->state = !r->view.self ? "paused" : r->held.endangered ? "waiting" : "idle";
-    for (int i = WALK_KINDS - 1; i >= 0 && r->view.self; i--)
+    out->state = !r->known ? "paused" : r->held.endangered ? "waiting" : "idle";
+    for (int i = WALK_KINDS - 1; i >= 0 && r->known; i--)
         if (r->walk[i].running)
             out->state = doing[i];
 }
@@ -575,7 +590,7 @@ void repair_check(struct repair *r)
 
 void repair_stop(struct repair *r)
 {
-    r->view.self = 0;
+    r->known = false;
 }
 
 void repair_free(struct repair *r)

@@ -19,7 +19,8 @@
 
 enum repair_presence {
     REPAIR_UP,
-    REPAIR_AWAY, /* not heard for a moment: what it holds counts, and nobody relies on it */
+    REPAIR_AWAY, /* not heard for a moment, or its store is not well: what it holds counts, nobody relies on
+                    it, and nothing is its turn */
     REPAIR_OUT,  /* not heard for long, or drained: what it holds does not count */
 };
 

@@ -64,8 +64,8 @@ static bool part_names_credentials(const struct state_cmd *cmd)
 /* Nothing that says who is what, but for what it says of itself. */
 static bool is_for_managers(uint64_t from, const struct state_cmd *cmd)
 {
-    const uint32_t of_itself =
-        NODE_HAS_MESH | NODE_HAS_DATA | NODE_HAS_VERSION | NODE_HAS_KEY | NODE_HAS_CA | NODE_HAS_STORE;
+    const uint32_t of_itself = NODE_HAS_MESH | NODE_HAS_DATA | NODE_HAS_VERSION | NODE_HAS_KEY | NODE_HAS_CA |
+                               NODE_HAS_STORE | NODE_HAS_STORE_STATE;
     uint16_t type = cmd->head.type;
     if (type == CMD_NODE_SET)
         return cmd->of_node.change.node.id != from || cmd->of_node.change.has & ~of_itself;

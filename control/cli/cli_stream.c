@@ -8,9 +8,9 @@ enum { EVENTS_SHOWN = 50 };
 /* What an event was about, in one cell. */
 static void print_event(const struct cli *cli, const json_t *event)
 {
-    static const char *const keys[] = {"repo",    "digest", "key",  "value", "service",
-                                       "backend", "admin",  "name", "role",  "availability",
-                                       "mesh",    "token",  "text"};
+    static const char *const keys[] = {"repo",    "digest", "key",   "value", "service",
+                                       "backend", "admin",  "name",  "role",  "availability",
+                                       "mesh",    "store",  "token", "text"};
     size_t i;
     json_t *tag;
     if (cli->options & OPTION_JSON) {

@@ -43,7 +43,7 @@ static void add(struct plan_peers *p, const struct node *n)
     *b = (struct plan_backend){.id = plan_peer_id(n->id),
                                .generation = 1,
                                .weight = 1,
-                               .draining = n->availability == NODE_DRAIN,
+                               .draining = n->availability == NODE_DRAIN || n->store_state,
                                .port = n->data.port,
                                .node = n->id,
                                .holder = stores_holder(n)};

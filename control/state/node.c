@@ -56,6 +56,15 @@ const char *node_availability_name(unsigned availability)
     return availability == NODE_ACTIVE ? "active" : availability == NODE_DRAIN ? "drain" : "unknown";
 }
 
+const char *node_store_state_name(unsigned store_state)
+{
+    static const char *const names[] = {[NODE_STORE_WELL] = "well",
+                                        [NODE_STORE_LOST] = "missing or another one",
+                                        [NODE_STORE_READ_ONLY] = "read-only",
+                                        [NODE_STORE_FAILING] = "failing"};
+    return store_state < ARRAY_SIZE(names) ? names[store_state] : "unknown";
+}
+
 const char *node_managers_warning(size_t managers, size_t nodes)
 {
     if (managers == 2)

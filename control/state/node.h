@@ -43,6 +43,15 @@ enum {
 enum node_role { NODE_MANAGER = 1, NODE_WORKER = 2 };
 enum node_availability { NODE_ACTIVE = 1, NODE_DRAIN = 2 };
 
+/* How a node's store is, as the node says. What is in one that is not well is read where that goes; it is
+ * given nothing new, and no copy is its turn. */
+enum node_store_state {
+    NODE_STORE_WELL = 0,
+    NODE_STORE_LOST = 1,      /* missing, or another one: after repair.grace the node says what it has lost */
+    NODE_STORE_READ_ONLY = 2, /* what it holds counts */
+    NODE_STORE_FAILING = 3,   /* what it holds counts for repair.grace, as if the node were away */
+};
+
 struct node {
     uint64_t id;                     /* from 1 on, given by the state, never given again */
     char name[NODE_NAME_MAX + 1];    /* unique */
@@ -57,6 +66,7 @@ struct node {
     uint8_t ca[NODE_HASH_BYTES];     /* SHA-256 of the CA certificate that signed it; zero: not said */
     uint8_t store[NODE_STORE_BYTES]; /* the id of its store (store_id.h); zero: not said */
     bool shares;                     /* its store may be other replicas', too (stores.h) */
+    uint8_t store_state;             /* enum node_store_state */
     /* Given by the state. */
     uint64_t revision; /* index of the log entry that changed it last */
     uint64_t joined_ms, updated_ms;
@@ -129,8 +139,9 @@ enum node_has {
     NODE_HAS_VERSION = 1 << 6,
     NODE_HAS_KEY = 1 << 7,
     NODE_HAS_CA = 1 << 8,
-    NODE_HAS_STORE = 1 << 9, /* store and shares; from CLUSTER_VERSION_STORES on */
-    NODE_HAS_ALL = (1 << 10) - 1,
+    NODE_HAS_STORE = 1 << 9,        /* store and shares; from CLUSTER_VERSION_STORES on */
+    NODE_HAS_STORE_STATE = 1 << 10, /* from CLUSTER_VERSION_STORES on */
+    NODE_HAS_ALL = (1 << 11) - 1,
 };
 
 /* CMD_NODE_SET. */
@@ -205,6 +216,7 @@ int node_check(const struct node *n, char err[SVC_ERROR_MAX]);
 
 const char *node_role_name(unsigned role);
 const char *node_availability_name(unsigned availability);
+const char *node_store_state_name(unsigned store_state);
 
 /* What an operator should know of this set of managers, "" if nothing: an even number, or one alone among
  * others. */

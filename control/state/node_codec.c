@@ -18,7 +18,7 @@ enum {
  * does not have them. Whether all is there is node_check's affair. */
 void node_put(struct wire_writer *w, const struct node *n)
 {
-    bool store = node_store_said(n);
+    bool store = node_store_said(n) || n->store_state;
     wire_put_u8(w, store ? NODE_CODEC_STORE : NODE_CODEC_VERSION);
     wire_put_u64(w, n->id);
     codec_put_text(w, n->name);
@@ -34,6 +34,7 @@ void node_put(struct wire_writer *w, const struct node *n)
         return;
     wire_put(w, n->store, sizeof(n->store));
     wire_put_u8(w, n->shares);
+    wire_put_u8(w, n->store_state);
 }
 
 void node_get(struct wire_reader *r, struct node *n)
@@ -54,7 +55,8 @@ void node_get(struct wire_reader *r, struct node *n)
         return;
     codec_get_fixed(r, n->store, sizeof(n->store));
     n->shares = codec_get_bool(r);
-    if (!node_store_said(n)) /* there is one way to write it */
+    n->store_state = (uint8_t)codec_get_range(r, 1, 0, NODE_STORE_FAILING);
+    if (!node_store_said(n) && !n->store_state) /* there is one way to write it */
         r->failed = true;
 }
 

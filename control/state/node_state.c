@@ -97,6 +97,9 @@ void node_judge(const struct node *n, const struct node_seen *seen, uint64_t now
         say(out, NODE_STATE_CATCHING_UP, "it is %llu entries behind", (unsigned long long)lag);
     else if (!seen->self && seen->heartbeat == NODE_HEARTBEAT_DOWN)
         say(out, NODE_STATE_READY, "its heartbeats are missing, but it is connected");
+    else if (n->store_state != NODE_STORE_WELL)
+        say(out, NODE_STATE_READY, "its store is %s: it is given nothing new",
+            node_store_state_name(n->store_state));
     else if (n->availability == NODE_DRAIN)
         say(out, NODE_STATE_READY, "drained: it is given nothing new");
     else

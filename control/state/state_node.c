@@ -209,7 +209,8 @@ static bool same(const struct node *a, const struct node *b)
            a->replica == b->replica && memcmp(&a->mesh, &b->mesh, sizeof(a->mesh)) == 0 &&
            memcmp(&a->data, &b->data, sizeof(a->data)) == 0 && a->version == b->version &&
            memcmp(a->key, b->key, sizeof(a->key)) == 0 && memcmp(a->ca, b->ca, sizeof(a->ca)) == 0 &&
-           memcmp(a->store, b->store, sizeof(a->store)) == 0 && a->shares == b->shares;
+           memcmp(a->store, b->store, sizeof(a->store)) == 0 && a->shares == b->shares &&
+           a->store_state == b->store_state;
 }
 
 int state_cluster_init(struct kv *kv, struct state_event *out)
@@ -352,6 +353,8 @@ static void change_take(const struct node_change *change, struct node *n)
         memcpy(n->store, to->store, sizeof(n->store));
         n->shares = to->shares;
     }
+    if (change->has & NODE_HAS_STORE_STATE)
+        n->store_state = to->store_state;
 }
 
 static int change_check(struct kv *kv, const struct node_cluster *c, const struct node *before,

@@ -38,6 +38,7 @@ static int keep_node(struct kv *kv, const struct node *before)
     memset(n.ca, 0, sizeof(n.ca));
     memset(n.store, 0, sizeof(n.store));
     n.shares = false;
+    n.store_state = NODE_STORE_WELL;
     int rc = state_node_address_move(kv, n.id, &before->mesh, &n.mesh);
     return rc ? rc : state_node_put(kv, &n);
 }

@@ -105,17 +105,19 @@ uint32_t fetch_peer_of(const struct plan *plan, uint64_t node)
 
 /* Of a store that several replicas have, the first of them that takes requests: not those of this node's own
  * store, in which it is not. */
-static uint32_t peer_holding(const struct plan *plan, uint64_t holder)
+static uint32_t peer_holding(const struct plan *plan, uint64_t holder, bool *takes)
 {
     const struct plan_service *s = plan_service_of(plan, fetch_peers_service(plan));
     uint32_t found = 0;
+    *takes = false;
     for (uint32_t i = 0; s && i < s->backend_count; i++) {
         const struct plan_backend *b = plan_backend(plan, s->first_backend + i);
         if ((b->node != holder && b->holder != holder) || b->holder == plan->copies.holder)
             continue;
         if (!found || !b->draining)
             found = b->id + 1;
-        if (!b->draining)
+        *takes = !b->draining;
+        if (*takes)
             break;
     }
     return found;
@@ -132,28 +134,37 @@ uint64_t fetch_holder_of(const struct plan *plan, uint64_t holder)
     return holder;
 }
 
+/* The holders that take requests, or those that do not, behind `count` others; how many there are then. */
+static unsigned prefer(const struct plan *plan, const struct names_blob *blob, bool taking,
+                       struct question *q, unsigned count)
+{
+    for (unsigned i = 0; i < blob->holder_count; i++) {
+        bool takes;
+        uint32_t id = peer_holding(plan, blob->holder[i], &takes);
+        if (id && takes == taking)
+            q->prefer[count++] = id;
+    }
+    return count;
+}
+
 void fetch_prefer_holders(struct ring *ring, const struct digest *d, struct question *q)
 {
     struct names_blob blob;
-    unsigned count = 0;
     memset(q->prefer, 0, sizeof(q->prefer));
     if (!ring->names || names_begin(ring->names))
         return;
     int err = names_blob_get(ring->names, d, &blob);
     names_end(ring->names);
-    for (unsigned i = 0; err == 0 && i < blob.holder_count; i++) {
-        uint32_t id = peer_holding(ring->plan, blob.holder[i]);
-        if (id)
-            q->prefer[count++] = id;
-    }
+    if (err == 0) /* those that take requests first */
+        (void)prefer(ring->plan, &blob, false, q, prefer(ring->plan, &blob, true, q, 0));
 }
 
 bool fetch_is_held(const struct plan *plan, const struct names_blob *blob)
 {
-    bool held = blob->version == 0;
+    bool takes, held = blob->version == 0;
     for (unsigned i = 0; i < blob->holder_count && !held; i++)
         held = (plan->copies.keeps && fetch_holder_of(plan, blob->holder[i]) == plan->copies.holder) ||
-               peer_holding(plan, blob->holder[i]);
+               peer_holding(plan, blob->holder[i], &takes);
     return held;
 }
 

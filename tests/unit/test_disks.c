@@ -91,6 +91,33 @@ static void test_states(void **state)
     judged(DISK_OF_STORE, &f, DISK_MISSING, 0);
 }
 
+/* What others are told: at once of a store that is none, and not of one that comes and goes. */
+static void test_said(void **state)
+{
+    static const struct {
+        enum node_store_state said;
+        bool gone;
+        enum disk_state disk;
+        uint64_t for_ms;
+        enum node_store_state then;
+    } rows[] = {
+        {NODE_STORE_WELL, true, DISK_OK, 0, NODE_STORE_LOST},
+        {NODE_STORE_FAILING, true, DISK_OTHER, 0, NODE_STORE_LOST},
+        {NODE_STORE_LOST, false, DISK_OK, 0, NODE_STORE_WELL},
+        {NODE_STORE_LOST, false, DISK_FAILING, 0, NODE_STORE_WELL},
+        {NODE_STORE_WELL, false, DISK_FAILING, DISK_SAID_MS - 1, NODE_STORE_WELL},
+        {NODE_STORE_WELL, false, DISK_FAILING, DISK_SAID_MS, NODE_STORE_FAILING},
+        {NODE_STORE_FAILING, false, DISK_OK, DISK_SAID_MS - 1, NODE_STORE_FAILING},
+        {NODE_STORE_FAILING, false, DISK_OK, DISK_SAID_MS, NODE_STORE_WELL},
+        {NODE_STORE_FAILING, false, DISK_READ_ONLY, DISK_SAID_MS, NODE_STORE_READ_ONLY},
+        {NODE_STORE_WELL, false, DISK_FULL, DISK_SAID_MS, NODE_STORE_WELL},
+        {NODE_STORE_WELL, false, DISK_MISSING, DISK_SAID_MS, NODE_STORE_WELL}, /* the open one is there */
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+        assert_int_equal(store_say(rows[i].said, rows[i].gone, rows[i].disk, rows[i].for_ms), rows[i].then);
+}
+
 /* ------------------------------------------------------------------ looks */
 
 static void test_look(void **state)
@@ -315,7 +342,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-        TEST(test_states),   TEST(test_look), TEST(test_whose),
+        TEST(test_states),   TEST(test_said), TEST(test_look),          TEST(test_whose),
         TEST(test_torn_ids), TEST(test_life), TEST(test_gone_and_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

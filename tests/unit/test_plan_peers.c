@@ -51,6 +51,20 @@ static void test_who_is_asked(void **state)
     plan_peers_free(p);
 }
 
+/* Nothing new for a store that is not well: as little as for a drained node. */
+static void test_stores_that_are_not_well(void **state)
+{
+    (void)state;
+    for (uint8_t i = NODE_STORE_WELL; i <= NODE_STORE_FAILING; i++) {
+        struct node nodes[] = {node_make(1, "a", true, 5011), node_make(2, "b", true, 5012)};
+        struct node_table table = {.node = nodes, .count = 2};
+        nodes[1].store_state = i;
+        struct plan_peers *p = plan_peers_compile(&table, 1);
+        assert_int_equal(p->backend[0].draining, i != NODE_STORE_WELL);
+        plan_peers_free(p);
+    }
+}
+
 static void test_alone(void **state)
 {
     (void)state;
@@ -89,6 +103,7 @@ static void test_members(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_who_is_asked), cmocka_unit_test(test_alone),
+                                       cmocka_unit_test(test_stores_that_are_not_well),
                                        cmocka_unit_test(test_members)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,7 +35,8 @@ struct host {
     size_t ordered, answered;
     struct saying saying[REPAIR_SLOTS];
     size_t sayings;
-    unsigned missing, walks, stats;
+    unsigned missing, walks, stats, begun; /* begun: walks, from the first row on */
+    bool disowns;
     unsigned room; /* for what is missing */
     uint64_t balanced;
     char told[TOLD][32];
@@ -84,6 +85,7 @@ static int on_walk(void *arg, const struct digest *after, size_t limit, repair_r
     struct host *h = arg;
     int n = 0;
     h->walks++;
+    h->begun += after == NULL;
     for (unsigned i = after ? index_of(after) + 1 : 0; i < BLOBS && (size_t)n < limit; i++, n++) {
         struct digest d = digest_at(i);
         if (!row(row_arg, &d, &t.row[i]))
@@ -145,6 +147,13 @@ static bool on_missing(void *arg, const struct digest *d, uint64_t size)
         return false;
     h->room--;
     h->missing++;
+    if (h->disowns) {
+        struct names_blob *b = &t.row[index_of(d)];
+        for (unsigned i = 0; i < b->holder_count; i++)
+            if (b->holder[i] == h->id)
+                b->holder[i--] = b->holder[--b->holder_count];
+        return true;
+    }
     h->file[index_of(d)] = true; /* it is healed */
     return true;
 }
@@ -297,12 +306,12 @@ static bool answer_saying(unsigned i)
     return true;
 }
 
-/* All nodes that are there, for so long. */
+/* All nodes that are there, for so long; one that is away may be so for its store alone. */
 static void run(uint64_t ms)
 {
     for (uint64_t end = t.now_ms + ms; t.now_ms < end; t.now_ms += REPAIR_TICK_MS)
         for (unsigned i = 0; i < NODES; i++) {
-            if (t.node[i].presence == REPAIR_AWAY)
+            if (t.node[i].presence == REPAIR_AWAY && !t.host[i].disowns)
                 continue;
             tick(i, RATE);
             while (answer_job(i) || answer_saying(i))
@@ -629,16 +638,22 @@ static void test_files_that_are_not_here(void **state)
     assert_int_equal(t.host[0].missing, 2 * gone);
 }
 
-/* An empty disk in the place of a full one: only so many at a time are remembered, and no row is passed over.
- * Meanwhile copies are made of what others have lost. */
-static void test_a_store_that_is_empty(void **state)
+static unsigned take_all_files_away(void)
 {
-    (void)state;
     unsigned gone = 0;
     for (unsigned i = 0; i < BLOBS; i++) {
         gone += t.host[0].file[i];
         t.host[0].file[i] = false;
     }
+    return gone;
+}
+
+/* An empty disk in the place of a full one: only so many at a time are remembered, and no row is passed over.
+ * Meanwhile copies are made of what others have lost. */
+static void test_a_store_that_is_empty(void **state)
+{
+    (void)state;
+    unsigned gone = take_all_files_away();
     assert_true(gone > 100);
     t.host[0].room = 10;
     run(60000);
@@ -661,6 +676,81 @@ static void test_a_store_that_is_empty(void **state)
     assert_placed();
 }
 
+/* It says what it has lost, and for nothing of it the others wait until they see that it does not come to it.
+ */
+static void test_a_store_is_lost(void **state)
+{
+    (void)state;
+    unsigned lost = take_all_files_away();
+    t.node[0].presence = REPAIR_AWAY;
+    t.host[0].disowns = true;
+    run(30000);
+    assert_int_equal(t.host[0].missing, lost);
+    assert_int_equal(status_of(1).endangered, 0);
+    assert_int_equal(copied(), lost);
+    assert_int_equal(t.host[0].ordered, 0);
+    t.node[0].presence = REPAIR_UP; /* an empty one was accepted: it comes to hold its share */
+    run(2 * REPAIR_AGAIN_MAX_MS);
+    assert_placed();
+}
+
+/* For a moment nobody leads, or somebody is not heard. */
+static void blink(unsigned how)
+{
+    if (how % 2) {
+        t.node[1].presence = REPAIR_AWAY;
+        run(2 * REPAIR_TICK_MS);
+        t.node[1].presence = REPAIR_UP;
+        return;
+    }
+    for (unsigned i = 0; i < NODES; i++)
+        repair_tick(t.host[i].repair, t.now_ms, NULL, RATE);
+    t.now_ms += 2000;
+}
+
+/* One that does not come to its turn is seen to be stuck all the same, and not for what nobody could do. */
+static void test_leaders_come_and_go(void **state)
+{
+    (void)state;
+    t.host[0].result = JOB_NO_SPACE;
+    t.node[3].presence = REPAIR_OUT;
+    run(2000);
+    for (unsigned i = 0; i < 3; i++) {
+        for (unsigned k = 0; k < NODES; k++)
+            repair_tick(t.host[k].repair, t.now_ms, NULL, RATE);
+        t.now_ms += REPAIR_STUCK_MS;
+        run(3000);
+    }
+    assert_true(status_of(1).endangered > 0);
+    for (unsigned i = 0; i < 40 && status_of(1).endangered; i++) {
+        run(4000);
+        blink(i);
+    }
+    assert_int_equal(status_of(1).endangered, 0);
+    assert_true(t.host[0].ordered <= 80 * REPAIR_SLOTS);
+}
+
+/* A long walk comes to its end. */
+static void test_a_walk_goes_on(void **state)
+{
+    (void)state;
+    struct host *h = &t.host[0];
+    for (unsigned i = 0; i < BLOBS; i++)
+        holders_set(i, (struct cmd_holders){1, {2}});
+    t.node[2].presence = t.node[3].presence = REPAIR_OUT;
+    for (unsigned n = 1; n <= 200; n++, t.now_ms += REPAIR_TICK_MS) { /* two blobs a tick */
+        tick(0, 20 * SIZE);
+        while (answer_job(0) || answer_saying(0))
+            ;
+        if (n % 5)
+            continue;
+        t.node[1].presence = n % 2 ? REPAIR_AWAY : REPAIR_UP;
+        repair_tick(h->repair, t.now_ms, NULL, RATE);
+    }
+    assert_int_equal(status_of(0).endangered, 0);
+    assert_true(h->begun <= 6);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -679,6 +769,9 @@ int main(void)
         T(test_never_told),
         T(test_files_that_are_not_here),
         T(test_a_store_that_is_empty),
+        T(test_a_store_is_lost),
+        T(test_leaders_come_and_go),
+        T(test_a_walk_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

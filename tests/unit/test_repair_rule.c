@@ -93,6 +93,8 @@ static const struct {
     {"all is well", 2, "....", "ab", "----", 0},
     {"one is gone: the best that has none", 2, "x...", "ab", "-wCw", 0},
     {"it is away for a moment", 2, "?...", "ab", "----", 0},
+    {"its store is gone, and it has said so: nothing is its turn", 2, "?...", "b", "-wCw", 0},
+    {"both of the best are without a store", 2, "??..", "c", "--wC", 0},
     {"drained: it does nothing", 2, ".x..", "ab", "w-Cw", 0},
     {"the best one is away: who is there copies", 2, "?...", "c", "-Cww", 0},
     {"two of three are gone", 3, "xx..", "abc", "--wC", 0},

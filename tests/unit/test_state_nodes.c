@@ -547,12 +547,37 @@ static void test_stores_are_said(void **state)
     struct wire_writer with = {.buf = bytes, .cap = sizeof(bytes)};
     node_put(&with, &f->table.node[1]);
     assert_int_equal(bytes[0], 2);
-    assert_int_equal(with.len, without.len + NODE_STORE_BYTES + 1);
+    assert_int_equal(with.len, without.len + NODE_STORE_BYTES + 2);
     memset(bytes + without.len, 0, NODE_STORE_BYTES); /* said, and nothing */
     struct wire_reader r = {.buf = bytes, .len = with.len};
     struct node n;
     node_get(&r, &n);
     assert_true(r.failed);
+    bytes[with.len - 1] = NODE_STORE_FAILING + 1;
+    r = (struct wire_reader){.buf = bytes, .len = with.len};
+    node_get(&r, &n);
+    assert_true(r.failed);
+}
+
+/* How it is, also of one whose id was never said. */
+static void test_states_of_stores_are_said(void **state)
+{
+    struct fixture *f = *state;
+    struct node_change c = {.revision = CMD_REVISION_ANY, .has = NODE_HAS_STORE_STATE};
+    managers(f, 2);
+    c.node.id = 2;
+    memset(c.node.store, 0xab, sizeof(c.node.store)); /* not said by this change */
+    for (unsigned i = NODE_STORE_FAILING + 1; i-- > NODE_STORE_WELL;) {
+        c.node.store_state = (uint8_t)i;
+        assert_int_equal(change(f, &c), CMD_OK);
+        assert_true(f->ev.changed);
+        assert_int_equal(f->table.node[1].store_state, i);
+        assert_int_equal(f->table.node[0].store_state, NODE_STORE_WELL);
+        assert_false(node_store_said(&f->table.node[1]));
+        assert_int_equal(change(f, &c), CMD_OK);
+        assert_false(f->ev.changed);
+        assert_true(*node_store_state_name(i));
+    }
 }
 
 static void test_copies(void **state)
@@ -801,6 +826,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_the_last_replica_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_cluster_version_waits_for_the_oldest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stores_are_said, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_states_of_stores_are_said, setup, teardown),
         cmocka_unit_test_setup_teardown(test_copies, setup, teardown),
         cmocka_unit_test_setup_teardown(test_commands_that_are_cut_short, setup, teardown),
         cmocka_unit_test_setup_teardown(test_model, setup, teardown),
