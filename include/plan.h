@@ -209,11 +209,13 @@ struct plan_source {
 /* How many replicas are to hold what is pushed. */
 struct plan_copies {
     uint8_t told;   /* the cluster's version lets commands say who holds a blob */
-    uint8_t keeps;  /* this node is a replica: its own copy counts */
+    uint8_t keeps;  /* this node is a replica: what it has is kept */
     uint8_t wanted; /* copies; not more than the replicas have stores */
     uint8_t least;  /* with so many a push is acknowledged where more cannot be had in time */
     uint8_t shared; /* the store is other replicas', too (store.shared) */
-    uint8_t pad[3];
+    uint8_t
+        counts; /* its own copy is one of those that are wanted of a push: it keeps it, and is not drained */
+    uint8_t pad[2];
     uint64_t holder; /* what this node is as a holder of blobs: its id, or the number of its store */
 };
 

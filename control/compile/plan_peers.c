@@ -88,6 +88,24 @@ uint64_t *plan_members_compile(const struct node_table *nodes, size_t *count)
     return member;
 }
 
+/* What is pushed to a drained node has to be elsewhere as often as is wanted, as long as there is somebody
+ * who could have it. A store stays if another one that has it does. */
+static bool own_counts(const struct node_table *nodes, const struct node *self)
+{
+    bool could = false;
+    if (!self || !self->replica || self->availability != NODE_DRAIN)
+        return self && self->replica;
+    for (size_t i = 0; i < nodes->count; i++) {
+        const struct node *n = &nodes->node[i];
+        if (!n->replica || n->availability == NODE_DRAIN || n->store_state != NODE_STORE_WELL)
+            continue;
+        if (stores_holder(n) == stores_holder(self))
+            return true;
+        could = true;
+    }
+    return !could;
+}
+
 struct plan_copies plan_copies_compile(const struct node_table *nodes, uint64_t self)
 {
     const struct node_cluster *c = &nodes->cluster;
@@ -96,6 +114,7 @@ struct plan_copies plan_copies_compile(const struct node_table *nodes, uint64_t 
     uint32_t least = c->copies_min ? c->copies_min : 1;
     return (struct plan_copies){.told = c->version >= CLUSTER_VERSION_HOLDERS,
                                 .keeps = row && row->replica,
+                                .counts = own_counts(nodes, row),
                                 .wanted = (uint8_t)wanted,
                                 .least = (uint8_t)(least < wanted ? least : wanted),
                                 .holder = row ? stores_holder(row) : self};

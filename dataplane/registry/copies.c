@@ -112,7 +112,7 @@ static void note_bad(struct copying *all, uint64_t node)
 static bool is_needed(const struct copies *c)
 {
     const struct plan_copies *wish = &c->all->ring->plan->copies;
-    unsigned have = wish->keeps != 0;
+    unsigned have = wish->counts != 0;
     for (unsigned i = 0; i < c->count; i++)
         have += c->to[i].state != COPY_FAILED;
     return have < wish->least;
@@ -132,7 +132,7 @@ static uint64_t next_node(struct copies *c)
 /* How many other replicas are to have it. */
 static unsigned others_wanted(const struct plan *plan)
 {
-    unsigned others = plan->copies.wanted - (plan->copies.keeps != 0);
+    unsigned others = plan->copies.wanted - (plan->copies.counts != 0);
     return !plan->copies.told ? 0 : others < OTHERS_MAX ? others : OTHERS_MAX;
 }
 
@@ -150,7 +150,7 @@ static int verdict(struct api *a)
 {
     const struct plan *plan = a->s->ring->plan;
     unsigned done = a->copies ? count_between(a->copies, COPY_DONE, COPY_DONE) : 0,
-             have = done + (plan->copies.keeps != 0);
+             have = done + (plan->copies.counts != 0);
     stream_count(a->s, CTR_COPIES_MADE, done);
     if (!plan->copies.told || have >= plan->copies.wanted)
         return 0;

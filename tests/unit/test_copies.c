@@ -138,7 +138,7 @@ static void begin(unsigned replicas, unsigned wanted, unsigned least)
     memset(&api, 0, sizeof(api));
     plan.plan.node_id = ME;
     plan.plan.copies = (struct plan_copies){
-        .told = 1, .keeps = 1, .wanted = (uint8_t)wanted, .least = (uint8_t)least, .holder = ME};
+        .told = 1, .keeps = 1, .counts = 1, .wanted = (uint8_t)wanted, .least = (uint8_t)least, .holder = ME};
     plan.plan.service_count = 1;
     plan.plan.service_at = offsetof(struct scene, service);
     plan.plan.backend_at = offsetof(struct scene, backend);
@@ -264,6 +264,35 @@ static void test_shared_stores(void **state)
     assert_int_equal(said.id[0], ME);
     assert_true(said.id[1] == (STORES_NUMBER | 7));
     end();
+}
+
+/* A drained node's own copy is one more than those that are wanted, and is said all the same. */
+static void test_drained(void **state)
+{
+    (void)state;
+    for (unsigned done = 0; done < 3; done++) {
+        begin(2, 2, 2);
+        plan.plan.copies.counts = 0;
+        finish();
+        assert_int_equal(asked_count, 2);
+        for (unsigned i = 0; i < 2; i++) {
+            struct question *q = asked[0];
+            answer = (struct http_answer){.status = i < done ? 201 : 507};
+            q->status = answer.status;
+            q->answer = &answer;
+            q->attempts = 1;
+            q->done(q, i < done ? QUESTION_ANSWERED : QUESTION_REFUSED);
+        }
+        assert_int_equal(went_on, done < 2 ? -EAGAIN : 0);
+        struct wire_writer w = {.buf = (uint8_t[64]){0}, .cap = 64};
+        copies_put_holders(&api, &w);
+        struct wire_reader r = {.buf = w.buf, .len = w.len};
+        struct cmd_holders said;
+        cmd_get_holders(&r, &said);
+        assert_int_equal(said.count, done + 1);
+        assert_true(cmd_holders_has(&said, ME));
+        end();
+    }
 }
 
 /* Where this node could not even ask, the other replica is none the worse for it. */
@@ -525,6 +554,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shared_stores),
         cmocka_unit_test(test_made),
+        cmocka_unit_test(test_drained),
         cmocka_unit_test(test_no_means_here),
         cmocka_unit_test(test_full),
         cmocka_unit_test(test_busy),

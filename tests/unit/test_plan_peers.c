@@ -65,6 +65,32 @@ static void test_stores_that_are_not_well(void **state)
     }
 }
 
+/* A drained node's copy is none of those that are wanted, but where nobody else could have one. */
+static void test_own_copies(void **state)
+{
+    (void)state;
+    struct node nodes[] = {node_make(1, "a", true, 5011), node_make(2, "b", true, 5012),
+                           node_make(3, "worker", false, 5013)};
+    struct node_table table = {.node = nodes, .count = 3};
+    assert_true(plan_copies_compile(&table, 1).counts && plan_copies_compile(&table, 1).keeps);
+    assert_false(plan_copies_compile(&table, 3).counts || plan_copies_compile(&table, 3).keeps);
+    assert_false(plan_copies_compile(&table, 9).counts);
+    nodes[0].availability = NODE_DRAIN;
+    assert_false(plan_copies_compile(&table, 1).counts);
+    assert_true(plan_copies_compile(&table, 1).keeps && plan_copies_compile(&table, 2).counts);
+    nodes[1].store_state = NODE_STORE_LOST;
+    assert_true(plan_copies_compile(&table, 1).counts);
+    nodes[1].store_state = NODE_STORE_WELL;
+    nodes[1].availability = NODE_DRAIN;
+    assert_true(plan_copies_compile(&table, 1).counts && plan_copies_compile(&table, 2).counts);
+    nodes[1].availability = NODE_ACTIVE;
+    for (unsigned i = 0; i < 2; i++) {
+        memset(nodes[i].store, 's', sizeof(nodes[i].store));
+        nodes[i].shares = true;
+    }
+    assert_true(plan_copies_compile(&table, 1).counts);
+}
+
 static void test_alone(void **state)
 {
     (void)state;
@@ -104,6 +130,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_who_is_asked), cmocka_unit_test(test_alone),
                                        cmocka_unit_test(test_stores_that_are_not_well),
-                                       cmocka_unit_test(test_members)};
+                                       cmocka_unit_test(test_own_copies), cmocka_unit_test(test_members)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
