@@ -41,6 +41,8 @@ enum {
     ASK_MS = 500,      /* as consensus_follow has them */
     RENEW_MS = 500,
     RENEW_LEASE_MS = 100,
+    UNSAID_MAX = 4,
+    UNSAID_MS = 50,
     REDIAL_MS = 500,
     QUEUE_BYTES_MAX = 4 << 20,
 };
@@ -57,6 +59,7 @@ struct follower {
     uint32_t session;
     uint64_t applied, term; /* of the last entry */
     uint64_t asked_ms, renewed_ms, dial_at_ms;
+    unsigned unsaid;
     bool joining, up, accepted;
 };
 
@@ -205,6 +208,7 @@ static void renew(struct follower *f)
     struct follow_renew out = {
         .session = f->session, .applied = f->applied, .stamp_ms = now_of(f->sim), .lease = f->sim->lease};
     f->renewed_ms = out.stamp_ms;
+    f->unsaid = 0;
     send_frame(f, CONSENSUS_FRAME_FOLLOW_RENEW, frame, follow_renew_encode(&out, frame));
 }
 
@@ -238,7 +242,8 @@ static void on_entries(struct follower *f, const uint8_t *body, size_t len)
         f->term = entry.term;
         f->sim->entries++;
     }
-    renew(f);
+    if (f->sim->lease || ++f->unsaid >= UNSAID_MAX || now_of(f->sim) - f->renewed_ms >= UNSAID_MS)
+        renew(f);
 }
 
 static void on_snapshot(struct follower *f, const uint8_t *body, size_t len)
@@ -337,7 +342,8 @@ static void tick_following(struct sim *s, uint64_t now)
             f->line = line_dial(&s->lines, f->tls, &s->manager[i % s->managers], &handlers, f);
         else if (f->up && !f->accepted && now - f->asked_ms >= ASK_MS)
             ask(f);
-        else if (f->accepted && now - f->renewed_ms >= every)
+        else if (f->accepted &&
+                 (now - f->renewed_ms >= every || (f->unsaid && now - f->renewed_ms >= UNSAID_MS)))
             renew(f);
     }
 }

@@ -17,8 +17,9 @@ enum {
     FEED_FRAME_BYTES = 256 << 10, /* of one frame, unless one entry alone is larger */
     SILENT_MS = 10000,            /* a follower of which nothing was heard for so long is forgotten */
     OFFER_EVERY_MS = 1000,
-    READS_MAX = 4,      /* of the log, at once: others are on the loop, too */
-    HOLDS_UP_PARTS = 4, /* of a lease: who is behind for so long gets no more of it */
+    READS_MAX = 4,        /* of the log, at once: others are on the loop, too */
+    GRANT_EVERY_MS = 250, /* to one that asks for no lease: it is to hear that this node is there */
+    HOLDS_UP_PARTS = 4,   /* of a lease: who is behind for so long gets no more of it */
 };
 
 /* --- followers --- */
@@ -69,6 +70,7 @@ static bool forgettable(const struct feeder *e, uint64_t now)
 
 static void drop_at(struct feed *f, size_t at)
 {
+    f->low_until_ms = 0;
     f->count--;
     memmove(f->follower + at, f->follower + at + 1, (f->count - at) * sizeof(*f->follower));
 }
@@ -290,7 +292,7 @@ static void check(struct consensus *c, struct feeder *e, unsigned *reads)
         return;
     e->phase = e->top.index == 0 || term == e->top.term ? FEED_ENTRIES : FEED_SNAPSHOT;
     e->next = e->applied + 1;
-    e->offered_ms = 0;
+    e->offered_ms = e->granted_ms = 0;
     e->unread_count = 0;
 }
 
@@ -340,6 +342,8 @@ static void grant_send(struct consensus *c, struct feeder *e, uint64_t stamp_ms,
                                .leader = leader_of(c),
                                .floor = e->floor,
                                .valid_ms = valid_ms};
+    e->granted_ms = consensus_now_ms(c);
+    e->told_leader = out.leader;
     send_frame(c, e->id, CONSENSUS_FRAME_FOLLOW_GRANT, frame, follow_grant_encode(&out, frame));
 }
 
@@ -356,6 +360,7 @@ static int on_ask(struct consensus *c, uint64_t from, const void *body, size_t l
         send_frame(c, from, CONSENSUS_FRAME_FOLLOW_REFUSED, frame, follow_refused_encode(&out, frame));
         return 0;
     }
+    c->feed.low_until_ms = 0;
     e->session = in.session;
     e->applied = in.applied;
     e->term = in.term;
@@ -365,6 +370,7 @@ static int on_ask(struct consensus *c, uint64_t from, const void *body, size_t l
     e->offered_ms = 0;
     e->unread_count = 0;
     grant_send(c, e, 0, 0);
+    e->granted_ms = 0;
     consensus_wake(c);
     return 0;
 }
@@ -401,6 +407,8 @@ static uint32_t lease_give(struct consensus *c, struct feeder *e, uint64_t now)
     uint32_t valid = holds_up(c, e, now) || now < c->feed.blind_until_ms ? 0 : lease_left_ms(c, now);
     if (valid == 0)
         return 0;
+    if (e->expires_ms <= now)
+        c->feed.low_until_ms = 0;
     /* Who renews in time was waited for each time. */
     if (e->expires_ms <= now || e->applied < e->floor)
         e->floor = c->applied;
@@ -409,16 +417,51 @@ static uint32_t lease_give(struct consensus *c, struct feeder *e, uint64_t now)
     return valid;
 }
 
+/* Thousands may hold one, and each says for each entry how far it is. */
+static void low_look(struct feed *f, uint64_t now)
+{
+    f->low = f->low_until_ms = UINT64_MAX;
+    f->low_count = 0;
+    for (size_t i = 0; i < f->count; i++) {
+        const struct feeder *e = &f->follower[i];
+        if (e->expires_ms <= now || e->applied > f->low)
+            continue;
+        if (e->applied < f->low) {
+            f->low = e->applied;
+            f->low_count = 0;
+            f->low_until_ms = UINT64_MAX;
+        }
+        f->low_count++;
+        if (e->expires_ms < f->low_until_ms)
+            f->low_until_ms = e->expires_ms;
+    }
+}
+
+/* Before it has another place than the one it had. */
+static void low_leave(struct feed *f, const struct feeder *e, uint64_t applied, uint64_t now)
+{
+    if (applied < e->applied)
+        f->low_until_ms = 0;
+    else if (applied > e->applied && e->applied == f->low && e->expires_ms > now && --f->low_count == 0)
+        f->low_until_ms = 0;
+}
+
 uint64_t feed_applied(struct consensus *c)
 {
     struct feed *f = &c->feed;
-    uint64_t now = consensus_now_ms(c), applied = c->applied;
+    uint64_t now = consensus_now_ms(c);
     if (now < f->blind_until_ms)
         return 0;
-    for (size_t i = 0; i < f->count; i++)
-        if (f->follower[i].expires_ms > now && f->follower[i].applied < applied)
-            applied = f->follower[i].applied;
-    return applied;
+    if (now >= f->low_until_ms)
+        low_look(f, now);
+    return f->low < c->applied ? f->low : c->applied;
+}
+
+/* Each answer is a write and a record of TLS: who asks for no lease needs one now and then. */
+static bool grant_due(struct consensus *c, const struct feeder *e, uint64_t now)
+{
+    return e->phase != FEED_ENTRIES || e->granted_ms == 0 || now - e->granted_ms >= GRANT_EVERY_MS ||
+           e->told_leader != leader_of(c);
 }
 
 static int on_renew(struct consensus *c, uint64_t from, const void *body, size_t len)
@@ -432,14 +475,17 @@ static int on_renew(struct consensus *c, uint64_t from, const void *body, size_t
         return 0; /* it hears nothing and asks again */
     bool moved = in.applied > e->applied;
     e->heard_ms = now;
-    if (e->phase == FEED_ENTRIES && in.applied < e->next)
+    if (e->phase == FEED_ENTRIES && in.applied < e->next) {
+        low_leave(&c->feed, e, in.applied, now);
         e->applied = in.applied;
+    }
     unsigned read = 0;
     while (read < e->unread_count && e->unread[read] <= e->applied)
         read++;
     e->unread_count -= read;
     memmove(e->unread, e->unread + read, e->unread_count * sizeof(e->unread[0]));
-    grant_send(c, e, in.stamp_ms, in.lease ? lease_give(c, e, now) : 0);
+    if (in.lease || grant_due(c, e, now))
+        grant_send(c, e, in.stamp_ms, in.lease ? lease_give(c, e, now) : 0);
     if (moved && e->expires_ms > now && feed_applied(c) > c->feed.said) {
         c->feed.said = feed_applied(c);
         lease_applied(c);

@@ -25,8 +25,10 @@ enum {
     LEADERLESS_MS = 3000,    /* nor is one that knows no leader for so long, if there is another */
     LEAVE_LEADER_MS = 5000,  /* the leader has enough to do: at least so long a node stays with it */
     RENEW_MS = 500,          /* without a lease */
-    BACKOFF_MS = 100,        /* after a source was lost, up to three times as much */
-    TOUCH_ENTRIES = 1024,    /* so many entries a start may have to ask for again */
+    UNSAID_MAX = FEED_FRAMES_MAX / 2, /* frames that are answered together, if nobody waits for it, ... */
+    UNSAID_MS = 50,                   /* ... for so long */
+    BACKOFF_MS = 100,                 /* after a source was lost, up to three times as much */
+    TOUCH_ENTRIES = 1024,             /* so many entries a start may have to ask for again */
     CACHED_MAX = 4 * FOLLOW_ENTRIES_MAX * FEED_FRAMES_MAX,
     MADE_AGAIN_MS = 1000,
 };
@@ -120,6 +122,8 @@ static void renew(struct consensus *c)
                                .stamp_ms = consensus_now_ms(c),
                                .lease = f->place.lease};
     f->renewed_ms = out.stamp_ms;
+    if (c->applied == cache_last(c))
+        f->unsaid = 0;
     send_frame(c, f->source, CONSENSUS_FRAME_FOLLOW_RENEW, frame, follow_renew_encode(&out, frame));
 }
 
@@ -172,7 +176,7 @@ static void tick_following(struct consensus *c, uint64_t now)
     bool asks = f->accepted ? now - f->fed_ms >= STARVED_MS : !c->taking && now - f->asked_ms >= ASK_EVERY_MS;
     if (asks)
         ask(c);
-    else if (f->accepted && (f->place.lease || now - f->renewed_ms >= RENEW_MS))
+    else if (f->accepted && (f->place.lease || f->unsaid || now - f->renewed_ms >= RENEW_MS))
         renew(c);
 }
 
@@ -193,7 +197,11 @@ void follow_tick(struct consensus *c)
 
 void follow_applied(struct consensus *c)
 {
-    if (c->follow.active && c->follow.accepted && !c->closing && c->transport.send)
+    const struct follow *f = &c->follow;
+    if (!f->active || !f->accepted || c->closing || !c->transport.send)
+        return;
+    /* Else the tick says it. */
+    if (f->place.lease || f->unsaid >= UNSAID_MAX || consensus_now_ms(c) - f->renewed_ms >= UNSAID_MS)
         renew(c);
 }
 
@@ -482,6 +490,7 @@ static int on_entries(struct consensus *c, uint64_t from, const void *body, size
         c->closing)
         return 0;
     f->heard_ms = f->fed_ms = consensus_now_ms(c);
+    f->unsaid++;
     uint64_t next = cache_last(c) + 1;
     bool torn = in.first > next || c->cache_count > CACHED_MAX ||
                 (in.first == next && next > 1 && in.prev_term != last_term(c));

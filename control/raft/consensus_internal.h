@@ -214,6 +214,7 @@ struct follow {
     uint64_t leader, said_ms;
     uint64_t there; /* how far the source, of the same history, was when it answered; 0: it did not yet */
     uint64_t held_until_ms, floor; /* of the lease */
+    unsigned unsaid;               /* frames since it said that it has applied all that came */
     uint64_t touched;              /* with so much applied both files were brought to one position */
     struct follow_marker marker;
 };
@@ -241,6 +242,7 @@ struct feeder {
     uint64_t applied;      /* there */
     struct db_applied top; /* what it has anything of */
     uint64_t heard_ms, offered_ms;
+    uint64_t granted_ms, told_leader; /* with the last GRANT; 0: none in this phase */
     uint64_t expires_ms, floor;       /* of its lease */
     uint64_t behind_at, behind_ms;    /* since when it has not applied so much */
     uint64_t unread[FEED_FRAMES_MAX]; /* last index of each frame that it has not applied */
@@ -261,6 +263,10 @@ struct feed {
     uint64_t frame_first, frame_last, frame_term; /* 0: none */
     uint64_t blind_until_ms; /* leases that this node gave before it was started anew may last so long */
     uint64_t said;           /* what was last said to be applied here, and wherever somebody relies on it */
+    /* The least that a follower with a lease has, how many have no more, and until when that is so at least.
+     * low_until_ms 0: to be looked for. */
+    uint64_t low, low_until_ms;
+    size_t low_count;
 };
 
 struct consensus {

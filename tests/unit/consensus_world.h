@@ -86,6 +86,7 @@ struct world {
     uint64_t answered_index;       /* everything up to it may have been answered */
     uint8_t acknowledged[LINKS_MAX];
     unsigned proposed, ok, answered, kills, installed, in_flight, torn;
+    unsigned renews, grants; /* that workers and their managers have sent */
     struct cmd_build b;
 };
 
@@ -206,6 +207,8 @@ static inline int on_send(void *arg, uint64_t node, uint16_t type, const void *b
     if (node == 0 || node > w->all)
         return -ENOTCONN;
     struct server *to = &w->server[node - 1];
+    w->renews += type == CONSENSUS_FRAME_FOLLOW_RENEW;
+    w->grants += type == CONSENSUS_FRAME_FOLLOW_GRANT;
     for (unsigned i = 0; i < copies; i++) {
         if (chance(w, w->loss))
             continue;
@@ -489,12 +492,27 @@ static inline struct server *leader(struct world *w)
     return best;
 }
 
+/* What is remembered of the follower that has the least is true. */
+static inline void look_low(struct world *w, const struct server *s)
+{
+    const struct feed *f = &s->c->feed;
+    uint64_t now = consensus_now_ms(s->c), low = UINT64_MAX;
+    if (now >= f->low_until_ms)
+        return;
+    for (size_t i = 0; i < f->count; i++)
+        if (f->follower[i].expires_ms > now && f->follower[i].applied < low)
+            low = f->follower[i].applied;
+    if (low != f->low)
+        fail_world(w, "a follower with a lease has another place than is known", low, f->low);
+}
+
 static inline void look(struct world *w)
 {
     for (unsigned i = 0; i < w->all; i++) {
         const struct consensus *c = w->server[i].c;
         if (!c)
             continue;
+        look_low(w, &w->server[i]);
         uint64_t term = raft_current_term(&c->raft);
         if (c->leads) {
             if (term >= TERMS_MAX)

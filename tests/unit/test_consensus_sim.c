@@ -336,6 +336,31 @@ static void test_one_write_waits_for_no_heartbeat(void **state)
     free(w);
 }
 
+/* Who holds no lease answers several frames together, and is answered now and then; nobody waits for it. */
+static void test_a_worker_without_a_lease_answers_several_together(void **state)
+{
+    enum { WRITES = 200 };
+    struct world *w = story_begin(3, 1000);
+    struct server *worker = &w->server[3];
+    (void)state;
+    assert_false(worker->c->follow.place.lease);
+    w->disk_ms = 1;
+    w->renews = w->grants = 0;
+    for (unsigned i = 0; i < WRITES; i++)
+        propose_many(w, 1);
+    run_until(w, settled(w));
+    assert_true(w->renews < WRITES * 2 / 3);
+    assert_true(w->grants < w->renews);
+    /* What it has is known soon. */
+    struct consensus_follower row = {0};
+    uint64_t at = w->now_ms;
+    run_until(w, consensus_followers(w->server[worker->c->follow.source - 1].c, 0, &row, 1) == 1 &&
+                     row.applied == worker->c->applied);
+    assert_true(w->now_ms - at <= 2 * BEAT_MS);
+    world_end(w);
+    free(w);
+}
+
 static uint64_t seconds(void)
 {
     struct timespec t;
@@ -388,6 +413,7 @@ int main(void)
         cmocka_unit_test(test_a_leader_that_ends_is_followed_at_once),
         cmocka_unit_test(test_a_worker_goes_on_with_a_manager_that_starts_anew),
         cmocka_unit_test(test_one_write_waits_for_no_heartbeat),
+        cmocka_unit_test(test_a_worker_without_a_lease_answers_several_together),
         cmocka_unit_test(test_seeds),
     };
     struct stat st;
