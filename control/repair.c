@@ -210,13 +210,6 @@ static void failed(struct slot *s, const char *why)
     slot_move(s, SLOT_FREE);
 }
 
-/* What is here goes just now, say: another walk asks again. */
-static void not_now(struct slot *s)
-{
-    walk_of(s)->missed = true;
-    slot_move(s, SLOT_FREE);
-}
-
 static void done(struct slot *s)
 {
     struct repair *r = s->all;
@@ -271,11 +264,10 @@ static void on_kept(void *arg, enum job_result result, uint64_t detail)
     (void)detail;
     if (result == JOB_NO_SPACE)
         r->no_space_ms = r->now_ms + NO_SPACE_MS;
-    if (result == JOB_BUSY)
-        not_now(s);
-    else if (result != JOB_OK)
+    walk_of(s)->missed |= result == JOB_BUSY; /* what is here goes just now, say: another walk asks again */
+    if (result != JOB_OK && result != JOB_BUSY)
         failed(s, job_result_name(result));
-    else if (is_wanted(s))
+    else if (result == JOB_OK && is_wanted(s))
         say(s);
     else
         slot_move(s, SLOT_FREE);
@@ -293,9 +285,16 @@ static bool is_at_work(const struct repair *r, const struct digest *d)
     return false;
 }
 
-bool repair_is_spare(const struct repair *r, const struct digest *digest, const struct names_blob *blob)
+/* A file that is here, is this node's to hold and does not count (the push did not reach it) asks for it. */
+bool repair_is_spare(struct repair *r, const struct digest *digest, const struct names_blob *blob)
 {
-    return r->known && !is_at_work(r, digest) && repair_spares(&r->view, digest, blob);
+    struct repair_choice choice;
+    if (!r->known || is_at_work(r, digest))
+        return false;
+    repair_choose(&r->view, digest, blob, 0, &choice);
+    if (choice.step == REPAIR_MOVE)
+        r->balanced = 0;
+    return repair_spares(&r->view, digest, blob);
 }
 
 /* NULL: no more now. */

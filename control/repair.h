@@ -71,8 +71,9 @@ void repair_free(struct repair *r);
  * done. */
 void repair_tick(struct repair *r, uint64_t now_ms, const struct repair_view *view, uint64_t rate);
 
-/* repair_spares, and nothing is under way for it. False also while nothing is known. */
-bool repair_is_spare(const struct repair *r, const struct digest *digest, const struct names_blob *blob);
+/* Of a blob whose file is here: repair_spares, and nothing is under way for it. False also while nothing is
+ * known. One that this node is to hold, and is not said to, is seen to soon. */
+bool repair_is_spare(struct repair *r, const struct digest *digest, const struct names_blob *blob);
 
 struct repair_status {
     const char *state; /* "paused", "idle", "waiting", "copying", "balancing", "checking" */

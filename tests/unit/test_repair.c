@@ -426,6 +426,34 @@ static void test_one_more_joins(void **state)
     assert_true(was_told(NODES - 1, "repair.balanced"));
 }
 
+/* A push has not reached one of the best ones, which has pulled the blob since. */
+static void test_a_copy_that_may_count(void **state)
+{
+    (void)state;
+    static const uint64_t id[NODES] = {1, 2, 3, 4};
+    struct digest d = digest_at(7);
+    struct cmd_holders h = {0};
+    uint64_t best[NODES];
+    run(60000);
+    (void)placement_best(&d, id, NODES, NODES, best);
+    struct host *first = &t.host[best[0] - 1], *third = &t.host[best[2] - 1];
+    cmd_holders_add(&h, best[1]);
+    cmd_holders_add(&h, best[2]);
+    holders_set(7, h);
+    first->file[7] = true;
+    run(600000);
+    assert_int_equal(t.commits, 0);
+    assert_false(repair_is_spare(third->repair, &d, &t.row[7]));
+    run(60000);
+    assert_int_equal(t.commits, 0);
+    assert_false(repair_is_spare(first->repair, &d, &t.row[7]));
+    run(60000);
+    assert_placed();
+    assert_int_equal(t.commits, 2);
+    assert_false(repair_is_spare(first->repair, &d, &t.row[7]));
+    assert_true(repair_is_spare(third->repair, &d, &t.row[7]));
+}
+
 /* One that joins, and is told that it is away before it is told that it is there. */
 static void test_not_there_yet(void **state)
 {
@@ -758,6 +786,7 @@ int main(void)
         T(test_nothing_to_do),
         T(test_a_life),
         T(test_one_more_joins),
+        T(test_a_copy_that_may_count),
         T(test_not_there_yet),
         T(test_the_most_endangered_first),
         T(test_pace),
