@@ -27,6 +27,7 @@ struct daemon_feed {
     /* A worker: */
     struct verdict_table table;
     uint64_t heard_ms; /* of the loop's clock; 0: nothing yet */
+    bool used;         /* what is told counts instead of this node's own probes */
 };
 
 static bool view_of(const struct daemon *d, struct kernel_view *view)
@@ -194,24 +195,32 @@ static void hand_over(struct daemon_feed *f)
         daemon_feed_maps(f->d);
 }
 
+/* Handshakes are checked by whoever probes. */
+static void use(struct daemon_feed *f, bool used)
+{
+    if (f->used != used)
+        f->d->kernel_half->tls_stale = true;
+    f->used = used;
+}
+
 void daemon_feed_told(struct daemon *d, const struct verdict_frame *frame)
 {
     struct daemon_feed *f = d->kernel_half ? d->kernel_half->feed : NULL;
     struct kernel_view view;
-    if (!f || !daemon_feed_wanted(d))
+    if (!f)
         return;
     if (!frame) {
         f->table.open = f->table.whole = false; /* what comes next begins anew */
         return;
     }
-    bool counted = daemon_feed_counts(d);
     uint32_t ids_max = view_of(d, &view) ? kernel_maps_backends_max(view.maps) : ABI_BACKENDS_MAX;
     if (!verdict_table_take(&f->table, frame, ids_max))
         return;
     f->heard_ms = uv_now(&d->loop);
-    if (!counted)
-        d->kernel_half->tls_stale = true;
-    hand_over(f);
+    /* All of it is told once: it is kept where this node's role, or the setting, does not ask for it yet. */
+    use(f, daemon_feed_wanted(d));
+    if (f->used)
+        hand_over(f);
 }
 
 /* ------------------------------------------------------------------ both */
@@ -222,8 +231,8 @@ static void on_beat(uv_timer_t *timer)
     if (cluster_feed_wanted(f->d->cluster))
         tell(f);
     if (f->heard_ms && !daemon_feed_counts(f->d)) {
-        f->heard_ms = 0; /* handshakes are this node's again, too */
-        f->d->kernel_half->tls_stale = true;
+        f->heard_ms = 0;
+        use(f, false);
     }
 }
 

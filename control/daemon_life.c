@@ -481,6 +481,15 @@ static bool names_are_fresh(const struct daemon *d)
     return until == NAMES_FRESH_ALWAYS || until > uv_hrtime() / 1000000;
 }
 
+/* Who does not answer for names is promised nothing about them: it has heard from the leader, or not. */
+static bool is_up_to_date(const struct daemon *d)
+{
+    struct cluster_status status;
+    cluster_status(d->cluster, &status);
+    const struct node *self = node_find(nodes_table(d->nodes), status.node_id);
+    return names_are_fresh(d) || (self && self->role == NODE_WORKER && !self->replica && status.leader_id);
+}
+
 /*
  * A node that comes back has old names until it has heard from the leader. Connects wait in the listening
  * sockets for that; but not for ever, since pulls are to go on where there is no leader.
@@ -488,11 +497,11 @@ static bool names_are_fresh(const struct daemon *d)
 static void start_dataplane_late(struct daemon *d)
 {
     uint64_t end_ms = uv_hrtime() / 1000000 + DAEMON_LEASE_WAIT_MS;
-    while (d->phase == DAEMON_STARTING && !names_are_fresh(d) && uv_hrtime() / 1000000 < end_ms)
+    while (d->phase == DAEMON_STARTING && !is_up_to_date(d) && uv_hrtime() / 1000000 < end_ms)
         uv_run(&d->loop, UV_RUN_ONCE); /* the timers of the log end it */
     if (d->phase != DAEMON_STARTING)
         return;
-    if (!names_are_fresh(d))
+    if (!is_up_to_date(d))
         journal_warn(d->journal, "daemon",
                      "no leader answers: what there is here is served, and marked as possibly old");
     d->started_ms = uv_now(&d->loop);

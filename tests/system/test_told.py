@@ -94,6 +94,19 @@ def test_a_worker_lives_on_what_a_manager_tells(cluster):
     until(lambda: states(worker) == {"b1": "up", "b2": "up"}, cluster)
 
 
+def test_what_is_told_before_it_counts_is_not_lost(cluster):
+    """All of it is told once: a worker that is not to live on it yet, or does not know that it is, keeps it."""
+    worker = cluster["w"]
+    worker.cli("set", "kernel.feed", "false")
+    until(lambda: not worker.json("kernel")[0]["feed"]["wanted"], cluster)
+    worker.stop()
+    worker.start()
+    until(lambda: worker.json("kernel")[0].get("feed", {}).get("known", 0) == 4, cluster, START_S)
+    assert not is_told(worker)
+    worker.cli("set", "kernel.feed", "true")
+    until(lambda: is_told(worker) and states(worker) == {"b1": "up", "b2": "up"} and rests(worker), cluster)
+
+
 @pytest.mark.slow
 def test_a_worker_that_hears_nothing_probes(cluster):
     worker = cluster["w"]
