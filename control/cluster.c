@@ -298,6 +298,7 @@ void cluster_status(const struct cluster *c, struct cluster_status *out)
         .applied_index = in.applied_index,
         .snapshot_index = in.snapshot_index,
         .log_bytes = in.log_bytes,
+        .silence_ms = in.silence_ms,
         .proposals = in.proposals,
         .fsyncs = in.fsyncs,
         .fsync_us_sum = in.fsync_us_sum,

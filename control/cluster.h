@@ -60,6 +60,7 @@ struct cluster_status {
     size_t followers;            /* nodes that follow the log here */
     uint64_t term, last_index, commit_index, applied_index, snapshot_index;
     uint64_t log_bytes, proposals, fsyncs, fsync_us_sum, names_bytes, private_bytes;
+    unsigned silence_ms; /* a leader that says nothing for so long is followed by another one */
     uint64_t index_rows; /* of the names' index, while it is made anew */
     bool index_whole;
 };

@@ -432,6 +432,7 @@ static void publish_figures(struct daemon *d)
         {&out->raft_applied_index, status.applied_index},
         {&out->raft_is_leader, status.leads},
         {&out->raft_log_bytes, status.log_bytes},
+        {&out->raft_silence_ms, status.silence_ms},
         {&out->raft_snapshot_index, status.snapshot_index},
         {&out->raft_proposals, status.proposals},
         {&out->raft_fsyncs, status.fsyncs},

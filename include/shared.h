@@ -144,6 +144,7 @@ enum disk_state {
  */
 struct control_counters {
     _Atomic uint64_t raft_term, raft_last_index, raft_commit_index, raft_applied_index, raft_is_leader;
+    _Atomic uint64_t raft_silence_ms;
     _Atomic uint64_t raft_log_bytes, raft_snapshot_index, raft_proposals, raft_fsyncs, raft_fsync_us_sum;
     _Atomic uint64_t names_bytes, private_bytes;
     _Atomic uint64_t blobs, blob_bytes, unlinked_blobs, unlinked_bytes; /* of all repositories, each once */

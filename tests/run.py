@@ -206,6 +206,9 @@ def pytest(args):
         count.failed = again.failed + (code != 0 and not again.failed)
         for where, what in failures.notes:
             note_failure(("" if where in dict(second.notes) else "passed at the second try: ") + where, what)
+        for where, what in second.notes:
+            if where not in dict(failures.notes):
+                note_failure(f"at the second try only: {where}", what)
     else:
         for where, what in failures.notes:
             note_failure(where, what)

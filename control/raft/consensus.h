@@ -130,6 +130,7 @@ struct consensus_status {
     uint64_t fsync_us[LATENCY_BUCKETS];        /* as in shared.h */
     uint64_t installed;                        /* snapshots that came from another node */
     uint64_t elections[ELECTION_CAUSES_COUNT]; /* for which it stood */
+    unsigned silence_ms; /* a leader that says nothing for so long is followed by another one */
     bool leads;
     bool voter;         /* this node votes */
     bool lease;         /* it holds a read lease */

@@ -229,6 +229,10 @@ struct stand {
     uint64_t vote_ms;           /* so long the last vote took to be written */
     uint64_t ticked_ms, spared_until_ms;
     bool spared;
+    uint64_t term,
+        begun_ms[2]; /* of the leader heard last; when that one and the one before began; 0: long ago */
+    unsigned slower; /* leaders get so many times twice as long */
+    uint64_t slower_until_ms;
 };
 
 enum { FEED_FRAMES_MAX = 8, FEED_RING = 1024, FEED_RING_BYTES_MAX = 8 << 20 };
@@ -377,7 +381,7 @@ int step_receive(struct consensus *c, struct raft_message *message);
 /* consensus_stand.c. Nothing was heard of a leader yet. */
 void stand_begin(struct consensus *c);
 /* That node leads, by its own word of this term; another node got this one's vote. */
-void stand_heard(struct consensus *c, uint64_t leader);
+void stand_heard(struct consensus *c, uint64_t leader, uint64_t term);
 void stand_voted(struct consensus *c);
 /* A leader that was silent for too long is none. The library lets a standby believe in it for ever, and
  * refuse its vote to others. */
@@ -397,6 +401,8 @@ void stand_votes(struct consensus *c);
 void stand_told(struct consensus *c);
 /* For how long a leader leads on that no majority answers. */
 unsigned stand_lead_ms(const struct consensus *c);
+/* For how long a leader may say nothing while its host is heard, or nobody looks. */
+unsigned stand_silence_ms(const struct consensus *c);
 
 /* consensus_send.c */
 void send_messages(struct consensus *c, const struct raft_update *update);

@@ -19,6 +19,7 @@ void consensus_status(const struct consensus *c, struct consensus_status *out)
     out->commit_index = c->commit;
     out->applied_index = c->applied;
     out->snapshot_index = c->snapshot_index;
+    out->silence_ms = stand_silence_ms(c);
     out->waiting = c->waiting.count + c->under_way;
     out->leads = c->leads && !c->dead;
     out->voter = consensus_is_voter(c);

@@ -11,6 +11,10 @@
  * two that ask each other at the same moment both get no majority. Who is not elected asks again soon: to be
  * asked for a pre-vote costs nobody anything. Votes themselves wait for disks, and get time for it.
  *
+ * On hosts that have too much to do, silence means little: where one leader follows the other, three within
+ * six seconds, the next ones get more time, for a minute, or for as long as they need it. Else a cluster
+ * under load would elect instead of working.
+ *
  * All of it is about when to ask. Whether it is elected is Raft's to decide: who hears the leader says no to
  * the pre-vote, and who has promised it not to vote for a while does not answer.
  */
@@ -23,6 +27,9 @@ enum {
     DOUBLED_MAX = 2,
     VOTE_WRITES = 3, /* so many of our own writes of a vote may that of another one take */
     TOLD_TRIES = 3,  /* without a pre-vote, of one that was told to stand */
+    MANY_WITHIN_MS = 6000,
+    SLOWER_MAX = 2,
+    SLOWER_MS = 60000,
 };
 
 /* --- what was seen --- */
@@ -36,6 +43,11 @@ static bool host_is_silent(const struct consensus *c, uint64_t node)
 {
     const struct peer *peer = node ? peer_find(c, node) : NULL;
     return peer && peer->host_silent;
+}
+
+unsigned stand_silence_ms(const struct consensus *c)
+{
+    return c->config.election_ms << (consensus_now_ms(c) < c->stand.slower_until_ms ? c->stand.slower : 0);
 }
 
 /* For how long a leader may say nothing. */
@@ -59,7 +71,7 @@ static enum election_cause cause_of(const struct consensus *c)
 static void tries_forget(struct consensus *c)
 {
     c->stand.tries = 0;
-    c->stand.patience_ms = c->config.election_ms;
+    c->stand.patience_ms = stand_silence_ms(c);
     c->stand.random = c->host.random(c->host.arg) % STAND_RANDOM_MS;
 }
 
@@ -69,11 +81,41 @@ void stand_begin(struct consensus *c)
     tries_forget(c);
 }
 
-void stand_heard(struct consensus *c, uint64_t leader)
+/* Since then it took so long that without more time there would be another leader. */
+static void slower_renew(struct consensus *c, uint64_t since_ms)
 {
-    c->leader_heard_ms = consensus_now_ms(c);
-    c->stand.leader = leader;
-    c->stand.spared = false;
+    uint64_t now = consensus_now_ms(c);
+    if (now < c->stand.slower_until_ms && now - since_ms >= c->config.election_ms)
+        c->stand.slower_until_ms = now + SLOWER_MS;
+}
+
+/* A leader is heard for the first time. */
+static void leader_begins(struct consensus *c, uint64_t term)
+{
+    struct stand *s = &c->stand;
+    uint64_t now = consensus_now_ms(c);
+    bool many = s->begun_ms[0] && now - s->begun_ms[0] < MANY_WITHIN_MS;
+    s->term = term;
+    s->begun_ms[0] = many ? 0 : s->begun_ms[1];
+    s->begun_ms[1] = many ? 0 : now;
+    if (many) {
+        unsigned more = now < s->slower_until_ms ? s->slower + 1 : 1;
+        s->slower = more < SLOWER_MAX ? more : SLOWER_MAX;
+        s->slower_until_ms = now + SLOWER_MS;
+    }
+}
+
+void stand_heard(struct consensus *c, uint64_t leader, uint64_t term)
+{
+    struct stand *s = &c->stand;
+    uint64_t now = consensus_now_ms(c);
+    if (s->term != term)
+        leader_begins(c, term);
+    else
+        slower_renew(c, c->leader_heard_ms);
+    c->leader_heard_ms = now;
+    s->leader = leader;
+    s->spared = false;
     tries_forget(c);
 }
 
@@ -163,6 +205,8 @@ void stand_look_at_clock(struct consensus *c, bool tick)
         s->spared = !c->leads;
         s->spared_until_ms = now + 2ull * c->config.heartbeat_ms;
     }
+    if (s->ticked_ms)
+        slower_renew(c, s->ticked_ms);
     if (tick)
         s->ticked_ms = now;
 }
@@ -253,8 +297,8 @@ static bool majority_is_silent(const struct consensus *c)
 /* The library ends the lead where no majority answered for an election timeout. */
 unsigned stand_lead_ms(const struct consensus *c)
 {
-    unsigned unheard = unheard_ms(c);
+    unsigned unheard = unheard_ms(c), silence = stand_silence_ms(c);
     if (consensus_now_ms(c) < c->stand.spared_until_ms) /* answers may wait in the sockets */
-        return c->config.election_ms;
-    return unheard < c->config.election_ms && majority_is_silent(c) ? unheard : c->config.election_ms;
+        return silence;
+    return unheard < silence && majority_is_silent(c) ? unheard : silence;
 }

@@ -85,7 +85,7 @@ static void look(struct consensus *c)
     c->leads = leads;
     c->commit = raft_commit_index(&c->raft);
     if (leads && !led) {
-        stand_heard(c, c->vote.node_id);
+        stand_heard(c, c->vote.node_id, raft_current_term(&c->raft));
         lease_begin_lead(c);
     } else if (!leads && led) {
         lead_end(c);
@@ -410,7 +410,7 @@ int step_receive(struct consensus *c, struct raft_message *message)
     if (message->type == RAFT_REQUEST_VOTE)
         return receive_vote(c, &event);
     if (message->type == RAFT_APPEND_ENTRIES && message->append_entries.term >= raft_current_term(&c->raft))
-        stand_heard(c, message->server_id);
+        stand_heard(c, message->server_id, message->append_entries.term);
     if (message->type == RAFT_APPEND_ENTRIES)
         return receive_entries(c, message);
     int rc = step(c, &event, NULL);

@@ -140,6 +140,10 @@ static const struct {
     ROW(raft_commit_index, "fairlead_raft_commit_index", "gauge", "Index of the last committed entry.", 1),
     ROW(raft_applied_index, "fairlead_raft_applied_index", "gauge", "Index of the last applied entry.", 1),
     ROW(raft_is_leader, "fairlead_raft_leader", "gauge", "1 if this node leads.", 1),
+    ROW(raft_silence_ms, "fairlead_raft_leader_silence_max_seconds", "gauge",
+        "For so long a leader may say nothing before another one is elected; more while hosts are "
+        "overloaded.",
+        1e-3),
     ROW(raft_log_bytes, "fairlead_raft_log_bytes", "gauge", "Bytes of the log on disk.", 1),
     ROW(raft_snapshot_index, "fairlead_raft_snapshot_index", "gauge", "Index of the last snapshot.", 1),
     ROW(raft_proposals, "fairlead_raft_proposals_total", "counter", "Commands proposed.", 1),

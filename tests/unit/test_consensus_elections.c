@@ -10,6 +10,7 @@ enum {
     SOON_MS = 1000,      /* between the loss of a leader and the next write */
     HEARTBEATS_MS = 300, /* until the kernel calls a host silent */
     ROUNDS = 20,
+    APART_MS = 6000, /* further than what makes a cluster more patient */
 };
 
 static struct world *begin(unsigned managers, uint64_t seed)
@@ -86,7 +87,7 @@ static uint64_t link_down(struct world *w, bool heartbeats)
     link_set(w, lost, true, true);
     host_say(w, lost, false);
     run_until(w, settled(w));
-    until(w, w->now_ms + pick(w, 300));
+    until(w, w->now_ms + APART_MS + pick(w, 300));
     return took_ms;
 }
 
@@ -207,7 +208,42 @@ static void test_a_deaf_leader(void **state)
             for (unsigned i = 0; i < w->all; i++)
                 consensus_host(deaf->c, i + 1, false);
             run_until(w, settled(w));
+            until(w, w->now_ms + APART_MS);
         }
+        end(w);
+    }
+}
+
+/* Hosts that have too much to do: their processes stand still again and again, for longer than a leader may.
+ */
+static uint64_t overload(struct world *w, uint64_t ms)
+{
+    uint64_t end_ms = w->now_ms + ms, before = all_elections(w);
+    while (w->now_ms < end_ms) {
+        struct server *s = leader(w);
+        if (!s)
+            s = &w->server[pick(w, w->all)];
+        s->stands_until_ms = w->now_ms + 900 + pick(w, 600);
+        until(w, s->stands_until_ms + 400);
+    }
+    return all_elections(w) - before;
+}
+
+/* It gets used to them, and is quick again a minute later. */
+static void test_an_overloaded_cluster(void **state)
+{
+    (void)state;
+    for (unsigned managers = 3; managers <= 5; managers += 2) {
+        struct world *w = begin(managers, 19 + managers);
+        uint64_t first = overload(w, 20000);
+        uint64_t later = overload(w, 60000);
+        print_message("%u managers: %llu elections in 20 s of overload, %llu in the minute after\n", managers,
+                      (unsigned long long)first, (unsigned long long)later);
+        assert_in_range(first, 1, 6);
+        assert_int_equal(later, 0);
+        run_until(w, settled(w));
+        until(w, w->now_ms + 61000);
+        assert_true(link_down(w, false) < SOON_MS);
         end(w);
     }
 }
@@ -261,6 +297,7 @@ int main(void)
         cmocka_unit_test(test_nobody_stands_without_need),
         cmocka_unit_test(test_one_that_stood_still),
         cmocka_unit_test(test_a_deaf_leader),
+        cmocka_unit_test(test_an_overloaded_cluster),
         cmocka_unit_test(test_one_that_was_cut_off),
         cmocka_unit_test(test_a_majority_that_comes_back),
     };
