@@ -86,7 +86,8 @@ def test_a_worker_lives_on_what_a_manager_tells(cluster):
     until(lambda: is_told(worker), cluster, START_S)
     until(lambda: states(worker) == {"b1": "up", "b2": "up"}, cluster)
     until(lambda: rests(worker), cluster)
-    assert not rests(manager) and not is_told(manager)
+    until(lambda: not rests(manager), cluster)  # hosts that have too much to do leave some ticks out
+    assert not is_told(manager)
     assert "verdicts: a manager tells them" in worker.cli("kernel").stdout
     cluster.servers["b1"].kill()
     until(lambda: states(worker) == {"b1": "down", "b2": "up"}, cluster)
