@@ -179,13 +179,18 @@ static void cluster_free(struct cluster *c)
     free(c);
 }
 
-static void on_net_closed(struct cluster *c)
+static void on_ended(struct cluster *c)
 {
     void (*closed)(void *) = c->closed;
     void *closed_arg = c->closed_arg;
     cluster_free(c);
     if (closed)
         closed(closed_arg);
+}
+
+static void on_net_closed(struct cluster *c)
+{
+    pki_end(c, on_ended);
 }
 
 static void on_consensus_closed(void *arg)

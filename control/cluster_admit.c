@@ -311,32 +311,30 @@ static int certificate_take(const struct cluster *c, const struct pki_text *cert
     return -EINVAL;
 }
 
-/* A new certificate of this node: stored, and shown from now on. */
+static void on_certificate(struct cluster *c, int rc)
+{
+    if (rc)
+        return;
+    journal_info(c->config.journal, "cluster", "this node has a new certificate");
+    ca_files_changed(c);
+}
+
+/* A new certificate of this node: shown as soon as it is stored. */
 static void certificate_use(struct cluster *c, const struct pki_text *cert)
 {
     struct pki_identity *next;
     char err[PKI_ERR_MAX] = "";
+    if (pki_busy(c))
+        return; /* the upkeep asks for another one */
     int rc = certificate_take(c, cert, &next, err);
-    if (rc == 0) {
-        rc = pki_files_put(c->dir_fd, PKI_FOLDER, PKI_FILE_CERT, cert);
-        if (rc == 0)
-            rc = mesh_set_identity(c->mesh, next);
-        if (rc)
-            pki_identity_free(next);
-    }
-    if (rc == 0) {
-        pki_identity_free(c->identity);
-        c->identity = next;
-        pki_text_free(&c->pki.cert);
-        c->pki.cert = (struct pki_text){strndup(cert->data, cert->len), cert->len};
-        CHECK(c->pki.cert.data);
-        ca_files_changed(c);
-    }
-    if (rc)
+    if (rc) {
         journal_error(c->config.journal, "cluster", "a new certificate of this node cannot be used: %s",
                       err[0] ? err : strerror(-rc));
-    else
-        journal_info(c->config.journal, "cluster", "this node has a new certificate");
+        return;
+    }
+    struct pki_text copy = pki_copy(cert->data, cert->len);
+    pki_put(c, PKI_FILE_CERT, &c->pki.cert, &copy);
+    pki_begin(c, "a new certificate of this node cannot be stored", next, on_certificate);
 }
 
 static void on_renew_reply(struct cluster *c, const void *body, size_t len)
@@ -366,23 +364,26 @@ static void on_ca_key(struct cluster *c, uint64_t from, uint64_t id)
               give ? c->pki.ca_key.len : 0);
 }
 
+static void on_ca_key_stored(struct cluster *c, int rc)
+{
+    if (rc == 0)
+        journal_info(c->config.journal, "cluster", "this node has the CA's key now and can let others join");
+}
+
 static void on_ca_key_reply(struct cluster *c, uint64_t from, const void *body, size_t len)
 {
-    if (len == 0 || len > PKI_PEM_BYTES_MAX || c->pki.ca_key.data || !net_is_manager(c, from))
+    if (len == 0 || len > PKI_PEM_BYTES_MAX || c->pki.ca_key.data || pki_busy(c) || !net_is_manager(c, from))
         return;
-    struct pki_text key = {strndup(body, len), len};
-    CHECK(key.data);
-    int rc = strlen(key.data) == len && pki_key_is_of(c->pki.ca.data, c->pki.ca.len, key.data, len)
-                 ? pki_files_put(c->dir_fd, PKI_FOLDER, PKI_FILE_CA_KEY, &key)
-                 : -EINVAL;
-    if (rc) {
+    struct pki_text key = pki_copy(body, len);
+    if (strlen(key.data) != len || !pki_key_is_of(c->pki.ca.data, c->pki.ca.len, key.data, len)) {
         journal_error(c->config.journal, "cluster",
-                      "the CA's key that node %" PRIu64 " gave cannot be used: %s", from, strerror(-rc));
+                      "the CA's key that node %" PRIu64 " gave cannot be used: it is of another CA, or none",
+                      from);
         pki_text_free(&key);
         return;
     }
-    c->pki.ca_key = key;
-    journal_info(c->config.journal, "cluster", "this node has the CA's key now and can let others join");
+    pki_put(c, PKI_FILE_CA_KEY, &c->pki.ca_key, &key);
+    pki_begin(c, "the CA's key cannot be stored", NULL, on_ca_key_stored);
 }
 
 void admit_frame(struct cluster *c, uint64_t from, uint16_t type, uint64_t id, const void *body, size_t len)
@@ -428,7 +429,9 @@ static void renew(struct cluster *c)
 void admit_upkeep(struct cluster *c)
 {
     uint64_t self = pki_identity_name(c->identity)->node_id, manager;
-    if (certificate_is_old(c) || (ca_wants_certificate(c) && !c->ca.wrote))
+    if (pki_busy(c))
+        return;
+    if (certificate_is_old(c) || ca_wants_certificate(c))
         renew(c);
     if (!c->pki.ca_key.data && net_is_manager(c, self) && (manager = net_some_manager(c)))
         mesh_send(c->mesh, manager, MESH_CA_KEY, 0, NULL, 0);

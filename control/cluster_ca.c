@@ -175,32 +175,19 @@ static struct pki_text bundle_of(const struct ca_row *row)
     return text;
 }
 
-/* Takes bundle. */
-static int bundle_use(struct cluster *c, struct pki_text *bundle, struct pki_identity *next)
+static void on_bundle(struct cluster *c, int rc)
 {
-    int rc = pki_files_put(c->dir_fd, PKI_FOLDER, PKI_FILE_CA, bundle);
-    c->ca.wrote = true;
-    if (rc == 0)
-        rc = mesh_set_identity(c->mesh, next);
-    if (rc) {
-        journal_error(c->config.journal, "cluster",
-                      "the cluster's CAs cannot be stored: %s; it is tried again", strerror(-rc));
-        pki_identity_free(next);
-        pki_text_free(bundle);
-        return rc;
-    }
-    pki_text_free(&c->pki.ca);
-    pki_identity_free(c->identity);
-    c->pki.ca = *bundle;
-    c->identity = next;
+    if (rc)
+        return;
+    c->ca.hangs_up = true;
     ca_files_changed(c);
-    return 0;
 }
 
 /* Connections that stand were made with certificates of a CA that is trusted no more. Who has got another one
  * meanwhile stays; who was left behind does not. */
 static void hang_up_on_others(struct cluster *c, const struct node_table *t)
 {
+    c->ca.hangs_up = false;
     for (size_t i = 0; i < t->count; i++)
         if (!node_counts(t, &t->node[i]))
             mesh_drop(c->mesh, t->node[i].id, MESH_CHAIN);
@@ -217,15 +204,14 @@ static bool bundle_settle(struct cluster *c, const struct look *l)
         pki_text_free(&bundle);
         return true;
     }
-    if (pki_identity_new(bundle.data, bundle.len, c->pki.cert.data, c->pki.cert.len, c->pki.key.data,
-                         c->pki.key.len, &next, err)) {
+    if (pki_busy(c) || pki_identity_new(bundle.data, bundle.len, c->pki.cert.data, c->pki.cert.len,
+                                        c->pki.key.data, c->pki.key.len, &next, err)) {
         pki_text_free(&bundle);
         return false;
     }
-    if (bundle_use(c, &bundle, next))
-        return false;
-    hang_up_on_others(c, &l->nodes);
-    return true;
+    pki_put(c, PKI_FILE_CA, &c->pki.ca, &bundle);
+    pki_begin(c, "the cluster's CAs cannot be stored", next, on_bundle);
+    return false;
 }
 
 /* ------------------------------------------------------------------ keys, of managers */
@@ -250,61 +236,48 @@ static void key_ask(struct cluster *c, const struct ca_view *v, const struct ca_
         mesh_send(c->mesh, giver, CLUSTER_FRAME_CA_KEY, 0, of->hash, sizeof(of->hash));
 }
 
+static bool next_is_there(const struct cluster *c)
+{
+    return c->pki.next_key.data || c->pki.next_ca.data;
+}
+
 static void next_drop(struct cluster *c)
 {
     if (c->pki.next_key.data)
-        (void)pki_files_drop(c->dir_fd, PKI_FOLDER, PKI_FILE_NEXT_KEY);
+        pki_drop(c, PKI_FILE_NEXT_KEY, &c->pki.next_key);
     if (c->pki.next_ca.data)
-        (void)pki_files_drop(c->dir_fd, PKI_FOLDER, PKI_FILE_NEXT_CA);
-    pki_text_free(&c->pki.next_key);
-    pki_text_free(&c->pki.next_ca);
+        pki_drop(c, PKI_FILE_NEXT_CA, &c->pki.next_ca);
 }
 
-/* Takes key. */
-static bool key_put(struct cluster *c, const char *file, struct pki_text *place, struct pki_text *key)
-{
-    int rc = pki_files_put(c->dir_fd, PKI_FOLDER, file, key);
-    c->ca.wrote = true;
-    if (rc) {
-        journal_error(c->config.journal, "cluster", "the CA's key cannot be stored: %s; it is tried again",
-                      strerror(-rc));
-        pki_text_free(key);
-        return false;
-    }
-    pki_text_free(place);
-    *place = *key;
-    return true;
-}
+static const char not_stored[] = "the CA's key cannot be stored",
+                  not_removed[] = "the CA's key cannot be removed";
 
-static struct pki_text text_copy(const void *data, size_t len)
-{
-    struct pki_text text = {strndup(data, len), len};
-    CHECK(text.data);
-    return text;
-}
-
-/* True: this manager has the keys that it should. */
+/* True: this manager has the keys that it should, and no others. */
 static bool key_settle(struct cluster *c, const struct ca_view *v)
 {
     const struct ca_cert *signer = ca_signer(&v->row), *next = &v->row.next;
     bool done = true;
+    if (pki_busy(c))
+        return false;
     if (v->row.phase == CA_TRUST && !key_is_of(&c->pki.next_key, next)) {
         key_ask(c, v, next);
         done = false;
     }
     if (signer && !key_is_of(&c->pki.ca_key, signer)) {
-        struct pki_text key;
+        done = false;
         if (key_is_of(&c->pki.next_key, signer)) {
-            key = text_copy(c->pki.next_key.data, c->pki.next_key.len);
-            done &= key_put(c, PKI_FILE_CA_KEY, &c->pki.ca_key, &key);
+            struct pki_text key = pki_copy(c->pki.next_key.data, c->pki.next_key.len);
+            pki_put(c, PKI_FILE_CA_KEY, &c->pki.ca_key, &key);
+            pki_begin(c, not_stored, NULL, NULL);
         } else {
             key_ask(c, v, signer);
-            done = false;
         }
     }
-    if (done && (v->row.phase == CA_SIGN || v->row.phase == CA_STEADY))
-        next_drop(c);
-    return done;
+    if (!done || !next_is_there(c) || (v->row.phase != CA_SIGN && v->row.phase != CA_STEADY))
+        return done;
+    next_drop(c);
+    pki_begin(c, not_removed, NULL, NULL);
+    return false;
 }
 
 /* Some manager has said that it has the key. */
@@ -318,12 +291,11 @@ static bool others_have(const struct look *l, const struct ca_cert *of)
     return false;
 }
 
-static int ca_key_drop(struct cluster *c)
+static void on_keys_left(struct cluster *c, int rc)
 {
-    int rc = pki_files_drop(c->dir_fd, PKI_FOLDER, PKI_FILE_CA_KEY);
     if (rc == 0)
-        pki_text_free(&c->pki.ca_key);
-    return rc;
+        journal_info(c->config.journal, "cluster",
+                     "this node is no manager: it has removed its key of the CA");
 }
 
 /* A node that is no manager (any more) keeps no key that a manager has. It waits a moment: one that has
@@ -334,24 +306,20 @@ static bool keys_leave(struct cluster *c, const struct look *l)
     const struct ca_cert *signer = ca_signer(&l->ca.row),
                          *next = l->ca.row.next.len ? &l->ca.row.next : signer;
     bool drops_ca = c->pki.ca_key.data && signer && others_have(l, signer);
-    bool drops_next = (c->pki.next_key.data || c->pki.next_ca.data) && (!next || others_have(l, next));
+    bool drops_next = next_is_there(c) && (!next || others_have(l, next));
     uint64_t now_ms = uv_now(c->config.loop);
     if (!c->ca.demoted_ms)
         c->ca.demoted_ms = now_ms;
     if (!drops_ca && !drops_next)
         return true;
-    if (now_ms - c->ca.demoted_ms < KEYS_STAY_MS || !net_some_manager(c))
+    if (now_ms - c->ca.demoted_ms < KEYS_STAY_MS || !net_some_manager(c) || pki_busy(c))
         return false;
     if (drops_next)
         next_drop(c);
-    int rc = drops_ca ? ca_key_drop(c) : 0;
-    if (rc)
-        journal_error(c->config.journal, "cluster", "the CA's key cannot be removed: %s; it is tried again",
-                      strerror(-rc));
-    else
-        journal_info(c->config.journal, "cluster",
-                     "this node is no manager: it has removed its key of the CA");
-    return rc == 0;
+    if (drops_ca)
+        pki_drop(c, PKI_FILE_CA_KEY, &c->pki.ca_key);
+    pki_begin(c, not_removed, NULL, on_keys_left);
+    return false;
 }
 
 static void on_key_wanted(struct cluster *c, uint64_t from, const void *body, size_t len)
@@ -369,10 +337,16 @@ static void on_key_wanted(struct cluster *c, uint64_t from, const void *body, si
         }
 }
 
+static void on_key_stored(struct cluster *c, int rc)
+{
+    if (rc == 0)
+        journal_info(c->config.journal, "cluster", "this node has the new CA's key now");
+}
+
 static void on_key(struct cluster *c, uint64_t from, const void *body, size_t len)
 {
     struct ca_view v;
-    if (len == 0 || len > PKI_PEM_BYTES_MAX || memchr(body, '\0', len) ||
+    if (len == 0 || len > PKI_PEM_BYTES_MAX || memchr(body, '\0', len) || pki_busy(c) ||
         !net_is_manager(c, pki_identity_name(c->identity)->node_id) || cluster_ca_view(c, &v))
         return;
     const struct ca_node *giver = ca_node_find(&v, from);
@@ -380,18 +354,18 @@ static void on_key(struct cluster *c, uint64_t from, const void *body, size_t le
         ca_view_fini(&v);
         return;
     }
-    struct pki_text key = text_copy(body, len);
+    struct pki_text key = pki_copy(body, len);
     const struct ca_cert *signer = ca_signer(&v.row);
-    bool taken = false;
     if (v.row.phase == CA_TRUST && key_is_of(&key, &v.row.next))
-        taken = key_put(c, PKI_FILE_NEXT_KEY, &c->pki.next_key, &key);
+        pki_put(c, PKI_FILE_NEXT_KEY, &c->pki.next_key, &key);
     else if (signer && key_is_of(&key, signer))
-        taken = key_put(c, PKI_FILE_CA_KEY, &c->pki.ca_key, &key);
-    else
+        pki_put(c, PKI_FILE_CA_KEY, &c->pki.ca_key, &key);
+    if (key.data) { /* not taken: the state has gone on, or will */
         pki_text_free(&key);
-    if (taken)
-        journal_info(c->config.journal, "cluster", "this node has the new CA's key now");
-    ca_changed(c, true);
+        ca_changed(c, true);
+    } else {
+        pki_begin(c, not_stored, NULL, on_key_stored);
+    }
     ca_view_fini(&v);
 }
 
@@ -450,8 +424,14 @@ static bool is_there(void *arg, uint64_t node)
            followers_find(c, node, &applied) != 0;
 }
 
-/* A pair that was made before, and never came to be known, is as good as another one. */
-static bool next_make(struct cluster *c)
+static void on_next_made(struct cluster *c, int rc)
+{
+    c->ca.unmade = rc != 0;
+}
+
+/* A pair that was made before, and never came to be known, is as good as another one. 0: there is one;
+ * -EINPROGRESS, or -errno. */
+static int next_make(struct cluster *c)
 {
     struct pki_files *p = &c->pki;
     struct pki_text cert, key;
@@ -459,22 +439,30 @@ static bool next_make(struct cluster *c)
                   pki_key_is_of(p->next_ca.data, p->next_ca.len, p->next_key.data, p->next_key.len) &&
                   !pki_key_is_of(p->ca.data, p->ca.len, p->next_key.data, p->next_key.len);
     if (usable)
-        return true;
-    next_drop(c);
+        return 0;
+    if (pki_busy(c))
+        return -EINPROGRESS;
+    if (next_is_there(c)) {
+        next_drop(c);
+        pki_begin(c, not_removed, NULL, on_next_made);
+        return -EINPROGRESS;
+    }
     int rc = pki_ca_make(pki_identity_name(c->identity)->cluster_id, &cert, &key);
     if (rc) {
         journal_error(c->config.journal, "cluster", "a new CA cannot be made: %s", strerror(-rc));
-        return false;
+        return rc;
     }
-    if (key_put(c, PKI_FILE_NEXT_KEY, &p->next_key, &key))
-        return key_put(c, PKI_FILE_NEXT_CA, &p->next_ca, &cert);
-    pki_text_free(&cert);
-    return false;
+    /* The key first: without it the certificate would be good for nothing. */
+    pki_put(c, PKI_FILE_NEXT_KEY, &p->next_key, &key);
+    pki_put(c, PKI_FILE_NEXT_CA, &p->next_ca, &cert);
+    pki_begin(c, not_stored, NULL, on_next_made);
+    return -EINPROGRESS;
 }
 
-/* Why this leader cannot make another CA; NULL: it can. */
-static const char *why_not_made(struct cluster *c, const struct look *l)
+/* Why this leader cannot make another CA; NULL: it can. waits: for the disk, just now. */
+static const char *why_not_made(struct cluster *c, const struct look *l, bool *waits)
 {
+    *waits = false;
     if (!l->me || l->me->role != NODE_MANAGER)
         return "the leader is no manager";
     if (!c->pki.ca_key.data)
@@ -483,7 +471,11 @@ static const char *why_not_made(struct cluster *c, const struct look *l)
     if (!ca_signs(c))
         return "the leader's key (" PKI_FOLDER "/" PKI_FILE_CA_KEY
                ") is of another CA than the one that signs";
-    return next_make(c) ? NULL : "a new CA cannot be made or stored by the leader: look at its log";
+    int rc = next_make(c);
+    *waits = rc == -EINPROGRESS;
+    return rc && (!*waits || c->ca.unmade)
+               ? "a new CA cannot be made or stored by the leader: look at its log"
+               : NULL;
 }
 
 static void lead_make(struct cluster *c, const struct look *l)
@@ -492,11 +484,12 @@ static void lead_make(struct cluster *c, const struct look *l)
     struct ca_step step = {.to = CA_TRUST, .maker = l->self};
     struct pki_text current;
     size_t len;
-    const char *why = why_not_made(c, l);
+    bool waits;
+    const char *why = why_not_made(c, l, &waits);
     if (why && why != c->ca.blocked)
         journal_error(c->config.journal, "cluster", "the cluster's CA cannot be exchanged yet: %s", why);
     c->ca.blocked = why;
-    if (why || pki_signer_cert(p->ca.data, p->ca.len, p->ca_key.data, p->ca_key.len, &current))
+    if (why || waits || pki_signer_cert(p->ca.data, p->ca.len, p->ca_key.data, p->ca_key.len, &current))
         return;
     step.current.data = current.data;
     step.current.len = current.len;
@@ -533,24 +526,23 @@ void ca_upkeep(struct cluster *c)
 {
     struct look l;
     struct consensus_status s;
-    c->ca.wrote = false;
     if (c->ca.settled || c->closing || look_open(c, &l))
         return;
     const struct ca_row *row = &l.ca.row;
     bool bundled = true, keyed = true;
     signer_note(c, row);
     say_phase(c, row);
+    if (c->ca.hangs_up)
+        hang_up_on_others(c, &l.nodes);
     if (ca_signer(row))
         bundled = bundle_settle(c, &l);
     if (l.me && l.me->role != NODE_MANAGER)
         keyed = keys_leave(c, &l);
     else
         c->ca.demoted_ms = 0;
-    if (!c->ca.wrote && l.me && l.me->role == NODE_MANAGER)
+    if (l.me && l.me->role == NODE_MANAGER)
         keyed = key_settle(c, &l.ca);
-    c->ca.settled = row->phase == CA_STEADY && bundled && keyed && !c->ca.wrote && !ca_wants_certificate(c);
-    if (c->ca.wrote)
-        ca_changed(c, true);
+    c->ca.settled = row->phase == CA_STEADY && bundled && keyed && !pki_busy(c) && !ca_wants_certificate(c);
     if (row->phase == CA_TRUST)
         say_trust(c, &l, bundled);
     consensus_status(c->consensus, &s);

@@ -66,7 +66,8 @@ enum {
 struct ca_keeping {
     bool settled;     /* this node has all that the state wants of it */
     bool asking;      /* a command is under way */
-    bool wrote;       /* in this turn of the upkeep: one file a turn, the loop waits for the disk meanwhile */
+    bool hangs_up;    /* on whoever is connected by a CA that is trusted no more: the bundle has changed */
+    bool unmade;      /* by this leader: the new CA could not be stored the last time */
     bool signer_said; /* by the state: which CA signs */
     uint8_t signer[NODE_HASH_BYTES];
     uint8_t own[NODE_HASH_BYTES]; /* the CA of this node's certificate */
@@ -77,6 +78,31 @@ struct ca_keeping {
     struct unseen unseen;         /* while this node leads and the CA is being exchanged */
 };
 
+enum { PKI_CHANGES_MAX = 3 };
+
+/* One file of STATE/pki, and its place in struct pki_files. text.data NULL: it is removed. */
+struct pki_change {
+    const char *file;
+    struct pki_text *place, text;
+};
+
+typedef void (*pki_done)(struct cluster *c, int rc);
+
+/* What is done to the files of STATE/pki at the moment: cluster_pki.c. */
+struct pki_work {
+    uv_work_t work;
+    bool busy;
+    struct pki_change change[PKI_CHANGES_MAX]; /* in this order */
+    size_t count;
+    struct pki_identity *identity; /* of the files as they are to be; NULL: it is not about that */
+    const char *what;
+    pki_done done;
+    int rc;
+    int said; /* of the last one */
+    const char *said_what;
+    void (*ended)(struct cluster *c);
+};
+
 struct cluster {
     struct cluster_config config;
     struct consensus *consensus;
@@ -84,6 +110,7 @@ struct cluster {
     int dir_fd;
     struct mesh *mesh; /* NULL: this node listens to nobody */
     struct pki_files pki;
+    struct pki_work pki_work;
     struct pki_identity *identity;
     struct known_node *known; /* by id */
     size_t known_count;
@@ -128,6 +155,20 @@ void net_close(struct cluster *c, void (*closed)(struct cluster *c));
 void admit_join(void *arg, struct mesh_guest *guest, const void *body, size_t len);
 void admit_frame(struct cluster *c, uint64_t from, uint16_t type, uint64_t id, const void *body, size_t len);
 void admit_upkeep(struct cluster *c);
+
+/* cluster_pki.c: changes of the files of STATE/pki, one at a time. While one is under way nobody may begin
+ * another one; the upkeep comes soon when it has ended. */
+bool pki_busy(const struct cluster *c);
+/* What the next change does, in this order. Takes text. */
+void pki_put(struct cluster *c, const char *file, struct pki_text *place, struct pki_text *text);
+void pki_drop(struct cluster *c, const char *file, struct pki_text *place);
+/* Begins it. what: a text that stays, for the log if it fails. Takes identity, which may be NULL: what this
+ * node shows once the files are durable. done is called when memory is as the files are, or with -errno as
+ * before; not if the node ends meanwhile. It may be NULL. */
+void pki_begin(struct cluster *c, const char *what, struct pki_identity *identity, pki_done done);
+/* Calls ended, at once or when none is under way any more; none may be begun again. */
+void pki_end(struct cluster *c, void (*ended)(struct cluster *c));
+struct pki_text pki_copy(const void *data, size_t len);
 
 /* cluster_ca.c: the CA's exchange. */
 void ca_open(struct cluster *c);
