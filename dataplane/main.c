@@ -32,6 +32,7 @@
 #include "dataplane/ring.h"
 #include "dataplane/sandbox.h"
 #include "dataplane/store/names.h"
+#include "dataplane/store/hashers.h"
 #include "dataplane/store/store.h"
 #include "dataplane/tls/tables.h"
 
@@ -204,6 +205,7 @@ static int build(struct dataplane *d, const char **why)
     struct store_tuning t = tuning(plan);
     const struct store_folders folders = {d->hello_fd[HELLO_BLOBS], d->hello_fd[HELLO_UPLOADS],
                                           d->hello_fd[HELLO_DAMAGED]};
+    t.hashers = hashers_wanted(d->ring_count);
     int err = store_new(&folders, &t, &d->store, why);
     if (err)
         return err;
@@ -562,6 +564,9 @@ int main(int argc, char **argv)
     err = tls_tables_start(d.tls);
     if (err)
         fail("no thread for TLS handshakes", err);
+    err = store_start(d.store);
+    if (err)
+        fail("no thread for hashes", err);
     err = start_rings(&d);
     if (err)
         fail("the rings do not turn", err);
@@ -570,6 +575,7 @@ int main(int argc, char **argv)
                                         .hello_reply = {.pid = (uint32_t)getpid(), .features = d.features}});
     run(&d);
     tls_tables_stop(d.tls);
+    store_stop(d.store);
     for (unsigned i = 0; i < d.ring_count; i++)
         ring_free(d.ring[i]);
     tls_table_free(d.table);

@@ -215,6 +215,11 @@ int store_new(const struct store_folders *folders, const struct store_tuning *t,
     err = sessions_recover(s);
     if (err)
         goto err_sessions;
+    *why = "no memory for the store's threads";
+    s->hashers = hashers_new(t->hashers);
+    err = s->hashers ? 0 : -ENOMEM;
+    if (err)
+        goto err_sessions;
     free_space_look(s);
     *out = s;
     return 0;
@@ -228,8 +233,19 @@ err_store:
     return err;
 }
 
+int store_start(struct store *s)
+{
+    return hashers_start(s->hashers);
+}
+
+void store_stop(struct store *s)
+{
+    hashers_stop(s->hashers);
+}
+
 void store_free(struct store *s)
 {
+    hashers_free(s->hashers);
     sessions_fini(&s->sessions);
     pins_fini(&s->pins);
     condemned_fini(&s->condemned);
@@ -288,6 +304,7 @@ int store_ring_new(struct store *s, struct loop *loop, struct ring_counters *cou
     r->loop = loop;
     r->counters = counters;
     r->line_last = &r->line_first;
+    r->back.loop = loop;
     r->verify_last = &r->verify_first;
     r->news_seen = atomic_load(&s->condemned.news);
     r->forgotten = atomic_load(&s->pins.forgotten);
@@ -314,6 +331,7 @@ void store_ring_attach(struct store_ring *r, struct timer_wheel *wheel, const st
 
 void store_ring_turn(struct store_ring *r)
 {
+    uploads_hashed(r);
     if (atomic_load_explicit(&r->store->condemned.news, memory_order_relaxed) != r->news_seen)
         store_ring_news(r);
     if (atomic_load_explicit(&r->store->pins.forgotten, memory_order_relaxed) != r->forgotten)
@@ -363,7 +381,7 @@ void store_ring_check(const struct store_ring *r, bool idle)
     blobs_check(r, idle);
     if (!idle)
         return;
-    CHECK(r->orders == 0);
+    CHECK(r->orders == 0 && !r->back.list);
     CHECK(r->writes.used == 0 && r->errands.used == 0 && r->pieces.used == 0);
     CHECK(!r->line_first && !r->verifying && !r->verify_first && !r->verify_list);
 }

@@ -50,6 +50,7 @@ struct store_tuning {
     uint32_t open_files; /* per ring */
     uint64_t upload_expiry_ms;
     uint64_t scrub_rate; /* bytes a second, of all rings */
+    unsigned hashers;    /* threads that hash beside the rings (store/hashers.h); from the start on */
 };
 
 /* Of one file system; borrowed until the end. */
@@ -63,6 +64,10 @@ struct store_folders {
  */
 int store_new(const struct store_folders *folders, const struct store_tuning *t, struct store **out,
               const char **why);
+/* Its threads, which do the same work without haste where they were not started: in the sandbox, before the
+ * rings; and after them. */
+int store_start(struct store *s);
+void store_stop(struct store *s);
 void store_free(struct store *s);
 void store_tune(struct store *s,
                 const struct store_tuning *t); /* any one thread at a time; readers see each value whole */
@@ -278,9 +283,9 @@ uint64_t upload_offset(const struct upload *u);  /* bytes that were received and
 uint64_t upload_idle_ms(const struct upload *u);
 
 /*
- * Appends len (at least 1) bytes: hashes on the ring, writes by the loop. buf is borrowed until the wake: 0,
- * -ENOSPC, -EFBIG (over blob_bytes_max), -EIO. After an error the offset is what is in the file; the session
- * can go on.
+ * Appends len (at least 1) bytes: written by the loop, hashed on the ring or by a thread. buf is borrowed
+ * until the wake: 0, -ENOSPC, -EFBIG (over blob_bytes_max), -EIO. After an error the offset is what is in the
+ * file; the session can go on.
  */
 int upload_append(struct upload *u, const void *buf, size_t len, struct waiter *w);
 

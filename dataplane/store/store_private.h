@@ -11,6 +11,7 @@
  *   remove.c    removing files, and what keeps them from being removed
  *   condemned.c which blobs are damaged; the pace of looking for them
  *   shared.c    whether the file system will do for several nodes
+ *   hashers.c   threads that hash beside the rings
  *   publish.c   the way of a complete file into blobs/; whole small blobs
  *
  * Everything slow is a task: one order at a time, whose completion only stores its result and steps.
@@ -30,6 +31,7 @@
 #include "dataplane/pool.h"
 #include "dataplane/timer.h"
 #include "dataplane/store/cache.h"
+#include "dataplane/store/hashers.h"
 #include "dataplane/store/store.h"
 
 enum {
@@ -164,9 +166,12 @@ struct upload {
     uint64_t hashed;  /* bytes that the running hash has seen: at most size when at rest */
     struct hash hash; /* the running one */
     struct waiter *waiter;
-    struct upload **out;               /* create, checkout */
-    const uint8_t *buf;                /* append */
-    size_t left;                       /* append: bytes of buf to be written */
+    struct upload **out; /* create, checkout */
+    const uint8_t *buf;  /* append */
+    size_t left;         /* append: bytes of buf to be written */
+    struct hash_job job; /* append: its bytes, while a hasher has them */
+    bool away, wrote;    /* job is with it; the write is over, as appended says */
+    int appended;
     int err;                           /* of an ending: what its waiter gets */
     char adopted[UPLOAD_NAME_MAX + 1]; /* of a copy that is being adopted: its next name */
     uint8_t *piece;                    /* hashing */
@@ -304,6 +309,7 @@ struct store {
     struct condemned condemned;
     struct pins pins;
     struct session_table sessions;
+    struct hashers *hashers;
 };
 
 /* blob.c: an open blob, and those who wait for it. */
@@ -360,6 +366,7 @@ struct store_ring {
     struct pool writes, errands;
     struct pool pieces;
     struct upload *line_first, **line_last; /* sessions that wait for a piece */
+    struct hash_back back;
     struct timer_wheel *wheel;
     struct store_listener listener;
     struct pool removals;
@@ -388,6 +395,9 @@ int store_error(struct store_ring *r, int err);
 
 /* 0 if len bytes may be written, else -ENOSPC (counted); they are taken off the free space. */
 int store_room_take(struct store_ring *r, uint64_t len);
+
+/* upload.c: pieces that hashers have given back. */
+void uploads_hashed(struct store_ring *r);
 
 /* A running hash. */
 uint64_t hash_repo(const char *repo, size_t len);

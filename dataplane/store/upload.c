@@ -4,7 +4,7 @@
  *
  *   create    CREATING ------------------------------------> AT_REST
  *   checkout  [ADOPTING ->] OPENING -----------------------> AT_REST (at once if its file is open)
- *   append    WRITING (again while writes are short) ------> AT_REST
+ *   append    WRITING (again while writes are short; until a hasher has given the bytes back) -> AT_REST
  *   commit    [IN_LINE -> HASHING ...] -> PUBLISHING ------> CLOSING (the waiter is woken before it), gone
  *   end       UNLINKING -> CLOSING ------------------------> gone: cancelled, expired, or of another digest
  *
@@ -271,6 +271,16 @@ static void running_hash_begin(struct upload *u, uint8_t alg)
     hash_begin(&u->hash, alg);
 }
 
+/* What is large goes to a thread of its own if one has nothing to do, and is written meanwhile. */
+static bool hash_away(struct upload *u, const void *buf, size_t len)
+{
+    struct store_ring *r = u->task.ring;
+    u->job = (struct hash_job){.hash = &u->hash, .bytes = buf, .len = len, .back = &r->back};
+    u->away = len >= HASHERS_LEAST_BYTES && hashers_give(r->store->hashers, &u->job);
+    r->orders += u->away;
+    return u->away;
+}
+
 /* Without a running hash that has seen all so far, the commit will read the file. */
 static void hash_along(struct upload *u, const void *buf, size_t len)
 {
@@ -278,8 +288,35 @@ static void hash_along(struct upload *u, const void *buf, size_t len)
         return;
     if (!u->alg)
         running_hash_begin(u, u->hint);
-    hash_add(&u->hash, buf, len);
+    if (!hash_away(u, buf, len))
+        hash_add(&u->hash, buf, len);
     u->hashed += len;
+}
+
+/* The bytes are the caller's again when they are written and hashed. */
+static void append_end(struct upload *u, int res)
+{
+    u->wrote = u->away;
+    u->appended = res;
+    if (u->away)
+        return;
+    if (u->hashed > u->size) { /* it saw bytes that the file does not have */
+        u->alg = DIGEST_NONE;
+        u->hashed = 0;
+    }
+    rest(u, res);
+}
+
+void uploads_hashed(struct store_ring *r)
+{
+    for (struct hash_job *job = hashers_back(&r->back), *next; job; job = next) {
+        struct upload *u = container_of(job, struct upload, job);
+        next = job->next;
+        r->orders--;
+        u->away = false;
+        if (u->wrote)
+            append_end(u, u->appended);
+    }
 }
 
 static void order_write(struct upload *u)
@@ -327,11 +364,7 @@ static void written(struct upload *u)
 {
     int res = u->task.res;
     if (res <= 0) {
-        if (u->hashed > u->size) { /* it saw bytes that the file does not have */
-            u->alg = DIGEST_NONE;
-            u->hashed = 0;
-        }
-        rest(u, store_error(u->task.ring, res ? res : -EIO));
+        append_end(u, store_error(u->task.ring, res ? res : -EIO));
         return;
     }
     u->size += (uint64_t)res;
@@ -341,7 +374,7 @@ static void written(struct upload *u)
     if (u->left)
         order_write(u);
     else
-        rest(u, 0);
+        append_end(u, 0);
 }
 
 /* ------------------------------------------------------------------ hashing again */

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,7 @@ struct loop {
     unsigned renamed_unsynced; /* files that were renamed with bytes that no fsync has seen */
     unsigned fds_open;
     unsigned removed_closed; /* descriptors, by loop_close_removed */
+    _Atomic unsigned woken;  /* by other threads */
 };
 
 static inline struct loop *fake_new(uint64_t seed)
@@ -303,6 +305,11 @@ uint64_t loop_clock_us(void)
 uint64_t loop_now_ms(const struct loop *loop)
 {
     return loop->now_ms;
+}
+
+void loop_wake(struct loop *loop)
+{
+    atomic_fetch_add(&loop->woken, 1);
 }
 
 void loop_openat(struct loop *loop, struct op *op, int dirfd, const char *path, int flags, mode_t mode)
