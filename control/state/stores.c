@@ -89,18 +89,18 @@ uint32_t stores_count(const struct node_table *t)
 uint64_t stores_cleaner(const struct node_table *t, uint64_t node)
 {
     const struct node *self = node_find(t, node);
-    uint64_t drained = 0;
+    uint64_t first = 0;
     if (!self || !is_shared(self))
         return self ? node : 0;
     for (size_t i = 0; i < t->count; i++) {
         const struct node *n = &t->node[i];
         if (!n->replica || stores_holder(n) != stores_holder(self))
             continue;
-        if (n->availability == NODE_ACTIVE)
+        if (n->availability == NODE_ACTIVE && n->store_state == NODE_STORE_WELL)
             return n->id;
-        drained = drained ? drained : n->id;
+        first = first ? first : n->id;
     }
-    return drained;
+    return first;
 }
 
 const struct node *stores_stranger(const struct node_table *t, uint64_t node)

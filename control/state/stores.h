@@ -41,7 +41,8 @@ uint32_t stores_count(const struct node_table *t);
 
 /*
  * Who alone removes files from the store of this node: the one with the lowest id among the active replicas
- * that share it, or, where all are drained, among all of them. 0: there is no such node in the table.
+ * that share it and find it well, or, where there is none, among all of them. 0: there is no such node in the
+ * table.
  */
 uint64_t stores_cleaner(const struct node_table *t, uint64_t node);
 

@@ -116,6 +116,9 @@ static void test_one_cleans(void **state)
         assert_int_equal(stores_cleaner(&c.table, id), id == 3 ? 3 : 1);
     assert_int_equal(stores_cleaner(&c.table, 5), 5);
     assert_int_equal(stores_cleaner(&c.table, 99), 0);
+    c.node[0].store_state = NODE_STORE_LOST; /* it is not mounted there */
+    assert_int_equal(stores_cleaner(&c.table, 1), 2);
+    c.node[0].store_state = NODE_STORE_WELL;
     c.node[0].availability = NODE_DRAIN;
     assert_int_equal(stores_cleaner(&c.table, 1), 2);
     c.node[1].replica = false;
