@@ -18,6 +18,7 @@
 #include "control/backup_file.h"
 #include "control/cluster.h"
 #include "control/journal.h"
+#include "control/pool.h"
 #include "wire.h"
 
 enum { COPY_BYTES = 256 << 10 };
@@ -253,7 +254,7 @@ int backup_start(struct backup *b, const struct backup_request *request)
     b->running = true;
     b->done = false;
     b->work.data = b;
-    CHECK(uv_queue_work(b->loop, &b->work, work, after) == 0);
+    CHECK(pool_queue(b->loop, &b->work, "a backup", work, after) == 0);
     return 0;
 }
 

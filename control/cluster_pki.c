@@ -11,6 +11,7 @@
 #include "check.h"
 #include "control/cluster_internal.h"
 #include "control/journal.h"
+#include "control/pool.h"
 
 struct pki_text pki_copy(const void *data, size_t len)
 {
@@ -125,7 +126,7 @@ void pki_begin(struct cluster *c, const char *what, struct pki_identity *identit
     w->identity = identity;
     w->done = done;
     w->work.data = c;
-    CHECK(uv_queue_work(c->config.loop, &w->work, on_work, on_worked) == 0);
+    CHECK(pool_queue(c->config.loop, &w->work, "certificates", on_work, on_worked) == 0);
 }
 
 void pki_end(struct cluster *c, void (*ended)(struct cluster *c))

@@ -12,6 +12,7 @@
 #include "control/adopt.h"
 #include "control/cluster.h"
 #include "control/config.h"
+#include "control/daemon_end.h"
 #include "control/folders.h"
 #include "control/listeners.h"
 #include "control/journal.h"
@@ -136,6 +137,7 @@ struct daemon {
     uint64_t start_time_ms; /* UTC */
     struct signals signals;
     uv_timer_t log_timer, second_timer, leave_timer;
+    struct daemon_end end;
 };
 
 /* Runs until it is told to stop. Takes config. Returns the exit code of the process. */

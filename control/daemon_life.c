@@ -42,6 +42,7 @@
 #include "control/mirrors_declare.h"
 #include "control/notify.h"
 #include "control/policies.h"
+#include "control/pool.h"
 #include "control/retention_run.h"
 #include "control/services.h"
 #include "control/socket/methods.h"
@@ -390,22 +391,15 @@ out:
     return result;
 }
 
-static void on_cluster_closed(void *arg)
-{
-    struct daemon *d = arg;
-    d->cluster = NULL;
-    signals_close(&d->signals);
-}
-
 static void on_importer_stopped(void *arg)
 {
-    struct daemon *d = arg;
-    cluster_close(d->cluster, on_cluster_closed, d);
+    daemon_end_state(arg);
 }
 
 static void on_backup_stopped(void *arg)
 {
     struct daemon *d = arg;
+    d->end.backup_stopped = true;
     importer_stop(d->importer, on_importer_stopped, d);
 }
 
@@ -438,6 +432,7 @@ void daemon_life_close(struct daemon *d)
     supervise_close(d->supervise);
     method_blobs_stop(d);
     server_close(d->server);
+    daemon_end_begin(d);
     backup_stop(d->backup, on_backup_stopped, d);
 }
 
@@ -526,6 +521,7 @@ static void run(struct daemon *d)
     if (late)
         start_dataplane_late(d);
     uv_run(&d->loop, UV_RUN_DEFAULT);
+    daemon_end_finish(d);
     finish(d);
     journal_info(d->journal, "daemon", "stopped");
 }
@@ -548,6 +544,7 @@ int daemon_run(struct daemon *d, struct config *config, const char *config_path,
         return 1;
     }
     d->certs = certs_open(d->journal);
+    pool_open();
     CHECK(uv_loop_init(&d->loop) == 0);
     /* Before everything else, so that a signal in the middle of the start is answered when it is done. */
     CHECK(signals_open(&d->signals, &d->loop, on_signal, d) == 0);

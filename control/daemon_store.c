@@ -11,6 +11,7 @@
 #include "check.h"
 #include "control/events.h"
 #include "control/nodes.h"
+#include "control/pool.h"
 #include "control/state/stores.h"
 #include "control/store_clean.h"
 
@@ -102,7 +103,7 @@ static void look(struct daemon *d)
     struct daemon_store *s = d->store_work;
     s->look_ms = uv_now(&d->loop) + OWNER_MS;
     owner_now(d, &s->next);
-    s->looking = uv_queue_work(&d->loop, &s->look, on_look, on_looked) == 0;
+    s->looking = pool_queue(&d->loop, &s->look, "whose the store is", on_look, on_looked) == 0;
 }
 
 /* ------------------------------------------------------------------ who cleans */
@@ -171,7 +172,7 @@ static void clean_uploads(struct daemon *d)
                                     .count = t->count,
                                     .grace_ms = setting(d, SET_REGISTRY_UPLOAD_EXPIRY)};
     s->removed = 0;
-    s->working = uv_queue_work(&d->loop, &s->work, on_work, on_worked) == 0;
+    s->working = pool_queue(&d->loop, &s->work, "uploads of nodes that are gone", on_work, on_worked) == 0;
     if (!s->working) {
         free(s->id);
         s->id = NULL;
@@ -269,9 +270,9 @@ void daemon_store_close(struct daemon *d)
 {
     d->store_work->closing = true;
     if (d->store_work->working)
-        (void)uv_cancel((uv_req_t *)&d->store_work->work);
+        pool_cancel(&d->store_work->work);
     if (d->store_work->looking)
-        (void)uv_cancel((uv_req_t *)&d->store_work->look);
+        pool_cancel(&d->store_work->look);
 }
 
 void daemon_store_free(struct daemon *d)

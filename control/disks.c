@@ -13,6 +13,7 @@
 
 #include "check.h"
 #include "control/journal.h"
+#include "control/pool.h"
 #include "control/store_place.h"
 
 #define PROBE_NAME ".probe"
@@ -233,6 +234,11 @@ static void on_looked(uv_work_t *work, int status)
         all->config.back(all->config.arg);
 }
 
+static const char *const looks[DISKS] = {
+    [DISK_OF_STORE] = "a look at the store's disk",
+    [DISK_OF_STATE] = "a look at the state's disk",
+};
+
 static void look_again(struct one *o)
 {
     struct disks *all = o->all;
@@ -244,7 +250,7 @@ static void look_again(struct one *o)
     if (o->disk == DISK_OF_STORE)
         snprintf(all->store_id, sizeof(all->store_id), "%s", all->config.store_id);
     o->asked_ms = all->now_ms;
-    o->looking = uv_queue_work(all->config.loop, &o->work, on_work, on_looked) == 0;
+    o->looking = pool_queue(all->config.loop, &o->work, looks[o->disk], on_work, on_looked) == 0;
 }
 
 void disks_tick(struct disks *all, uint64_t now_ms, const struct disks_met *met)

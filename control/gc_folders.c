@@ -20,6 +20,7 @@
 #include "check.h"
 #include "control/folders.h"
 #include "control/journal.h"
+#include "control/pool.h"
 #include "control/settings.h"
 
 static void folders_arm(struct gc *gc, uint64_t ms);
@@ -155,7 +156,7 @@ static void list_begin(struct gc *gc)
 {
     struct gc_folders *f = &gc->folders;
     f->count = f->at = 0;
-    f->listing = uv_queue_work(gc->config.loop, &f->work, list, on_listed) == 0;
+    f->listing = pool_queue(gc->config.loop, &f->work, "a list of the store's files", list, on_listed) == 0;
     if (!f->listing)
         folders_arm(gc, GC_RETRY_MS);
 }

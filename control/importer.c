@@ -14,6 +14,7 @@
 
 #include "check.h"
 #include "control/folders.h"
+#include "control/pool.h"
 
 enum { PIECE_BYTES = 1 << 20, NAME_BYTES = DIGEST_TEXT_MAX + 8, PROC_NAME_BYTES = 32 };
 
@@ -267,7 +268,7 @@ int importer_start(struct importer *i, const struct digest *digest, const char *
     i->done = done;
     i->done_arg = arg;
     i->work.data = i;
-    CHECK(uv_queue_work(i->loop, &i->work, work, after) == 0);
+    CHECK(pool_queue(i->loop, &i->work, "an import", work, after) == 0);
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "control/pool.h"
 
 struct kernel_loading {
     uv_work_t work;
@@ -51,7 +52,7 @@ struct kernel_loading *kernel_loading_start(uv_loop_t *loop, const struct bpf_lo
     loading->done = done;
     loading->arg = arg;
     loading->work.data = loading;
-    CHECK(uv_queue_work(loop, &loading->work, load_work, on_loaded) == 0);
+    CHECK(pool_queue(loop, &loading->work, "programs for the kernel", load_work, on_loaded) == 0);
     return loading;
 }
 
@@ -64,7 +65,7 @@ struct kernel_loading *kernel_loading_more(uv_loop_t *loop, struct bpf_load *mor
     loading->done = done;
     loading->arg = arg;
     loading->work.data = loading;
-    CHECK(uv_queue_work(loop, &loading->work, more_work, on_loaded) == 0);
+    CHECK(pool_queue(loop, &loading->work, "programs for the kernel", more_work, on_loaded) == 0);
     return loading;
 }
 

@@ -16,6 +16,7 @@
 #include "control/events.h"
 #include "control/notify_envelope.h"
 #include "control/notify_send.h"
+#include "control/pool.h"
 #include "control/pulls_disk.h"
 #include "shared.h"
 
@@ -368,7 +369,8 @@ static void step(struct pulls *p)
     }
     if (any || !p->folder.swept) {
         p->stepping = true;
-        CHECK(uv_queue_work(p->config.loop, &p->work, on_work, on_stepped) == 0);
+        CHECK(pool_queue(p->config.loop, &p->work, "pulls that webhooks are told of", on_work, on_stepped) ==
+              0);
     } else if (rests) {
         p->ticking = false;
         uv_timer_stop(&p->timer);

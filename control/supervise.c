@@ -47,6 +47,8 @@ static void dataplane_kill(struct dataplane *d, const char *why)
         return;
     d->killed_because = why;
     syscall(SYS_pidfd_send_signal, d->pidfd, SIGKILL, NULL, 0);
+    if (d->supervise->state == STATE_DRAINING)
+        uv_timer_start(&d->supervise->timer, on_timer, SUPERVISE_KILLED_MS, 0);
 }
 
 void dataplane_breach(struct dataplane *d, const char *why)
@@ -111,6 +113,20 @@ static void log_exit(struct supervise *s, const struct dataplane *d, const sigin
         journal_error(s->config.journal, "supervise", "the data plane (pid %d) ended by %s %d%s%s",
                       (int)d->pid, info->si_code == CLD_EXITED ? "exit status" : "signal", info->si_status,
                       why ? ": " : "", why ? why : "");
+}
+
+/* It is noted still, so that the next control waits for it before it starts another one. */
+static void dataplane_abandon(struct dataplane *d)
+{
+    struct supervise *s = d->supervise;
+    journal_error(
+        s->config.journal, "supervise",
+        "the data plane (pid %d) was killed (%s) and does not end: it waits for a disk that does not "
+        "answer; it is left behind",
+        (int)d->pid, d->killed_because);
+    s->dataplane = NULL;
+    dataplane_free(d);
+    supervise_stopped(s);
 }
 
 static void on_exit_poll(uv_poll_t *poll, int status, int events)
@@ -306,7 +322,10 @@ static void on_timer(uv_timer_t *timer)
         dataplane_start(s);
         break;
     case STATE_DRAINING:
-        dataplane_kill(s->dataplane, "it did not drain in time");
+        if (s->dataplane->killed_because)
+            dataplane_abandon(s->dataplane);
+        else
+            dataplane_kill(s->dataplane, "it did not drain in time");
         break;
     default:
         IMPOSSIBLE("a timer in a state without one");

@@ -36,6 +36,7 @@ enum {
     SUPERVISE_TICK_MS = 500,
     SUPERVISE_STILL_TICKS = 10,      /* a ring that does not turn for this many ticks is dead */
     SUPERVISE_DRAIN_GRACE_MS = 5000, /* beyond http.drain_timeout, then kill -9 */
+    SUPERVISE_KILLED_MS = 10000,     /* so long its end may take then: a disk may hold it up for ever */
 };
 
 struct supervise_handlers {

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "check.h"
+#include "control/pool.h"
 
 struct handle {
     struct consensus *c;
@@ -108,7 +109,7 @@ static void on_work_done(uv_work_t *work, int status)
 static void uv_host_job(void *arg, struct consensus_job *job)
 {
     job->work.data = job;
-    CHECK(uv_queue_work(arg, &job->work, on_work, on_work_done) == 0);
+    CHECK(pool_queue(arg, &job->work, "the log and the files of the state", on_work, on_work_done) == 0);
 }
 
 static void on_closed(uv_handle_t *closed)
