@@ -17,7 +17,7 @@ pytestmark = netlab.needed
 
 VIP, PORT = "10.96.0.1", 80
 TAKEN, TAKEN_PORT = "10.99.0.200", 81
-LONG_S = 60
+LONG_S = 120
 SERVICES = f"""services:
   - name: web
     address: {VIP}:{PORT}
