@@ -178,6 +178,10 @@ static int snapshot_meta_make(struct consensus *c, struct db_applied applied)
         memcpy(meta->configuration, c->follow.marker.configuration, meta->configuration_len);
         return 0;
     }
+    /* After a start that found one in the log behind what was applied, the library does not know the one
+     * before: a snapshot without any is refused by everybody. It is made when that one is agreed upon. */
+    if (c->raft.configuration_committed.n == 0)
+        return -EAGAIN;
     meta->configuration_index = c->raft.configuration_committed_index;
     int rc = raft_configuration_encode(&c->raft.configuration_committed, &buf);
     if (rc)
@@ -312,7 +316,7 @@ void snapshot_pump(struct consensus *c)
     struct snapshot_job *job = &c->snapshot;
     if (job->busy || job->wanted || c->closing || c->dead || c->taking || c->installing || c->follow.active ||
         apply_files_ahead(c) || c->applied < c->snapshot_retry_at || c->applied <= c->snapshot_index ||
-        !snapshot_due(c))
+        c->raft.configuration_committed.n == 0 || !snapshot_due(c))
         return;
     job->wanted = true;
     apply_pump(c);

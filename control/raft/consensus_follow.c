@@ -266,6 +266,11 @@ static int enter_now(struct consensus *c, char *err, size_t err_len)
     rc = log_reset(c->log, c->applied + 1);
     if (rc == 0)
         rc = consensus_raft_reopen(c, NULL, err, err_len);
+    /* As a start finds it. One that is left would be in the way of the one that this node leaves with, if
+     * nothing has been applied in between. */
+    snapshot_remove_older(c->config.ops, c->raft_fd, UINT64_MAX);
+    snapshot_note(c, &(struct snapshot_meta){.index = 0});
+    c->snapshot_index = 0;
     c->persisted = c->commit = c->applied;
     return rc;
 }
