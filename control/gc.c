@@ -39,6 +39,39 @@ unsigned gc_files_a_tick(const struct gc *gc)
     return files == 0 ? 1 : files < GC_REMOVING_MAX ? (unsigned)files : GC_REMOVING_MAX;
 }
 
+/* ------------------------------------------------------------------ pace */
+
+unsigned gc_pace_rows(const struct gc_pace *p, unsigned most)
+{
+    unsigned rows = p->rows < GC_STEP_ROWS_MIN ? GC_STEP_ROWS_MIN : p->rows;
+    return rows < most ? rows : most;
+}
+
+static uint64_t rest_of(uint64_t took_us, unsigned times)
+{
+    uint64_t rest_ms = took_us * times / 1000;
+    return rest_ms < GC_TICK_MS ? GC_TICK_MS : rest_ms < GC_REST_MAX_MS ? rest_ms : GC_REST_MAX_MS;
+}
+
+uint64_t gc_pace_step(struct gc_pace *p, unsigned most, uint64_t took_us)
+{
+    unsigned rows = gc_pace_rows(p, most);
+    if (took_us > GC_STEP_US)
+        p->rows = rows / 2;
+    else if (rows < most)
+        p->rows = 2 * rows;
+    return rest_of(took_us, GC_REST);
+}
+
+/* Files that take long are large, or the disk is busy: the workers that remove them are those that read. */
+static void removing_pace(struct gc *gc, uint64_t took_ms)
+{
+    if (took_ms > GC_FILE_SLOW_MS)
+        gc->removing_max = gc->removing_max / 2 < GC_REMOVING_MIN ? GC_REMOVING_MIN : gc->removing_max / 2;
+    else if (gc->removing_max < GC_REMOVING_MAX)
+        gc->removing_max++;
+}
+
 uint64_t gc_now_ms(void)
 {
     struct timespec ts;
@@ -106,10 +139,11 @@ static void on_proposed(void *arg, enum cmd_status status, uint64_t index, const
     gc->proposing = false;
     if (gc->closing)
         return;
+    uint64_t commit_ms = rest_of((uv_now(gc->config.loop) - gc->proposed_ms) * 1000, GC_COMMIT_REST);
     gc_walk_result(&gc->walk, status, detail, len);
     gc->status.figures = gc->walk.figures;
     if (status == CMD_OK || status == CMD_REPO_UNKNOWN)
-        arm(gc, GC_TICK_MS);
+        arm(gc, commit_ms > gc->rest_ms ? commit_ms : gc->rest_ms);
     else if (status == CMD_BUSY)
         arm(gc, GC_RETRY_MS);
     else
@@ -148,12 +182,13 @@ static void walk_over(struct gc *gc)
     }
 }
 
-/* A look at a tick's share of rows. */
+/* A look at a tick's share of rows, or less. */
 static void walk_step(struct gc *gc)
 {
     struct wire_writer w;
     uint16_t type = CMD_NONE;
-    unsigned rows = (unsigned)(gc_setting(gc, SET_GC_RATE) * GC_TICK_MS / 1000);
+    unsigned most = (unsigned)(gc_setting(gc, SET_GC_RATE) * GC_TICK_MS / 1000);
+    uint64_t began_ns = uv_hrtime();
     struct kv *kv;
     struct db_view *view = cluster_view_begin(gc->config.cluster, &kv);
     if (!view) {
@@ -161,13 +196,16 @@ static void walk_step(struct gc *gc)
         return;
     }
     void *cmd = command_new(&w, CMD_GC_REPO);
-    int next = gc_walk_step(&gc->walk, kv, gc_applied(kv), gc_now_ms(), rows ? rows : 1, &w, &type);
+    int next =
+        gc_walk_step(&gc->walk, kv, gc_applied(kv), gc_now_ms(), gc_pace_rows(&gc->pace, most), &w, &type);
     cluster_view_end(view);
+    gc->rest_ms = gc_pace_step(&gc->pace, most, (uv_hrtime() - began_ns) / 1000);
     gc->status.figures = gc->walk.figures;
     memcpy(gc->status.repo, gc->walk.repo, sizeof(gc->status.repo));
     if (next == GC_NEXT_PROPOSE) {
         memcpy(w.buf + 6, &type, sizeof(type)); /* behind magic and version */
         gc->proposing = true;
+        gc->proposed_ms = uv_now(gc->config.loop);
         cluster_propose(gc->config.cluster, cmd, w.len, on_proposed, gc);
         return;
     }
@@ -177,7 +215,7 @@ static void walk_step(struct gc *gc)
     else if (next == GC_NEXT_END)
         walk_over(gc);
     else
-        arm(gc, GC_TICK_MS);
+        arm(gc, gc->rest_ms);
 }
 
 static bool files_over(const struct gc *gc)
@@ -331,7 +369,12 @@ int gc_remove(struct gc *gc, const struct digest *d, uint64_t age_ms, uint64_t m
     while (r->used)
         r++; /* there are as many as can be under way */
     CHECK(r < gc->removal + ARRAY_SIZE(gc->removal));
-    *r = (struct gc_removal){.gc = gc, .digest = *d, .mark = mark, .spare = spare, .used = true};
+    *r = (struct gc_removal){.gc = gc,
+                             .digest = *d,
+                             .mark = mark,
+                             .spare = spare,
+                             .used = true,
+                             .asked_ms = uv_now(gc->config.loop)};
     int err = gc->config.remove(gc->config.arg, r, age_ms);
     r->used = err == 0;
     gc->status.removing += err == 0;
@@ -343,6 +386,7 @@ void gc_answer(struct gc_removal *removal, enum gc_result result, uint64_t bytes
     struct gc *gc = removal->gc;
     removal->used = false;
     gc->status.removing--;
+    removing_pace(gc, uv_now(gc->config.loop) - removal->asked_ms);
     if (removal->mark)
         gc_files_answer(gc, removal, result, bytes);
     else
@@ -373,6 +417,7 @@ struct gc *gc_new(const struct gc_config *config)
     CHECK(gc);
     gc->config = *config;
     gc->walk.phase = GC_PHASE_END;
+    gc->removing_max = GC_REMOVING_MIN;
     gc->cleaned = true; /* the start looks at everything */
     CHECK(uv_timer_init(config->loop, &gc->timer) == 0);
     gc->timer.data = gc;

@@ -38,6 +38,7 @@ struct gc_removal {
     uint64_t mark; /* its index; 0: no row names it, or it is spare */
     bool spare;    /* a row names it, but this node need not have it */
     bool used;
+    uint64_t asked_ms; /* of the loop's clock */
 };
 
 struct gc_config {

@@ -123,7 +123,7 @@ static bool files_ask(struct gc *gc, struct kv *kv)
 {
     struct gc_files *f = &gc->files;
     unsigned most = f->removing + gc_files_a_tick(gc);
-    for (unsigned rows = 0; rows < 256 && f->removing < GC_REMOVING_MAX && f->removing < most; rows++) {
+    for (unsigned rows = 0; rows < 256 && f->removing < gc->removing_max && f->removing < most; rows++) {
         if (f->ask.count) {
             struct gc_left l = f->ask.item[--f->ask.count];
             if (is_marked(kv, &l))
@@ -207,7 +207,7 @@ static void on_timer(uv_timer_t *timer)
     bool more = files_ask(gc, kv);
     cluster_view_end(view);
     if (more || f->removing) { /* whoever is answered goes on */
-        if (more && f->removing < GC_REMOVING_MAX)
+        if (more && f->removing < gc->removing_max)
             files_arm(gc, GC_TICK_MS);
         return;
     }

@@ -194,20 +194,22 @@ static void compare_one(struct gc *gc, struct kv *kv, const struct digest *d)
         gc->folders.removing += gc_remove(gc, d, age_of(gc, spare), 0, spare) == 0;
 }
 
-/* Compares the next files with the rows. False without a view of them. */
-static bool compare(struct gc *gc)
+/* Compares the next files with the rows. Returns for how long nothing is compared then. */
+static uint64_t compare(struct gc *gc)
 {
     struct gc_folders *f = &gc->folders;
     struct kv *kv;
+    uint64_t began_ns = uv_hrtime();
     struct db_view *view = cluster_view_begin(gc->config.cluster, &kv);
-    unsigned most = f->removing + gc_files_a_tick(gc);
-    if (most > GC_REMOVING_MAX)
-        most = GC_REMOVING_MAX;
-    for (unsigned i = 0; view && i < 256 && f->at < f->count && f->removing < most; i++)
+    if (!view)
+        return GC_RETRY_MS;
+    unsigned most = f->removing + gc_files_a_tick(gc), rows = gc_pace_rows(&f->pace, GC_FOLDER_ROWS);
+    if (most > gc->removing_max)
+        most = gc->removing_max;
+    for (unsigned i = 0; i < rows && f->at < f->count && f->removing < most; i++)
         compare_one(gc, kv, &f->file[f->at++]);
-    if (view)
-        cluster_view_end(view);
-    return view != NULL;
+    cluster_view_end(view);
+    return gc_pace_step(&f->pace, GC_FOLDER_ROWS, (uv_hrtime() - began_ns) / 1000);
 }
 
 static void on_timer(uv_timer_t *timer)
@@ -228,11 +230,9 @@ static void on_timer(uv_timer_t *timer)
         f->put_back = 0;
         f->folder = 0;
     } else if (f->at < f->count) {
-        bool compared = compare(gc);
-        if (f->at == f->count && !f->removing)
-            folders_arm(gc, GC_TICK_MS);
-        else if (f->removing < GC_REMOVING_MAX)
-            folders_arm(gc, compared ? GC_TICK_MS : GC_RETRY_MS);
+        uint64_t rest_ms = compare(gc);
+        if ((f->at == f->count && !f->removing) || f->removing < gc->removing_max)
+            folders_arm(gc, rest_ms);
         return;
     } else if (f->removing || ++f->folder == GC_FOLDERS) {
         if (!f->removing && f->wanted)

@@ -11,14 +11,24 @@ enum {
     GC_RETRY_MS = 1000, /* after something could not be done; where nothing can: longer and longer, to */
     GC_RETRY_MAX_MS = 60000,
     GC_FILE_ROWS = 50,    /* a file that is removed costs as much of gc.rate */
-    GC_REMOVING_MAX = 16, /* files at a time */
+    GC_REMOVING_MAX = 16, /* files at a time, ... */
+    GC_REMOVING_MIN = 4,  /* ... and where one takes longer than GC_FILE_SLOW_MS */
+    GC_FILE_SLOW_MS = 100,
+    /* A look at rows is to be over in GC_STEP_US, by their number, and is followed by a rest of GC_REST times
+     * as long as it took; a commit by one of GC_COMMIT_REST times that. */
+    GC_STEP_US = 1000,
+    GC_STEP_ROWS_MIN = 32,
+    GC_REST = 10,
+    GC_COMMIT_REST = 4,
+    GC_REST_MAX_MS = 250,
     /* A file that was published less long ago may be about to be linked, though the process that has
      * published it is gone: by then the command is committed, or never will be. gc.grace, but within these.
      */
     GC_FILE_AGE_MS = 60000,
     GC_FILE_AGE_MIN_MS = 1000,
     GC_FOLDERS = 512,
-    GC_LEFT_MAX = 65536, /* files that stay are remembered; with more, all marks are asked for again */
+    GC_FOLDER_ROWS = 256, /* of a folder, compared in a step at the most */
+    GC_LEFT_MAX = 65536,  /* files that stay are remembered; with more, all marks are asked for again */
 };
 
 /* A marked blob whose file stays for now. */
@@ -51,6 +61,16 @@ struct gc_files {
     uint64_t errors;
 };
 
+/* How many rows are looked at in a step: as many as disk and processor do in a short time. */
+struct gc_pace {
+    unsigned rows;
+};
+
+/* As many of `most` as a step may look at now. */
+unsigned gc_pace_rows(const struct gc_pace *p, unsigned most);
+/* A step that was to look at gc_pace_rows(most) took so long. Returns for how long nothing is done now. */
+uint64_t gc_pace_step(struct gc_pace *p, unsigned most, uint64_t took_us);
+
 /* Files without a row, and spare ones. */
 struct gc_folders {
     uv_timer_t timer;
@@ -66,6 +86,7 @@ struct gc_folders {
     struct digest *file;
     size_t count, at, cap;
     unsigned removing;
+    struct gc_pace pace;
 };
 
 struct gc {
@@ -75,6 +96,10 @@ struct gc {
     struct gc_status status;
     struct gc_files files;
     struct gc_folders folders;
+    struct gc_pace pace; /* of the walk */
+    uint64_t rest_ms;    /* behind its last step */
+    uint64_t proposed_ms;
+    unsigned removing_max;     /* of the files, and of the folders: what the disk does without delay */
     uint64_t due_ms, stage_ms; /* of the loop's clock: the next run; when the stage began */
     bool led, proposing, closing;
     bool cleaned; /* it was this node's to remove files when that was looked at last */

@@ -493,6 +493,49 @@ static void test_spare_copies(void **state)
     assert_int_equal(s.strays.count + s.removed.count, 0);
 }
 
+/* A step is as long as a short time allows, and what follows it is a rest in proportion. */
+static void test_pace(void **state)
+{
+    (void)state;
+    struct gc_pace p = {0};
+    assert_int_equal(gc_pace_rows(&p, 500), GC_STEP_ROWS_MIN);
+    assert_int_equal(gc_pace_rows(&p, 1), 1);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(gc_pace_step(&p, 500, 100), GC_TICK_MS);
+    assert_int_equal(gc_pace_rows(&p, 500), 500);
+    assert_int_equal(gc_pace_step(&p, 500, 8000), 80);
+    assert_int_equal(gc_pace_rows(&p, 500), 250);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(gc_pace_step(&p, 500, 3000000), GC_REST_MAX_MS);
+    assert_int_equal(gc_pace_rows(&p, 500), GC_STEP_ROWS_MIN);
+    assert_int_equal(gc_pace_step(&p, 500, 900), GC_TICK_MS);
+    assert_int_equal(gc_pace_rows(&p, 500), 2 * GC_STEP_ROWS_MIN);
+    /* Nothing is learnt from a step that was not to look at more. */
+    for (unsigned i = 0; i < 10; i++)
+        (void)gc_pace_step(&p, 40, 10);
+    assert_int_equal(gc_pace_rows(&p, 500), 2 * GC_STEP_ROWS_MIN);
+}
+
+/* As many files at a time as go at once; few where they take long. */
+static void test_files_at_a_time(void **state)
+{
+    (void)state;
+    struct gc_removal *r = t.gc->removal;
+    assert_int_equal(t.gc->removing_max, GC_REMOVING_MIN);
+    for (unsigned i = 0; i < 40; i++)
+        mark(i);
+    RUN_UNTIL(t.removals == 40 && !t.gc->files.walking);
+    assert_true(t.gc->removing_max >= GC_REMOVING_MIN && t.gc->removing_max <= GC_REMOVING_MAX);
+    t.gc->removing_max = GC_REMOVING_MAX;
+    for (unsigned i = 0; i < 3; i++) {
+        *r = (struct gc_removal){.gc = t.gc, .used = true, .asked_ms = uv_now(&t.loop) - GC_FILE_SLOW_MS - 1};
+        t.gc->status.removing++;
+        t.gc->folders.removing++;
+        gc_answer(r, GC_REMOVED, 0);
+    }
+    assert_int_equal(t.gc->removing_max, GC_REMOVING_MIN);
+}
+
 /* The node that leads begins by itself, also when the interval has become shorter meanwhile. */
 static void test_schedule(void **state)
 {
@@ -541,6 +584,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_another_state, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files_without_a_row, setup, teardown),
         cmocka_unit_test_setup_teardown(test_spare_copies, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pace, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_files_at_a_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_schedule, setup, teardown),
         cmocka_unit_test_setup_teardown(test_begun_by_another, setup, teardown),
     };
