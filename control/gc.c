@@ -10,7 +10,8 @@
 enum {
     FIRST_RUN_MS = 600000,  /* after a node begins to lead, at the most */
     FIRST_LOOK_MS = 120000, /* at its files without a row, after a start */
-    FILES_WAIT_MS = 5000,   /* for files that are old enough, before the run ends without their rows */
+    FILES_WAIT_MS = 5000,   /* for files that are old enough, while none goes, before the run ends without
+                               their rows */
     OTHERS_MS = 10000,      /* so long others have before a row goes that tells them what to remove */
 };
 
@@ -107,7 +108,7 @@ static void *command_new(struct wire_writer *w, uint16_t type)
 static void stage_move(struct gc *gc, enum gc_stage stage)
 {
     gc->status.stage = stage;
-    gc->stage_ms = uv_now(gc->config.loop);
+    gc->stage_ms = gc->progress_ms = uv_now(gc->config.loop);
     arm(gc, 0);
 }
 
@@ -235,10 +236,14 @@ static void wait_step(struct gc *gc)
             arm(gc, GC_TICK_MS);
         return;
     }
+    if (gc->removed != gc->status.removed.count) { /* there may be more than go in any fixed time */
+        gc->removed = gc->status.removed.count;
+        gc->progress_ms = now_ms;
+    }
     bool others = cluster_has_others(gc->config.cluster);
     uint64_t wait_ms = FILES_WAIT_MS + gc_file_age(gc);
     uint64_t least_ms = others && gc->status.figures.unlinked.count ? OTHERS_MS : 0;
-    if ((files_over(gc) && now_ms >= gc->stage_ms + least_ms) || now_ms >= gc->stage_ms + wait_ms) {
+    if ((files_over(gc) && now_ms >= gc->stage_ms + least_ms) || now_ms >= gc->progress_ms + wait_ms) {
         walk_begin(gc, GC_WALK_FORGET);
         stage_move(gc, GC_STAGE_ROWS);
         return;

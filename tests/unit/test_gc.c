@@ -38,6 +38,7 @@ static struct {
     unsigned removals;
     /* How the next removals end. */
     unsigned not_now, busy;
+    bool hold;           /* they do not */
     struct digest stuck; /* its file is in use; alg 0: none is */
     unsigned asked, asked_stuck;
     enum gc_result result;
@@ -168,6 +169,8 @@ static void on_idle(uv_idle_t *idle)
 {
     unsigned count = t.answers;
     (void)idle;
+    if (t.hold)
+        return;
     t.answers = 0;
     for (unsigned i = 0; i < count; i++)
         answer_one(t.answer[i]);
@@ -349,6 +352,29 @@ static void test_one_stays(void **state)
     t.result = GC_REMOVED;
     RUN_UNTIL(t.gc->files.done_index >= first);
     assert_int_equal(t.removals, 1);
+}
+
+/* As long as files go, their rows are waited for; else the next run forgets them. */
+static void test_many_files(void **state)
+{
+    (void)state;
+    enum { LONG_MS = 600000 };
+    push(1);
+    push(2);
+    t.hold = true;
+    assert_true(gc_run(t.gc, false));
+    RUN_UNTIL(t.gc->status.stage == GC_STAGE_FILES && t.answers == 2);
+    t.gc->stage_ms -= LONG_MS;
+    t.gc->progress_ms -= LONG_MS;
+    gc_answer(t.answer[--t.answers], GC_REMOVED, 10);
+    RUN_UNTIL(t.gc->removed == 1);
+    assert_int_equal(t.gc->status.stage, GC_STAGE_FILES);
+    t.gc->progress_ms -= LONG_MS;
+    RUN_UNTIL(t.ended);
+    assert_int_equal(forgotten(), 0);
+    t.hold = false;
+    run();
+    assert_int_equal(forgotten(), 2);
 }
 
 /* A blob that nothing links, and that is marked. */
@@ -579,6 +605,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_not_now, setup, teardown),
         cmocka_unit_test_setup_teardown(test_disk_errors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_files, setup, teardown),
         cmocka_unit_test_setup_teardown(test_only_what_stays_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_more_stay_than_are_remembered, setup, teardown),
         cmocka_unit_test_setup_teardown(test_another_state, setup, teardown),
