@@ -58,7 +58,13 @@ class Node(netlab.Node):
         return self.cli("set", key, value, check=check)
 
     def token(self, role="manager", *more):
-        return json.loads(self.cli("node", "join-token", "--role", role, *more, "--json").stdout)["token"]
+        """A cluster that was made just now does not know its version yet, and says so."""
+        def ask():
+            done = self.cli("node", "join-token", "--role", role, *more, "--json", check=False)
+            return done if done.returncode == 0 or "the cluster runs version" not in done.stderr else None
+        done = http1.wait_until(ask, START_S)
+        assert done and done.returncode == 0, done.stderr if done else self.log()
+        return json.loads(done.stdout)["token"]
 
     def join(self, manager, token, check=True):
         done = self.cli("node", "join", manager.address, "--token", token, check=check)
