@@ -112,9 +112,11 @@ static struct node_change difference(const struct nodes *n, const struct node *r
         memcpy(c.node.store, self->store, sizeof(c.node.store));
         c.node.shares = self->shares;
     }
-    if (n->table.cluster.version >= CLUSTER_VERSION_STORES && row->store_state != self->store_state)
+    /* A node that says anything of a store is bytes that older programs cannot read, whatever `has` says. */
+    if (n->table.cluster.version >= CLUSTER_VERSION_STORES && row->store_state != self->store_state) {
         c.has |= NODE_HAS_STORE_STATE;
-    c.node.store_state = self->store_state;
+        c.node.store_state = self->store_state;
+    }
     c.node.version = CLUSTER_VERSION;
     c.node.mesh = self->mesh;
     c.node.data = self->data;

@@ -121,6 +121,13 @@ enum cmd_status state_check(const void *cmd, size_t len, const struct state_sett
     return check_one(&c, settings, err, err_len);
 }
 
+/* node_put writes a node with a store as older programs cannot read it. */
+static bool node_has_store(const struct node_change *c)
+{
+    return c->has & (NODE_HAS_STORE | NODE_HAS_STORE_STATE) || node_store_said(&c->node) ||
+           c->node.store_state != NODE_STORE_WELL;
+}
+
 static uint32_t version_of(const struct state_cmd *c)
 {
     uint32_t needed = node_version_of_command(c->head.type);
@@ -128,6 +135,8 @@ static uint32_t version_of(const struct state_cmd *c)
         return CLUSTER_VERSION_SOURCES;
     if ((c->head.type == CMD_MIRROR_SET || c->head.type == CMD_MIRROR_RM) && c->declared)
         return CLUSTER_VERSION_SOURCES;
+    if (c->head.type == CMD_NODE_SET && node_has_store(&c->of_node.change))
+        return CLUSTER_VERSION_STORES;
     bool fields = c->head.type == CMD_SERVICE_SET && c->svc.proxy.half_closed_ms;
     return fields && needed < CLUSTER_VERSION_HOLDERS ? CLUSTER_VERSION_HOLDERS : needed;
 }

@@ -146,6 +146,15 @@ static enum cmd_status add(struct fixture *f, uint8_t seed, const char *name, co
     return add_node(f, seed, &n);
 }
 
+static uint32_t needed(const struct node_change *c)
+{
+    size_t len;
+    void *cmd = node_cmd_set(who, c, &len);
+    uint32_t version = state_version_needed(cmd, len);
+    free(cmd);
+    return version;
+}
+
 static enum cmd_status change(struct fixture *f, struct node_change *c)
 {
     c->force = f->force;
@@ -539,6 +548,7 @@ static void test_stores_are_said(void **state)
     c.node.shares = true;
     assert_int_equal(change(f, &c), CMD_OK);
     assert_true(f->ev.changed);
+    assert_int_equal(needed(&c), CLUSTER_VERSION_STORES);
     assert_memory_equal(f->table.node[1].store, c.node.store, sizeof(c.node.store));
     assert_true(f->table.node[1].shares);
     assert_false(node_store_said(&f->table.node[0]));
@@ -566,6 +576,12 @@ static void test_states_of_stores_are_said(void **state)
     struct node_change c = {.revision = CMD_REVISION_ANY, .has = NODE_HAS_STORE_STATE};
     managers(f, 2);
     c.node.id = 2;
+    assert_int_equal(needed(&c), CLUSTER_VERSION_STORES);
+    c.has = NODE_HAS_VERSION;
+    assert_int_equal(needed(&c), 2);
+    c.node.store_state = NODE_STORE_LOST; /* it is in the bytes, said or not */
+    assert_int_equal(needed(&c), CLUSTER_VERSION_STORES);
+    c.has = NODE_HAS_STORE_STATE;
     memset(c.node.store, 0xab, sizeof(c.node.store)); /* not said by this change */
     for (unsigned i = NODE_STORE_FAILING + 1; i-- > NODE_STORE_WELL;) {
         c.node.store_state = (uint8_t)i;
