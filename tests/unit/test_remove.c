@@ -35,8 +35,16 @@ static int teardown(void **state)
     return 0;
 }
 
+/* A removal before may have found the file system's clock, which is coarse, to be behind by milliseconds: a
+ * file that came to its place since then would be from the future, and young. */
+static void clock_forget(void)
+{
+    atomic_store(&fx.store->clock_ahead_ms, 0);
+}
+
 static struct blob_removal removal_of(const struct digest *d, uint64_t age_ms)
 {
+    clock_forget();
     return (struct blob_removal){.digest = *d, .age_ms = age_ms, .is_free = is_free};
 }
 
@@ -311,6 +319,7 @@ static void test_alone_in_a_shared_store(void **state)
     assert_int_equal(remove_blob(&removal), -EBUSY);
     assert_int_equal(inode_of(&d), before);
     assert_true(atomic_load(&fx.store->clock_ahead_ms) < HOUR_MS);
+    clock_forget();
     removal.age_ms = 0;
     assert_int_equal(remove_blob(&removal), 0);
     assert_int_equal(removal.bytes, sizeof(content));
@@ -335,6 +344,7 @@ static void test_linked_elsewhere(void **state)
     fake_run(fx.loop);
     assert_int_equal(w.res, -EBUSY);
     assert_true(blob_there(&fx, &d));
+    clock_forget();
     assert_int_equal(remove_blob(&removal), 0);
     assert_false(blob_there(&fx, &d));
 }
