@@ -102,8 +102,7 @@ static bool is_said_anew(struct daemon *d)
     enum node_store_state before = all->said;
     struct disk_status s;
     disks_status(all->disks, DISK_OF_STORE, &s);
-    uint64_t now_ms = journal_now_ms(), for_ms = now_ms > s.since_ms ? now_ms - s.since_ms : 0;
-    all->said = store_say(before, disks_store_is_gone(all->disks), s.verdict.state, for_ms);
+    all->said = store_say(before, disks_store_is_gone(all->disks), s.found, s.found_for_ms);
     return all->said != before;
 }
 
@@ -306,6 +305,20 @@ static bool is_said_to_hold(const struct daemon *d)
     return cluster_held(d->cluster, 1, on_living, &self, &held) == 0 && held.blobs > held.living[0];
 }
 
+/* By this node, before it was started anew: it holds until the disk has been otherwise for long enough. */
+static enum node_store_state said_before(const struct daemon *d)
+{
+    struct cluster_status self;
+    struct node_table table;
+    cluster_status(d->cluster, &self);
+    if (cluster_nodes(d->cluster, &table))
+        return NODE_STORE_WELL;
+    const struct node *row = node_find(&table, self.node_id);
+    enum node_store_state said = row ? (enum node_store_state)row->store_state : NODE_STORE_WELL;
+    node_table_fini(&table);
+    return said;
+}
+
 void daemon_disks_open(struct daemon *d)
 {
     struct daemon_disks *all = calloc(1, sizeof(*all));
@@ -329,6 +342,7 @@ void daemon_disks_open(struct daemon *d)
         .changed = on_changed,
         .back = on_back,
         .arg = d});
+    all->said = said_before(d);
     (void)is_said_anew(d);
 }
 

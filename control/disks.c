@@ -183,6 +183,8 @@ struct one {
     uint64_t reserve;
     struct disk_verdict verdict;
     uint64_t since_ms;
+    enum disk_state found; /* by the looks alone */
+    uint64_t found_ms;     /* since then, of the loop's clock: nobody sets it */
 };
 
 struct disks {
@@ -194,6 +196,27 @@ struct disks {
     bool closing;
 };
 
+/* This process, or the host, has no more of something: nothing is learnt of the disk. */
+static bool is_of_host(int error)
+{
+    return error == -EMFILE || error == -ENFILE || error == -ENOMEM;
+}
+
+/* Before the first look has ended it is only assumed to be well, however long that takes. */
+static void find(struct one *o, struct disk_facts facts)
+{
+    struct disk_verdict v;
+    bool hung = facts.hung_ms >= DISK_HUNG_MS;
+    if (!hung && is_of_host(o->look.error))
+        return;
+    facts.error = 0;
+    facts.reserve = 0;
+    disk_judge(o->disk, &facts, &v);
+    if (v.state != o->found || (!o->looked && !hung))
+        o->found_ms = o->all->now_ms;
+    o->found = v.state;
+}
+
 static void judge(struct one *o)
 {
     struct disks *all = o->all;
@@ -203,6 +226,7 @@ static void judge(struct one *o)
                                      .error = o->met,
                                      .reserve = o->reserve,
                                      .identity = all->identity};
+    find(o, facts);
     if (o->met && all->now_ms - o->met_ms >= DISK_ERROR_MS)
         o->met = 0;
     disk_judge(o->disk, &facts, &o->verdict);
@@ -288,7 +312,9 @@ void disks_status(const struct disks *all, enum disk disk, struct disk_status *o
                                 .path = all->config.path[disk],
                                 .since_ms = o->since_ms,
                                 .free_bytes = o->look.free_bytes,
-                                .total_bytes = o->look.total_bytes};
+                                .total_bytes = o->look.total_bytes,
+                                .found = o->found,
+                                .found_for_ms = all->now_ms - o->found_ms};
 }
 
 struct disks *disks_new(const struct disks_config *config)
@@ -297,6 +323,7 @@ struct disks *disks_new(const struct disks_config *config)
     CHECK(all);
     all->config = *config;
     all->identity = config->identity;
+    all->now_ms = uv_now(config->loop);
     for (unsigned i = 0; i < DISKS; i++) {
         struct one *o = &all->one[i];
         o->all = all;
@@ -304,6 +331,7 @@ struct disks *disks_new(const struct disks_config *config)
         o->work.data = o;
         o->look.doing = "";
         o->since_ms = journal_now_ms();
+        o->found_ms = all->now_ms;
         disk_look(config->fd[i], config->path[i], i == DISK_OF_STORE ? config->store_id : "", false,
                   &o->look);
     }

@@ -63,8 +63,8 @@ void disk_judge(enum disk disk, const struct disk_facts *facts, struct disk_verd
  * removes it. id: of the store, "" for the state's folder. Any thread. */
 void disk_look(int fd, const char *path, const char *id, bool write, struct disk_look *out);
 
-/* What the other nodes are to know of the store, who know `said`; for_ms: since its state is this one. One
- * that comes and goes is not told, as each word is an entry of the log. Pure. */
+/* What the other nodes are to know of the store, who know `said`; state: what its looks found, for_ms: for so
+ * long. One that comes and goes is not told, as each word is an entry of the log. Pure. */
 enum node_store_state store_say(enum node_store_state said, bool gone, enum disk_state state,
                                 uint64_t for_ms);
 
@@ -104,6 +104,9 @@ struct disk_status {
     const char *path;
     uint64_t since_ms; /* UTC; when the state became what it is */
     uint64_t free_bytes, total_bytes;
+    /* What the looks alone found, and for how long: a request may have met what is wrong with one file. */
+    enum disk_state found;
+    uint64_t found_for_ms;
 };
 void disks_status(const struct disks *all, enum disk disk, struct disk_status *out);
 

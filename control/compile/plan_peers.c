@@ -88,13 +88,15 @@ uint64_t *plan_members_compile(const struct node_table *nodes, size_t *count)
     return member;
 }
 
-/* What is pushed to a drained node has to be elsewhere as often as is wanted, as long as there is somebody
- * who could have it. A store stays if another one that has it does. */
+/* What is pushed to a drained node, or to one whose store is failing, has to be elsewhere as often as is
+ * wanted, as long as there is somebody who could have it. A store stays if another one that has it does. */
 static bool own_counts(const struct node_table *nodes, const struct node *self)
 {
     bool could = false;
-    if (!self || !self->replica || self->availability != NODE_DRAIN)
-        return self && self->replica;
+    if (!self || !self->replica)
+        return false;
+    if (self->availability != NODE_DRAIN && self->store_state != NODE_STORE_FAILING)
+        return true;
     for (size_t i = 0; i < nodes->count; i++) {
         const struct node *n = &nodes->node[i];
         if (!n->replica || n->availability == NODE_DRAIN || n->store_state != NODE_STORE_WELL)

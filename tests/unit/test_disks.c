@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <cmocka.h>
 
@@ -231,12 +232,15 @@ static struct {
     struct disks *disks;
     enum disk_state state;
     unsigned changes, backs;
+    bool few; /* descriptors: the state's disk cannot be looked at either */
 } life;
 
 static void on_changed(void *arg, enum disk disk)
 {
     struct disk_status s;
     (void)arg;
+    if (life.few && disk == DISK_OF_STATE)
+        return;
     assert_int_equal(disk, DISK_OF_STORE);
     disks_status(life.disks, disk, &s);
     assert_string_equal(s.path, t.path);
@@ -272,6 +276,13 @@ static void life_close(void)
     assert_int_equal(uv_loop_close(&life.loop), 0);
 }
 
+static struct disk_status now(void)
+{
+    struct disk_status s;
+    disks_status(life.disks, DISK_OF_STORE, &s);
+    return s;
+}
+
 /* A second, with its looks. */
 static void second(uint64_t now_ms, int error)
 {
@@ -303,6 +314,43 @@ static void test_life(void **state)
     assert_int_equal(unlinkat(t.store_fd, ".probe", AT_REMOVEDIR), 0);
     second(11000 + DISK_PROBE_MS, 0);
     assert_true(life.changes == 4 && life.state == DISK_OK && life.backs == 0);
+    life_close();
+}
+
+/* What others are told comes from looks: neither from what a request met, nor from what the host lacks. */
+static void test_found(void **state)
+{
+    (void)state;
+    char id[STORE_ID_LEN + 1], state_path[DISK_PATH_MAX];
+    struct rlimit all, few;
+    snprintf(state_path, sizeof(state_path), "%s/state", t.dir.path);
+    assert_int_equal(store_place_take(t.state_fd, t.store_fd, id), 0);
+    life_open(STORE_OURS, id, state_path);
+    assert_int_equal(now().found_for_ms, 0);
+    for (uint64_t ms = 1000; ms <= 3 * DISK_SAID_MS; ms += 1000)
+        second(ms, -EIO);
+    assert_true(life.changes == 1 && life.state == DISK_FAILING);
+    assert_true(now().found == DISK_OK && now().found_for_ms == 3 * DISK_SAID_MS - 1000);
+    assert_int_equal(mkdirat(t.store_fd, ".probe", 0700), 0);
+    second(100000, -EIO);
+    assert_true(now().found == DISK_FAILING && now().found_for_ms == 0);
+    second(101000, 0);
+    assert_true(now().found == DISK_FAILING && now().found_for_ms == 1000);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &all), 0);
+    few = all;
+    few.rlim_cur = 0;
+    life.few = true;
+    assert_int_equal(unlinkat(t.store_fd, ".probe", AT_REMOVEDIR), 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    second(102000, 0); /* it is well, and that cannot be seen */
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+    assert_true(now().verdict.error == -EMFILE && now().found == DISK_FAILING);
+    second(103000, 0);
+    assert_true(now().found == DISK_OK && now().found_for_ms == 0 && life.state == DISK_OK);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    second(140000, 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &all), 0);
+    assert_true(now().verdict.state == DISK_FAILING && now().found == DISK_OK);
     life_close();
 }
 
@@ -343,7 +391,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         TEST(test_states),   TEST(test_said), TEST(test_look),          TEST(test_whose),
-        TEST(test_torn_ids), TEST(test_life), TEST(test_gone_and_back),
+        TEST(test_torn_ids), TEST(test_life), TEST(test_gone_and_back), TEST(test_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

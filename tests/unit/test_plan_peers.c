@@ -84,6 +84,15 @@ static void test_own_copies(void **state)
     nodes[1].availability = NODE_DRAIN;
     assert_true(plan_copies_compile(&table, 1).counts && plan_copies_compile(&table, 2).counts);
     nodes[1].availability = NODE_ACTIVE;
+    nodes[0].availability = NODE_ACTIVE;
+    nodes[0].store_state = NODE_STORE_READ_ONLY; /* what is there stays there */
+    assert_true(plan_copies_compile(&table, 1).counts);
+    nodes[0].store_state = NODE_STORE_FAILING;
+    assert_false(plan_copies_compile(&table, 1).counts);
+    assert_true(plan_copies_compile(&table, 1).keeps && plan_copies_compile(&table, 2).counts);
+    nodes[1].store_state = NODE_STORE_FAILING;
+    assert_true(plan_copies_compile(&table, 1).counts && plan_copies_compile(&table, 2).counts);
+    nodes[1].store_state = NODE_STORE_WELL;
     for (unsigned i = 0; i < 2; i++) {
         memset(nodes[i].store, 's', sizeof(nodes[i].store));
         nodes[i].shares = true;
