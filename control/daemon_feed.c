@@ -213,14 +213,18 @@ void daemon_feed_told(struct daemon *d, const struct verdict_frame *frame)
         f->table.open = f->table.whole = false; /* what comes next begins anew */
         return;
     }
+    bool counted = daemon_feed_counts(d);
     uint32_t ids_max = view_of(d, &view) ? kernel_maps_backends_max(view.maps) : ABI_BACKENDS_MAX;
     if (!verdict_table_take(&f->table, frame, ids_max))
         return;
     f->heard_ms = uv_now(&d->loop);
     /* All of it is told once: it is kept where this node's role, or the setting, does not ask for it yet. */
     use(f, daemon_feed_wanted(d));
-    if (f->used)
-        hand_over(f);
+    if (!f->used)
+        return;
+    if (!counted) /* no beat came between, and whom to check may have been decided without it */
+        d->kernel_half->tls_stale = true;
+    hand_over(f);
 }
 
 /* ------------------------------------------------------------------ both */
