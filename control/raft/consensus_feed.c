@@ -227,6 +227,19 @@ static void send_entries(struct consensus *c, struct feeder *e, unsigned *reads)
 
 /* --- a snapshot --- */
 
+/* It has to be made first. Each try writes to both files, and one that fails at once pumps again. */
+static void snapshot_want(struct consensus *c, uint64_t now)
+{
+    struct feed *f = &c->feed;
+    if (c->snapshot.busy || c->snapshot.wanted || apply_files_ahead(c) || c->installing || c->taking)
+        return;
+    if (c->raft.configuration_committed.n == 0 || (f->wanted_ms && now - f->wanted_ms < OFFER_EVERY_MS))
+        return;
+    f->wanted_ms = now ? now : 1;
+    c->snapshot.wanted = true;
+    apply_pump(c);
+}
+
 static void offer(struct consensus *c, struct feeder *e)
 {
     uint64_t now = consensus_now_ms(c);
@@ -236,12 +249,7 @@ static void offer(struct consensus *c, struct feeder *e)
         return;
     const struct snapshot_meta *newest = snapshot_give(c);
     if (newest->index == 0 || newest->index + 1 < log_first(c->log)) {
-        /* It has to be made first. */
-        if (!c->snapshot.busy && !c->snapshot.wanted && !apply_files_ahead(c) && !c->installing &&
-            !c->taking) {
-            c->snapshot.wanted = true;
-            apply_pump(c);
-        }
+        snapshot_want(c, now);
         return;
     }
     if (snapshot_meta_encode(newest, &handle, &len))

@@ -271,6 +271,7 @@ struct feed {
      * low_until_ms 0: to be looked for. */
     uint64_t low, low_until_ms;
     size_t low_count;
+    uint64_t wanted_ms; /* when a snapshot was asked for last; 0: never */
 };
 
 struct consensus {
