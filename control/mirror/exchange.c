@@ -107,8 +107,19 @@ static size_t on_field(char *data, size_t size, size_t count, void *arg)
     return len;
 }
 
+/* What has begun to come and stops is given up sooner: whoever it is for waits with a request that is open,
+ * and for a minute usually. */
+static void slowness_set(struct exchange *x, bool begun)
+{
+    long seconds = begun ? SIDE_SLOW_S / 2 : SIDE_SLOW_S;
+    curl_easy_setopt(x->side->curl, CURLOPT_LOW_SPEED_LIMIT, (long)SIDE_SLOW_BYTES);
+    curl_easy_setopt(x->side->curl, CURLOPT_LOW_SPEED_TIME, seconds);
+}
+
 static size_t sink_feed(struct exchange *x, const char *bytes, size_t len)
 {
+    if (!x->begun)
+        slowness_set(x, true);
     x->begun = true;
     switch (x->request->sink(x->request->arg, bytes, len)) {
     case SIDE_TAKEN:
@@ -235,10 +246,8 @@ static void limits_set(struct exchange *x)
     const struct side_request *r = x->request;
     const struct side_config *c = x->side->config;
     CURL *curl = x->side->curl;
-    if (!r->pour) {
-        curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, (long)SIDE_SLOW_BYTES);
-        curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)SIDE_SLOW_S);
-    }
+    if (!r->pour)
+        slowness_set(x, r->from > 0);
     if (!r->sink && !r->body && !r->pour)
         curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)TALK_MS);
     if (r->sink && c->receive_rate)
@@ -285,7 +294,8 @@ static int failed(const struct exchange *x, const char *url, char err[SIDE_ERROR
     const struct side *s = x->side;
     if (x->cancelled)
         return -ECANCELED;
-    snprintf(err, SIDE_ERROR_MAX, "%s: %.200s: %.200s", s->config->name, url,
+    int len = (int)strcspn(url, "?"); /* what is behind it may be a signature, which opens the door */
+    snprintf(err, SIDE_ERROR_MAX, "%s: %.*s: %.200s", s->config->name, len < 200 ? len : 200, url,
              x->too_long     ? "the answer is too long"
              : s->message[0] ? s->message
                              : curl_easy_strerror(x->code));
@@ -326,7 +336,9 @@ bool exchange_refused(const struct exchange *x)
 {
     long status = 0;
     curl_easy_getinfo(x->side->curl, CURLINFO_RESPONSE_CODE, &status);
-    return status >= 300;
+    /* 417: libcurl sends the body again without having asked, and this status stands until the next one
+     * comes. If it does not, it ends by itself when there is more of the body. */
+    return status >= 300 && status != 417;
 }
 
 int64_t exchange_sent(const struct exchange *x)

@@ -45,10 +45,10 @@ static int source_begin(struct pass *p, char err[SIDE_ERROR_MAX])
         return -EBADMSG;
     if (rc == 0 && p->got.status == 200 && p->got.length >= 0 && p->got.length != p->pipe->size)
         return -EBADMSG;
-    if (rc == -EIO && p->getting.begun)
-        return 0; /* and has broken off again: source_look */
     p->silent = rc == -EIO && p->got.status == 0;
     p->wait_s = p->got.retry_after_s > 0 ? p->got.retry_after_s : 0;
+    if (rc == -EIO && p->getting.begun)
+        return 0; /* and has broken off again: source_look */
     if (rc == 0 && p->got.status != 200 && p->got.status != 206)
         rc = side_refused(p->from, &p->got, "a blob is fetched", err);
     return rc == -EIO ? -EAGAIN : rc;
@@ -57,6 +57,9 @@ static int source_begin(struct pass *p, char err[SIDE_ERROR_MAX])
 /* It broke off: the rest, after a while in which the other side may go on. */
 static int source_resume(struct pass *p, char err[SIDE_ERROR_MAX])
 {
+    if (p->pipe->in - p->resumed_at >= PIPE_BYTES)
+        p->resumed = 0; /* something cuts it again and again, and it comes all the same */
+    p->resumed_at = p->pipe->in;
     if (p->resumed == RESUMES_MAX) {
         if (!*err)
             snprintf(err, SIDE_ERROR_MAX, "%s: a blob breaks off again and again", p->from->config->name);
@@ -65,7 +68,9 @@ static int source_resume(struct pass *p, char err[SIDE_ERROR_MAX])
     uint64_t end = now_ms() + ((uint64_t)p->resume_ms << p->resumed++);
     while (now_ms() < end && !p->putting.ended)
         carrier_turn(p->to->carrier, (int)p->resume_ms);
-    return p->putting.ended ? 0 : source_begin(p, err);
+    int rc = p->putting.ended ? 0 : source_begin(p, err);
+    /* It may be on its way up: source_look asks again. */
+    return rc == -EAGAIN && p->resumed < RESUMES_MAX ? 0 : rc;
 }
 
 /* What has become of it. */

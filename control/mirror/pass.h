@@ -31,6 +31,7 @@ struct pass {
     bool wrong;   /* the source's bytes are not that blob */
     bool refused; /* the destination has answered that it does not want the body */
     unsigned resumed;
+    int64_t resumed_at;        /* of the blob: where it broke off last */
     int64_t sent, looked_sent; /* what the destination took: until now, and when it was looked at */
     uint64_t looked_ms;
 };

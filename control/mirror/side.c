@@ -218,7 +218,7 @@ int side_begin(struct exchange *x, char err[SIDE_ERROR_MAX])
 
 static bool is_later(long status)
 {
-    return status == 429 || status == 500 || status == 502 || status == 503 || status == 504;
+    return status == 408 || status == 429 || status == 500 || status == 502 || status == 503 || status == 504;
 }
 
 int side_ask(struct side *s, const struct side_request *request, struct side_answer *out,
@@ -243,8 +243,9 @@ int side_refused(const struct side *s, const struct side_answer *a, const char *
                  char err[SIDE_ERROR_MAX])
 {
     char why[300];
+    int len = (int)strcspn(a->location, "?"); /* what is behind it may be a signature, which opens the door */
     if (a->status >= 300 && a->status < 400)
-        snprintf(why, sizeof(why), "it says to ask elsewhere: %.200s", a->location);
+        snprintf(why, sizeof(why), "it says to ask elsewhere: %.*s", len < 200 ? len : 200, a->location);
     else
         document_error(a->body, a->len, why, sizeof(why));
     snprintf(err, SIDE_ERROR_MAX, "%s: %.120s: status %ld%s%s", s->config->name, what, a->status,

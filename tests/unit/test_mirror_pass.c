@@ -21,12 +21,15 @@
 #include "control/mirror/pass.h"
 
 /* The larger one does not fit into sockets, if the receiving one is kept small. */
-enum { LARGE = 5 << 20, LARGER = 24 << 20, HEAD_MAX = 8192 };
+enum { LARGE = 5 << 20, LARGER = 24 << 20, PIECE = 2 << 20, HEAD_MAX = 8192 };
 
 enum manner {
     GIVES,    /* all of it, or what Range asks for */
     CUTS,     /* once: a third, and it breaks off */
     BREAKS,   /* again and again: a thousand bytes */
+    PIECES,   /* again and again: PIECE bytes */
+    RESTARTS, /* once: a third, and it breaks off; then it is BACK */
+    BACK,     /* once: `answer`, or without one the end of the connection */
     HOLDS,    /* half of it, and nothing more until the test ends */
     SHORT,    /* a byte less, and says so */
     LIES,     /* one byte is another one */
@@ -95,8 +98,14 @@ static bool give(struct host *h, int fd, const char *head)
         h->manner = GIVES;
         cut = len / 3;
     }
+    if (manner == RESTARTS) {
+        h->manner = BACK;
+        cut = len / 3;
+    }
     if (manner == BREAKS)
         cut = 1000;
+    if (manner == PIECES && cut > PIECE)
+        cut = PIECE;
     if (manner == HOLDS)
         cut = len / 2;
     if (manner == SHORT)
@@ -180,6 +189,13 @@ static bool serve(struct host *h, int fd)
     if (!head_read(fd, head))
         return false;
     atomic_fetch_add(&h->requests, 1);
+    if (h->manner == BACK) {
+        h->manner = GIVES;
+        if (h->answer[0] == '\0')
+            return false;
+        answer(h, fd);
+        return true;
+    }
     if (h->manner == LACKS) {
         answer(h, fd);
         return true;
@@ -337,6 +353,32 @@ static void test_a_source_that_breaks_off_is_asked_for_the_rest(void **state)
     assert_int_equal(s.to.whole, 0);
 }
 
+/* And while it does not answer yet. */
+static void test_a_source_that_is_started_anew(void **state)
+{
+    static const char *const answers[] = {"", "503 Later\r\nRetry-After: 9"};
+    struct scene s;
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(answers); i++) {
+        assert_int_equal(run(&s, RESTARTS, TAKES, answers[i], large, LARGE), 0);
+        assert_int_equal(s.from.requests, 3);
+        assert_int_equal(s.to.requests, 1);
+        assert_int_equal(s.to.right, 1);
+        assert_false(s.pass.silent);
+        assert_int_equal(s.pass.wait_s, 0);
+    }
+}
+
+static void test_a_source_that_comes_in_many_pieces(void **state)
+{
+    struct scene s;
+    (void)state;
+    assert_int_equal(run(&s, PIECES, TAKES, "", large, LARGER), 0);
+    assert_int_equal(s.from.requests, LARGER / PIECE);
+    assert_int_equal(s.to.requests, 1);
+    assert_int_equal(s.to.right, 1);
+}
+
 static void test_what_is_something_else_never_ends(void **state)
 {
     static const enum manner manners[] = {LIES, TOO_MUCH, SHORT};
@@ -374,9 +416,10 @@ static void test_a_destination_that_answers_early(void **state)
         {"413 Too Large", "status 413", -EPERM, 0},
         {"413 Too Large\r\nConnection: close", "status 413", -EPERM, 0},
         {"403 Forbidden", "status 403", -EPERM, 0},
+        {"408 Too Slow\r\nConnection: close", "status 408", -EAGAIN, 0},
         {"429 Too Many\r\nRetry-After: 7", "status 429", -EAGAIN, 7},
         {"503 Later\r\nRetry-After: 3\r\nConnection: close", "status 503", -EAGAIN, 3},
-        {"307 Elsewhere\r\nLocation: http://127.0.0.1:1/there", "ask elsewhere: http://127.0.0.1:1/there",
+        {"307 Elsewhere\r\nLocation: http://127.0.0.1:1/there?secret", "elsewhere: http://127.0.0.1:1/there",
          -EPERM, 0},
         {"401 Who\r\nWWW-Authenticate: Basic realm=\"x\"", "status 401", -EAGAIN, 0},
         {"401 Who\r\nWWW-Authenticate: Negotiate", "status 401", -EPERM, 0},
@@ -390,6 +433,7 @@ static void test_a_destination_that_answers_early(void **state)
             int rc = run(&s, GIVES, manners[k], rows[i].answer, large, LARGE);
             assert_int_equal(rc, rows[i].rc);
             assert_non_null(strstr(s.err, rows[i].text));
+            assert_null(strstr(s.err, "secret"));
             assert_int_equal(s.pass.wait_s, rows[i].wait_s);
             assert_int_equal(s.to.requests, 1);
             assert_false(s.pass.silent);
@@ -450,6 +494,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_of_it),
         cmocka_unit_test(test_a_source_that_breaks_off_is_asked_for_the_rest),
+        cmocka_unit_test(test_a_source_that_is_started_anew),
+        cmocka_unit_test(test_a_source_that_comes_in_many_pieces),
         cmocka_unit_test(test_what_is_something_else_never_ends),
         cmocka_unit_test(test_a_source_that_has_nothing),
         cmocka_unit_test(test_a_destination_that_answers_early),
