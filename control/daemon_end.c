@@ -15,7 +15,8 @@
 
 enum { NAMES_MAX = 512 };
 
-static atomic_uint turns; /* of the loop, since the end began */
+static atomic_uint turns;     /* of the loop, since the end began */
+static unsigned still_max_ms; /* set before the thread that looks at it is there */
 
 /* ------------------------------------------------------------------ where the loop itself stands still */
 
@@ -25,7 +26,7 @@ static void *watch(void *arg)
     const struct timespec tick = {.tv_nsec = DAEMON_END_TICK_MS * 1000000L};
     unsigned seen = 0, still_ms = 0;
     (void)arg;
-    while (still_ms < DAEMON_END_STILL_MS) {
+    while (still_ms < still_max_ms) {
         nanosleep(&tick, NULL);
         unsigned now = atomic_load(&turns);
         still_ms = now == seen ? still_ms + DAEMON_END_TICK_MS : 0;
@@ -33,15 +34,16 @@ static void *watch(void *arg)
     }
     dprintf(
         STDERR_FILENO,
-        "fairleadd: its end has stood still for %d s, in a call that waits for a disk; it ends as a crash "
+        "fairleadd: its end has stood still for %u s, in a call that waits for a disk; it ends as a crash "
         "would, nothing that was acknowledged is lost\n",
-        DAEMON_END_STILL_MS / 1000);
+        still_max_ms / 1000);
     _exit(1);
 }
 
 /* Without it the end is as long as the disk wants. */
-static void watch_start(void)
+static void watch_start(bool restart)
 {
+    still_max_ms = restart ? DAEMON_END_RESTART_MS : DAEMON_END_STILL_MS;
     pthread_attr_t attr;
     pthread_t thread;
     sigset_t all, old;
@@ -56,9 +58,10 @@ static void watch_start(void)
 
 /* ------------------------------------------------------------------ what is not waited for */
 
-bool daemon_end_is_late(uint64_t waited_ms, uint64_t oldest_ms)
+bool daemon_end_is_late(uint64_t waited_ms, uint64_t oldest_ms, bool restart)
 {
-    return waited_ms >= DAEMON_END_MS && oldest_ms >= DAEMON_END_MS;
+    return waited_ms >= (uint64_t)(restart ? DAEMON_END_RESTART_MS : DAEMON_END_MS) &&
+           oldest_ms >= DAEMON_END_MS;
 }
 
 /* The lock is let go of even if this process cannot end before the disk answers: the next one can start. */
@@ -115,7 +118,7 @@ static void on_timer(uv_timer_t *timer)
     atomic_fetch_add(&turns, 1);
     if (end->late_ms && now_ms - end->late_ms >= DAEMON_END_STATE_MS)
         leave(d);
-    if (!end->late_ms && daemon_end_is_late(now_ms - end->began_ms, pool_oldest_ms()))
+    if (!end->late_ms && daemon_end_is_late(now_ms - end->began_ms, pool_oldest_ms(), d->restart))
         give_up(d);
 }
 
@@ -128,7 +131,7 @@ void daemon_end_begin(struct daemon *d)
     end->began_ms = uv_now(&d->loop);
     uv_timer_start(&end->timer, on_timer, DAEMON_END_TICK_MS, DAEMON_END_TICK_MS);
     uv_unref((uv_handle_t *)&end->timer);
-    watch_start();
+    watch_start(d->restart);
 }
 
 void daemon_end_finish(struct daemon *d)

@@ -21,6 +21,9 @@ enum {
     DAEMON_END_STATE_MS = 4000, /* then the state may take so long to be closed */
     DAEMON_END_STILL_MS =
         20000, /* so long the loop itself may stand still, in a call that waits for a disk */
+    /* Instead of both where the process is to begin anew: it cannot do so while threads are left, and who
+     * started it need not start it again. */
+    DAEMON_END_RESTART_MS = 60000,
     DAEMON_END_TICK_MS = 250,
 };
 
@@ -30,7 +33,7 @@ struct daemon_end {
     bool begun, backup_stopped, state_closing;
 };
 
-/* Everything else was told to end. */
+/* Before everything else is told to end: that may wait for a disk, too. */
 void daemon_end_begin(struct daemon *d);
 /* Nobody on another thread reads the state any more: it is closed, once. */
 void daemon_end_state(struct daemon *d);
@@ -38,7 +41,7 @@ void daemon_end_state(struct daemon *d);
 void daemon_end_finish(struct daemon *d);
 
 /* What has been waited for since the end began, and for how long work is under way: whether it is given up.
- */
-bool daemon_end_is_late(uint64_t waited_ms, uint64_t oldest_ms);
+ * restart: the process is to begin anew. */
+bool daemon_end_is_late(uint64_t waited_ms, uint64_t oldest_ms, bool restart);
 
 #endif

@@ -406,6 +406,7 @@ static void on_backup_stopped(void *arg)
 void daemon_life_close(struct daemon *d)
 {
     d->phase = DAEMON_CLOSING;
+    daemon_end_begin(d);
     daemon_kernel_close(d);
     services_close(d->services);
     policies_close(d->policies);
@@ -432,7 +433,6 @@ void daemon_life_close(struct daemon *d)
     supervise_close(d->supervise);
     method_blobs_stop(d);
     server_close(d->server);
-    daemon_end_begin(d);
     backup_stop(d->backup, on_backup_stopped, d);
 }
 

@@ -95,11 +95,13 @@ static void test_what_is_under_way_is_told(void **state)
 static void test_when_the_end_gives_up(void **state)
 {
     (void)state;
-    assert_false(daemon_end_is_late(DAEMON_END_MS, 0));
-    assert_false(daemon_end_is_late(DAEMON_END_MS, DAEMON_END_MS - 1));
-    assert_false(daemon_end_is_late(DAEMON_END_MS - 1, 10 * DAEMON_END_MS));
-    assert_true(daemon_end_is_late(DAEMON_END_MS, DAEMON_END_MS));
-    assert_true(daemon_end_is_late(2 * DAEMON_END_MS, 10 * DAEMON_END_MS));
+    assert_false(daemon_end_is_late(DAEMON_END_MS, 0, false));
+    assert_false(daemon_end_is_late(DAEMON_END_MS, DAEMON_END_MS - 1, false));
+    assert_false(daemon_end_is_late(DAEMON_END_MS - 1, 10 * DAEMON_END_MS, false));
+    assert_true(daemon_end_is_late(DAEMON_END_MS, DAEMON_END_MS, false));
+    assert_true(daemon_end_is_late(2 * DAEMON_END_MS, 10 * DAEMON_END_MS, false));
+    assert_false(daemon_end_is_late(DAEMON_END_RESTART_MS - 1, DAEMON_END_RESTART_MS, true));
+    assert_true(daemon_end_is_late(DAEMON_END_RESTART_MS, DAEMON_END_RESTART_MS, true));
 }
 
 int main(void)
