@@ -438,10 +438,10 @@ static int next_make(struct cluster *c)
     bool usable = p->next_ca.data && p->next_key.data &&
                   pki_key_is_of(p->next_ca.data, p->next_ca.len, p->next_key.data, p->next_key.len) &&
                   !pki_key_is_of(p->ca.data, p->ca.len, p->next_key.data, p->next_key.len);
+    if (pki_busy(c)) /* maybe with the removal of this very pair */
+        return -EINPROGRESS;
     if (usable)
         return 0;
-    if (pki_busy(c))
-        return -EINPROGRESS;
     if (next_is_there(c)) {
         next_drop(c);
         pki_begin(c, not_removed, NULL, on_next_made);

@@ -96,6 +96,11 @@ static void on_linked(void *arg, enum cmd_status status, uint64_t index, const v
 static void on_imported(void *arg, const struct import_result *result)
 {
     struct import_call *c = arg;
+    if (c->daemon->end.state_closing) { /* the end did not wait for it: there is nothing to propose to */
+        rpc_fail(c->call, RPC_UNAVAILABLE, "import it again when the daemon has started", "fairleadd stops");
+        free(c);
+        return;
+    }
     if (result->rc == 0) {
         c->size = result->size;
         c->way = result->way;
