@@ -564,12 +564,13 @@ int main(int argc, char **argv)
     err = tls_tables_start(d.tls);
     if (err)
         fail("no thread for TLS handshakes", err);
-    err = store_start(d.store);
-    if (err)
-        fail("no thread for hashes", err);
     err = start_rings(&d);
     if (err)
         fail("the rings do not turn", err);
+    err = store_start(d.store); /* after what has to be there: a limit of threads may leave no more */
+    if (err)
+        fprintf(stderr, "fairlead-dataplane: the rings hash with fewer threads than they could: %s\n",
+                strerror(-err));
     d.features = (unsigned)features | loop_features(&d);
     link_send(&d, (struct link_message){.type = LINK_READY,
                                         .hello_reply = {.pid = (uint32_t)getpid(), .features = d.features}});

@@ -18,7 +18,8 @@ struct hasher {
 };
 
 struct hashers {
-    unsigned count, started;
+    unsigned count;
+    atomic_uint started; /* the rings turn already while they are started */
     struct hasher hasher[HASHERS_MAX];
 };
 
@@ -68,24 +69,25 @@ static void *hasher(void *arg)
 
 int hashers_start(struct hashers *h)
 {
-    while (h->started < h->count) {
-        struct hasher *next = &h->hasher[h->started];
+    for (unsigned i = 0; i < h->count; i++) {
+        struct hasher *next = &h->hasher[i];
         int err = pthread_create(&next->thread, NULL, hasher, next);
         if (err)
             return -err;
-        h->started++;
+        atomic_store(&h->started, i + 1);
     }
     return 0;
 }
 
 void hashers_stop(struct hashers *h)
 {
-    for (unsigned i = 0; i < h->started; i++) {
+    unsigned started = atomic_load(&h->started);
+    for (unsigned i = 0; i < started; i++) {
         CHECK(!atomic_load(&h->hasher[i].job));
         sem_post(&h->hasher[i].given);
         pthread_join(h->hasher[i].thread, NULL);
     }
-    h->started = 0;
+    atomic_store(&h->started, 0);
 }
 
 void hashers_free(struct hashers *h)
@@ -97,7 +99,8 @@ void hashers_free(struct hashers *h)
 
 bool hashers_give(struct hashers *h, struct hash_job *job)
 {
-    for (unsigned i = 0; i < h->started; i++) {
+    unsigned started = atomic_load_explicit(&h->started, memory_order_acquire);
+    for (unsigned i = 0; i < started; i++) {
         struct hasher *to = &h->hasher[i];
         struct hash_job *none = NULL;
         if (!atomic_load_explicit(&to->job, memory_order_relaxed) &&

@@ -2,8 +2,8 @@
 /*
  * Threads that hash large pieces of bodies beside the rings. SHA-256 is a third of what a ring does for a
  * byte that it fetches or is pushed, and the only large part of it that needs nothing of the ring. A ring
- * gives away a piece only to a thread that has nothing to do: where all processors are at work, it hashes
- * by itself as if there were none of these.
+ * gives away a piece only to a thread that has nothing to do: where each has a piece, it hashes by itself as
+ * if there were none of these.
  */
 #ifndef FL_STORE_HASHERS_H
 #define FL_STORE_HASHERS_H
@@ -40,9 +40,9 @@ struct hash_back {
 /* Threads that are of use beside so many rings: none where there is one processor. */
 unsigned hashers_wanted(unsigned rings);
 
-/* The threads are started by hashers_start, in the sandbox. NULL: no memory. */
+/* The threads are started by hashers_start, in the sandbox, also while rings ask. NULL: no memory. */
 struct hashers *hashers_new(unsigned threads);
-int hashers_start(struct hashers *h);
+int hashers_start(struct hashers *h); /* once; -errno: there are fewer of them, or none */
 void hashers_stop(struct hashers *h); /* every piece must have come back; also if it was not started */
 void hashers_free(struct hashers *h);
 

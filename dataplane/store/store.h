@@ -64,10 +64,10 @@ struct store_folders {
  */
 int store_new(const struct store_folders *folders, const struct store_tuning *t, struct store **out,
               const char **why);
-/* Its threads, which do the same work without haste where they were not started: in the sandbox, before the
- * rings; and after them. */
+/* Its threads, which are a help only: the rings do the same work where an error says that not all could be
+ * started. In the sandbox, once; the rings may turn already. */
 int store_start(struct store *s);
-void store_stop(struct store *s);
+void store_stop(struct store *s); /* when the rings have ended */
 void store_free(struct store *s);
 void store_tune(struct store *s,
                 const struct store_tuning *t); /* any one thread at a time; readers see each value whole */
