@@ -299,7 +299,7 @@ static void upload_got(struct stream_full *f, size_t n)
  */
 static size_t room(const struct body *b)
 {
-    uint64_t at = upload_offset(b->upload) + (b->appending ? b->tx_len : 0);
+    uint64_t at = b->appending ? b->tx_end : upload_offset(b->upload);
     return BODY_BUFFER_BYTES - (size_t)(at % BODY_BUFFER_BYTES);
 }
 
@@ -311,7 +311,7 @@ static void upload_hand_over(struct stream_full *f)
         return;
     size_t len = b->rx_len;
     b->tx = b->rx;
-    b->tx_len = len;
+    b->tx_end = upload_offset(b->upload) + len;
     b->rx = NULL;
     b->rx_len = 0;
     b->appending = true;

@@ -55,7 +55,8 @@ struct body {
     /* upload: rx is being filled while tx is being written */
     struct upload *upload;
     char *rx, *tx;
-    size_t rx_len, rx_cap, tx_len; /* bytes; rx_cap: the buffer is full then */
+    size_t rx_len, rx_cap; /* bytes; rx_cap: the buffer is full then */
+    uint64_t tx_end; /* of the file, with tx: its size has grown by some of it before that is done with */
     struct waiter appended;
     const struct pump *pump; /* SINK_RELAY: the handler's */
 };

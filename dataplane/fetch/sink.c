@@ -47,7 +47,6 @@ static void wait_for(struct sink *s, struct op *op, bool settles)
 static void piece_drop(struct sink *s)
 {
     uint8_t *buffer = s->piece[0].buffer;
-    s->held -= s->piece[0].len;
     s->count--;
     memmove(s->piece, s->piece + 1, s->count * sizeof(s->piece[0]));
     buffers_give(s->ring, buffer);
@@ -91,8 +90,7 @@ static void written(struct waiter *w, int res)
 
 static size_t sink_room(const struct wire *w)
 {
-    const struct sink *s = sink_of(w);
-    return BODY_BUFFER_BYTES - (size_t)((upload_offset(s->upload) + s->held) % BODY_BUFFER_BYTES);
+    return BODY_BUFFER_BYTES - (size_t)(sink_of(w)->end % BODY_BUFFER_BYTES);
 }
 
 static bool sink_take(struct wire *w, void *buffer, const void *bytes, size_t len)
@@ -100,7 +98,7 @@ static bool sink_take(struct wire *w, void *buffer, const void *bytes, size_t le
     struct sink *s = sink_of(w);
     CHECK(s->count < SINK_PIECES && len);
     s->piece[s->count++] = (struct sink_piece){buffer, bytes, len};
-    s->held += len;
+    s->end += len;
     if (s->error)
         fail(s, s->error);
     else if (!s->writing)
@@ -141,7 +139,8 @@ static const struct wire_ops ops = {
 void sink_open(struct sink *s, struct ring *ring, struct upload *upload,
                void (*wrote)(struct sink *s, size_t bytes))
 {
-    *s = (struct sink){.ring = ring, .upload = upload, .wrote = wrote, .over.ops = &ops};
+    *s = (struct sink){
+        .ring = ring, .upload = upload, .wrote = wrote, .end = upload_offset(upload), .over.ops = &ops};
     s->written.wake = written;
     s->wire = (struct wire){.loop = ring->loop, .over = &s->over, .fd = -1};
 }

@@ -38,8 +38,8 @@ struct sink {
         size_t len;
     } piece[SINK_PIECES]; /* the first one is the oldest */
     unsigned count;
-    size_t held; /* bytes of them */
-    int error;   /* it takes no more */
+    uint64_t end; /* of the file, with all that was taken */
+    int error;    /* it takes no more */
     struct op *op;
     bool settles; /* op waits for all of it, not for room */
     struct wire_over over;
