@@ -73,9 +73,13 @@ class Front:
         except (OSError, http1.ConnectionEnded):
             return False
 
-    def seen(self, port, text=""):
-        log = (self.folder / "access.log").read_text().splitlines()
-        return [line for line in log if line.startswith(f"{self.ports[port]} ") and text in line]
+    def seen(self, port, text="", count=0):
+        """Lines of the log; a request's may come a moment after its answer, so that many are waited for."""
+        def lines():
+            log = (self.folder / "access.log").read_text().splitlines()
+            return [line for line in log if line.startswith(f"{self.ports[port]} ") and text in line]
+        http1.wait_until(lambda: len(lines()) >= count, 60)
+        return lines()
 
     def close(self):
         self.process.terminate()
@@ -150,8 +154,8 @@ def test_another_server(lab):
     layer = lab.layers["near/app"]
     assert lab.is_right("plain", "near")
     assert lab.node.keeps(harness.digest_of(layer).partition(":")[2])
-    assert lab.front.seen("front", '"Basic ')
-    store = lab.front.seen("store", "/near/")
+    assert lab.front.seen("front", '"Basic ', 1)
+    store = lab.front.seen("store", "/near/", 1)
     assert len(store) == 1 and all(f'"-" "127.0.0.1:{lab.front.ports["store"]}"' in line for line in store), store
     assert lab.is_right("plain", "near") and len(lab.front.seen("store", "/near/")) == 1
 
@@ -169,7 +173,7 @@ def test_a_part_of_it(lab):
     for wanted, part in (("bytes=1000000-1000999", layer[1000000:1001000]), ("bytes=-7", layer[-7:])):
         answer = repo.blob(digest, headers={"Range": wanted})
         assert (answer.status, answer.body) == (206, part), (wanted, answer)
-    store = lab.front.seen("store", "/parts/")
+    store = lab.front.seen("store", "/parts/", 3)
     assert [line.split()[-1] for line in store] == ["200", "206", "206"] and all('"-" "127' in line for line in store), store
 
 
