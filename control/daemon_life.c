@@ -159,12 +159,14 @@ static int open_supervise(struct daemon *d, char *err)
 static void on_signal(void *arg, int signum)
 {
     struct daemon *d = arg;
-    if (signum == SIGHUP)
+    if (signum == SIGHUP) {
         daemon_reload(d);
-    else if (signum == SIGUSR2)
+    } else if (signum == SIGUSR2) {
         daemon_leave(d);
-    else
+    } else {
+        d->restart = false; /* also where it was about to begin anew */
         daemon_stop(d);
+    }
 }
 
 static void start_timers(struct daemon *d)

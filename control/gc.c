@@ -236,8 +236,8 @@ static void wait_step(struct gc *gc)
             arm(gc, GC_TICK_MS);
         return;
     }
-    if (gc->removed != gc->status.removed.count) { /* there may be more than go in any fixed time */
-        gc->removed = gc->status.removed.count;
+    if (gc->gone != gc->files.gone) { /* there may be more than go in any fixed time */
+        gc->gone = gc->files.gone;
         gc->progress_ms = now_ms;
     }
     bool others = cluster_has_others(gc->config.cluster);

@@ -57,6 +57,7 @@ void gc_files_answer(struct gc *gc, const struct gc_removal *removal, enum gc_re
     if (result != GC_REMOVED)
         file_left(&gc->files, &removal->digest, removal->mark);
     gc->files.progress |= result == GC_REMOVED;
+    gc->files.gone += result == GC_REMOVED;
     gc->files.errors += result == GC_FAILED;
     gc->status.errors += result == GC_FAILED;
     gc->status.retries += result == GC_NOT_NOW;

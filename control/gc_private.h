@@ -58,6 +58,7 @@ struct gc_files {
     unsigned removing;
     uint64_t delay_ms; /* before what could not be removed is tried again */
     bool progress;     /* of this pass: something was removed */
+    uint64_t gone;     /* files that were removed, or were not here */
     uint64_t errors;
 };
 
@@ -99,9 +100,9 @@ struct gc {
     struct gc_pace pace; /* of the walk */
     uint64_t rest_ms;    /* behind its last step */
     uint64_t proposed_ms;
-    unsigned removing_max;         /* of the files, and of the folders: what the disk does without delay */
-    uint64_t due_ms, stage_ms;     /* of the loop's clock: the next run; when the stage began */
-    uint64_t progress_ms, removed; /* when a file was removed last, and how many were by then */
+    unsigned removing_max;      /* of the files, and of the folders: what the disk does without delay */
+    uint64_t due_ms, stage_ms;  /* of the loop's clock: the next run; when the stage began */
+    uint64_t progress_ms, gone; /* when a file was done with last, and files.gone by then */
     bool led, proposing, closing;
     bool cleaned; /* it was this node's to remove files when that was looked at last */
     struct gc_removal removal[2 * GC_REMOVING_MAX];

@@ -24,7 +24,7 @@ static void on_joined(void *arg, uint64_t node, const char *why, bool later)
         journal_info(d->journal, "cluster", "this host is node %llu of another cluster now; it begins anew",
                      (unsigned long long)node);
         rpc_reply(j->call, json_pack("{s:I}", "id", (json_int_t)node));
-        d->restart = true;
+        d->restart = d->phase <= DAEMON_SERVING; /* else it was told to end meanwhile */
         daemon_stop(d);
     }
     free(j);
