@@ -219,6 +219,8 @@ struct follow {
     struct follow_marker marker;
 };
 
+enum { STAND_BEGUN = 4 }; /* leaders whose begin is remembered */
+
 /* When this node stands for election: consensus_stand.c. */
 struct stand {
     uint64_t leader;            /* that was heard last; 0: none */
@@ -229,9 +231,9 @@ struct stand {
     uint64_t vote_ms;           /* so long the last vote took to be written */
     uint64_t ticked_ms, spared_until_ms;
     bool spared;
-    uint64_t term,
-        begun_ms[2]; /* of the leader heard last; when that one and the one before began; 0: long ago */
-    unsigned slower; /* leaders get so many times twice as long */
+    uint64_t term, begun_ms[STAND_BEGUN]; /* of the leader heard last; when that one and those before it
+                                             began; 0: long ago */
+    unsigned slower;                      /* leaders get so many times twice as long */
     uint64_t slower_until_ms;
 };
 

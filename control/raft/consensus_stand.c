@@ -11,13 +11,15 @@
  * two that ask each other at the same moment both get no majority. Who is not elected asks again soon: to be
  * asked for a pre-vote costs nobody anything. Votes themselves wait for disks, and get time for it.
  *
- * On hosts that have too much to do, silence means little: where one leader follows the other, three within
- * six seconds, the next ones get more time, for a minute, or for as long as they need it. Else a cluster
+ * On hosts that have too much to do, silence means little: where one leader follows the other, five within
+ * eight seconds, the next ones get more time, for a minute, or for as long as they need it. Else a cluster
  * under load would elect instead of working.
  *
  * All of it is about when to ask. Whether it is elected is Raft's to decide: who hears the leader says no to
  * the pre-vote, and who has promised it not to vote for a while does not answer.
  */
+#include <string.h>
+
 #include "consensus_internal.h"
 
 enum {
@@ -27,7 +29,7 @@ enum {
     DOUBLED_MAX = 2,
     VOTE_WRITES = 3, /* so many of our own writes of a vote may that of another one take */
     TOLD_TRIES = 3,  /* without a pre-vote, of one that was told to stand */
-    MANY_WITHIN_MS = 6000,
+    MANY_WITHIN_MS = 8000,
     SLOWER_MAX = 2,
     SLOWER_MS = 60000,
 };
@@ -96,9 +98,10 @@ static void leader_begins(struct consensus *c, uint64_t term)
     uint64_t now = consensus_now_ms(c);
     bool many = s->begun_ms[0] && now - s->begun_ms[0] < MANY_WITHIN_MS;
     s->term = term;
-    s->begun_ms[0] = many ? 0 : s->begun_ms[1];
-    s->begun_ms[1] = many ? 0 : now;
+    memmove(s->begun_ms, s->begun_ms + 1, sizeof(s->begun_ms) - sizeof(s->begun_ms[0]));
+    s->begun_ms[STAND_BEGUN - 1] = now;
     if (many) {
+        memset(s->begun_ms, 0, sizeof(s->begun_ms));
         unsigned more = now < s->slower_until_ms ? s->slower + 1 : 1;
         s->slower = more < SLOWER_MAX ? more : SLOWER_MAX;
         s->slower_until_ms = now + SLOWER_MS;
