@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "control/daemon_kernel.h"
+#include "control/daemon_peers.h"
 #include "control/kernel_feed.h"
 #include "control/nodes.h"
 #include "control/services.h"
@@ -41,12 +42,10 @@ static bool view_of(const struct daemon *d, struct kernel_view *view)
 bool daemon_feed_wanted(struct daemon *d)
 {
     enum setting_source source;
-    struct cluster_status status;
     if (!d->nodes || !setting_effective(&d->settings, SET_KERNEL_FEED, &source) ||
         !setting_effective(&d->settings, SET_KERNEL_PROBE, &source))
         return false;
-    cluster_status(d->cluster, &status);
-    const struct node *self = node_find(nodes_table(d->nodes), status.node_id);
+    const struct node *self = daemon_node(d);
     return self && self->role == NODE_WORKER && !self->replica;
 }
 

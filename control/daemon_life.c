@@ -482,8 +482,8 @@ static bool names_are_fresh(const struct daemon *d)
 static bool is_up_to_date(const struct daemon *d)
 {
     struct cluster_status status;
+    const struct node *self = daemon_node(d);
     cluster_status(d->cluster, &status);
-    const struct node *self = node_find(nodes_table(d->nodes), status.node_id);
     return names_are_fresh(d) || (self && self->role == NODE_WORKER && !self->replica && status.leader_id);
 }
 

@@ -115,6 +115,13 @@ void daemon_peers_tick(struct daemon *d)
     daemon_publish_plan(d);
 }
 
+const struct node *daemon_node(const struct daemon *d)
+{
+    struct cluster_status status;
+    cluster_status(d->cluster, &status);
+    return node_find(nodes_table(d->nodes), status.node_id);
+}
+
 struct nodes_self daemon_self(const struct daemon *d)
 {
     const struct config_cluster *net = &d->config.cluster;

@@ -28,6 +28,8 @@ void daemon_pki_applied(struct daemon *d, uint64_t plan);
 
 /* What this node says of itself in the state. */
 struct nodes_self daemon_self(const struct daemon *d);
+/* This node's row, until the table of nodes changes; NULL: the state does not have it yet. */
+const struct node *daemon_node(const struct daemon *d);
 
 /* At a reload, before the certificates are read: a node that listened for no other ones begins to. */
 void daemon_cluster_reload(struct daemon *d, const struct config *next);

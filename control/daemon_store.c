@@ -10,6 +10,7 @@
 
 #include "check.h"
 #include "control/events.h"
+#include "control/daemon_peers.h"
 #include "control/nodes.h"
 #include "control/pool.h"
 #include "control/state/stores.h"
@@ -108,18 +109,11 @@ static void look(struct daemon *d)
 
 /* ------------------------------------------------------------------ who cleans */
 
-static const struct node *self_of(const struct daemon *d)
-{
-    struct cluster_status status;
-    cluster_status(d->cluster, &status);
-    return node_find(nodes_table(d->nodes), status.node_id);
-}
-
 bool daemon_store_cleans(const struct daemon *d)
 {
     if (!d->folders.shared)
         return true;
-    const struct node *self = self_of(d);
+    const struct node *self = daemon_node(d);
     return self && self->shares && has_looked(d) && !d->store_work->owner.foreign &&
            stores_cleaner(nodes_table(d->nodes), self->id) == self->id;
 }
@@ -218,7 +212,7 @@ void daemon_store_show(const struct daemon *d, json_t *store)
 {
     char id[STORE_ID_TEXT + 1];
     const struct node_table *t = nodes_table(d->nodes);
-    const struct node *self = self_of(d);
+    const struct node *self = daemon_node(d);
     const struct node *cleaner = self ? node_find(t, stores_cleaner(t, self->id)) : NULL;
     store_id_text(d->store.id, id);
     json_object_set_new(store, "id", d->store.known ? json_string(id) : json_null());
